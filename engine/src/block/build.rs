@@ -1,0 +1,150 @@
+//! [`BlockBuilder`] gathers encoded frames and seals them into one block.
+
+use crate::frame::EncodedFrame;
+use crate::width::{align8, to_u64};
+use crate::{Chain, Epoch, Lsn, StoreId};
+
+use super::{BlockHeader, BlockKind, HEADER_LEN, MAX_BLOCK_LEN, StreamFilter};
+
+/// A block under construction. Frames are copied once, behind room for header and filter.
+pub struct BlockBuilder {
+    frames: Vec<u8>,
+    /// Where each frame begins in `frames`.
+    starts: Vec<usize>,
+    stream_hashes: Vec<u64>,
+    event_count: u32,
+    first_time: i64,
+    last_time: i64,
+}
+
+/// What the writer knows when a block is sealed.
+#[derive(Clone, Copy, Debug)]
+pub struct Seal {
+    /// Log or queue.
+    pub kind: BlockKind,
+    /// Written by a clean close.
+    pub close: bool,
+    /// The store.
+    pub store_id: StoreId,
+    /// Its lineage.
+    pub epoch: Epoch,
+    /// Where the block goes.
+    pub lsn: Lsn,
+    /// Durable LSN seen by the writer.
+    pub durable: Lsn,
+    /// Random word of the writing handle.
+    pub nonce: u64,
+    /// Chain before the block.
+    pub chain: Chain,
+    /// Log: 0. Queue: `scanned_through`.
+    pub aux: u64,
+}
+
+/// A block ready to be written.
+pub struct SealedBlock {
+    /// All its bytes.
+    pub bytes: Vec<u8>,
+    /// Its header.
+    pub header: BlockHeader,
+    /// LSN of each frame, in order.
+    pub frame_lsns: Vec<Lsn>,
+}
+
+impl Default for BlockBuilder {
+    fn default() -> Self {
+        BlockBuilder::new()
+    }
+}
+
+impl BlockBuilder {
+    /// An empty block.
+    #[must_use]
+    pub fn new() -> BlockBuilder {
+        BlockBuilder {
+            frames: Vec::new(),
+            starts: Vec::new(),
+            stream_hashes: Vec::new(),
+            event_count: 0,
+            first_time: 0,
+            last_time: 0,
+        }
+    }
+
+    /// True when no frame was added.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.starts.is_empty()
+    }
+
+    /// Upper bound of the sealed block's length if `frame` were added.
+    #[must_use]
+    pub fn len_with(&self, frame: &EncodedFrame) -> usize {
+        let streams = self.stream_hashes.len() + frame.stream_hashes().len();
+        HEADER_LEN + StreamFilter::len_for(streams) + self.frames.len() + frame.bytes().len()
+    }
+
+    /// Adds a frame.
+    ///
+    /// # Panics
+    /// When the block would grow beyond [`MAX_BLOCK_LEN`]: callers ask [`BlockBuilder::len_with`] first.
+    pub fn push(&mut self, frame: &EncodedFrame) {
+        assert!(to_u64(self.len_with(frame)) <= u64::from(MAX_BLOCK_LEN), "a block holds at most 1 GiB");
+        assert!(frame.bytes().len().is_multiple_of(8), "frames are 8-byte aligned");
+        if self.starts.is_empty() {
+            self.first_time = frame.time();
+        }
+        self.last_time = frame.time();
+        self.starts.push(self.frames.len());
+        self.frames.extend_from_slice(frame.bytes());
+        self.stream_hashes.extend_from_slice(frame.stream_hashes());
+        self.event_count += frame.event_count();
+    }
+
+    /// Seals the block: filter, checksums, header. `pad_to` (a power of two, or 1) rounds the block's
+    /// length up with zeros, so that the next block begins in a sector of its own.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "push keeps every length below 1 GiB")]
+    pub fn seal(mut self, seal: &Seal, pad_to: usize) -> SealedBlock {
+        self.stream_hashes.sort_unstable();
+        self.stream_hashes.dedup();
+        let filter_len = StreamFilter::len_for(self.stream_hashes.len());
+        let body_at = HEADER_LEN + filter_len;
+        let used = body_at + self.frames.len();
+        let block_len = align8(used.next_multiple_of(pad_to.max(1)));
+        let mut bytes = vec![0; body_at];
+        bytes.reserve_exact(block_len - body_at);
+        let (_, filter) = bytes.split_at_mut(HEADER_LEN);
+        for hash in &self.stream_hashes {
+            StreamFilter::insert(filter, *hash);
+        }
+        let narrow = |length: usize| u32::try_from(length).expect("a block is at most 1 GiB");
+        let filter_crc = crc32fast::hash(filter);
+        bytes.extend_from_slice(&self.frames);
+        bytes.resize(block_len, 0);
+        let mut header = BlockHeader {
+            kind: seal.kind,
+            close: seal.close,
+            block_len: narrow(block_len),
+            filter_len: narrow(filter_len),
+            body_len: narrow(self.frames.len()),
+            frame_count: narrow(self.starts.len()),
+            event_count: self.event_count,
+            filter_crc,
+            store_id: seal.store_id,
+            epoch: seal.epoch,
+            lsn: seal.lsn,
+            durable: seal.durable,
+            nonce: seal.nonce,
+            chain: seal.chain,
+            first_time: self.first_time,
+            last_time: self.last_time,
+            aux: seal.aux,
+            body_crc: crc32fast::hash(&self.frames),
+            header_crc: 0,
+        };
+        header.header_crc = header.write(&mut bytes);
+        let frame_lsns =
+            self.starts.iter().map(|start| seal.lsn.plus(to_u64(body_at + start))).collect();
+        SealedBlock { bytes, header, frame_lsns }
+    }
+}

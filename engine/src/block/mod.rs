@@ -1,0 +1,136 @@
+//! Blocks: the unit of writing, checksum and group commit (docs/format.md, "Block").
+//!
+//! ```text
+//! | header, 128 bytes | filter | body: frames, 8-byte aligned | zero padding |
+//! ```
+//!
+//! Trust grows in steps: raw bytes → [`BlockHeader::parse`] (magic, version, header CRC, lengths that
+//! agree) → [`Block::check`] (the whole block is there, body CRC) → [`Block::frames`]. Nothing of a
+//! header is used before its CRC, nothing of a body before its own. This module touches no files.
+
+mod build;
+mod filter;
+mod header;
+
+pub use build::{BlockBuilder, Seal, SealedBlock};
+pub use filter::StreamFilter;
+pub use header::{BlockFault, BlockHeader, BlockKind, HEADER_LEN};
+
+use crate::frame::FrameRef;
+use crate::width::{to_u64, to_usize};
+use crate::{Chain, Error, Lsn, Result};
+
+/// Largest block in bytes, header included: 1 GiB.
+pub const MAX_BLOCK_LEN: u32 = 1 << 30;
+
+/// A block whose header and body checksums were verified.
+#[derive(Clone, Copy)]
+pub struct Block<'a> {
+    header: BlockHeader,
+    filter: &'a [u8],
+    body: &'a [u8],
+}
+
+impl<'a> Block<'a> {
+    /// Verifies a whole block at the start of `bytes`.
+    ///
+    /// # Errors
+    /// The [`BlockFault`] that says why the bytes are not a block.
+    pub fn check(bytes: &'a [u8]) -> Result<Block<'a>, BlockFault> {
+        let header = BlockHeader::parse(bytes)?;
+        Block::check_body(header, bytes)
+    }
+
+    /// Verifies filter and body of a block whose header was parsed from the start of `bytes`.
+    ///
+    /// # Errors
+    /// `Truncated`, `FilterChecksum` or `BodyChecksum`.
+    pub fn check_body(header: BlockHeader, bytes: &'a [u8]) -> Result<Block<'a>, BlockFault> {
+        let filter = header.filter_of(bytes)?;
+        let body = bytes.get(header.body_range()).ok_or(BlockFault::Truncated)?;
+        if crc32fast::hash(body) != header.body_crc {
+            return Err(BlockFault::BodyChecksum);
+        }
+        Ok(Block { header, filter, body })
+    }
+
+    /// The header.
+    #[must_use]
+    pub fn header(&self) -> &BlockHeader {
+        &self.header
+    }
+
+    /// True unless the block surely has no event of the stream with this hash.
+    #[must_use]
+    pub fn may_contain(&self, stream_hash: u64) -> bool {
+        StreamFilter::new(self.filter).may_contain(stream_hash, self.header.event_count)
+    }
+
+    /// LSN of the first frame.
+    #[must_use]
+    pub fn first_frame_lsn(&self) -> Lsn {
+        self.header.lsn.plus(to_u64(self.header.body_range().start))
+    }
+
+    /// The chain after this block.
+    #[must_use]
+    pub fn chain_after(&self) -> Chain {
+        self.header.chain_after()
+    }
+
+    /// The frames in order, each checked against the bounds of the body.
+    pub fn frames(&self) -> Frames<'a> {
+        Frames { block: *self, rest: self.body, lsn: self.first_frame_lsn() }
+    }
+
+    /// The frame that begins at `lsn`.
+    ///
+    /// # Errors
+    /// `Invalid` when no frame of this block begins there; `Corrupt` when the frames before it do not parse.
+    pub fn frame_at(&self, lsn: Lsn) -> Result<FrameRef<'a>> {
+        for frame in self.frames() {
+            let frame = frame?;
+            if frame.lsn() == lsn {
+                return Ok(frame);
+            }
+        }
+        Err(Error::invalid("no frame begins here").at_lsn(lsn))
+    }
+}
+
+/// Frames of one block.
+pub struct Frames<'a> {
+    block: Block<'a>,
+    rest: &'a [u8],
+    lsn: Lsn,
+}
+
+impl<'a> Iterator for Frames<'a> {
+    type Item = Result<FrameRef<'a>>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        match FrameRef::parse(self.rest, self.lsn, &self.block.header) {
+            Ok((frame, rest)) => {
+                self.lsn = self.lsn.plus(to_u64(self.rest.len() - rest.len()));
+                self.rest = rest;
+                Some(Ok(frame))
+            }
+            Err(error) => {
+                self.rest = &[];
+                Some(Err(error))
+            }
+        }
+    }
+}
+
+/// Length of the block at the start of `bytes`, once its header is valid.
+pub(crate) fn block_len(header: &BlockHeader) -> usize {
+    to_usize(u64::from(header.block_len))
+}
+
+#[cfg(test)]
+mod tests;

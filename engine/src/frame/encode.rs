@@ -1,0 +1,208 @@
+//! Encoding frames: [`NewFrame`] gathers, [`EncodedFrame`] is ready to be put into a block.
+//!
+//! Events are encoded when they are added, by the thread that has them, so that the leader of a group
+//! commit only copies bytes.
+
+use crate::width::{align8, to_u64};
+use crate::{Error, Event, Result, StreamName};
+
+use super::{
+    FLAG_ORIGIN, FLAG_PINNED, FLAG_VIA, FRAME_HEADER_LEN, FrameKind, Origin, Pinned, Via, event, sections,
+};
+
+/// A frame that is being put together.
+#[derive(Clone)]
+pub struct NewFrame {
+    kind: FrameKind,
+    origin: Option<Origin>,
+    via: Option<Via>,
+    pinned: Vec<Pinned>,
+    body: Vec<u8>,
+    event_count: u32,
+    stream_hashes: Vec<u64>,
+}
+
+impl NewFrame {
+    /// An empty transaction.
+    #[must_use]
+    pub fn transaction() -> NewFrame {
+        NewFrame::of_kind(FrameKind::TRANSACTION, Vec::new())
+    }
+
+    /// A frame of another kind with an opaque body.
+    #[must_use]
+    pub fn of_kind(kind: FrameKind, body: Vec<u8>) -> NewFrame {
+        NewFrame { kind, origin: None, via: None, pinned: Vec::new(), body, event_count: 0, stream_hashes: Vec::new() }
+    }
+
+    /// Sets where the transaction was first committed.
+    pub fn set_origin(&mut self, origin: Origin) {
+        self.origin = Some(origin);
+    }
+
+    /// Sets the neighbour it was received from.
+    pub fn set_via(&mut self, via: Via) {
+        self.via = Some(via);
+    }
+
+    /// Adds a pinned record.
+    pub fn pin(&mut self, record: Pinned) {
+        self.pinned.push(record);
+    }
+
+    /// Kind of the frame.
+    #[must_use]
+    pub fn kind(&self) -> FrameKind {
+        self.kind
+    }
+
+    /// Pinned records added so far.
+    #[must_use]
+    pub fn pinned(&self) -> &[Pinned] {
+        &self.pinned
+    }
+
+    /// Events added so far.
+    #[must_use]
+    pub fn event_count(&self) -> u32 {
+        self.event_count
+    }
+
+    /// Body length in bytes so far.
+    #[must_use]
+    pub fn body_len(&self) -> usize {
+        self.body.len()
+    }
+
+    /// Adds an event with an ordinal of its origin.
+    ///
+    /// # Errors
+    /// `Invalid` when the event is too large for its length fields, or the frame is no transaction.
+    pub fn push_event(&mut self, ordinal: u32, event: &Event) -> Result<()> {
+        let headers = super::encode_headers(&event.headers);
+        self.push_raw(ordinal, event.stream.as_str(), &event.kind, &headers, &event.payload)
+    }
+
+    /// Adds an event from its parts; `headers` as [`super::encode_headers`] makes them.
+    ///
+    /// # Errors
+    /// As [`NewFrame::push_event`], and for a stream name that breaks its rule.
+    pub fn push_raw(
+        &mut self,
+        ordinal: u32,
+        stream: &str,
+        kind: &str,
+        headers: &[u8],
+        payload: &[u8],
+    ) -> Result<()> {
+        StreamName::check(stream)?;
+        if self.kind != FrameKind::TRANSACTION {
+            return Err(Error::invalid("only a transaction holds events"));
+        }
+        let lengths = (
+            u16::try_from(stream.len()),
+            u16::try_from(kind.len()),
+            u32::try_from(headers.len()),
+            u32::try_from(payload.len()),
+        );
+        let (Ok(stream_len), Ok(kind_len), Ok(headers_len), Ok(payload_len)) = lengths else {
+            return Err(Error::invalid("an event's kind, headers or payload exceed their length fields"));
+        };
+        let count = self.event_count.checked_add(1);
+        self.event_count = count.ok_or_else(|| Error::invalid("a transaction of 2^32 events"))?;
+        let (headers, payload) = ((headers, headers_len), (payload, payload_len));
+        event::encode(&mut self.body, ordinal, (stream, stream_len), (kind, kind_len), headers, payload);
+        let hash = StreamName::hash(stream);
+        if self.stream_hashes.last() != Some(&hash) {
+            self.stream_hashes.push(hash);
+        }
+        Ok(())
+    }
+
+    /// Encodes the frame; `seq` numbers it within its writing handle, `time` is for people.
+    ///
+    /// # Errors
+    /// `Invalid` when the frame would exceed 4 GiB or a pinned record is malformed.
+    pub fn encode(self, seq: u64, time: i64) -> Result<EncodedFrame> {
+        let mut bytes = vec![0; FRAME_HEADER_LEN];
+        let mut flags = 0;
+        if let Some(origin) = &self.origin {
+            flags |= FLAG_ORIGIN;
+            sections::encode_origin(&mut bytes, origin);
+        }
+        if let Some(via) = &self.via {
+            flags |= FLAG_VIA;
+            sections::encode_via(&mut bytes, via);
+        }
+        if !self.pinned.is_empty() {
+            flags |= FLAG_PINNED;
+            sections::encode_pinned(&mut bytes, &self.pinned)?;
+        }
+        let body_at = bytes.len();
+        let len = align8(body_at + self.body.len());
+        let lengths = (u32::try_from(len), u32::try_from(body_at), u32::try_from(self.body.len()));
+        let (Ok(frame_len), Ok(body_field), Ok(body_len)) = lengths else {
+            return Err(Error::invalid(format!("a frame of {len} bytes exceeds its length field")));
+        };
+        bytes.extend_from_slice(&self.body);
+        bytes.resize(len, 0);
+        let count = if self.kind == FrameKind::TRANSACTION { self.event_count } else { body_len };
+        let mut head = Vec::with_capacity(FRAME_HEADER_LEN);
+        head.extend_from_slice(&frame_len.to_le_bytes());
+        head.extend_from_slice(&[self.kind.0, flags, 0, 0]);
+        head.extend_from_slice(&time.to_le_bytes());
+        head.extend_from_slice(&seq.to_le_bytes());
+        head.extend_from_slice(&body_field.to_le_bytes());
+        head.extend_from_slice(&count.to_le_bytes());
+        let (fixed, _) = bytes.split_at_mut(FRAME_HEADER_LEN);
+        fixed.copy_from_slice(&head);
+        Ok(EncodedFrame { bytes, stream_hashes: self.stream_hashes, event_count: self.event_count, time })
+    }
+}
+
+/// A frame's bytes, and what its block's header must know of it.
+#[derive(Clone)]
+pub struct EncodedFrame {
+    bytes: Vec<u8>,
+    stream_hashes: Vec<u64>,
+    event_count: u32,
+    time: i64,
+}
+
+impl EncodedFrame {
+    /// The frame.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Length in bytes as an offset.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        to_u64(self.bytes.len())
+    }
+
+    /// Never true; a frame has at least its fixed part.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Hashes of the streams it has events of; neighbours differ, others may repeat.
+    #[must_use]
+    pub fn stream_hashes(&self) -> &[u64] {
+        &self.stream_hashes
+    }
+
+    /// Events of a transaction, else 0.
+    #[must_use]
+    pub fn event_count(&self) -> u32 {
+        self.event_count
+    }
+
+    /// Its time.
+    #[must_use]
+    pub fn time(&self) -> i64 {
+        self.time
+    }
+}

@@ -1,0 +1,219 @@
+//! Events inside a transaction frame.
+//!
+//! ```text
+//! 0  payload_len 4 | ordinal 4 | stream_len 2 | kind_len 2 | headers_len 4
+//! 16 stream | kind | headers | payload | zero padding to 8
+//! ```
+//!
+//! `headers`: count 2, then for each key_len 2 | value_len 2 | key | value; keys ascend, no key twice.
+//! Payloads are the application's; nobody here decodes them.
+
+use crate::width::{align8, u32_to_usize};
+use crate::{Error, Event, Lsn, Result};
+
+const FIXED_LEN: usize = 16;
+
+/// An event readable in place.
+#[derive(Clone, Copy)]
+pub struct EventRef<'a> {
+    /// Number of the event in its transaction at its origin, from 0.
+    pub ordinal: u32,
+    stream: &'a [u8],
+    kind: &'a [u8],
+    headers: &'a [u8],
+    /// The application's bytes.
+    pub payload: &'a [u8],
+    lsn: Lsn,
+}
+
+impl<'a> EventRef<'a> {
+    /// Name of the stream, as bytes.
+    #[must_use]
+    pub fn stream_bytes(&self) -> &'a [u8] {
+        self.stream
+    }
+
+    /// Name of the stream.
+    ///
+    /// # Errors
+    /// `Corrupt` when it is not UTF-8 or empty.
+    pub fn stream(&self) -> Result<&'a str> {
+        match std::str::from_utf8(self.stream) {
+            Ok(name) if !name.is_empty() => Ok(name),
+            _ => Err(Error::corrupt("an event's stream name is empty or not UTF-8").at_lsn(self.lsn)),
+        }
+    }
+
+    /// Kind of the event.
+    ///
+    /// # Errors
+    /// `Corrupt` when it is not UTF-8.
+    pub fn kind(&self) -> Result<&'a str> {
+        std::str::from_utf8(self.kind)
+            .map_err(|error| Error::corrupt("an event's kind is not UTF-8").at_lsn(self.lsn).caused_by(error))
+    }
+
+    /// The headers.
+    #[must_use]
+    pub fn headers(&self) -> HeadersRef<'a> {
+        HeadersRef { bytes: self.headers, lsn: self.lsn }
+    }
+
+    /// The event as the application appended it.
+    ///
+    /// # Errors
+    /// `Corrupt` when a name or header is not what our writer would have written.
+    pub fn to_event(&self) -> Result<Event> {
+        let mut event = Event::new(self.stream()?, self.kind()?, self.payload)?;
+        for (key, value) in self.headers().read()? {
+            event = event.header(key, value)?;
+        }
+        Ok(event)
+    }
+}
+
+/// Headers of an event, in place.
+#[derive(Clone, Copy)]
+pub struct HeadersRef<'a> {
+    bytes: &'a [u8],
+    lsn: Lsn,
+}
+
+impl<'a> HeadersRef<'a> {
+    /// The encoded form, as [`encode_headers`] makes it.
+    #[must_use]
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// All headers in order of their keys.
+    ///
+    /// # Errors
+    /// `Corrupt` when the bytes are not headers.
+    pub fn read(&self) -> Result<Vec<(&'a str, &'a str)>> {
+        let bad = || Error::corrupt("an event's headers cannot be read").at_lsn(self.lsn);
+        if self.bytes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (count, mut rest) = self.bytes.split_first_chunk::<2>().ok_or_else(bad)?;
+        let mut headers = Vec::new();
+        for _ in 0..u16::from_le_bytes(*count) {
+            let ([k0, k1, v0, v1], after) = rest.split_first_chunk::<4>().ok_or_else(bad)?;
+            let (key, after) =
+                after.split_at_checked(usize::from(u16::from_le_bytes([*k0, *k1]))).ok_or_else(bad)?;
+            let (value, after) =
+                after.split_at_checked(usize::from(u16::from_le_bytes([*v0, *v1]))).ok_or_else(bad)?;
+            let text = |bytes| std::str::from_utf8(bytes).map_err(|_| bad());
+            headers.push((text(key)?, text(value)?));
+            rest = after;
+        }
+        if rest.is_empty() { Ok(headers) } else { Err(bad()) }
+    }
+
+    /// The value of one header.
+    ///
+    /// # Errors
+    /// As [`HeadersRef::read`].
+    pub fn get(&self, key: &str) -> Result<Option<&'a str>> {
+        Ok(self.read()?.into_iter().find(|(name, _)| *name == key).map(|(_, value)| value))
+    }
+}
+
+/// Encodes headers that were checked by [`Event::header`]; nothing for none.
+#[must_use]
+pub fn encode_headers(headers: &std::collections::BTreeMap<String, String>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let Ok(count) = u16::try_from(headers.len()) else {
+        unreachable!("Event::header keeps the count within 16 bits")
+    };
+    if count == 0 {
+        return bytes;
+    }
+    bytes.extend_from_slice(&count.to_le_bytes());
+    for (key, value) in headers {
+        for text in [key, value] {
+            let Ok(len) = u16::try_from(text.len()) else {
+                unreachable!("Event::header keeps keys and values within 16 bits")
+            };
+            bytes.extend_from_slice(&len.to_le_bytes());
+        }
+        bytes.extend_from_slice(key.as_bytes());
+        bytes.extend_from_slice(value.as_bytes());
+    }
+    bytes
+}
+
+/// Appends one encoded event to `out`. Lengths were checked by the caller.
+pub(super) fn encode(
+    out: &mut Vec<u8>,
+    ordinal: u32,
+    stream: (&str, u16),
+    kind: (&str, u16),
+    headers: (&[u8], u32),
+    payload: (&[u8], u32),
+) {
+    let start = out.len();
+    out.extend_from_slice(&payload.1.to_le_bytes());
+    out.extend_from_slice(&ordinal.to_le_bytes());
+    out.extend_from_slice(&stream.1.to_le_bytes());
+    out.extend_from_slice(&kind.1.to_le_bytes());
+    out.extend_from_slice(&headers.1.to_le_bytes());
+    out.extend_from_slice(stream.0.as_bytes());
+    out.extend_from_slice(kind.0.as_bytes());
+    out.extend_from_slice(headers.0);
+    out.extend_from_slice(payload.0);
+    out.resize(start + align8(out.len() - start), 0);
+}
+
+/// Events of one frame.
+#[derive(Clone)]
+pub struct Events<'a> {
+    rest: &'a [u8],
+    left: u32,
+    lsn: Lsn,
+}
+
+impl<'a> Events<'a> {
+    /// Reads `count` events that fill `body`, of the frame at `lsn`.
+    #[must_use]
+    pub fn new(body: &'a [u8], count: u32, lsn: Lsn) -> Events<'a> {
+        Events { rest: body, left: count, lsn }
+    }
+
+    #[inline]
+    fn take(&mut self) -> Option<EventRef<'a>> {
+        let fixed: &[u8; FIXED_LEN] = self.rest.first_chunk()?;
+        let [p0, p1, p2, p3, o0, o1, o2, o3, s0, s1, k0, k1, h0, h1, h2, h3] = *fixed;
+        let payload_len = u32_to_usize(u32::from_le_bytes([p0, p1, p2, p3]));
+        let stream_len = usize::from(u16::from_le_bytes([s0, s1]));
+        let kind_len = usize::from(u16::from_le_bytes([k0, k1]));
+        let headers_len = u32_to_usize(u32::from_le_bytes([h0, h1, h2, h3]));
+        let used = FIXED_LEN + stream_len + kind_len + headers_len + payload_len;
+        let (own, rest) = self.rest.split_at_checked(align8(used))?;
+        let (_, own) = own.split_at_checked(FIXED_LEN)?;
+        let (stream, own) = own.split_at_checked(stream_len)?;
+        let (kind, own) = own.split_at_checked(kind_len)?;
+        let (headers, own) = own.split_at_checked(headers_len)?;
+        let (payload, _) = own.split_at_checked(payload_len)?;
+        self.rest = rest;
+        let ordinal = u32::from_le_bytes([o0, o1, o2, o3]);
+        Some(EventRef { ordinal, stream, kind, headers, payload, lsn: self.lsn })
+    }
+}
+
+impl<'a> Iterator for Events<'a> {
+    type Item = Result<EventRef<'a>>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.left == 0 {
+            return None;
+        }
+        self.left -= 1;
+        let event = self.take();
+        if event.is_none() {
+            self.left = 0;
+        }
+        Some(event.ok_or_else(|| Error::corrupt("an event contradicts its frame's bounds").at_lsn(self.lsn)))
+    }
+}

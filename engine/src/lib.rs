@@ -1,0 +1,25 @@
+//! Skeleton of the map.
+#![cfg_attr(test, allow(clippy::as_conversions))]
+
+pub mod block;
+pub mod clock;
+pub mod codec;
+mod error;
+mod event;
+pub mod frame;
+mod position;
+mod site;
+pub mod storage;
+mod store;
+mod stream;
+mod transaction;
+pub mod width;
+
+pub use error::{Error, ErrorKind, Result};
+pub use event::{Event, RecordedEvent};
+pub use frame::{Origin, Pinned, Via};
+pub use position::{Chain, Epoch, Lsn, Position};
+pub use site::{SiteName, StoreId};
+pub use store::{Durability, LogScan, Options, Phase, PhaseLock, Store, StreamReader, Watermarks};
+pub use stream::{ExpectedVersion, StreamName, StreamPattern, StreamVersion};
+pub use transaction::{CommitOutcome, Committed, Transaction, TransactionId, WrongExpectedVersion};

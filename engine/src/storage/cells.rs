@@ -1,0 +1,54 @@
+//! Names of the words in the control page.
+//!
+//! ```text
+//! offset  word               meaning
+//! 0       Ready              last word written by who makes the page; readers of a page without it let go
+//! 64      Appended           end of what was written to the log and published
+//! 128     Durable            end of what is known to be on disk (S1)
+//! 192     Scanned            end of what the scan has moved into the queue
+//! 256     Intent             where a write is under way, plus 1; 0 is none
+//! 320     IntentLen          how many bytes it is about to write
+//! 384     Poison             generation, raised by a failed write or sync
+//! 448     SyncBegun          end that a sync under way will make durable
+//! 512     QueueAppended      end of what was written to the stable queue and published
+//! 576     QueueDurable       end of the queue that is known to be on disk
+//! 640     WakeDurable        counter, raised and woken when Durable moved
+//! 704     WakeScanned        counter, raised and woken when Scanned moved
+//! 768     WakeAgents         counter, raised and woken for agents on control frames
+//! 832     LastSyncMicros     how long the last sync took, in microseconds
+//! ```
+//!
+//! Each word has a cache line of its own. The page is 4,096 bytes; unused words are zero.
+
+/// One word of the control page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(missing_docs, reason = "the table above says what each is")]
+#[repr(u16)]
+pub enum Cell {
+    Ready = 0,
+    Appended = 64,
+    Durable = 128,
+    Scanned = 192,
+    Intent = 256,
+    IntentLen = 320,
+    Poison = 384,
+    SyncBegun = 448,
+    QueueAppended = 512,
+    QueueDurable = 576,
+    WakeDurable = 640,
+    WakeScanned = 704,
+    WakeAgents = 768,
+    LastSyncMicros = 832,
+}
+
+impl Cell {
+    /// Offset of the word in the page, in bytes.
+    #[must_use]
+    #[expect(clippy::as_conversions, reason = "the discriminant is the offset")]
+    pub const fn offset(self) -> usize {
+        self as u16 as usize
+    }
+
+    /// Size of the page in bytes.
+    pub const PAGE: usize = 4096;
+}
