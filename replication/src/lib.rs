@@ -1,1 +1,4 @@
-//! Skeleton.
+//! Message Agents over the Milepost log: scan, send and receive phases, links, servers and failover.
+#![cfg_attr(test, allow(clippy::as_conversions))]
+
+pub mod link;
