@@ -12,6 +12,7 @@ mod site;
 pub mod storage;
 mod store;
 mod stream;
+pub mod sync;
 mod transaction;
 pub mod width;
 

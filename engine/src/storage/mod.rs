@@ -14,8 +14,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 mod cells;
+mod local;
+mod mapping;
+mod sys;
 
 pub use cells::Cell;
+pub use local::LocalStorage;
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +97,11 @@ pub trait StorageFile: Send + Sync + 'static {
 
     /// Length in bytes.
     fn len(&self) -> io::Result<u64>;
+
+    /// True when the file has no bytes.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
 
     /// Makes contents and length durable.
     fn sync_data(&self) -> io::Result<()>;
@@ -173,3 +182,7 @@ pub trait SharedCells: Send + Sync + 'static {
         false
     }
 }
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests;

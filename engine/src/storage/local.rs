@@ -1,0 +1,234 @@
+//! [`LocalStorage`]: the real twin of [`Storage`], a directory on a local file system.
+//!
+//! Guarantees: every descriptor is close-on-exec; locks belong to the open file (OFD), so the kernel
+//! drops them with the last descriptor or the process; names never leave the directory.
+//! Refuses: names with `..`, absolute names, and (through [`Storage::refusal`]) file systems whose
+//! locks, mappings or syncs reach over a network or through another process.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::mapping::FileMapping;
+use super::sys;
+use super::{Cell, LockMode, Mapping, OpenMode, SharedCells, Storage, StorageFile};
+
+/// File systems that are refused, by the number `statfs` gives them, with what to call them.
+const REFUSED: [(u64, &str); 13] = [
+    (0x6969, "NFS, a network file system"),
+    (0x517b, "SMB, a network file system"),
+    (0xfe53_4d42, "SMB, a network file system"),
+    (0xff53_4d42, "CIFS, a network file system"),
+    (0x564c, "NCP, a network file system"),
+    (0x0102_1997, "9p, a file system passed through from a host"),
+    (0x6573_5546, "FUSE, a file system kept by another process"),
+    (0x00c3_6400, "Ceph, a network file system"),
+    (0x5346_414f, "AFS, a network file system"),
+    (0x7375_7245, "Coda, a network file system"),
+    (0x0bd0_0bd0, "Lustre, a network file system"),
+    (0x2003_0528, "OrangeFS, a network file system"),
+    (0x786f_4256, "vboxsf, a file system passed through from a host"),
+];
+
+/// A store's directory on a local file system.
+#[derive(Clone, Debug)]
+pub struct LocalStorage {
+    root: PathBuf,
+}
+
+impl LocalStorage {
+    /// Takes the directory; touches nothing. `create_dir("")` makes it, with its parents.
+    #[must_use]
+    pub fn new(root: PathBuf) -> LocalStorage {
+        LocalStorage { root }
+    }
+
+    /// Where a name of the store lies.
+    fn place(&self, name: &str) -> io::Result<PathBuf> {
+        let inside = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
+        if !inside {
+            let text = format!("the name {name:?} leads out of the store's directory");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        Ok(if name.is_empty() { self.root.clone() } else { self.root.join(name) })
+    }
+}
+
+impl Storage for LocalStorage {
+    fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn create_dir(&self, folder: &str) -> io::Result<()> {
+        let place = self.place(folder)?;
+        if folder.is_empty() {
+            return fs::create_dir_all(place);
+        }
+        match fs::create_dir(&place) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && place.is_dir() => Ok(()),
+            other => other,
+        }
+    }
+
+    fn open(&self, name: &str, mode: OpenMode) -> io::Result<Arc<dyn StorageFile>> {
+        let mut options = OpenOptions::new();
+        options.read(true);
+        match mode {
+            OpenMode::Read => &mut options,
+            OpenMode::ReadWrite => options.write(true),
+            OpenMode::CreateNew => options.write(true).create_new(true),
+            OpenMode::OpenOrCreate => options.write(true).create(true).truncate(false),
+        };
+        let file = options.open(self.place(name)?)?;
+        Ok(Arc::new(LocalFile { file: Arc::new(file) }))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.place(from)?, self.place(to)?)
+    }
+
+    fn unlink(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.place(name)?)
+    }
+
+    fn list(&self, folder: &str) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(self.place(folder)?)? {
+            // A name that is not UTF-8 is none of ours, and nothing here could ask for it.
+            if let Ok(name) = entry?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn sync_dir(&self, folder: &str) -> io::Result<()> {
+        File::open(self.place(folder)?)?.sync_all()
+    }
+
+    fn cells(&self, name: &str, fresh: bool) -> io::Result<Arc<dyn SharedCells>> {
+        let place = self.place(name)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        if fresh {
+            match fs::remove_file(&place) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => options.create_new(true),
+            };
+        }
+        let file = options.open(place)?;
+        if fresh {
+            // Blocks are reserved and the page is written, so that a full disk is an error here and
+            // not a signal at the first store into the mapping.
+            sys::allocate(&file, 0, len_of_page())?;
+            file.write_all_at(&[0; Cell::PAGE], 0)?;
+        }
+        if file.metadata()?.len() != len_of_page() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the control page is not 4,096 bytes long"));
+        }
+        Ok(Arc::new(MappedCells { page: sys::ControlPage::map(&file)? }))
+    }
+
+    fn refusal(&self) -> io::Result<Option<String>> {
+        let magic = sys::file_system(&File::open(&self.root)?)?;
+        let refused = REFUSED.iter().find(|(number, _)| *number == magic);
+        Ok(refused.map(|(_, name)| format!("{} lies on {name}", self.root.display())))
+    }
+
+    fn process_id(&self) -> u32 {
+        std::process::id()
+    }
+
+    fn boot_id(&self) -> String {
+        fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
+    }
+}
+
+/// An open file of the store.
+struct LocalFile {
+    file: Arc<File>,
+}
+
+impl StorageFile for LocalFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut done = 0;
+        while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            match self.file.read_at(rest, offset + crate::width::to_u64(done)) {
+                Ok(0) => break,
+                Ok(read) => done += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_at(&self, pieces: &[&[u8]], offset: u64) -> io::Result<usize> {
+        sys::write_pieces(&self.file, pieces, offset)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        let now = self.file.metadata()?.len();
+        sys::allocate(&self.file, 0, len.max(now))
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn map(&self) -> io::Result<Arc<dyn Mapping>> {
+        Ok(Arc::new(FileMapping::new(Arc::clone(&self.file))?))
+    }
+
+    fn try_lock(&self, at: u64, mode: LockMode) -> io::Result<bool> {
+        sys::lock_byte(&self.file, at, Some(mode))
+    }
+
+    fn unlock(&self, at: u64) -> io::Result<()> {
+        sys::lock_byte(&self.file, at, None).map(|_| ())
+    }
+}
+
+/// The control page, mapped.
+struct MappedCells {
+    page: sys::ControlPage,
+}
+
+impl SharedCells for MappedCells {
+    fn load(&self, cell: Cell) -> u64 {
+        self.page.word(cell).load(sys::Ordering::Acquire)
+    }
+
+    fn store(&self, cell: Cell, value: u64) {
+        self.page.word(cell).store(value, sys::Ordering::Release);
+    }
+
+    fn compare_exchange(&self, cell: Cell, current: u64, new: u64) -> Result<u64, u64> {
+        self.page.word(cell).compare_exchange(current, new, sys::Ordering::AcqRel, sys::Ordering::Acquire)
+    }
+
+    fn wait(&self, cell: Cell, seen: u64, limit: Duration) {
+        if self.load(cell) == seen {
+            self.page.wait(cell, seen, limit);
+        }
+    }
+
+    fn wake(&self, cell: Cell) {
+        self.page.wake(cell);
+    }
+}
+
+fn len_of_page() -> u64 {
+    crate::width::to_u64(Cell::PAGE)
+}

@@ -1,0 +1,97 @@
+//! Read-only mappings of segments, populated window by window.
+//!
+//! A load from a page that the disk cannot read is a signal, which no caller can turn into an error.
+//! So the kernel is asked to bring each window of 2 MiB in at its first touch, and its refusal is an
+//! ordinary error. What remains: a page dropped later under memory pressure and unreadable by then.
+//!
+//! ```text
+//! | window 0, 2 MiB | window 1 | ... | last window |     one bit each: was it populated?
+//! ```
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::width::{to_u64, to_usize};
+
+use super::sys::{RawMap, RawPiece};
+use super::{Mapping, Window};
+
+const WINDOW: u64 = 2 << 20;
+/// Step by which bytes are read where the kernel cannot populate.
+const STEP: usize = 64 << 10;
+
+/// A file as long as it was when it was mapped.
+pub(super) struct FileMapping {
+    map: Option<Arc<RawMap>>,
+    file: Arc<File>,
+    /// Only saves a system call: losing a bit costs one more, so no ordering is needed.
+    populated: Vec<AtomicBool>,
+}
+
+impl FileMapping {
+    pub(super) fn new(file: Arc<File>) -> io::Result<FileMapping> {
+        let len = file.metadata()?.len();
+        let map = if len == 0 { None } else { Some(Arc::new(RawMap::read_only(&file, to_usize(len))?)) };
+        let windows = to_usize(len.div_ceil(WINDOW));
+        Ok(FileMapping { map, file, populated: (0..windows).map(|_| AtomicBool::new(false)).collect() })
+    }
+
+    /// Makes sure that a range, which is inside the mapping and not empty, can be loaded.
+    fn populate(&self, map: &RawMap, range: &Range<u64>) -> io::Result<()> {
+        let windows = to_usize(range.start / WINDOW)..to_usize(range.end.div_ceil(WINDOW));
+        let flags = self.populated.get(windows.clone()).unwrap_or_default();
+        if flags.iter().all(|flag| flag.load(Ordering::Relaxed)) {
+            return Ok(());
+        }
+        let whole = to_u64(windows.start) * WINDOW..(to_u64(windows.end) * WINDOW).min(self.len());
+        if self.bring_in(map, whole).is_ok() {
+            flags.iter().for_each(|flag| flag.store(true, Ordering::Relaxed));
+            return Ok(());
+        }
+        // A page nobody asked for may be the bad one.
+        self.bring_in(map, range.clone())
+    }
+
+    fn bring_in(&self, map: &RawMap, range: Range<u64>) -> io::Result<()> {
+        match map.populate(to_usize(range.start)..to_usize(range.end)) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => self.read_through(range),
+            other => other,
+        }
+    }
+
+    /// For kernels before 5.14: reading brings the same pages in, or says why not.
+    fn read_through(&self, range: Range<u64>) -> io::Result<()> {
+        let mut scratch = vec![0; STEP.min(to_usize(range.end - range.start))];
+        let mut at = range.start;
+        while at < range.end {
+            let step = scratch.len().min(to_usize(range.end - at));
+            let (part, _) = scratch.split_at_mut(step);
+            self.file.read_exact_at(part, at)?;
+            at += to_u64(step);
+        }
+        Ok(())
+    }
+}
+
+impl Mapping for FileMapping {
+    fn len(&self) -> u64 {
+        self.map.as_ref().map_or(0, |map| to_u64(map.len()))
+    }
+
+    fn window(&self, range: Range<u64>) -> io::Result<Window> {
+        if range.start > range.end || range.end > self.len() {
+            let text = format!("bytes {} to {} lie outside a mapping of {}", range.start, range.end, self.len());
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
+        }
+        let Some(map) = self.map.as_ref().filter(|_| !range.is_empty()) else {
+            return Ok(Window::new(Arc::new([])));
+        };
+        self.populate(map, &range)?;
+        let piece = RawPiece::new(Arc::clone(map), to_usize(range.start)..to_usize(range.end))?;
+        Ok(Window::new(Arc::new(piece)))
+    }
+}
