@@ -13,8 +13,10 @@
 //! It refuses messages larger than that, names with a path in them, and to guess: what cannot be done
 //! is a [`LinkError`] whose kind says what the caller does next.
 
+mod directory;
 mod error;
 
+pub use directory::DirectoryLink;
 pub use error::{FailedAttempt, LinkError};
 
 use std::collections::BTreeSet;
