@@ -1,0 +1,149 @@
+//! The catalog: who is due what, as the log says it.
+//!
+//! ```text
+//! publication add orders --streams 'orders/**' --by-segment 2      what can be had
+//! remote add bern --link milepost://a:7001                         who the neighbours are
+//! subscription add --remote bern --publication orders --value be   who gets what, over which range
+//! ```
+//!
+//! Every definition is a pinned record in a control frame of kind [`CATALOG_FRAME`] (docs/format.md,
+//! "Catalog"), written by [`Definitions`] and in force by position: a change concerns the
+//! transactions behind it. A subscription is a range of positions and its id is the LSN of the frame
+//! that made it, so ids ascend and never come again. Publications have versions; the catalog as of an
+//! earlier position ([`Catalog::as_of`]) follows each record's `previous` back through the log.
+//!
+//! Refuses: records of another version, names that break their rule, ranges that end before they begin.
+
+mod definitions;
+mod matcher;
+mod publication;
+mod record;
+mod remote;
+mod subscription;
+
+pub use definitions::{Definitions, NewPublication, NewRemote, NewSubscription};
+pub use matcher::{Matcher, Topic, TopicId};
+pub use publication::{Article, Publication, SubscribeBy};
+pub use record::CATALOG_FRAME;
+pub use remote::{Remote, Schedule};
+pub use subscription::{Start, Subscription, SubscriptionId};
+
+use std::collections::BTreeMap;
+
+use milepost_engine::frame::FrameRef;
+use milepost_engine::{Lsn, Result, SiteName, Store};
+
+use record::{Definition, Record};
+
+/// All definitions in force at one position.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Catalog {
+    publications: BTreeMap<String, Publication>,
+    remotes: BTreeMap<SiteName, Remote>,
+    subscriptions: BTreeMap<SubscriptionId, Subscription>,
+}
+
+impl Catalog {
+    /// The definitions in force at the durable end.
+    ///
+    /// # Errors
+    /// `Corrupt` when a record cannot be read; otherwise as [`Store::pinned_with_prefix`].
+    pub fn load(store: &Store) -> Result<Catalog> {
+        Catalog::as_of(store, Lsn::MAX)
+    }
+
+    /// The publications and remotes in force for a transaction behind `lsn`. Subscriptions carry
+    /// their range, so all of them are given, whatever the position.
+    ///
+    /// # Errors
+    /// As [`Catalog::load`], and `Behind` when an earlier record is no longer retained.
+    pub fn as_of(store: &Store, lsn: Lsn) -> Result<Catalog> {
+        let mut catalog = Catalog::default();
+        for (key, value, at) in store.pinned_with_prefix(record::PREFIX)? {
+            let newest = Record::decode(&key, &value, at)?;
+            if let Definition::Subscription(_) = newest.definition {
+                catalog.take(newest);
+            } else if let Some(record) = newest.back_to(store, lsn)? {
+                catalog.take(record);
+            }
+        }
+        Ok(catalog)
+    }
+
+    /// Takes in the definitions of one frame; true when it held any.
+    ///
+    /// # Errors
+    /// `Corrupt` when a record cannot be read.
+    pub fn follow(&mut self, frame: &FrameRef<'_>) -> Result<bool> {
+        if frame.kind() != CATALOG_FRAME {
+            return Ok(false);
+        }
+        for pinned in frame.pinned()? {
+            if let Some(value) = pinned.value {
+                self.take(Record::decode(pinned.key, value, frame.lsn())?);
+            }
+        }
+        Ok(true)
+    }
+
+    fn take(&mut self, record: Record) {
+        match record.definition {
+            Definition::Publication { name, value: Some(publication) } => {
+                self.publications.insert(name, publication);
+            }
+            Definition::Publication { name, value: None } => {
+                self.publications.remove(&name);
+            }
+            Definition::Remote { name, value: Some(remote) } => {
+                self.remotes.insert(name, remote);
+            }
+            Definition::Remote { name, value: None } => {
+                self.remotes.remove(&name);
+            }
+            Definition::Subscription(subscription) => {
+                self.subscriptions.insert(subscription.id, subscription);
+            }
+        }
+    }
+
+    /// A publication by name.
+    #[must_use]
+    pub fn publication(&self, name: &str) -> Option<&Publication> {
+        self.publications.get(name)
+    }
+
+    /// Publications by name.
+    pub fn publications(&self) -> impl Iterator<Item = &Publication> {
+        self.publications.values()
+    }
+
+    /// A remote by its site's name.
+    #[must_use]
+    pub fn remote(&self, name: &SiteName) -> Option<&Remote> {
+        self.remotes.get(name)
+    }
+
+    /// Remotes by name.
+    pub fn remotes(&self) -> impl Iterator<Item = &Remote> {
+        self.remotes.values()
+    }
+
+    /// A subscription by id.
+    #[must_use]
+    pub fn subscription(&self, id: SubscriptionId) -> Option<&Subscription> {
+        self.subscriptions.get(&id)
+    }
+
+    /// Subscriptions, ended ones included, in the order they were made.
+    pub fn subscriptions(&self) -> impl Iterator<Item = &Subscription> {
+        self.subscriptions.values()
+    }
+
+    /// Subscriptions of one remote, ended ones included, in the order they were made.
+    pub fn subscriptions_of<'a>(&'a self, remote: &'a SiteName) -> impl Iterator<Item = &'a Subscription> {
+        self.subscriptions.values().filter(move |subscription| subscription.remote == *remote)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,73 @@
+//! [`Remote`]: a neighbour site, how it is reached and when it is sent to.
+
+use std::time::Duration;
+
+use bincode::{Decode, Encode};
+use milepost_engine::{Error, Lsn, Result, SiteName};
+use serde::Serialize;
+
+/// A neighbour site.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Remote {
+    /// Name of the site.
+    #[serde(serialize_with = "crate::catalog::record::site_as_text")]
+    pub site: SiteName,
+    /// LSN of the frame that defined it last.
+    #[serde(serialize_with = "crate::catalog::record::lsn_as_number")]
+    pub since: Lsn,
+    /// LSN of the frame that added it; changes when it is removed and added again.
+    #[serde(serialize_with = "crate::catalog::record::lsn_as_number")]
+    pub added: Lsn,
+    /// How often a remote of this name was added, from 1: the pair's generation as this site proposes it.
+    pub generation: u32,
+    /// Link addresses: the primary first, then its alternates.
+    pub links: Vec<String>,
+    /// When it is sent to.
+    pub schedule: Schedule,
+    /// True for the one neighbour above this site.
+    pub consolidated: bool,
+}
+
+/// When a remote is sent to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedule {
+    /// Neither: every process that runs the send phase is a batch run.
+    #[default]
+    None,
+    /// Pause between sends in seconds, at least 1.
+    EverySeconds(u64),
+    /// Once a day, at this minute after midnight UTC, 0 to 1439.
+    AtMinute(u16),
+}
+
+impl Schedule {
+    /// The pause of [`Schedule::EverySeconds`].
+    #[must_use]
+    pub fn every(self) -> Option<Duration> {
+        match self {
+            Schedule::EverySeconds(seconds) => Some(Duration::from_secs(seconds)),
+            Schedule::None | Schedule::AtMinute(_) => None,
+        }
+    }
+}
+
+/// Checks what people typed.
+///
+/// # Errors
+/// `Invalid` with the rule that is broken.
+pub(super) fn check(site: &SiteName, links: &[String], schedule: Schedule) -> Result<()> {
+    if links.is_empty() {
+        return Err(Error::invalid(format!("remote {site} has no link; give at least one address")));
+    }
+    if let Some(empty) = links.iter().find(|link| !link.contains("://")) {
+        return Err(Error::invalid(format!(
+            "link {empty:?} of remote {site} is no address such as file:///dir or milepost://host:port"
+        )));
+    }
+    match schedule {
+        Schedule::EverySeconds(0) => Err(Error::invalid("a pause between sends is at least one second")),
+        Schedule::AtMinute(1440..) => Err(Error::invalid("a time of day is 00:00 to 23:59")),
+        _ => Ok(()),
+    }
+}
