@@ -3,3 +3,4 @@
 
 pub mod catalog;
 pub mod link;
+pub mod scan;

@@ -13,6 +13,9 @@ use super::{
     remote,
 };
 
+/// Longest value a subscription may choose, in bytes.
+const VALUE_MAX: usize = 1024;
+
 /// A publication to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewPublication {
@@ -294,6 +297,9 @@ fn is_same(subscription: &Subscription, new: &NewSubscription) -> bool {
 
 fn check_subscription(catalog: &Catalog, new: &NewSubscription) -> Result<()> {
     let NewSubscription { remote, publication, value, .. } = new;
+    if value.as_ref().is_some_and(|value| value.len() > VALUE_MAX) {
+        return Err(Error::invalid(format!("a subscription's value is at most {VALUE_MAX} bytes")));
+    }
     if catalog.remote(remote).is_none() {
         return Err(Error::invalid(format!("there is no remote {remote}; add it first")));
     }

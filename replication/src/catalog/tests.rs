@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// A transaction in a block, as the scan would meet it.
-fn with_events(events: &[Event], look: impl FnOnce(&FrameRef<'_>)) {
+pub(crate) fn with_events(events: &[Event], look: impl FnOnce(&FrameRef<'_>)) {
     let mut frame = NewFrame::transaction();
     for (ordinal, event) in events.iter().enumerate() {
         frame.push_event(u32::try_from(ordinal).unwrap(), event).unwrap();
@@ -16,7 +16,7 @@ fn with_events(events: &[Event], look: impl FnOnce(&FrameRef<'_>)) {
     with_frame(frame, look);
 }
 
-fn with_frame(frame: NewFrame, look: impl FnOnce(&FrameRef<'_>)) {
+pub(crate) fn with_frame(frame: NewFrame, look: impl FnOnce(&FrameRef<'_>)) {
     let mut builder = BlockBuilder::new();
     builder.push(&frame.encode(0, 0).unwrap());
     let seal = Seal {
@@ -35,7 +35,7 @@ fn with_frame(frame: NewFrame, look: impl FnOnce(&FrameRef<'_>)) {
     look(&block.frames().next().unwrap().unwrap());
 }
 
-fn subscription(id: u64, remote: &str, publication: &str, value: Option<&str>) -> Subscription {
+pub(crate) fn subscription(id: u64, remote: &str, publication: &str, value: Option<&str>) -> Subscription {
     Subscription {
         id: SubscriptionId(id),
         remote: SiteName::new(remote).unwrap(),
@@ -47,7 +47,7 @@ fn subscription(id: u64, remote: &str, publication: &str, value: Option<&str>) -
     }
 }
 
-fn catalog(by: Option<SubscribeBy>, kinds: &[&str], subscriptions: Vec<Subscription>) -> Catalog {
+pub(crate) fn catalog(by: Option<SubscribeBy>, kinds: &[&str], subscriptions: Vec<Subscription>) -> Catalog {
     let kinds = kinds.iter().map(|kind| (*kind).to_owned()).collect();
     let articles = vec![Article { streams: "orders/**".into(), kinds }];
     let publication = Publication { name: "orders".into(), version: 1, since: Lsn(1), articles, by };

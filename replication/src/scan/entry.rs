@@ -22,9 +22,6 @@ use crate::catalog::Topic;
 /// Kind of the frames that are entries.
 pub const ENTRY_FRAME: FrameKind = FrameKind(FrameKind::QUEUE_FIRST);
 
-/// Most bytes of a header value that can be a topic; longer ones are as if there were none.
-pub const VALUE_MAX: usize = 1024;
-
 const VERSION: u16 = 1;
 const FIXED_LEN: usize = 48;
 const TOPIC_FIXED: usize = 8;
@@ -267,6 +264,3 @@ impl<'a> Front<'a> {
 }
 
 const _: () = assert!(FIXED_LEN == 16 + 4 * 8, "the fixed part of an entry is what the table says");
-
-#[cfg(test)]
-mod tests;

@@ -1,0 +1,80 @@
+//! [`Decider`]: the scan's judgement on one transaction after another, without files.
+//!
+//! It carries the catalog in force along with the frames it is shown, in log order, so that what it
+//! decides is a function of the log alone: a lost queue is made again the same (architecture, 6).
+
+use std::collections::HashMap;
+
+use milepost_engine::frame::{FrameKind, FrameRef, NewFrame};
+use milepost_engine::{Chain, Position, Result};
+
+use crate::catalog::{Catalog, Matcher, TopicId};
+
+use super::entry::NewEntry;
+
+/// Decides what of a transaction is due to anybody.
+pub struct Decider {
+    catalog: Catalog,
+    matcher: Matcher,
+    without_value: u64,
+}
+
+impl Decider {
+    /// Begins with the catalog in force behind some position.
+    ///
+    /// # Errors
+    /// `Invalid` when a pattern of the catalog breaks its rule.
+    pub fn new(catalog: Catalog) -> Result<Decider> {
+        let matcher = Matcher::new(&catalog, |_| true)?;
+        Ok(Decider { catalog, matcher, without_value: 0 })
+    }
+
+    /// Events that matched an article of a subscribed publication but have no value to choose by.
+    #[must_use]
+    pub fn events_without_value(&self) -> u64 {
+        self.without_value + self.matcher.without_value
+    }
+
+    /// Shows the next frame of the log, with the chain after its block. Returns the entry for the
+    /// queue when somebody is due something of it.
+    ///
+    /// # Errors
+    /// `Corrupt` when the frame cannot be read; `Invalid` when an entry would exceed its fields.
+    pub fn decide(&mut self, frame: &FrameRef<'_>, chain: Chain) -> Result<Option<NewFrame>> {
+        if self.catalog.follow(frame)? {
+            self.without_value += self.matcher.without_value;
+            self.matcher = Matcher::new(&self.catalog, |_| true)?;
+            return Ok(None);
+        }
+        if frame.kind() != FrameKind::TRANSACTION || self.matcher.is_idle() {
+            return Ok(None);
+        }
+        let (lsn, via) = (frame.lsn(), frame.via()?);
+        let mut entry = NewEntry::new(Position { epoch: frame.epoch(), lsn, chain }, frame.time());
+        let mut numbers: HashMap<TopicId, Option<u16>> = HashMap::new();
+        let (mut found, mut due) = (Vec::new(), Vec::new());
+        for event in frame.events() {
+            let event = event?;
+            found.clear();
+            due.clear();
+            self.matcher.topics_of(&event, &mut found)?;
+            for id in &found {
+                let number = match numbers.get(id) {
+                    Some(number) => *number,
+                    None => {
+                        let topic = self.matcher.topic(*id);
+                        let is_due = self.matcher.is_due_live(*id, lsn, via.map(|via| via.name));
+                        let number = topic.filter(|_| is_due).map(|topic| entry.add_topic(topic)).transpose()?;
+                        numbers.insert(*id, number);
+                        number
+                    }
+                };
+                due.extend(number);
+            }
+            if !due.is_empty() {
+                entry.add_event(&event, &due)?;
+            }
+        }
+        if entry.is_empty() { Ok(None) } else { entry.into_frame(frame.origin()?, via).map(Some) }
+    }
+}

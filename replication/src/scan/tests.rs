@@ -1,0 +1,111 @@
+//! What the scan decides, and that an entry says what was decided.
+
+use milepost_engine::frame::{FrameKind, NewFrame};
+use milepost_engine::{Chain, Epoch, Event, Lsn, Origin, Position, SiteName, StoreId, Via};
+
+use crate::catalog::tests::{catalog, subscription, with_frame};
+use crate::catalog::{Catalog, SubscribeBy, Subscription, Topic};
+
+use super::*;
+
+const FRAME_AT: u64 = 4096;
+
+fn by_segment(subscriptions: Vec<Subscription>) -> Catalog {
+    catalog(Some(SubscribeBy::Segment(2)), &[], subscriptions)
+}
+
+fn transaction(streams: &[&str]) -> NewFrame {
+    let mut frame = NewFrame::transaction();
+    for (ordinal, stream) in (0u32..).zip(streams) {
+        frame.push_event(ordinal, &Event::new(stream, "placed", stream.as_bytes()).unwrap()).unwrap();
+    }
+    frame
+}
+
+fn decided(catalog: Catalog, frame: NewFrame) -> Option<NewFrame> {
+    let mut made = None;
+    with_frame(frame, |frame| made = Decider::new(catalog).unwrap().decide(frame, Chain(7)).unwrap());
+    made
+}
+
+fn via(site: &str) -> Via {
+    let position = Position { epoch: Epoch(3), lsn: Lsn(77), chain: Chain(5) };
+    Via { site: StoreId(2), name: SiteName::new(site).unwrap(), generation: 1, position, back: Lsn::ZERO }
+}
+
+/// Ordinals of the events of an entry under the topics with these values.
+fn ordinals(entry: &Entry<'_>, values: &[&str]) -> Vec<u32> {
+    let chosen = |topic: &Topic| values.contains(&topic.value.as_deref().unwrap_or_default());
+    let wanted: Vec<bool> = entry.topics.iter().map(chosen).collect();
+    entry.events_under(&wanted).map(|event| event.unwrap().ordinal).collect()
+}
+
+#[test]
+fn an_entry_holds_the_events_that_somebody_is_due_and_under_what() {
+    let subscriptions = vec![subscription(10, "bern", "orders", Some("be")), subscription(11, "genf", "orders", Some("ge"))];
+    let streams = ["orders/be/1", "orders/zh/1", "orders/ge/1", "bills/be", "orders/be/2"];
+    let made = decided(by_segment(subscriptions), transaction(&streams)).expect("two sites are due something");
+    with_frame(made, |frame| {
+        let entry = Entry::read(frame).unwrap().unwrap();
+        assert!(entry.position.lsn.0 > FRAME_AT && entry.position.epoch == Epoch(1) && entry.position.chain == Chain(7));
+        assert_eq!(ordinals(&entry, &["be"]), [0, 4]);
+        assert_eq!(ordinals(&entry, &["ge"]), [2]);
+        assert_eq!(ordinals(&entry, &["be", "ge"]), [0, 2, 4]);
+        let all = vec![true; entry.topics.len()];
+        let payloads: Vec<_> = entry.events_under(&all).map(|event| event.unwrap().payload).collect();
+        assert_eq!(payloads, [b"orders/be/1", b"orders/ge/1", b"orders/be/2"]);
+    });
+}
+
+#[test]
+fn what_nobody_is_due_makes_no_entry() {
+    let catalog = || by_segment(vec![subscription(10, "bern", "orders", Some("be"))]);
+    assert!(decided(catalog(), transaction(&["orders/zh/1", "bills/be"])).is_none());
+    assert!(decided(catalog(), NewFrame::of_kind(FrameKind::MARKER, Vec::new())).is_none());
+    assert!(decided(Catalog::default(), transaction(&["orders/be/1"])).is_none());
+}
+
+#[test]
+fn what_came_from_the_only_subscriber_makes_no_entry_r4() {
+    let mut frame = transaction(&["orders/be/1"]);
+    frame.set_via(via("bern"));
+    let bern = || subscription(10, "bern", "orders", Some("be"));
+    assert!(decided(by_segment(vec![bern()]), frame.clone()).is_none());
+    let both = vec![bern(), subscription(11, "head", "orders", Some("be"))];
+    assert!(decided(by_segment(both), frame).is_some());
+}
+
+#[test]
+fn an_entry_keeps_origin_and_via_unchanged() {
+    let mut frame = transaction(&["orders/be/1"]);
+    let origin = Origin { site: StoreId(9), name: SiteName::new("till").unwrap(), epoch: Epoch(4), lsn: Lsn(5) };
+    frame.set_origin(origin.clone());
+    frame.set_via(via("genf"));
+    let made = decided(by_segment(vec![subscription(10, "bern", "orders", Some("be"))]), frame).unwrap();
+    with_frame(made, |frame| {
+        let entry = Entry::read(frame).unwrap().unwrap();
+        assert_eq!(entry.origin.unwrap().to_owned().unwrap(), origin);
+        assert_eq!(entry.via.unwrap().to_owned().unwrap(), via("genf"));
+    });
+}
+
+#[test]
+fn a_damaged_entry_is_an_error_or_an_entry_but_never_a_panic() {
+    let made = decided(by_segment(vec![subscription(10, "bern", "orders", Some("be"))]), transaction(&["orders/be/1"]));
+    let body = made.unwrap().body().to_vec();
+    let read = |body: Vec<u8>| {
+        with_frame(NewFrame::of_kind(ENTRY_FRAME, body), |frame| {
+            let Ok(Some(entry)) = Entry::read(frame) else { return };
+            let wanted = vec![true; entry.topics.len()];
+            entry.events_under(&wanted).for_each(|event| drop(event.map(|event| event.to_event())));
+        });
+    };
+    for at in 0..body.len() {
+        read(body.get(..at).unwrap().to_vec());
+        for bit in 0..8 {
+            let mut damaged = body.clone();
+            *damaged.get_mut(at).unwrap() ^= 1 << bit;
+            read(damaged);
+        }
+    }
+}
