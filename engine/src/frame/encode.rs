@@ -74,6 +74,12 @@ impl NewFrame {
         self.body.len()
     }
 
+    /// Body so far: a transaction's events encoded, or the opaque bytes of another kind.
+    #[must_use]
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
+
     /// Adds an event with an ordinal of its origin.
     ///
     /// # Errors
