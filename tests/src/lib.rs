@@ -1,1 +1,20 @@
-//! Skeleton.
+//! The harness of Milepost's tests: simulated twins of the seams through which the engine meets the
+//! world, so that one seed drives a run and the same seed gives the same trace.
+//!
+//! - [`disk`]: a disk that loses, tears and reorders what was not synced, and the processes on it
+//! - [`SimRng`]: where every choice is drawn from
+//!
+//! The harness is test code: what contradicts it stops the test that uses it.
+#![allow(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "test code stops at the first surprise"
+)]
+
+pub mod disk;
+mod random;
+
+pub use random::{SimRng, mix};
