@@ -7,6 +7,7 @@ pub mod codec;
 mod error;
 mod event;
 pub mod frame;
+pub mod index;
 mod position;
 mod site;
 pub mod storage;

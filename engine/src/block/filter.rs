@@ -36,12 +36,12 @@ impl<'a> StreamFilter<'a> {
     }
 
     /// Bytes of a filter for this many distinct streams.
-    pub(super) fn len_for(streams: usize) -> usize {
+    pub(crate) fn len_for(streams: usize) -> usize {
         align8((streams * BITS_PER_STREAM).div_ceil(8))
     }
 
     /// Marks a stream in a filter that is being built.
-    pub(super) fn insert(bytes: &mut [u8], stream_hash: u64) {
+    pub(crate) fn insert(bytes: &mut [u8], stream_hash: u64) {
         for bit in bits(stream_hash, bytes.len()) {
             if let Some(byte) = bytes.get_mut(to_usize(bit / 8)) {
                 *byte |= 1 << (bit % 8);

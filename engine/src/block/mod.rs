@@ -98,6 +98,23 @@ impl<'a> Block<'a> {
     }
 }
 
+impl<'a> Block<'a> {
+    /// The frame at `lsn`, as an index tells it: parsed there at once, without a walk over the frames
+    /// before it.
+    ///
+    /// # Errors
+    /// `Corrupt` when nothing that fits the block's bounds lies there.
+    pub fn frame_known_at(&self, lsn: Lsn) -> Result<FrameRef<'a>> {
+        let bad = || Error::corrupt("no frame begins where the index says").at_lsn(lsn);
+        let first = self.first_frame_lsn();
+        if lsn < first {
+            return Err(bad());
+        }
+        let rest = self.body.get(to_usize(lsn.since(first))..).ok_or_else(bad)?;
+        Ok(FrameRef::parse(rest, lsn, &self.header)?.0)
+    }
+}
+
 /// Frames of one block.
 pub struct Frames<'a> {
     block: Block<'a>,

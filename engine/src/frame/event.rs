@@ -180,6 +180,11 @@ impl<'a> Events<'a> {
         Events { rest: body, left: count, lsn }
     }
 
+    /// Bytes of the body behind the events given so far.
+    pub(super) fn remaining(&self) -> usize {
+        self.rest.len()
+    }
+
     #[inline]
     fn take(&mut self) -> Option<EventRef<'a>> {
         let fixed: &[u8; FIXED_LEN] = self.rest.first_chunk()?;

@@ -196,6 +196,35 @@ impl<'a> FrameRef<'a> {
         Events::new(body, self.event_count(), self.lsn)
     }
 
+    /// The events of a transaction, each with its distance in bytes from the frame's first byte, by
+    /// which [`FrameRef::event_at`] finds it again without a walk.
+    pub fn events_with_offsets(&self) -> impl Iterator<Item = Result<(u32, EventRef<'a>)>> + use<'a> {
+        let (len, lsn) = (self.bytes.len(), self.lsn);
+        let mut events = self.events();
+        std::iter::from_fn(move || {
+            let offset = len - events.remaining();
+            let event = events.next()?;
+            let offset = u32::try_from(offset)
+                .map_err(|_| Error::corrupt("an event lies beyond its frame's length field").at_lsn(lsn));
+            Some(event.and_then(|event| Ok((offset?, event))))
+        })
+    }
+
+    /// The event that begins `offset` bytes behind the frame's first byte, as an index tells it. The
+    /// caller compares the stream's name with the one it looks for.
+    ///
+    /// # Errors
+    /// `Corrupt` when no event fits there.
+    pub fn event_at(&self, offset: u32) -> Result<EventRef<'a>> {
+        let bad = || Error::corrupt("no event begins where the index says").at_lsn(self.lsn);
+        let offset = u32_to_usize(offset);
+        if self.kind != FrameKind::TRANSACTION || offset < self.body_at {
+            return Err(bad());
+        }
+        let rest = self.bytes.get(offset..).ok_or_else(bad)?;
+        Events::new(rest, 1, self.lsn).next().unwrap_or_else(|| Err(bad()))
+    }
+
     /// Where a transaction comes from, when it was not committed here first.
     ///
     /// # Errors

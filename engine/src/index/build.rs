@@ -1,0 +1,151 @@
+//! Making a sidecar: [`encode`] turns a complete in-memory index into the file's bytes, [`write`] puts
+//! them in place.
+//!
+//! The bytes are a pure function of the log up to the segment's end, so it does not matter which
+//! process writes the file, or how many of them do.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use crate::block::StreamFilter;
+use crate::storage::{OpenMode, Storage, StorageFile};
+use crate::width::{align8, to_u64};
+use crate::{Error, Lsn, Result, StoreId};
+
+use super::active::{ActiveIndex, StreamEntry};
+use super::layout::{Extent, PINNED_AT_LEN, PINNED_FIXED, SECTIONS, STREAM_LEN, SidecarHeader};
+use super::name;
+use super::place::POSTING_LEN;
+
+/// Pinned records by key: value, and LSN of the frame.
+pub(super) type PinnedState = BTreeMap<Vec<u8>, (Vec<u8>, Lsn)>;
+
+/// The file's bytes. `base` tells how many events a stream has before the segment, `pinned` is the
+/// state at its end. A segment without a block has no sidecar.
+pub(super) fn encode<E: From<Error>>(
+    store_id: StoreId,
+    index: &ActiveIndex,
+    pinned: &PinnedState,
+    base: &mut dyn FnMut(&StreamEntry) -> Result<u64, E>,
+) -> Result<Vec<u8>, E> {
+    let (Some(chain_before), Some(end_chain)) = (index.chain_before(), index.chain()) else {
+        return Err(Error::internal("a segment without a block has no index").at_lsn(index.first()).into());
+    };
+    let mut entries: Vec<_> = index.streams().iter().filter(|entry| !entry.postings.is_empty()).collect();
+    entries.sort_unstable_by(|a, b| (a.hash, &a.name).cmp(&(b.hash, &b.name)));
+    let streams = to_u64(entries.len());
+    let (table, names, postings) = encode_streams(&entries, base)?;
+    let blocks = index.blocks().iter().flat_map(|block| [block.offset, block.chain.0]);
+    let blocks: Vec<u8> = blocks.flat_map(u64::to_le_bytes).collect();
+    let sections = [filter(&entries), table, names, postings, encode_pinned(pinned)?, blocks];
+    let mut bytes = vec![0; super::layout::HEADER_LEN];
+    let mut extents = [Extent::default(); SECTIONS];
+    for (mut section, extent) in sections.into_iter().zip(&mut extents) {
+        section.resize(align8(section.len()), 0);
+        *extent = Extent { len: to_u64(section.len()), crc: crc32fast::hash(&section) };
+        bytes.extend_from_slice(&section);
+    }
+    let header = SidecarHeader {
+        store_id,
+        first: index.first(),
+        end: index.end(),
+        chain_before,
+        end_chain,
+        totals: index.totals(),
+        streams,
+        pinned: to_u64(pinned.len()),
+        extents,
+    };
+    let (front, _) = bytes.split_at_mut(super::layout::HEADER_LEN);
+    front.copy_from_slice(&header.to_bytes());
+    Ok(bytes)
+}
+
+fn filter(entries: &[&StreamEntry]) -> Vec<u8> {
+    let mut filter = vec![0; StreamFilter::len_for(entries.len())];
+    entries.iter().for_each(|entry| StreamFilter::insert(&mut filter, entry.hash));
+    filter
+}
+
+/// Table, names and postings.
+type StreamSections = (Vec<u8>, Vec<u8>, Vec<u8>);
+
+fn encode_streams<E: From<Error>>(
+    entries: &[&StreamEntry],
+    base: &mut dyn FnMut(&StreamEntry) -> Result<u64, E>,
+) -> Result<StreamSections, E> {
+    let too_many = |_| Error::internal("a segment holds more streams or events than its index can number");
+    let mut table = Vec::with_capacity(entries.len() * STREAM_LEN);
+    let (mut names, mut postings) = (Vec::new(), Vec::new());
+    for entry in entries {
+        let base = base(entry)?;
+        let name_at = u32::try_from(names.len()).map_err(too_many)?;
+        let postings_at = u32::try_from(postings.len() / POSTING_LEN).map_err(too_many)?;
+        let count = u32::try_from(entry.postings.len()).map_err(too_many)?;
+        let name_len = u16::try_from(entry.name.len()).map_err(too_many)?;
+        table.extend_from_slice(&entry.hash.to_le_bytes());
+        table.extend_from_slice(&base.to_le_bytes());
+        [name_at, postings_at, count].iter().for_each(|word| table.extend_from_slice(&word.to_le_bytes()));
+        table.extend_from_slice(&name_len.to_le_bytes());
+        table.extend_from_slice(&[0; 2]);
+        names.extend_from_slice(entry.name.as_bytes());
+        entry.postings.iter().for_each(|posting| postings.extend_from_slice(&posting.to_bytes()));
+    }
+    Ok((table, names, postings))
+}
+
+/// Offsets of the records, ascending by key, then the records.
+fn encode_pinned(pinned: &PinnedState) -> Result<Vec<u8>> {
+    let (mut offsets, mut records) = (Vec::new(), Vec::new());
+    let front = pinned.len() * PINNED_AT_LEN;
+    for (key, (value, lsn)) in pinned {
+        let (Ok(key_len), Ok(value_len)) = (u16::try_from(key.len()), u32::try_from(value.len())) else {
+            return Err(Error::internal("a pinned record exceeds its length fields").at_lsn(*lsn));
+        };
+        offsets.extend_from_slice(&to_u64(front + records.len()).to_le_bytes());
+        let start = records.len();
+        records.extend_from_slice(&lsn.0.to_le_bytes());
+        records.extend_from_slice(&value_len.to_le_bytes());
+        records.extend_from_slice(&key_len.to_le_bytes());
+        records.extend_from_slice(&[0; 2]);
+        assert_eq!(records.len() - start, PINNED_FIXED, "the fixed part and its length agree");
+        records.extend_from_slice(key);
+        records.extend_from_slice(value);
+        records.resize(start + align8(records.len() - start), 0);
+    }
+    offsets.append(&mut records);
+    Ok(offsets)
+}
+
+/// Writes a sidecar under a temporary name, syncs it, moves it into place and syncs the folder, so that
+/// under its own name there is only ever a whole one. `word` keeps the temporary names of processes
+/// apart.
+pub(super) fn write(storage: &dyn Storage, first: Lsn, bytes: &[u8], word: u64) -> Result<()> {
+    let (temporary, place) = (name::temporary(first, word), name::sidecar(first));
+    let written = (|| {
+        let file = storage.open(&temporary, OpenMode::CreateNew)?;
+        write_all(&*file, bytes)?;
+        file.sync_data()?;
+        storage.rename(&temporary, &place)?;
+        storage.sync_dir(name::FOLDER)
+    })();
+    written.map_err(|error| {
+        // Best effort: what is left over is removed by the next process that opens the store alone.
+        let _ = storage.unlink(&temporary);
+        Error::io("write a sidecar index", &place, error)
+    })
+}
+
+fn write_all(file: &dyn StorageFile, bytes: &[u8]) -> io::Result<()> {
+    let mut rest = bytes;
+    let mut at = 0;
+    while !rest.is_empty() {
+        let count = file.write_at(&[rest], at)?;
+        if count == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        rest = rest.get(count..).unwrap_or_default();
+        at += to_u64(count);
+    }
+    Ok(())
+}

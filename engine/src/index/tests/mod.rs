@@ -1,0 +1,5 @@
+//! The index against a model that keeps every event of every stream in plain lists.
+
+mod damage;
+mod memory;
+mod model;
