@@ -15,11 +15,17 @@ use std::time::Duration;
 
 mod cells;
 mod local;
+#[cfg(loom)]
+mod loom_cells;
 mod mapping;
 mod sys;
+mod watermark;
 
 pub use cells::Cell;
 pub use local::LocalStorage;
+#[cfg(loom)]
+pub use loom_cells::LoomCells;
+pub use watermark::Watermark;
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,3 +192,7 @@ pub trait SharedCells: Send + Sync + 'static {
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests;
+
+#[cfg(test)]
+#[cfg(loom)]
+mod loom_models;
