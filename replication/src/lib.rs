@@ -1,4 +1,5 @@
 //! Message Agents over the Milepost log: scan, send and receive phases, links, servers and failover.
+#![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::as_conversions))]
 
 pub mod catalog;

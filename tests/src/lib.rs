@@ -5,6 +5,7 @@
 //! - [`SimRng`]: where every choice is drawn from
 //!
 //! The harness is test code: what contradicts it stops the test that uses it.
+#![forbid(unsafe_code)]
 #![allow(
     clippy::as_conversions,
     clippy::expect_used,
