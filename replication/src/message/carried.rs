@@ -1,0 +1,201 @@
+//! [`Carried`]: a transaction as it travels, and its encoding, which parts are cut from.
+//!
+//! ```text
+//! 0   len 4 | kind 1 | flags 1 | reserved 2      item head; len counts all of the item, a multiple of 8
+//! 8   epoch 8 | at 8 | back 8 | chain 8          point
+//! 40  event_count 4 | reserved 4
+//! 48  origin, when flag 1 is set: site 16 | epoch 8 | lsn 8 | name_len 2 | reserved 6 | name, padded to 8
+//!     events, exactly as in a frame of the log (docs/format.md, "Event")
+//! ```
+//!
+//! Without an origin the sender itself is the origin, and the point says where. Everything is checked when
+//! it is decoded: what [`Carried::frame`] makes of it is what our own writer would have written.
+
+use milepost_engine::frame::{EventRef, Events, NewFrame};
+use milepost_engine::width::{align8, to_u64};
+use milepost_engine::{Epoch, Lsn, Origin, Result, SiteName, StoreId, StreamName};
+
+use super::bytes::{Front, Put};
+use super::{MessageFault, Point};
+
+/// Length of an item's head in bytes.
+pub(super) const ITEM_HEAD: usize = 8;
+/// Kind of an item: a whole transaction.
+pub(super) const KIND_TRANSACTION: u8 = 1;
+/// Flag of an item of a kind that is not known: the reader may skip it.
+pub(super) const FLAG_OPTIONAL: u8 = 0x80;
+const FLAG_ORIGIN: u8 = 1;
+
+/// A transaction as it travels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Carried {
+    /// Where it is in the sender's stream to this remote.
+    pub point: Point,
+    /// Where it was first committed; `None` when that is the sender, at `point`.
+    pub origin: Option<Origin>,
+    event_count: u32,
+    events: Vec<u8>,
+}
+
+impl Carried {
+    /// A transaction without events.
+    #[must_use]
+    pub fn new(point: Point, origin: Option<Origin>) -> Carried {
+        Carried { point, origin, event_count: 0, events: Vec::new() }
+    }
+
+    /// A transaction with the events of `frame`.
+    #[must_use]
+    pub fn with_events_of(point: Point, origin: Option<Origin>, frame: &NewFrame) -> Carried {
+        Carried { point, origin, event_count: frame.event_count(), events: frame.body().to_vec() }
+    }
+
+    /// A transaction whose events are the given ones, in order.
+    ///
+    /// # Errors
+    /// `Invalid` when an event is not what our writer would have written.
+    pub fn of<'a>(
+        point: Point,
+        origin: Option<Origin>,
+        events: impl IntoIterator<Item = EventRef<'a>>,
+    ) -> Result<Carried> {
+        let mut frame = NewFrame::transaction();
+        for event in events {
+            let headers = event.headers();
+            frame.push_raw(event.ordinal, event.stream()?, event.kind()?, headers.bytes(), event.payload)?;
+        }
+        Ok(Carried::with_events_of(point, origin, &frame))
+    }
+
+    /// Number of events.
+    #[must_use]
+    pub fn event_count(&self) -> u32 {
+        self.event_count
+    }
+
+    /// The events, in order.
+    #[must_use]
+    pub fn events(&self) -> Events<'_> {
+        Events::new(&self.events, self.event_count, self.point.place().commit_lsn())
+    }
+
+    /// Where it was first committed, when `sender` sent it.
+    #[must_use]
+    pub fn origin_from(&self, sender: &SiteName, id: StoreId) -> Origin {
+        self.origin.clone().unwrap_or_else(|| Origin {
+            site: id,
+            name: sender.clone(),
+            epoch: self.point.position.epoch,
+            lsn: self.point.place().commit_lsn(),
+        })
+    }
+
+    /// A transaction frame with its events, without origin, via and pinned records.
+    ///
+    /// # Errors
+    /// `Invalid` or `Corrupt` when an event is not what our writer would have written.
+    pub fn frame(&self) -> Result<NewFrame> {
+        let mut frame = NewFrame::transaction();
+        for event in self.events() {
+            let event = event?;
+            event.headers().read()?;
+            let headers = event.headers().bytes();
+            frame.push_raw(event.ordinal, event.stream()?, event.kind()?, headers, event.payload)?;
+        }
+        Ok(frame)
+    }
+
+    /// Length of its encoding in bytes.
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        let origin = self.origin.as_ref().map_or(0, |origin| 40 + align8(origin.name.as_str().len()));
+        ITEM_HEAD + Point::LEN + 8 + origin + self.events.len()
+    }
+
+    /// Appends its encoding, which must be shorter than 4 GiB.
+    ///
+    /// # Errors
+    /// `Invalid` when it is not.
+    pub fn encode(&self, out: &mut Vec<u8>) -> Result<()> {
+        let len = self.encoded_len();
+        let field = u32::try_from(len)
+            .map_err(|_| milepost_engine::Error::invalid(format!("a transaction of {len} bytes exceeds 4 GiB")))?;
+        let start = out.len();
+        out.put_u32(field);
+        out.extend_from_slice(&[KIND_TRANSACTION, if self.origin.is_some() { FLAG_ORIGIN } else { 0 }, 0, 0]);
+        self.point.put(out);
+        out.put_u32(self.event_count);
+        out.put_u32(0);
+        if let Some(origin) = &self.origin {
+            put_origin(out, origin);
+        }
+        out.extend_from_slice(&self.events);
+        assert!(out.len() - start == len, "the length field counts what was written");
+        Ok(())
+    }
+
+    /// Decodes one that fills `bytes` exactly, head included.
+    ///
+    /// # Errors
+    /// `Contradiction` when the bytes are no transaction that our writer would have written.
+    pub fn decode(bytes: &[u8]) -> Result<Carried, MessageFault> {
+        let bad = MessageFault::Contradiction("a transaction cannot be read");
+        let (carried, flags) = Carried::take(bytes).ok_or(bad)?;
+        if flags & !(FLAG_ORIGIN | FLAG_OPTIONAL) != 0 {
+            let what = format!("a transaction with flags {flags:#x}");
+            return Err(MessageFault::NeedsNewer { version: super::VERSION, what });
+        }
+        match carried.checked_len() {
+            Ok(len) if len == carried.events.len() => {}
+            _ => return Err(MessageFault::Contradiction("an event of a transaction cannot be read")),
+        }
+        Ok(carried)
+    }
+
+    fn take(bytes: &[u8]) -> Option<(Carried, u8)> {
+        let mut front = Front(bytes);
+        let len = front.u32()?;
+        let [kind, flags, 0, 0] = front.array()? else { return None };
+        if u64::from(len) != to_u64(bytes.len()) || kind != KIND_TRANSACTION || !bytes.len().is_multiple_of(8) {
+            return None;
+        }
+        let point = Point::take(&mut front).filter(|point| !point.is_none())?;
+        let event_count = front.u32()?;
+        front.u32().filter(|reserved| *reserved == 0)?;
+        let origin = if flags & FLAG_ORIGIN != 0 { Some(take_origin(&mut front)?) } else { None };
+        Some((Carried { point, origin, event_count, events: front.0.to_vec() }, flags))
+    }
+
+    /// Length of the events as our writer would have written them; fails where it would have refused.
+    fn checked_len(&self) -> Result<usize> {
+        let mut len = 0;
+        for event in self.events() {
+            let event = event?;
+            let (stream, kind) = (event.stream()?, event.kind()?);
+            StreamName::check(stream)?;
+            event.headers().read()?;
+            let headers = event.headers().bytes().len();
+            len += align8(16 + stream.len() + kind.len() + headers + event.payload.len());
+        }
+        Ok(len)
+    }
+}
+
+fn put_origin(out: &mut Vec<u8>, origin: &Origin) {
+    let name = origin.name.as_str().as_bytes();
+    let Ok(name_len) = u16::try_from(name.len()) else { unreachable!("a site name is at most 64 bytes") };
+    out.put_site(origin.site);
+    out.put_u64(origin.epoch.0);
+    out.put_u64(origin.lsn.0);
+    out.put_u16(name_len);
+    out.extend_from_slice(&[0; 6]);
+    out.put_padded(name);
+}
+
+fn take_origin(front: &mut Front<'_>) -> Option<Origin> {
+    let (site, epoch, lsn) = (front.site()?, Epoch(front.u64()?), Lsn(front.u64()?));
+    let name_len = usize::from(front.u16()?);
+    front.array::<6>().filter(|reserved| *reserved == [0; 6])?;
+    let name = std::str::from_utf8(front.padded(name_len)?).ok()?;
+    Some(Origin { site, name: SiteName::new(name).ok()?, epoch, lsn })
+}

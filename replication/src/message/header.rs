@@ -1,0 +1,102 @@
+//! [`Header`]: what a message says besides the transactions it carries. Encoded by `envelope`.
+
+use milepost_engine::{Epoch, Lsn, SiteName, StoreId};
+
+use super::{Point, Range};
+
+/// Who sends or is meant.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Address {
+    /// Name of the site.
+    pub name: SiteName,
+    /// Id of its store; `None` for an addressee we never heard from.
+    pub id: Option<StoreId>,
+}
+
+/// What a message says besides its transactions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Highest message version its sender reads.
+    pub reads: u16,
+    /// Sender; its id is always told.
+    pub from: Address,
+    /// Addressee.
+    pub to: Address,
+    /// Generation of the pair.
+    pub generation: u32,
+    /// Lineage epoch of the sender's log.
+    pub epoch: Epoch,
+    /// Durable end of the sender's log, at or above every position of its own that it tells.
+    pub durable: Lsn,
+    /// What the sender sent this remote before; what the message carries follows it directly.
+    pub previous: Point,
+    /// What the addressee has once it applied the message. Equal to `previous` when nothing is carried.
+    pub last: Point,
+    /// Of the addressee's log: what the sender has in its log. Stop sending up to here.
+    pub received: Point,
+    /// Of the addressee's log: what the sender will never ask for again. At or below `received`.
+    pub confirmed: Point,
+    /// Where the sender's lineage began, when it is not the first.
+    pub lineage: Option<Lineage>,
+    /// What the sender misses of the addressee's stream.
+    pub requests: Option<Requests>,
+    /// Asks the addressee to say what it has.
+    pub probe: Option<Probe>,
+    /// Answers the probe with this nonce.
+    pub answer: Option<u64>,
+}
+
+impl Header {
+    /// A header that tells nothing but who speaks.
+    #[must_use]
+    pub fn new(from: (SiteName, StoreId), to: Address, generation: u32, epoch: Epoch) -> Header {
+        Header {
+            reads: super::VERSION,
+            from: Address { name: from.0, id: Some(from.1) },
+            to,
+            generation,
+            epoch,
+            durable: Lsn::ZERO,
+            previous: Point::NONE,
+            last: Point::NONE,
+            received: Point::NONE,
+            confirmed: Point::NONE,
+            lineage: None,
+            requests: None,
+            probe: None,
+            answer: None,
+        }
+    }
+}
+
+/// The parent of a lineage and where it left it: the log up to `fork` is the parent's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lineage {
+    /// Epoch that was left.
+    pub parent: Epoch,
+    /// Durable end of what was taken over from it.
+    pub fork: Lsn,
+}
+
+/// Ranges that the sender of a message misses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requests {
+    /// Number of the request at its site: two messages with one number ask the same thing once.
+    pub number: u64,
+    /// At most [`Requests::MAX_RANGES`].
+    pub ranges: Vec<Range>,
+}
+
+impl Requests {
+    /// Most ranges in one message.
+    pub const MAX_RANGES: usize = 16;
+}
+
+/// "What have you got?" The answer repeats the nonce.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// Random; ties the answer to this probe, so that no older message can pass for it.
+    pub nonce: u64,
+    /// What the prober sent last.
+    pub log_sent: Point,
+}

@@ -1,0 +1,118 @@
+//! [`Packer`]: transactions into messages of at most so many bytes.
+
+use milepost_engine::Result;
+use milepost_engine::width::to_u64;
+
+use super::envelope::HEAD_ROOM;
+use super::part::PART_HEAD;
+use super::{Carried, Header, Item, Message, Part, Point};
+
+/// Largest message in bytes that any site takes, compressed or not: 64 MiB.
+pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
+/// Smallest limit that a message can be packed to, in bytes.
+pub const MIN_MESSAGE_BYTES: usize = 10_000;
+
+/// Gathers transactions and cuts messages. Lengths are counted before compression, so a message is never
+/// longer than asked.
+///
+/// ```text
+/// push, push, push → a message is full → Some(message) … finish → the last one
+/// a transaction longer than a message → what was gathered, then one message for each part
+/// ```
+pub struct Packer {
+    room: usize,
+    previous: Point,
+    items: Vec<Item>,
+    used: usize,
+}
+
+/// What a message carries, before it has a header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packed {
+    /// What was sent before it.
+    pub previous: Point,
+    /// What its addressee has once it was applied.
+    pub last: Point,
+    /// What it carries.
+    pub items: Vec<Item>,
+}
+
+impl Packed {
+    /// The message, under a header made for it.
+    #[must_use]
+    pub fn under(self, mut header: Header) -> Message {
+        (header.previous, header.last) = (self.previous, self.last);
+        Message { header, items: self.items }
+    }
+}
+
+impl Packer {
+    /// A packer of what follows `previous`, into messages of at most `message_bytes` (moved into
+    /// [`MIN_MESSAGE_BYTES`] ..= [`MAX_MESSAGE_BYTES`]).
+    #[must_use]
+    pub fn new(previous: Point, message_bytes: usize) -> Packer {
+        let bytes = message_bytes.clamp(MIN_MESSAGE_BYTES, MAX_MESSAGE_BYTES);
+        Packer { room: bytes - HEAD_ROOM, previous, items: Vec::new(), used: 0 }
+    }
+
+    /// Adds a transaction; returns the messages that became full, in order.
+    ///
+    /// # Errors
+    /// `Invalid` when the transaction's encoding exceeds 4 GiB.
+    pub fn push(&mut self, carried: Carried) -> Result<Vec<Packed>> {
+        let len = carried.encoded_len();
+        let mut full = Vec::new();
+        if len > self.room - self.used {
+            full.extend(self.cut());
+        }
+        if len > self.room {
+            full.extend(self.parts(&carried)?);
+        } else {
+            self.used += len;
+            self.items.push(Item::Transaction(carried));
+        }
+        Ok(full)
+    }
+
+    /// What is left, if anything is.
+    #[must_use]
+    pub fn finish(mut self) -> Option<Packed> {
+        self.cut()
+    }
+
+    /// What is left, as a message that ends at `last`: between the last transaction pushed and `last`
+    /// nothing is due. For requests whose end is no longer due. `None` when `last` is already told.
+    #[must_use]
+    pub fn finish_at(mut self, last: Point) -> Option<Packed> {
+        let told = self.items.last().map_or(self.previous, Item::point);
+        if last.place() <= told.place() {
+            return self.cut();
+        }
+        Some(Packed { previous: self.previous, last, items: std::mem::take(&mut self.items) })
+    }
+
+    fn cut(&mut self) -> Option<Packed> {
+        let last = self.items.last()?.point();
+        self.used = 0;
+        let previous = std::mem::replace(&mut self.previous, last);
+        Some(Packed { previous, last, items: std::mem::take(&mut self.items) })
+    }
+
+    fn parts(&mut self, carried: &Carried) -> Result<Vec<Packed>> {
+        let mut encoding = Vec::with_capacity(carried.encoded_len());
+        carried.encode(&mut encoding)?;
+        let (digest, total) = (Part::digest_of(&encoding), to_u64(encoding.len()));
+        let (point, previous) = (carried.point, self.previous);
+        // Rounded down so that a piece and its padding fit together.
+        let piece_len = (self.room - PART_HEAD) & !7;
+        let mut offset = 0;
+        let mut parts = Vec::new();
+        for piece in encoding.chunks(piece_len) {
+            let part = Part { point, offset, total, digest, piece: piece.to_vec() };
+            offset += to_u64(piece.len());
+            parts.push(Packed { previous, last: point, items: vec![Item::Part(part)] });
+        }
+        self.previous = point;
+        Ok(parts)
+    }
+}

@@ -1,0 +1,218 @@
+//! [`Part`]: a piece of a transaction that is longer than a message, and [`Joiner`], which joins pieces.
+//!
+//! ```text
+//! 0   len 4 | kind 1 | flags 1 | reserved 2      item head
+//! 8   epoch 8 | at 8 | back 8 | chain 8          point of the transaction
+//! 40  offset 8 | total 8                         of the piece / of the whole encoding, in bytes
+//! 56  digest 16                                  XXH3-128 of the whole uncompressed encoding
+//! 72  piece_len 4 | reserved 4
+//! 80  piece, padded to 8
+//! ```
+//!
+//! What is cut is the transaction's encoding as [`Carried`] draws it. Pieces join under one digest only:
+//! cuts of different lengths of one encoding fit together, pieces of two encodings never do. The whole is
+//! checked against the digest before anything of it is decoded.
+
+use std::collections::BTreeMap;
+
+use milepost_engine::width::{align8, to_u64, to_usize, u32_to_usize};
+
+use super::bytes::{Front, Put};
+use super::carried::ITEM_HEAD;
+use super::{Carried, MessageFault, Point};
+
+/// Kind of an item: a piece of a transaction.
+pub(super) const KIND_PART: u8 = 2;
+/// Length of a part besides its piece in bytes.
+pub(super) const PART_HEAD: usize = ITEM_HEAD + Point::LEN + 16 + 16 + 8;
+
+/// A piece of a transaction's encoding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The transaction's place in the sender's stream.
+    pub point: Point,
+    /// Where the piece begins in the encoding, in bytes.
+    pub offset: u64,
+    /// Length of the encoding in bytes.
+    pub total: u64,
+    /// XXH3-128 of the encoding.
+    pub digest: u128,
+    /// The piece, never empty.
+    pub piece: Vec<u8>,
+}
+
+impl Part {
+    /// The digest under which pieces of `encoding` join.
+    #[must_use]
+    pub fn digest_of(encoding: &[u8]) -> u128 {
+        xxhash_rust::xxh3::xxh3_128(encoding)
+    }
+
+    /// Length of its encoding in bytes.
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        PART_HEAD + align8(self.piece.len())
+    }
+
+    /// Where the piece ends in the encoding, in bytes.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.offset.saturating_add(to_u64(self.piece.len()))
+    }
+
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        let (Ok(len), Ok(piece_len)) = (u32::try_from(self.encoded_len()), u32::try_from(self.piece.len())) else {
+            unreachable!("a piece fits a message, which is bounded far below 4 GiB")
+        };
+        out.put_u32(len);
+        out.extend_from_slice(&[KIND_PART, 0, 0, 0]);
+        self.point.put(out);
+        out.put_u64(self.offset);
+        out.put_u64(self.total);
+        out.extend_from_slice(&self.digest.to_le_bytes());
+        out.put_u32(piece_len);
+        out.put_u32(0);
+        out.put_padded(&self.piece);
+    }
+
+    /// Decodes one that fills `bytes` exactly, head included.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Part, MessageFault> {
+        let bad = MessageFault::Contradiction("a part of a transaction cannot be read");
+        let part = Part::take(bytes).ok_or(bad)?;
+        if part.piece.is_empty() || part.end() > part.total {
+            return Err(MessageFault::Contradiction("a part lies outside of its transaction"));
+        }
+        Ok(part)
+    }
+
+    fn take(bytes: &[u8]) -> Option<Part> {
+        let mut front = Front(bytes);
+        let len = front.u32()?;
+        let [KIND_PART, 0, 0, 0] = front.array()? else { return None };
+        let point = Point::take(&mut front).filter(|point| !point.is_none())?;
+        let (offset, total) = (front.u64()?, front.u64()?);
+        let digest = front.array().map(u128::from_le_bytes)?;
+        let piece_len = u32_to_usize(front.u32()?);
+        front.u32().filter(|reserved| *reserved == 0)?;
+        let piece = front.padded(piece_len)?.to_vec();
+        let whole = front.is_empty() && u64::from(len) == to_u64(bytes.len());
+        whole.then_some(Part { point, offset, total, digest, piece })
+    }
+}
+
+/// Joins the pieces of one transaction at a time; in memory, so what it holds also stays on the link.
+///
+/// Bounded by the bytes given to [`Joiner::new`]; a larger transaction is refused by name.
+#[derive(Clone, Debug, Default)]
+pub struct Joiner {
+    limit: u64,
+    under_way: Option<UnderWay>,
+}
+
+#[derive(Clone, Debug)]
+struct UnderWay {
+    point: Point,
+    digest: u128,
+    total: u64,
+    /// Pieces by offset; they may overlap when cut twice with different lengths.
+    pieces: BTreeMap<u64, Vec<u8>>,
+    held: u64,
+}
+
+/// What a part did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Joined {
+    /// More pieces are missing. The message stays on the link.
+    Waiting,
+    /// The transaction is whole and its digest right.
+    Whole(Carried),
+}
+
+impl Joiner {
+    /// A joiner of transactions of at most `limit` bytes encoded.
+    #[must_use]
+    pub fn new(limit: u64) -> Joiner {
+        Joiner { limit, under_way: None }
+    }
+
+    /// Bytes held.
+    #[must_use]
+    pub fn held(&self) -> u64 {
+        self.under_way.as_ref().map_or(0, |under_way| under_way.held)
+    }
+
+    /// Forgets what is held; it is still on the link.
+    pub fn clear(&mut self) {
+        self.under_way = None;
+    }
+
+    /// Takes a piece. A piece of another point, total or digest than the ones held replaces them: they
+    /// are of an encoding that its sender no longer has, or of a transaction that was applied since.
+    ///
+    /// # Errors
+    /// `TooLarge` when the transaction exceeds the limit; nothing is held of it. `Contradiction` when all
+    /// pieces are there and do not make a transaction with that digest and point; they are forgotten.
+    pub fn join(&mut self, part: &Part) -> Result<Joined, MessageFault> {
+        if part.total > self.limit {
+            return Err(MessageFault::TooLarge { claimed: part.total, limit: self.limit });
+        }
+        let same = |under_way: &UnderWay| {
+            (under_way.point, under_way.digest, under_way.total) == (part.point, part.digest, part.total)
+        };
+        let mut under_way = self.under_way.take().filter(same).unwrap_or_else(|| UnderWay {
+            point: part.point,
+            digest: part.digest,
+            total: part.total,
+            pieces: BTreeMap::new(),
+            held: 0,
+        });
+        under_way.keep(part);
+        match under_way.whole() {
+            None => {
+                self.under_way = Some(under_way);
+                Ok(Joined::Waiting)
+            }
+            Some(encoding) => under_way.check(&encoding).map(Joined::Whole),
+        }
+    }
+}
+
+impl UnderWay {
+    /// Keeps the longer of two pieces that begin at one offset, and none that another covers, so that
+    /// repeats hold nothing. Held bytes stay below twice the total.
+    fn keep(&mut self, part: &Part) {
+        let covering = self.pieces.range(..=part.offset).next_back();
+        let covered = covering.is_some_and(|(at, piece)| at.saturating_add(to_u64(piece.len())) >= part.end());
+        if covered {
+            return;
+        }
+        let end = part.end();
+        self.pieces.retain(|at, piece| *at < part.offset || at.saturating_add(to_u64(piece.len())) > end);
+        self.pieces.insert(part.offset, part.piece.clone());
+        self.held = self.pieces.values().map(|piece| to_u64(piece.len())).sum();
+    }
+
+    /// The encoding, once no byte of it is missing.
+    fn whole(&self) -> Option<Vec<u8>> {
+        if self.held < self.total {
+            return None;
+        }
+        let mut encoding: Vec<u8> = Vec::with_capacity(to_usize(self.total));
+        for (at, piece) in &self.pieces {
+            let known = to_u64(encoding.len()).checked_sub(*at)?;
+            encoding.extend_from_slice(piece.get(to_usize(known)..).unwrap_or_default());
+        }
+        (to_u64(encoding.len()) == self.total).then_some(encoding)
+    }
+
+    fn check(&self, encoding: &[u8]) -> Result<Carried, MessageFault> {
+        if Part::digest_of(encoding) != self.digest {
+            return Err(MessageFault::Contradiction("the parts of a transaction do not have its digest"));
+        }
+        let carried = Carried::decode(encoding)?;
+        if carried.point != self.point {
+            return Err(MessageFault::Contradiction("the parts of a transaction tell another position"));
+        }
+        Ok(carried)
+    }
+}
