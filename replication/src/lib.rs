@@ -4,4 +4,6 @@
 
 pub mod catalog;
 pub mod link;
+pub mod message;
 pub mod scan;
+pub mod tracking;

@@ -1,0 +1,33 @@
+//! Tracking: what two neighbours know of each other's logs, sans-IO (semantics in docs/replication.md).
+//!
+//! ```text
+//! receive phase:  Receiver  message × own log × records → Verdict (frames to append) + notes to pin
+//! send phase:     Sender    records × queue end × now   → SendAction (what to pack and deliver)
+//! between them:   PairRecords in the log, one writer per key
+//! ```
+//!
+//! Both are pure state machines: no files, sockets, clock or randomness but what is passed in, so the same
+//! code runs under the agent and under the seeded simulation. Guarantees R1 to R6 as far as they concern
+//! one pair. Refuses to know how messages travel, which transactions are due, and when a remote's turn is.
+
+mod claims;
+mod gap;
+mod probe;
+mod receiver;
+mod sender;
+mod state;
+mod verdict;
+
+pub use claims::OwnLog;
+pub use gap::{Patience, PollCause};
+pub use probe::ProbingTimes;
+pub use receiver::{Me, Receiver};
+pub use sender::{OwnEnd, Pace, SendAction, Sender};
+pub use state::{
+    NOTE, Neighbour, PAIR_PREFIX, PROBE_PREFIX, PairRecord, PairRecords, PairState, ProbeRecord,
+    RECEIVED_PREFIX, ReceivedRecord, StopReason, TOLD_PREFIX, ToldRecord,
+};
+pub use verdict::{Apply, Leave, Refusal, Verdict};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,420 @@
+//! [`Receiver`]: what one neighbour's messages do here, as the receive phase sees it.
+//!
+//! ```text
+//!            ┌ not its name, id, generation, lineage ─► refused or dropped
+//! message ──►┤ its claims about our log ─► told (claims.rs) ─► fork? stop
+//!            └ its data against log_received r:
+//!                 last <= r             duplicate, answered
+//!                 previous <= r < last  what lies after r, if the message proves that it goes on from r
+//!                 previous > r          a gap: stays on the link, asked for in time (gap.rs)
+//! ```
+//!
+//! **Proof.** A position is never believed by its LSN alone (R5). A message goes on from r when its
+//! `previous`, or a transaction in it, is r with the same epoch and chain. An overlap that neither names
+//! (r was the end of a stretch without events, or its sender is an older copy) proves nothing: it stays on
+//! the link, and (r, last] is asked for, which makes the owner of the log check r and send again from r.
+//!
+//! **Two steps.** [`Receiver::receive`] moves the staged position; [`Receiver::durable`] makes it the
+//! position that is told back, once the frames are durable (R2); [`Receiver::abandon`] returns.
+
+use std::time::Duration;
+
+use milepost_engine::frame::NewFrame;
+use milepost_engine::{Pinned, Result, SiteName, StoreId, Via};
+
+use crate::message::{Carried, Header, Item, Joined, Joiner, Message, MessageFault, Place, Point, Range, VERSION};
+
+use super::claims::{self, Noted, OwnLog};
+use super::gap::{Gaps, Patience, PollCause};
+use super::state::{NOTE, Neighbour, PairRecord, PairRecords, PairState, ProbeRecord, ReceivedRecord, StopReason};
+use super::verdict::{Apply, Leave, Refusal, Verdict};
+
+/// Most lineages remembered as past.
+const MAX_PAST_EPOCHS: usize = 64;
+
+/// This site, as its neighbours address it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Me {
+    /// Its name.
+    pub name: SiteName,
+    /// Id of its store.
+    pub id: StoreId,
+}
+
+/// The receive phase's state of one pair.
+#[derive(Clone, Debug)]
+pub struct Receiver {
+    me: Me,
+    neighbour: Neighbour,
+    records: PairRecords,
+    pinned: PairRecords,
+    staged: Point,
+    gaps: Gaps,
+    patience: Patience,
+    joiner: Joiner,
+    /// The last transaction that was joined of parts; the messages with its other parts are no news.
+    joined: Point,
+}
+
+impl Receiver {
+    /// The state as the log holds it. Transactions in parts are joined in memory up to `join_limit` bytes.
+    #[must_use]
+    pub fn new(me: Me, neighbour: Neighbour, records: PairRecords, patience: Patience, join_limit: u64) -> Receiver {
+        let pinned = records.clone();
+        let mut receiver = Receiver {
+            me,
+            neighbour,
+            staged: records.received.point,
+            records,
+            pinned,
+            gaps: Gaps::default(),
+            patience,
+            joiner: Joiner::new(join_limit),
+            joined: Point::NONE,
+        };
+        receiver.resume_after_update();
+        receiver
+    }
+
+    /// The records as they are now; those of `told` are durable after the next poll's notes.
+    #[must_use]
+    pub fn records(&self) -> &PairRecords {
+        &self.records
+    }
+
+    /// Why the pair is stopped, if it is.
+    #[must_use]
+    pub fn stopped(&self) -> Option<&StopReason> {
+        self.records.pair.as_ref().and_then(|pair| pair.stopped.as_ref())
+    }
+
+    /// Where the next transaction goes on from: what is applied, durable or not.
+    #[must_use]
+    pub fn staged(&self) -> Point {
+        self.staged
+    }
+
+    /// Order in which the messages of one poll are received: by `previous`, then `last`, so that none waits
+    /// for one behind it.
+    #[must_use]
+    pub fn poll_order(header: &Header) -> (Place, Place) {
+        (header.previous.place(), header.last.place())
+    }
+
+    /// Takes a message. `probe` is the `probe/` record as the log holds it now.
+    ///
+    /// # Errors
+    /// Those of our own log; the message was not taken.
+    pub fn receive(&mut self, message: &Message, probe: Option<&ProbeRecord>, own: &dyn OwnLog) -> Result<Verdict> {
+        if let Some(verdict) = self.refuse(&message.header) {
+            return Ok(verdict);
+        }
+        let header = &message.header;
+        let probe = probe.filter(|probe| probe.generation == header.generation);
+        let mut told = self.records.told.clone();
+        let noted = match claims::note(&mut told, header, probe, own)? {
+            Ok(noted) => noted,
+            Err(stop) => return Ok(self.stop(stop)),
+        };
+        self.records.told = told;
+        if let Some(pair) = &mut self.records.pair {
+            pair.reads = header.reads;
+        }
+        let verdict = if message.has_data() { self.receive_data(message)? } else { Verdict::Noted };
+        if verdict.leave() == Leave::WhenDurable {
+            self.note_once(header, noted);
+        }
+        Ok(verdict)
+    }
+
+    /// What counts once a message, not once a poll that sees it: its probe and its suspicious claim.
+    fn note_once(&mut self, header: &Header, noted: Noted) {
+        if let Some(probe) = &header.probe {
+            self.records.told.nonce = Some(probe.nonce);
+            self.owe_answer();
+        }
+        if noted == Noted::Lower {
+            self.records.told.suspicions = self.records.told.suspicions.saturating_add(1);
+        }
+    }
+
+    /// Takes the news that a message could not be decoded; `header` is its head, if that can be read
+    /// ([`crate::message::decode_header`]), so that what is not of this pair does not stop it.
+    pub fn receive_fault(&mut self, fault: &MessageFault, header: Option<&Header>) -> Verdict {
+        if fault.is_loss() {
+            return Verdict::Lost;
+        }
+        match header.and_then(|header| self.refuse(header)) {
+            Some(verdict) => verdict,
+            None => self.fault(fault),
+        }
+    }
+
+    fn fault(&mut self, fault: &MessageFault) -> Verdict {
+        match fault {
+            MessageFault::Damaged(_) => Verdict::Lost,
+            MessageFault::TooLarge { .. } => Verdict::Refused(Refusal::TooLarge(fault.clone())),
+            MessageFault::NeedsNewer { version, .. } => {
+                self.stop(StopReason::NeedsNewer(*version, fault.to_string()))
+            }
+            MessageFault::Contradiction(_) => self.stop(StopReason::Contradiction(fault.to_string())),
+        }
+    }
+
+    /// The frames of every [`Verdict::Apply`] so far are durable: the staged position is ours to tell.
+    pub fn durable(&mut self) {
+        self.records.received.point = self.staged;
+    }
+
+    /// Appending failed: what is durable counts, the rest comes again from the link.
+    pub fn abandon(&mut self) {
+        self.staged = self.records.received.point;
+        self.joiner.clear();
+    }
+
+    /// Ends a poll: counts patience and asks for what is missing.
+    pub fn poll_ended(&mut self, now: Duration, cause: PollCause) {
+        let due = self.gaps.poll_ended(self.staged.place(), now, cause, self.patience);
+        let told = &mut self.records.told;
+        told.asks.retain(|range| range.up_to.place() > self.staged.place());
+        if let Some(range) = due {
+            told.ask_number = told.ask_number.saturating_add(1);
+            told.asks = vec![Range { after: self.staged, up_to: range.up_to }];
+        }
+    }
+
+    /// True while a hole in its stream is open.
+    #[must_use]
+    pub fn has_gap(&self) -> bool {
+        self.gaps.is_open()
+    }
+
+    /// Records that changed since they were pinned last, to be pinned in one note frame per poll for all
+    /// remotes. Call [`Receiver::noted`] when that frame is durable.
+    ///
+    /// # Errors
+    /// `Invalid` when a record is larger than a value may be.
+    pub fn notes(&self) -> Result<Vec<Pinned>> {
+        let mut pins = Vec::new();
+        if self.records.told != self.pinned.told {
+            pins.push(self.records.told.pin(&self.neighbour.name)?);
+        }
+        if let Some(pair) = self.records.pair.as_ref().filter(|_| self.records.pair != self.pinned.pair) {
+            pins.push(pair.pin(&self.neighbour.name)?);
+        }
+        Ok(pins)
+    }
+
+    /// The notes are durable: messages whose verdict was noted may leave the link.
+    pub fn noted(&mut self) {
+        self.pinned.told = self.records.told.clone();
+        self.pinned.pair = self.records.pair.clone();
+    }
+
+    /// Who is it, is it for us, of this pair's generation and lineage? First contact settles that.
+    fn refuse(&mut self, header: &Header) -> Option<Verdict> {
+        let from = header.from.id.unwrap_or_default();
+        if header.from.name != self.neighbour.name || header.to.name != self.me.name {
+            return Some(Verdict::Refused(Refusal::Misdirected));
+        }
+        if header.to.id.is_some_and(|id| id != self.me.id) || from == self.me.id {
+            return Some(Verdict::Refused(Refusal::NotForThisStore));
+        }
+        let ours = self.records.generation();
+        match &self.records.pair {
+            Some(pair) if pair.site != from => {
+                Some(Verdict::Refused(Refusal::OtherSite { known: pair.site, came: from }))
+            }
+            Some(pair) if pair.generation != header.generation => {
+                Some(Verdict::OtherGeneration { ours: pair.generation, theirs: header.generation })
+            }
+            Some(pair) if pair.stopped.is_some() => pair.stopped.clone().map(Verdict::Stopped),
+            Some(pair) if pair.past_epochs.contains(&header.epoch) => Some(Verdict::PastLineage),
+            Some(_) => None,
+            None if header.generation < ours => {
+                Some(Verdict::OtherGeneration { ours, theirs: header.generation })
+            }
+            None => {
+                self.meet(header, from);
+                None
+            }
+        }
+    }
+
+    /// First contact pins who the neighbour is.
+    fn meet(&mut self, header: &Header, site: StoreId) {
+        let generation = header.generation;
+        self.records.pair = Some(PairRecord {
+            site,
+            epoch: header.epoch,
+            past_epochs: Vec::new(),
+            generation,
+            reads: header.reads,
+            stopped: None,
+        });
+        if generation != self.records.generation() {
+            self.records.received = ReceivedRecord { generation, point: Point::NONE };
+            self.records.told = super::state::ToldRecord { generation, ..Default::default() };
+            self.staged = Point::NONE;
+        }
+    }
+
+    fn receive_data(&mut self, message: &Message) -> Result<Verdict> {
+        let (header, r) = (&message.header, self.staged);
+        let (previous, last) = (header.previous, header.last);
+        if let Some(lineage) = header.lineage.filter(|lineage| lineage.parent == r.position.epoch) {
+            if header.epoch != r.position.epoch && r.position.lsn > lineage.fork {
+                let text = format!("its log left the one we know at {}, and we hold it to {r}", lineage.fork);
+                return Ok(self.stop(StopReason::Fork(text)));
+            }
+        }
+        if previous.place() > r.place() {
+            let range = Range { after: r, up_to: previous };
+            self.gaps.see(range, false);
+            return Ok(Verdict::Gap(range));
+        }
+        // The one point of the message at our own place, if it names one, proves or refutes it.
+        let mut points = [previous, last].into_iter().chain(message.items.iter().map(Item::point));
+        match points.find(|point| point.place() == r.place()) {
+            Some(point) if point != r && header.epoch == self.epoch() => {
+                let text = format!("it tells {point} where we hold {r}");
+                Ok(self.stop(StopReason::Fork(text)))
+            }
+            _ if last.place() <= r.place() => {
+                let rest = matches!(message.items.as_slice(), [Item::Part(part)] if part.point == self.joined);
+                if !rest {
+                    self.owe_answer();
+                }
+                Ok(Verdict::Duplicate)
+            }
+            Some(point) if point == r => self.apply(message),
+            _ => {
+                let range = Range { after: r, up_to: last };
+                self.gaps.see(range, true);
+                Ok(Verdict::Unproven(range))
+            }
+        }
+    }
+
+    /// What lies after the staged position becomes frames, each with the position it leads to (R1).
+    fn apply(&mut self, message: &Message) -> Result<Verdict> {
+        let (header, r) = (&message.header, self.staged.place());
+        let (mut frames, mut overlap) = (Vec::new(), 0);
+        for item in &message.items {
+            if item.point().place() <= r {
+                overlap += 1;
+                continue;
+            }
+            let joined;
+            let carried = match item {
+                Item::Transaction(carried) => carried,
+                Item::Part(part) => match self.joiner.join(part) {
+                    Ok(Joined::Waiting) => return Ok(Verdict::PartWaiting),
+                    Ok(Joined::Whole(carried)) => {
+                        joined = carried;
+                        self.joined = joined.point;
+                        &joined
+                    }
+                    Err(fault) => return Ok(self.fault(&fault)),
+                },
+            };
+            match self.frame(header, carried)? {
+                Ok(frame) => frames.push(frame),
+                Err(stop) => return Ok(self.stop(stop)),
+            }
+        }
+        let transactions = frames.len();
+        let told = message.items.last().map_or(header.previous, Item::point);
+        if told.place() < header.last.place() {
+            frames.push(self.stretch(header)?);
+        }
+        if overlap > 0 {
+            self.owe_answer();
+        }
+        self.follow(header);
+        self.pin_pair(&mut frames)?;
+        self.staged = header.last;
+        Ok(Verdict::Apply(Apply { frames, transactions, overlap, to: header.last }))
+    }
+
+    fn frame(&self, header: &Header, carried: &Carried) -> Result<Result<NewFrame, StopReason>> {
+        let sender = header.from.id.unwrap_or_default();
+        let origin = carried.origin_from(&header.from.name, sender);
+        if origin.site == self.me.id {
+            let text = format!("{} sent back our own transaction {}", header.from.name, origin.lsn);
+            return Ok(Err(StopReason::Loop(text)));
+        }
+        let mut frame = carried.frame()?;
+        frame.set_origin(origin);
+        frame.set_via(Via {
+            site: sender,
+            name: self.neighbour.name.clone(),
+            generation: header.generation,
+            position: carried.point.position,
+            back: carried.point.back,
+        });
+        frame.pin(self.received_at(header, carried.point).pin(&self.neighbour.name)?);
+        Ok(Ok(frame))
+    }
+
+    /// A stretch in which nothing was due to us moves the position all the same (R1).
+    fn stretch(&self, header: &Header) -> Result<NewFrame> {
+        let mut frame = NewFrame::of_kind(NOTE, Vec::new());
+        frame.pin(self.received_at(header, header.last).pin(&self.neighbour.name)?);
+        Ok(frame)
+    }
+
+    fn received_at(&self, header: &Header, point: Point) -> ReceivedRecord {
+        ReceivedRecord { generation: header.generation, point }
+    }
+
+    /// The pair's record goes with the first frame after it changed, so that no position is ever ours
+    /// without knowing whose.
+    fn pin_pair(&mut self, frames: &mut [NewFrame]) -> Result<()> {
+        let changed = self.records.pair.as_ref().filter(|_| self.records.pair != self.pinned.pair);
+        if let (Some(pair), Some(frame)) = (changed, frames.first_mut()) {
+            frame.pin(pair.pin(&self.neighbour.name)?);
+        }
+        Ok(())
+    }
+
+    /// Follows a neighbour into its new lineage, once a message proved that it goes on from where we are.
+    fn follow(&mut self, header: &Header) {
+        let Some(pair) = self.records.pair.as_mut().filter(|pair| pair.epoch != header.epoch) else { return };
+        let past = std::mem::replace(&mut pair.epoch, header.epoch);
+        pair.past_epochs.push(past);
+        if pair.past_epochs.len() > MAX_PAST_EPOCHS {
+            pair.past_epochs.remove(0);
+        }
+    }
+
+    fn epoch(&self) -> milepost_engine::Epoch {
+        self.records.pair.as_ref().map(|pair| pair.epoch).unwrap_or_default()
+    }
+
+    fn owe_answer(&mut self) {
+        self.records.told.answers_due = self.records.told.answers_due.saturating_add(1);
+    }
+
+    fn stop(&mut self, reason: StopReason) -> Verdict {
+        if let Some(pair) = &mut self.records.pair {
+            pair.stopped = Some(reason.clone());
+        }
+        Verdict::Stopped(reason)
+    }
+
+    /// A pair that waited for a newer program goes on with it.
+    fn resume_after_update(&mut self) {
+        if let Some(pair) = &mut self.records.pair
+            && matches!(pair.stopped, Some(StopReason::NeedsNewer(version, _)) if version <= VERSION && version != 0)
+        {
+            pair.stopped = None;
+        }
+    }
+
+    /// Bytes held for transactions in parts.
+    #[must_use]
+    pub fn held_bytes(&self) -> u64 {
+        self.joiner.held()
+    }
+}

@@ -1,0 +1,285 @@
+//! [`Sender`]: what one neighbour is sent, as the send phase sees it.
+//!
+//! ```text
+//! records of the log ─ note ─► Sender ─ next ─► Serve(range) | Data(after log_sent) | Probe | Tell
+//!                                 ▲                       │ the caller packs, hands to the link
+//!                                 └──── delivered ◄───────┘ once the link has it durably
+//! ```
+//!
+//! Data go again only on a request or an answer, never on a timer: what is not confirmed for a while is
+//! probed for. `log_sent` lives in memory and restarts from what was confirmed; sending again is harmless.
+
+use std::time::Duration;
+
+use milepost_engine::{Epoch, Lsn};
+
+use crate::message::{Address, Header, Lineage, Message, Place, Point, Probe, Range, Requests};
+
+use super::probe::{Probing, ProbingTimes};
+use super::receiver::Me;
+use super::state::{Neighbour, PairRecord, PairRecords, ProbeRecord, StopReason, ToldRecord};
+
+/// What a site says of its own log in every message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnEnd {
+    /// Current lineage.
+    pub epoch: Epoch,
+    /// Where it began, when it is not the first.
+    pub lineage: Option<Lineage>,
+    /// Durable end.
+    pub durable: Lsn,
+}
+
+/// How a pair's send phase is paced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// How long requests are collected before they are served (`-ru`).
+    pub urgency: Duration,
+    /// When unconfirmed data are probed for.
+    pub probing: ProbingTimes,
+}
+
+/// What is to be sent next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendAction {
+    /// Pack what is due in the range, and end the last message at `up_to`
+    /// ([`crate::message::Packer::finish_at`]); then call [`Sender::served`].
+    Serve {
+        /// To be told to [`Sender::served`].
+        number: u64,
+        /// What the neighbour misses.
+        range: Range,
+    },
+    /// Pack what is due after this point, as much as suits.
+    Data {
+        /// `previous` of the first message.
+        previous: Point,
+    },
+    /// Make the record durable ([`super::PairState::pin`] in a note), then send a message without data.
+    Probe(ProbeRecord),
+    /// Send a message without data: a confirmation, an answer or requests are due.
+    Tell,
+}
+
+/// The send phase's state of one pair.
+#[derive(Clone, Debug)]
+pub struct Sender {
+    me: Me,
+    neighbour: Neighbour,
+    records: PairRecords,
+    log_sent: Point,
+    served: u64,
+    requested_at: Option<Duration>,
+    /// Received position that the last delivered message told (`confirm_received`).
+    confirm_received: Point,
+    answers_given: u64,
+    asked: u64,
+    pace: Pace,
+    probing: Probing,
+}
+
+impl Sender {
+    /// The state as the log holds it at `now`.
+    #[must_use]
+    pub fn new(me: Me, neighbour: Neighbour, records: PairRecords, pace: Pace, now: Duration) -> Sender {
+        let probing = Probing::new(pace.probing, &records, now);
+        Sender {
+            me,
+            neighbour,
+            log_sent: records.told.confirmed,
+            served: 0,
+            requested_at: None,
+            confirm_received: Point::NONE,
+            answers_given: 0,
+            asked: 0,
+            pace,
+            probing,
+            records,
+        }
+    }
+
+    /// Takes the records as the log holds them now; call it whenever the log has moved, before
+    /// [`Sender::next`].
+    pub fn note(&mut self, records: PairRecords, now: Duration) {
+        if records.generation() != self.records.generation() {
+            *self = Sender::new(self.me.clone(), self.neighbour.clone(), records, self.pace, now);
+            return;
+        }
+        let (before, told) = (&self.records.told, &records.told);
+        if told.went_back != before.went_back {
+            self.log_sent = told.confirmed;
+        }
+        let progress = told.received != before.received
+            || told.answered != before.answered
+            || told.its_request != before.its_request;
+        if progress {
+            self.probing.progress(now);
+        }
+        self.records = records;
+    }
+
+    /// `log_sent`.
+    #[must_use]
+    pub fn log_sent(&self) -> Point {
+        let received = self.told().received;
+        if received.place() > self.log_sent.place() { received } else { self.log_sent }
+    }
+
+    /// `confirm_sent`: what may be freed for this remote.
+    #[must_use]
+    pub fn confirm_sent(&self) -> Point {
+        self.told().confirmed
+    }
+
+    /// `confirm_received`.
+    #[must_use]
+    pub fn confirm_received(&self) -> Point {
+        self.confirm_received
+    }
+
+    /// Why the pair is stopped, if it is.
+    #[must_use]
+    pub fn stopped(&self) -> Option<&StopReason> {
+        self.pair().and_then(|pair| pair.stopped.as_ref())
+    }
+
+    /// What to send now, or nothing. `newest` is the last place due to this remote in the queue; `draw`
+    /// gives a random nonce. Ask again after each delivery; a link that fails ends the round.
+    #[must_use]
+    pub fn next(&mut self, now: Duration, newest: Option<Place>, draw: &mut dyn FnMut() -> u64) -> Option<SendAction> {
+        if self.stopped().is_some() {
+            return None;
+        }
+        if let Some((number, range)) = self.due_range(now) {
+            return Some(SendAction::Serve { number, range });
+        }
+        let log_sent = self.log_sent();
+        if newest.is_some_and(|newest| newest > log_sent.place()) {
+            return Some(SendAction::Data { previous: log_sent });
+        }
+        if let Some(record) = self.probing.due(now, log_sent, &self.records, draw) {
+            return Some(SendAction::Probe(record));
+        }
+        self.owes().then_some(SendAction::Tell)
+    }
+
+    /// A header with all that is owed to the neighbour; `previous` and `last` stand at `log_sent`.
+    #[must_use]
+    pub fn header(&self, own: &OwnEnd) -> Header {
+        let to = Address { name: self.neighbour.name.clone(), id: self.pair().map(|pair| pair.site) };
+        let from = (self.me.name.clone(), self.me.id);
+        let mut header = Header::new(from, to, self.records.generation(), own.epoch);
+        let log_sent = self.log_sent();
+        (header.previous, header.last) = (log_sent, log_sent);
+        header.durable = own.durable;
+        header.lineage = own.lineage;
+        header.received = self.records.received.point;
+        header.confirmed = self.records.received.point;
+        if self.told().answers_due > self.answers_given {
+            header.answer = self.told().nonce;
+        }
+        if self.asks() {
+            let (number, ranges) = (self.told().ask_number, self.open_asks().collect());
+            header.requests = Some(Requests { number, ranges });
+        }
+        header
+    }
+
+    /// The message for [`SendAction::Probe`], once its record is durable.
+    #[must_use]
+    pub fn probe(&self, record: &ProbeRecord, own: &OwnEnd) -> Message {
+        let mut header = self.header(own);
+        header.probe = Some(Probe { nonce: record.nonce, log_sent: record.log_sent });
+        Message::bare(header)
+    }
+
+    /// The message for [`SendAction::Tell`].
+    #[must_use]
+    pub fn tell(&self, own: &OwnEnd) -> Message {
+        Message::bare(self.header(own))
+    }
+
+    /// The link has `message` durably. (A part that does not end its transaction moves nothing.)
+    pub fn delivered(&mut self, message: &Message, now: Duration) {
+        let header = &message.header;
+        let ends = message.items.iter().all(|item| match item {
+            crate::message::Item::Transaction(_) => true,
+            crate::message::Item::Part(part) => part.end() == part.total,
+        });
+        if message.has_data() && ends && header.last.place() > self.log_sent().place() {
+            if self.log_sent().place() <= self.told().received.place() {
+                self.probing.began_waiting(now);
+            }
+            self.log_sent = header.last;
+        }
+        self.confirm_received = header.received;
+        // Every message tells what we have, and so is the answer to all that was owed when it was made.
+        if header.received == self.records.received.point {
+            self.answers_given = self.told().answers_due;
+        }
+        if let Some(requests) = &header.requests {
+            self.asked = requests.number;
+        }
+        if let Some(probe) = &header.probe {
+            self.probing.sent(probe.nonce, now);
+        }
+    }
+
+    /// All messages of a [`SendAction::Serve`] were delivered.
+    pub fn served(&mut self, number: u64) {
+        self.served = self.served.max(number);
+        self.requested_at = None;
+    }
+
+    /// When [`Sender::next`] may have something to do though nothing comes: a wake-up for the caller.
+    #[must_use]
+    pub fn wakes_at(&self) -> Option<Duration> {
+        let served = self.requested_at.map(|at| at.saturating_add(self.pace.urgency));
+        let probed = self.probing.wakes_at(self.log_sent(), &self.records);
+        [served, probed].into_iter().flatten().min()
+    }
+
+    /// The first range that was not served, once requests were collected long enough. What was not sent
+    /// yet goes as data, in its turn.
+    fn due_range(&mut self, now: Duration) -> Option<(u64, Range)> {
+        let (log_sent, served, received) = (self.log_sent(), self.served, self.told().received);
+        let open = self.told().serve.iter().filter(|(number, _)| *number > served).find_map(|(number, range)| {
+            let after = if range.after.place() < received.place() { received } else { range.after };
+            let up_to = if range.up_to.place() > log_sent.place() { log_sent } else { range.up_to };
+            let range = Range { after, up_to };
+            (!range.is_empty()).then_some((*number, range))
+        });
+        let since = match (self.requested_at, open) {
+            (_, None) => {
+                self.requested_at = None;
+                return None;
+            }
+            (Some(since), _) => since,
+            (None, _) => *self.requested_at.insert(now),
+        };
+        open.filter(|_| now.saturating_sub(since) >= self.pace.urgency)
+    }
+
+    fn owes(&self) -> bool {
+        let received = self.records.received.point;
+        let confirms = !received.is_none() && received != self.confirm_received;
+        confirms || self.told().answers_due > self.answers_given || self.asks()
+    }
+
+    fn asks(&self) -> bool {
+        self.told().ask_number > self.asked && self.open_asks().next().is_some()
+    }
+
+    fn open_asks(&self) -> impl Iterator<Item = Range> + '_ {
+        let received = self.records.received.point.place();
+        self.told().asks.iter().copied().filter(move |range| range.up_to.place() > received)
+    }
+
+    fn told(&self) -> &ToldRecord {
+        &self.records.told
+    }
+
+    fn pair(&self) -> Option<&PairRecord> {
+        self.records.pair.as_ref()
+    }
+}

@@ -1,0 +1,237 @@
+//! Pinned records of a pair of neighbours: what survives a crash, who writes it, under which key.
+//!
+//! | key | value | written by | with |
+//! |---|---|---|---|
+//! | `pair/<remote>` | [`PairRecord`] | receive | the first frame after it changed |
+//! | `received/<remote>` | [`ReceivedRecord`] | receive | every applied transaction; a note for a stretch without events |
+//! | `told/<remote>` | [`ToldRecord`] | receive | one note frame a poll, for all remotes together |
+//! | `probe/<remote>` | [`ProbeRecord`] | send | a note frame before the probe leaves |
+//!
+//! Every key has one writer, so that no record is ever overwritten by a process that did not read its
+//! last value. Values are bincode in the engine's configuration (`engine::codec`).
+//!
+//! **R1.** `received/<remote>` is pinned by the very frame that holds the transaction. The frame's `Via`
+//! says the same, and would do: the state is the maximum over `Via` and notes. But to find that maximum
+//! after a crash the receiver would have to read the log from its last note on; the last value of a pinned
+//! record is what the engine finds anyway. It costs some 60 bytes a transaction. A crash that keeps a
+//! prefix of the frames of one append keeps the position of exactly that prefix.
+//!
+//! A record of another generation than the pair's counts as absent.
+
+use bincode::{Decode, Encode};
+use milepost_engine::frame::FrameKind;
+use milepost_engine::{Epoch, Pinned, Result, SiteName, StoreId, codec};
+
+use crate::message::{Point, Range};
+
+/// Kind of a frame without events whose pinned records are all it says. Due to nobody.
+pub const NOTE: FrameKind = FrameKind(FrameKind::REPLICATION_FIRST);
+
+/// Key prefix of [`PairRecord`].
+pub const PAIR_PREFIX: &str = "pair/";
+/// Key prefix of [`ReceivedRecord`].
+pub const RECEIVED_PREFIX: &str = "received/";
+/// Key prefix of [`ToldRecord`].
+pub const TOLD_PREFIX: &str = "told/";
+/// Key prefix of [`ProbeRecord`].
+pub const PROBE_PREFIX: &str = "probe/";
+
+/// A value that is kept as a pinned record per remote.
+pub trait PairState: Encode + Decode<()> + Sized {
+    /// What its key begins with; the remote's name follows.
+    const PREFIX: &'static str;
+
+    /// Its key.
+    #[must_use]
+    fn key(remote: &SiteName) -> Vec<u8> {
+        format!("{}{remote}", Self::PREFIX).into_bytes()
+    }
+
+    /// The record to pin.
+    ///
+    /// # Errors
+    /// `Invalid` when it is larger than a value may be.
+    fn pin(&self, remote: &SiteName) -> Result<Pinned> {
+        Ok(Pinned { key: Self::key(remote), value: Some(codec::encode(self)?) })
+    }
+
+    /// Reads a pinned value.
+    ///
+    /// # Errors
+    /// `Corrupt` when it is none.
+    fn read(value: &[u8]) -> Result<Self> {
+        codec::decode(value)
+    }
+}
+
+/// Who the neighbour is, from first contact on.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct PairRecord {
+    /// Id of its store; another one under its name is refused.
+    pub site: StoreId,
+    /// Lineage of its log that we follow.
+    pub epoch: Epoch,
+    /// Lineages that we followed before, oldest first; messages of theirs are late. At most 64.
+    pub past_epochs: Vec<Epoch>,
+    /// Generation of the pair; messages of others are dropped.
+    pub generation: u32,
+    /// Highest message version that it reads.
+    pub reads: u16,
+    /// Why nothing is sent to it or taken from it until an operator acts.
+    pub stopped: Option<StopReason>,
+}
+
+impl PairState for PairRecord {
+    const PREFIX: &'static str = PAIR_PREFIX;
+}
+
+/// Why a pair is stopped. Nothing is lost: what it sent stays on the link, what it is due in the queue.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum StopReason {
+    /// One of the two logs is not the log the other one knew (R5).
+    Fork(String),
+    /// A transaction came back to where it was committed (R4).
+    Loop(String),
+    /// A message needs a newer program here, of at least this version; ends by itself with it.
+    NeedsNewer(u16, String),
+    /// A message is whole and contradicts itself, or tells more than it can know (R6).
+    Contradiction(String),
+}
+
+impl std::fmt::Display for StopReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            StopReason::Fork(text) => write!(f, "the two sites' histories have parted: {text}"),
+            StopReason::Loop(text) => write!(f, "subscriptions form a loop: {text}"),
+            StopReason::NeedsNewer(_, text) | StopReason::Contradiction(text) => f.write_str(text),
+        }
+    }
+}
+
+/// What of the neighbour's stream is in our log (`log_received`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct ReceivedRecord {
+    /// Generation of the pair.
+    pub generation: u32,
+    /// The last place, as the neighbour told it.
+    pub point: Point,
+}
+
+impl PairState for ReceivedRecord {
+    const PREFIX: &'static str = RECEIVED_PREFIX;
+}
+
+/// What the neighbour told us of our own log, and what we owe it for that. The counters only grow within
+/// a generation; the send phase compares them with what it has acted on, and after a restart acts once
+/// more, which is harmless.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct ToldRecord {
+    /// Generation of the pair.
+    pub generation: u32,
+    /// It has our stream up to here: stop sending.
+    pub received: Point,
+    /// It will never ask for anything up to here again: free it (`confirm_sent`).
+    pub confirmed: Point,
+    /// Times that it was found, by a probe, to hold less than it had told.
+    pub went_back: u64,
+    /// Claims lower than we hold that no probe has proved; each makes the send phase probe.
+    pub suspicions: u64,
+    /// Nonce of our last probe that was answered.
+    pub answered: Option<u64>,
+    /// Ranges it misses, each under a number; at most 16, of which the send phase serves those above the
+    /// last number it served.
+    pub serve: Vec<(u64, Range)>,
+    /// Last number given in `serve`; also the count of its losses (`resend_count`).
+    pub serve_number: u64,
+    /// Number of its last requests that were noted.
+    pub its_request: u64,
+    /// Answers owed so far: one for every probe, duplicate and overlap.
+    pub answers_due: u64,
+    /// Nonce that the next answer repeats.
+    pub nonce: Option<u64>,
+    /// Ranges of its stream that we miss.
+    pub asks: Vec<Range>,
+    /// Number of the last asking; also the count of our losses (`rereceive_count`).
+    pub ask_number: u64,
+}
+
+impl PairState for ToldRecord {
+    const PREFIX: &'static str = TOLD_PREFIX;
+}
+
+/// A probe that waits for its answer. It is repeated as it is until it is answered, however long the link
+/// takes, and is durable before it leaves: any receive phase can judge the answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct ProbeRecord {
+    /// Generation of the pair.
+    pub generation: u32,
+    /// Repeated by the answer.
+    pub nonce: u64,
+    /// What we had sent.
+    pub log_sent: Point,
+    /// What the neighbour had told us before: an answer below it, and only that, proves that it went back.
+    pub held: Point,
+    /// [`ToldRecord::suspicions`] that it settles.
+    pub suspicions: u64,
+}
+
+impl PairState for ProbeRecord {
+    const PREFIX: &'static str = PROBE_PREFIX;
+}
+
+/// A remote as the catalog defines it, as far as tracking is concerned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Its name.
+    pub name: SiteName,
+    /// Generation this site proposes: 1, raised by remote add, rejoin and resync. First contact settles on
+    /// it or a higher one.
+    pub generation: u32,
+}
+
+/// The records of one pair, as read from the store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PairRecords {
+    /// `pair/`
+    pub pair: Option<PairRecord>,
+    /// `received/`
+    pub received: ReceivedRecord,
+    /// `told/`
+    pub told: ToldRecord,
+    /// `probe/`
+    pub probe: Option<ProbeRecord>,
+}
+
+impl PairRecords {
+    /// Reads the records by key, with what finds the last value of a pinned record, and leaves out those
+    /// of other generations than the pair's.
+    ///
+    /// # Errors
+    /// What `find` returns; `Corrupt` when a value is none.
+    pub fn load(
+        neighbour: &Neighbour,
+        mut find: impl FnMut(&[u8]) -> Result<Option<Vec<u8>>>,
+    ) -> Result<PairRecords> {
+        let name = &neighbour.name;
+        let pair = find(&PairRecord::key(name))?.map(|value| PairRecord::read(&value)).transpose()?;
+        let pair = pair.filter(|pair| pair.generation >= neighbour.generation);
+        let generation = pair.as_ref().map_or(neighbour.generation, |pair| pair.generation);
+        let received = find(&ReceivedRecord::key(name))?.map(|value| ReceivedRecord::read(&value)).transpose()?;
+        let told = find(&ToldRecord::key(name))?.map(|value| ToldRecord::read(&value)).transpose()?;
+        let probe = find(&ProbeRecord::key(name))?.map(|value| ProbeRecord::read(&value)).transpose()?;
+        let received = received.filter(|record| record.generation == generation);
+        let told = told.filter(|record| record.generation == generation);
+        Ok(PairRecords {
+            pair,
+            received: received.unwrap_or(ReceivedRecord { generation, point: Point::NONE }),
+            told: told.unwrap_or(ToldRecord { generation, ..ToldRecord::default() }),
+            probe: probe.filter(|record| record.generation == generation),
+        })
+    }
+
+    /// Generation that messages of this pair carry now.
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.received.generation
+    }
+}

@@ -1,0 +1,137 @@
+//! [`Verdict`]: what becomes of a message, and when it leaves its link.
+
+use milepost_engine::StoreId;
+use milepost_engine::frame::NewFrame;
+
+use crate::message::{MessageFault, Point, Range};
+
+use super::state::StopReason;
+
+/// What becomes of a message.
+#[must_use = "a message that is not applied where it should be is lost"]
+#[derive(Clone)]
+pub enum Verdict {
+    /// Its frames are to be appended, in order, before those of any later message of this neighbour.
+    Apply(Apply),
+    /// A part of a transaction that is not whole yet.
+    PartWaiting,
+    /// It carries no data; what it says was noted.
+    Noted,
+    /// All of it is in our log.
+    Duplicate,
+    /// What comes before it is missing.
+    Gap(Range),
+    /// It may go on from where we are or be of another history; its owner is asked to send the range again.
+    Unproven(Range),
+    /// Of another generation of the pair: dropped.
+    OtherGeneration {
+        /// Generation of the pair here.
+        ours: u32,
+        /// What the message says.
+        theirs: u32,
+    },
+    /// Of a lineage that its sender has left: late, dropped.
+    PastLineage,
+    /// Damaged on the way: lost, will be asked for again.
+    Lost,
+    /// Not ours to take; an operator decides.
+    Refused(Refusal),
+    /// The pair is stopped.
+    Stopped(StopReason),
+}
+
+/// When a message leaves its link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leave {
+    /// Once the frames of its verdict and the notes of this poll are durable.
+    WhenDurable,
+    /// Not yet.
+    Stay,
+}
+
+impl Verdict {
+    /// When the message leaves its link: only when its effect is durable here.
+    #[must_use]
+    pub fn leave(&self) -> Leave {
+        match self {
+            Verdict::Apply(_)
+            | Verdict::Noted
+            | Verdict::Duplicate
+            | Verdict::OtherGeneration { .. }
+            | Verdict::PastLineage
+            | Verdict::Lost => Leave::WhenDurable,
+            Verdict::PartWaiting
+            | Verdict::Gap(_)
+            | Verdict::Unproven(_)
+            | Verdict::Refused(_)
+            | Verdict::Stopped(_) => Leave::Stay,
+        }
+    }
+}
+
+impl std::fmt::Debug for Verdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Verdict::Apply(apply) => {
+                write!(f, "Apply({} transactions to {}, {} held)", apply.transactions, apply.to, apply.overlap)
+            }
+            Verdict::PartWaiting => f.write_str("PartWaiting"),
+            Verdict::Noted => f.write_str("Noted"),
+            Verdict::Duplicate => f.write_str("Duplicate"),
+            Verdict::Gap(range) => write!(f, "Gap{range}"),
+            Verdict::Unproven(range) => write!(f, "Unproven{range}"),
+            Verdict::OtherGeneration { ours, theirs } => write!(f, "OtherGeneration({theirs}, ours {ours})"),
+            Verdict::PastLineage => f.write_str("PastLineage"),
+            Verdict::Lost => f.write_str("Lost"),
+            Verdict::Refused(refusal) => write!(f, "Refused({refusal})"),
+            Verdict::Stopped(reason) => write!(f, "Stopped({reason})"),
+        }
+    }
+}
+
+/// What is to be appended for a message.
+#[derive(Clone)]
+pub struct Apply {
+    /// Whole frames: transactions with origin, via and the pinned position, or a note that moves it.
+    /// Append them as they are, in this order, with `Durability::Synced` or a sync behind them.
+    pub frames: Vec<NewFrame>,
+    /// How many of them are transactions.
+    pub transactions: usize,
+    /// Transactions of the message that were in our log before.
+    pub overlap: usize,
+    /// Where the neighbour's stream is then.
+    pub to: Point,
+}
+
+/// Why a message is not ours to take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Its addresses are not those of this pair.
+    Misdirected,
+    /// It is meant for another store under our name, or comes from this very store.
+    NotForThisStore,
+    /// Another site under the neighbour's name.
+    OtherSite {
+        /// Id pinned at first contact.
+        known: StoreId,
+        /// Id in the message.
+        came: StoreId,
+    },
+    /// It exceeds what this site takes.
+    TooLarge(MessageFault),
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Refusal::Misdirected => f.write_str("the message is addressed to or from another site"),
+            Refusal::NotForThisStore => {
+                f.write_str("the message is meant for another store under this site's name; rejoin the remote")
+            }
+            Refusal::OtherSite { known, came } => {
+                write!(f, "the remote was {known} at first contact and is {came} now; rejoin it if it was made anew")
+            }
+            Refusal::TooLarge(fault) => fault.fmt(f),
+        }
+    }
+}
