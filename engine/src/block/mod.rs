@@ -17,7 +17,7 @@ pub use filter::StreamFilter;
 pub use header::{BlockFault, BlockHeader, BlockKind, HEADER_LEN};
 
 use crate::frame::FrameRef;
-use crate::width::{to_u64, to_usize};
+use crate::width::to_u64;
 use crate::{Chain, Error, Lsn, Result};
 
 /// Largest block in bytes, header included: 1 GiB.
@@ -52,6 +52,12 @@ impl<'a> Block<'a> {
             return Err(BlockFault::BodyChecksum);
         }
         Ok(Block { header, filter, body })
+    }
+
+    /// A block that this handle has verified before, from the same bytes.
+    pub(crate) fn checked_before(header: BlockHeader, bytes: &'a [u8]) -> Option<Block<'a>> {
+        let filter = bytes.get(HEADER_LEN..header.body_range().start)?;
+        Some(Block { header, filter, body: bytes.get(header.body_range())? })
     }
 
     /// The header.
@@ -142,11 +148,6 @@ impl<'a> Iterator for Frames<'a> {
             }
         }
     }
-}
-
-/// Length of the block at the start of `bytes`, once its header is valid.
-pub(crate) fn block_len(header: &BlockHeader) -> usize {
-    to_usize(u64::from(header.block_len))
 }
 
 #[cfg(test)]

@@ -5,17 +5,24 @@
 //! 0       Ready              last word written by who makes the page; readers of a page without it let go
 //! 64      Appended           end of what was written to the log and published
 //! 128     Durable            end of what is known to be on disk (S1)
-//! 192     Scanned            end of what the scan has moved into the queue
+//! 192     Scanned            every frame up to this LSN was seen by the scan phase
 //! 256     Intent             where a write is under way, plus 1; 0 is none
 //! 320     IntentLen          how many bytes it is about to write
-//! 384     Poison             generation, raised by a failed write or sync
+//! 384     Poison             generation: even is healthy, odd is poisoned by a failed write or sync
 //! 448     SyncBegun          end that a sync under way will make durable
 //! 512     QueueAppended      end of what was written to the stable queue and published
 //! 576     QueueDurable       end of the queue that is known to be on disk
 //! 640     WakeDurable        counter, raised and woken when Durable moved
-//! 704     WakeScanned        counter, raised and woken when Scanned moved
+//! 704     WakeScanned        counter, raised and woken when Scanned or QueueAppended moved
 //! 768     WakeAgents         counter, raised and woken for agents on control frames
 //! 832     LastSyncMicros     how long the last sync took, in microseconds
+//! 896     TailChain          chain at Appended; valid under the append lock without an intent
+//! 960     TailSegment        first LSN of the segment that Appended lies in; likewise
+//! 1024    TailEpoch          lineage epoch of the next block; likewise
+//! 1088    AppendHolder       process that took the append lock last
+//! 1152    AppendSince        when it did, microseconds since 1970
+//! 1216    AppendWaiters      processes that wait for the append lock, or died waiting
+//! 1280    WakeAppend         counter, raised and woken when the append lock is free
 //! ```
 //!
 //! Each word has a cache line of its own. The page is 4,096 bytes; unused words are zero.
@@ -39,6 +46,13 @@ pub enum Cell {
     WakeScanned = 704,
     WakeAgents = 768,
     LastSyncMicros = 832,
+    TailChain = 896,
+    TailSegment = 960,
+    TailEpoch = 1024,
+    AppendHolder = 1088,
+    AppendSince = 1152,
+    AppendWaiters = 1216,
+    WakeAppend = 1280,
 }
 
 impl Cell {

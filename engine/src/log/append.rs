@@ -1,0 +1,311 @@
+//! Writing a batch of commits under the append lock.
+//!
+//! ```text
+//! lock ─► repair ─► judge expectations ─► seal blocks ─► announce ─► one pwritev ─► publish ─► unlock
+//!                                              └ does not fit: roll (S2) and go on
+//! ```
+//!
+//! Nothing is synced here but at a roll; who must know that its commit is on disk waits in
+//! [`Log::make_durable`] afterwards, while the next batch is written.
+
+use std::io::ErrorKind as Io;
+
+use crate::block::{BlockBuilder, BlockKind, Seal, SealedBlock};
+use crate::frame::EncodedFrame;
+use crate::sync::MutexGuard;
+use crate::width::to_u64;
+use crate::{Error, ErrorKind, ExpectedVersion, Lsn, Result, StreamName, StreamVersion, WrongExpectedVersion};
+
+use super::Log;
+use super::control::Tail;
+use super::judge::{Judge, Verdict};
+use super::lock::AppendLock;
+use super::recover::{write_all, zero};
+
+/// Frames that one caller wants committed together, and what it expects.
+pub(crate) struct Request {
+    pub frames: Vec<EncodedFrame>,
+    pub expectations: Vec<(StreamName, ExpectedVersion)>,
+}
+
+/// What became of a request, before any sync.
+pub(crate) enum Written {
+    /// Its frames are in the log, below `end`.
+    Appended { lsns: Vec<Lsn>, end: Lsn, versions: Vec<(StreamName, StreamVersion)> },
+    /// An expectation was not met; the state that caused it lies below `end`.
+    Wrong { wrong: WrongExpectedVersion, end: Lsn },
+}
+
+/// A batch on its way into blocks.
+struct Batch<'a> {
+    requests: &'a [Request],
+    outcomes: Vec<Option<Result<Written>>>,
+    /// Frames in the open block, as (request, is its last frame).
+    open: Vec<usize>,
+    /// Sealed blocks that go out with the next write, and the requests of their frames.
+    sealed: Vec<(SealedBlock, Vec<usize>)>,
+    builder: BlockBuilder,
+    tail: Tail,
+}
+
+impl Log {
+    /// Writes requests in order; one result for each. Called by the leader of a group commit.
+    pub(crate) fn write(&self, requests: &[Request], judge: &dyn Judge) -> Vec<Result<Written>> {
+        let exclusive = self.appending.lock();
+        match self.begin(requests, judge) {
+            Ok((lock, verdicts)) => {
+                let outcomes = self.write_locked(requests, verdicts, &exclusive);
+                drop(lock);
+                outcomes
+            }
+            Err(error) => requests.iter().map(|_| Err(error.again())).collect(),
+        }
+    }
+
+    /// Takes the lock, repairs, and judges the expectations over at most a little new log.
+    fn begin(&self, requests: &[Request], judge: &dyn Judge) -> Result<(AppendLock<'_>, Vec<Verdict>)> {
+        loop {
+            self.control.check_poison(self.generation)?;
+            let lock = self.lock_append()?;
+            self.control.check_poison(self.generation)?;
+            self.repair()?;
+            if requests.iter().all(|request| request.expectations.is_empty()) {
+                return Ok((lock, requests.iter().map(|_| Verdict::blind()).collect()));
+            }
+            let appended = self.control.appended();
+            if judge.lag(appended) > super::judge::MOST_UNDER_LOCK {
+                drop(lock);
+                judge.catch_up(appended)?;
+                continue;
+            }
+            judge.catch_up(appended)?;
+            let verdicts = super::judge::judge_all(requests, judge)?;
+            return Ok((lock, verdicts));
+        }
+    }
+
+    pub(super) fn lock_append(&self) -> Result<AppendLock<'_>> {
+        AppendLock::take(&self.lock_file, &self.control, &*self.clock, self.lock_timeout, self.process)
+    }
+
+    fn write_locked(
+        &self,
+        requests: &[Request],
+        verdicts: Vec<Verdict>,
+        exclusive: &MutexGuard<'_, ()>,
+    ) -> Vec<Result<Written>> {
+        let tail = self.control.tail();
+        let mut batch = Batch {
+            requests,
+            outcomes: requests.iter().map(|_| None).collect(),
+            open: Vec::new(),
+            sealed: Vec::new(),
+            builder: BlockBuilder::new(),
+            tail,
+        };
+        let written = self.write_blocks(&mut batch, verdicts, exclusive);
+        let error = written.err();
+        let unwritten = |error: &Option<Error>| match error {
+            Some(error) => error.again(),
+            None => Error::internal("a commit was neither written nor refused"),
+        };
+        batch.outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| Err(unwritten(&error)))).collect()
+    }
+
+    fn write_blocks(
+        &self,
+        batch: &mut Batch<'_>,
+        verdicts: Vec<Verdict>,
+        exclusive: &MutexGuard<'_, ()>,
+    ) -> Result<()> {
+        for (number, verdict) in verdicts.into_iter().enumerate() {
+            let versions = match verdict {
+                Verdict::Accepted(versions) => versions,
+                Verdict::Wrong(wrong) => {
+                    let end = batch.tail.at;
+                    batch.set(number, Ok(Written::Wrong { wrong, end }));
+                    continue;
+                }
+            };
+            let Some(request) = batch.requests.get(number) else { continue };
+            batch.set(number, Ok(Written::Appended { lsns: Vec::new(), end: Lsn::ZERO, versions }));
+            for frame in &request.frames {
+                if !batch.builder.is_empty() && batch.builder.len_with(frame) > self.block_bytes {
+                    self.seal(batch, exclusive)?;
+                }
+                batch.builder.push(frame);
+                batch.open.push(number);
+            }
+        }
+        if !batch.builder.is_empty() {
+            self.seal(batch, exclusive)?;
+        }
+        self.flush(batch, exclusive)
+    }
+
+    /// Closes the open block; rolls first when it does not fit the active segment.
+    fn seal(&self, batch: &mut Batch<'_>, exclusive: &MutexGuard<'_, ()>) -> Result<()> {
+        let builder = std::mem::take(&mut batch.builder);
+        let seal = Seal {
+            kind: BlockKind::Log,
+            close: false,
+            store_id: self.dir.store_id(),
+            epoch: batch.tail.epoch,
+            lsn: batch.tail.at,
+            durable: self.control.durable(),
+            nonce: self.nonce,
+            chain: batch.tail.chain,
+            aux: 0,
+        };
+        let block = builder.seal(&seal, self.pad_to);
+        let members = std::mem::take(&mut batch.open);
+        let segment = self.dir.open(batch.tail.segment).inspect_err(|_| batch.fail_members(&members))?;
+        if segment.offset(block.header.end()) > segment.len() {
+            let rolled = self.flush(batch, exclusive);
+            let rolled = rolled.and_then(|()| self.roll(batch.tail, to_u64(block.bytes.len()), exclusive));
+            batch.tail.segment = rolled.inspect_err(|_| batch.fail_members(&members))?;
+        }
+        batch.tail.at = block.header.end();
+        batch.tail.chain = block.header.chain_after();
+        batch.sealed.push((block, members));
+        Ok(())
+    }
+
+    /// Writes and publishes the sealed blocks, which lie in the active segment one after another.
+    fn flush(&self, batch: &mut Batch<'_>, _exclusive: &MutexGuard<'_, ()>) -> Result<()> {
+        let sealed = std::mem::take(&mut batch.sealed);
+        let Some((first, _)) = sealed.first() else { return Ok(()) };
+        let (from, pieces): (Lsn, Vec<&[u8]>) =
+            (first.header.lsn, sealed.iter().map(|(block, _)| block.bytes.as_slice()).collect());
+        let wrote = self.write_pieces(batch.tail, from, &pieces);
+        for (block, members) in &sealed {
+            for (number, lsn) in members.iter().zip(&block.frame_lsns) {
+                match &wrote {
+                    Ok(()) => batch.wrote(*number, *lsn, block.header.end()),
+                    Err(error) => batch.failed(*number, error, *lsn),
+                }
+            }
+        }
+        wrote
+    }
+
+    /// Announces, writes and publishes `pieces` so that `tail` is the new end.
+    pub(super) fn write_pieces(&self, tail: Tail, from: Lsn, pieces: &[&[u8]]) -> Result<()> {
+        let segment = self.dir.open(tail.segment)?;
+        assert!(from >= segment.first && tail.at <= segment.end(), "E2: a write stays within its segment");
+        assert_eq!(from, self.control.appended(), "E5: a write continues what was published");
+        let len = tail.at.since(from);
+        self.control.announce(from, len);
+        let Err(error) = write_all(&*segment.file, pieces, segment.offset(from)) else {
+            self.control.publish(tail);
+            self.control.clear_intent();
+            return Ok(());
+        };
+        let path = self.dir.path(&segment);
+        if is_full(&error) {
+            // No space is no damage: the range is zeroed, and the next commit tries again. When even
+            // that fails, the intent stays and whoever comes next repairs.
+            let start = segment.offset(from);
+            if zero(&*segment.file, start, start + len).is_ok() {
+                self.control.clear_intent();
+            }
+            return Err(Error::full("no space for a commit; nothing was written, free some and try again")
+                .at_path(path)
+                .at_lsn(from)
+                .caused_by(error));
+        }
+        self.control.set_poisoned(self.generation);
+        Err(Error::closed("a write failed: this handle is dead; check the disk and open the store again")
+            .at_path(path)
+            .at_lsn(from)
+            .caused_by(error))
+    }
+
+    /// Finishes what a dead holder of the append lock left: zeroes what it announced and did not
+    /// publish, and finds the tail again by walking headers (E5).
+    pub(super) fn repair(&self) -> Result<()> {
+        let Some((at, len)) = self.control.intent() else { return Ok(()) };
+        let appended = self.control.appended();
+        if len == 0 || appended < at.plus(len) {
+            let first = self.dir.first_at_or_before(at)?;
+            let first = first.ok_or_else(|| Error::internal("the active segment is gone").at_lsn(at))?;
+            let segment = self.dir.open(first)?;
+            let (from, to) = (segment.offset(at), segment.offset(at.plus(len)).min(segment.len()));
+            zero(&*segment.file, from, to).map_err(|error| {
+                Error::io("zero what a dead writer left", self.dir.path(&segment), error).at_lsn(at)
+            })?;
+            tracing::warn!(lsn = at.0, bytes = len, "a writer died in the middle of a write; its bytes were removed");
+        }
+        let tail = self.find_tail(appended)?;
+        self.control.publish(tail);
+        self.control.clear_intent();
+        Ok(())
+    }
+
+    /// The tail at `appended`, from the headers before it.
+    fn find_tail(&self, appended: Lsn) -> Result<Tail> {
+        let before = self.dir.list()?.into_iter().take_while(|first| *first < appended).last();
+        let before = before.ok_or_else(|| Error::internal("the log has no first segment").at_lsn(appended))?;
+        let mut cursor = super::cursor::Cursor::new(&self.dir, &self.dir.open(before)?);
+        let (mut at, mut chain, mut epoch) = (before, None, self.control.tail().epoch);
+        while at < appended {
+            match cursor.block(at, chain)? {
+                super::cursor::Found::Block(block, _) => {
+                    (at, epoch) = (block.header().end(), block.header().epoch);
+                    chain = Some(block.chain_after());
+                }
+                super::cursor::Found::Nothing(reason) => return Err(cursor.corrupt(at, &reason)),
+            }
+        }
+        let chain = chain.ok_or_else(|| Error::internal("no block ends where the log ends").at_lsn(appended))?;
+        let segment = self.dir.first_at_or_before(appended)?.unwrap_or(before);
+        Ok(Tail { at: appended, chain, segment, epoch })
+    }
+}
+
+impl Batch<'_> {
+    fn set(&mut self, number: usize, outcome: Result<Written>) {
+        if let Some(slot) = self.outcomes.get_mut(number) {
+            *slot = Some(outcome);
+        }
+    }
+
+    /// A frame of a request is in the log.
+    fn wrote(&mut self, number: usize, lsn: Lsn, block_end: Lsn) {
+        if let Some(Some(Ok(Written::Appended { lsns, end, .. }))) = self.outcomes.get_mut(number) {
+            lsns.push(lsn);
+            *end = block_end;
+        }
+    }
+
+    /// A frame of a request failed. Earlier frames of the same request may be there, and after a
+    /// failed write of unknown extent this one too.
+    fn failed(&mut self, number: usize, error: &Error, lsn: Lsn) {
+        let before = match self.outcomes.get(number) {
+            Some(Some(Ok(Written::Appended { lsns, .. }))) => lsns.first().copied(),
+            Some(Some(Err(_))) => return,
+            _ => None,
+        };
+        let maybe = before.or((error.kind() != ErrorKind::Full).then_some(lsn));
+        let error = error.again();
+        self.set(number, Err(maybe.map_or_else(|| error.again(), |lsn| error.again().maybe_written(lsn))));
+    }
+
+    /// Requests of a block that was never written lose their provisional outcome.
+    fn fail_members(&mut self, members: &[usize]) {
+        for number in members {
+            let nothing_written = matches!(
+                self.outcomes.get(*number),
+                Some(Some(Ok(Written::Appended { lsns, .. }))) if lsns.is_empty()
+            );
+            if nothing_written && let Some(slot) = self.outcomes.get_mut(*number) {
+                *slot = None;
+            }
+        }
+    }
+}
+
+/// Errors that leave the file's earlier bytes in doubt to nobody.
+fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge | Io::WriteZero)
+}

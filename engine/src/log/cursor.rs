@@ -1,0 +1,150 @@
+//! [`Cursor`]: reads a segment by pread, for recovery and repair, which must see an unreadable disk as
+//! an error and never believe a mapping.
+
+use std::sync::Arc;
+
+use crate::block::{Block, BlockFault, BlockHeader, HEADER_LEN};
+use crate::width::{to_u64, to_usize, u32_to_usize};
+use crate::{Chain, Error, Lsn, Result};
+
+use super::segment::{Segment, SegmentDir};
+
+/// Bytes read at a time.
+const CHUNK: usize = 256 << 10;
+
+/// A buffered reader of one segment.
+pub(crate) struct Cursor {
+    dir: Arc<SegmentDir>,
+    segment: Arc<Segment>,
+    buffer: Vec<u8>,
+    /// Offset in the file of the buffer's first byte.
+    start: u64,
+}
+
+/// What stands at a position.
+pub(crate) enum Found<'a> {
+    /// A block that continues the log.
+    Block(Block<'a>, &'a [u8]),
+    /// Something else, with the reason.
+    Nothing(String),
+}
+
+impl Cursor {
+    pub(crate) fn new(dir: &Arc<SegmentDir>, segment: &Arc<Segment>) -> Cursor {
+        Cursor { dir: Arc::clone(dir), segment: Arc::clone(segment), buffer: Vec::new(), start: 0 }
+    }
+
+    pub(crate) fn segment(&self) -> &Arc<Segment> {
+        &self.segment
+    }
+
+    /// Up to `len` bytes at an offset of the file; fewer at its end.
+    pub(crate) fn bytes(&mut self, offset: u64, len: usize) -> Result<&[u8]> {
+        let have = to_u64(self.buffer.len());
+        if offset < self.start || offset + to_u64(len) > self.start + have {
+            let wanted = len.max(CHUNK);
+            let room = to_usize(self.segment.len().saturating_sub(offset));
+            self.buffer.resize(wanted.min(room), 0);
+            let read = self.segment.file.read_at(&mut self.buffer, offset).map_err(|error| {
+                let at = self.segment.first.plus(offset);
+                Error::io("read a segment", self.dir.path(&self.segment), error).at_lsn(at)
+            })?;
+            self.buffer.truncate(read);
+            self.start = offset;
+        }
+        let from = to_usize(offset - self.start).min(self.buffer.len());
+        let to = (from + len).min(self.buffer.len());
+        Ok(self.buffer.get(from..to).unwrap_or_default())
+    }
+
+    /// The block at position `at`, when it is whole, valid, and continues `chain` (when that is known).
+    pub(crate) fn block(&mut self, at: Lsn, chain: Option<Chain>) -> Result<Found<'_>> {
+        let offset = self.segment.offset(at);
+        let header = match BlockHeader::parse(self.bytes(offset, HEADER_LEN)?) {
+            Ok(header) => header,
+            Err(fault) => return self.fault(at, fault),
+        };
+        let ours = header.lsn == at
+            && header.kind == self.dir.kind()
+            && header.store_id == self.dir.store_id()
+            && chain.is_none_or(|chain| chain == header.chain);
+        if !ours {
+            return Ok(Found::Nothing("a block of another place or history stands here".to_owned()));
+        }
+        let len = u32_to_usize(header.block_len);
+        if header.end() > self.segment.end() {
+            return Ok(Found::Nothing("the block reaches beyond the segment's file".to_owned()));
+        }
+        let bytes = self.bytes(offset, len)?;
+        match Block::check_body(header, bytes) {
+            Ok(block) => Ok(Found::Block(block, bytes)),
+            Err(fault) => Ok(Found::Nothing(fault.to_string())),
+        }
+    }
+
+    /// A version that this program does not know is no damage and no tail: nothing is cut (E3).
+    fn fault(&self, at: Lsn, fault: BlockFault) -> Result<Found<'_>> {
+        if let BlockFault::Version { .. } = fault {
+            return Err(Error::invalid(fault.to_string()).at_path(self.dir.path(&self.segment)).at_lsn(at));
+        }
+        Ok(Found::Nothing(fault.to_string()))
+    }
+
+    /// Highest `durable` named by any header of this store at or behind `from`, wherever it stands.
+    pub(crate) fn durable_behind(&mut self, from: Lsn) -> Result<Lsn> {
+        let mut highest = Lsn::ZERO;
+        let mut offset = self.segment.offset(from);
+        while offset + to_u64(HEADER_LEN) <= self.segment.len() {
+            let (first, store_id, kind) = (self.segment.first, self.dir.store_id(), self.dir.kind());
+            let chunk = self.bytes(offset, CHUNK)?;
+            if chunk.len() < HEADER_LEN {
+                break;
+            }
+            let steps = (chunk.len() - HEADER_LEN) / 8 + 1;
+            if chunk.iter().any(|byte| *byte != 0) {
+                for step in 0..steps {
+                    let at = step * 8;
+                    let Ok(header) = BlockHeader::parse(chunk.get(at..).unwrap_or_default()) else { continue };
+                    let here = first.plus(offset + to_u64(at));
+                    if header.lsn == here && header.store_id == store_id && header.kind == kind {
+                        highest = highest.max(header.durable);
+                    }
+                }
+            }
+            offset += to_u64(steps * 8);
+        }
+        Ok(highest)
+    }
+
+    /// True when any byte from `from` to the end of the file is not zero.
+    pub(crate) fn dirty_behind(&mut self, from: Lsn) -> Result<bool> {
+        let mut offset = self.segment.offset(from);
+        while offset < self.segment.len() {
+            let chunk = self.bytes(offset, CHUNK)?;
+            if chunk.is_empty() {
+                break;
+            }
+            let (used, zero) = (to_u64(chunk.len()), chunk.iter().all(|byte| *byte == 0));
+            if !zero {
+                return Ok(true);
+            }
+            offset += used;
+        }
+        Ok(false)
+    }
+
+    /// The file, for messages.
+    pub(crate) fn path(&self) -> std::path::PathBuf {
+        self.dir.path(&self.segment)
+    }
+
+    pub(crate) fn corrupt(&self, at: Lsn, what: &str) -> Error {
+        let offset = self.segment.offset(at);
+        Error::corrupt(format!(
+            "{what}, {offset} bytes into the segment, below what is known to have been durable; \
+             nothing was changed: keep the files and restore a backup or ask for help"
+        ))
+        .at_path(self.dir.path(&self.segment))
+        .at_lsn(at)
+    }
+}

@@ -1,0 +1,160 @@
+//! Making the log durable: who may say so (S1), and how one sync serves all.
+//!
+//! ```text
+//! durable D          safe_from            target
+//!    |───────────────────|──────────────────|      bytes not yet known to be on disk
+//!    └ written by others └ written after this descriptor was opened
+//!      before it was opened: written again under the append lock, else an error of theirs that the
+//!      kernel already told somebody would go unseen
+//! ```
+
+use std::time::Duration;
+
+use crate::storage::Cell;
+use crate::sync::{Condvar, Mutex};
+use crate::{Error, Lsn, Result};
+
+use super::Log;
+use super::control::LOOK_AGAIN;
+use super::cursor::Cursor;
+use super::lock::AppendLock;
+use super::recover::write_block_again;
+
+/// Least time that a sync of another process is waited for: 5 ms.
+const PATIENCE: Duration = Duration::from_millis(5);
+
+/// One sync at a time within a handle.
+#[derive(Default)]
+pub(crate) struct Syncer {
+    busy: Mutex<bool>,
+    done: Condvar,
+}
+
+/// Whether the caller holds the append lock already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Holds {
+    Nothing,
+    AppendLock,
+}
+
+impl Log {
+    /// Returns when everything below `to` is durable, syncing if nobody else does.
+    ///
+    /// # Errors
+    /// `Closed` when a sync failed: what lies beyond durable may or may not be on disk.
+    pub(crate) fn make_durable(&self, to: Lsn) -> Result<()> {
+        loop {
+            if self.control.durable() >= to {
+                return Ok(());
+            }
+            self.control.check_poison(self.generation)?;
+            {
+                let mut busy = self.syncer.busy.lock();
+                if *busy {
+                    // Woken by the sync's end; a sync of another process is seen by looking again.
+                    drop(self.syncer.done.wait_timeout(busy, LOOK_AGAIN));
+                    continue;
+                }
+                *busy = true;
+            }
+            let outcome = self.share_or_sync(to);
+            *self.syncer.busy.lock() = false;
+            self.syncer.done.notify_all();
+            outcome?;
+        }
+    }
+
+    /// For who holds the append lock: syncs by itself, asking nobody.
+    pub(super) fn make_durable_locked(&self, to: Lsn) -> Result<()> {
+        if self.control.durable() >= to {
+            return Ok(());
+        }
+        self.sync_once(Holds::AppendLock)
+    }
+
+    fn share_or_sync(&self, to: Lsn) -> Result<()> {
+        let cells = self.control.cells();
+        if self.control.lsn(Cell::SyncBegun) >= to {
+            // Another process began a sync after `to` was appended: it serves us too, if it lives.
+            let last = Duration::from_micros(cells.load(Cell::LastSyncMicros));
+            let limit = PATIENCE.max(last * 2);
+            let started = self.clock.monotonic();
+            while self.control.durable() < to {
+                let seen = cells.load(Cell::WakeDurable);
+                let waited = self.clock.monotonic().saturating_sub(started);
+                let Some(left) = limit.checked_sub(waited).filter(|left| !left.is_zero()) else { break };
+                if self.control.durable() < to {
+                    cells.wait(Cell::WakeDurable, seen, left.min(LOOK_AGAIN));
+                }
+            }
+            if self.control.durable() >= to {
+                return Ok(());
+            }
+        }
+        self.sync_once(Holds::Nothing)
+    }
+
+    /// S1. The target is read before the segment: when the log rolled in between, S2 has made the
+    /// target durable already, and syncing the newer segment does no harm.
+    fn sync_once(&self, holds: Holds) -> Result<()> {
+        let before = self.control.durable();
+        let target = self.control.appended();
+        let segment = self.dir.open(self.control.lsn(Cell::TailSegment))?;
+        if before < segment.safe_from {
+            self.write_again(before, segment.safe_from.min(target), holds)?;
+        }
+        self.control.cells().raise(Cell::SyncBegun, target.0);
+        let started = self.clock.monotonic();
+        if let Err(error) = segment.file.sync_data() {
+            self.control.set_poisoned(self.generation);
+            return Err(Error::closed(
+                "the disk did not take what was written: this handle is dead, nothing acknowledged is lost; \
+                 check the disk and open the store again",
+            )
+            .at_path(self.dir.path(&segment))
+            .caused_by(error));
+        }
+        let took = self.clock.monotonic().saturating_sub(started);
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).min(1_000_000);
+        self.control.cells().store(Cell::LastSyncMicros, micros);
+        self.control.check_poison(self.generation)?;
+        self.control.raise_durable(target);
+        Ok(())
+    }
+
+    /// Writes the verified blocks of `[from, to)` over themselves through this handle's descriptor.
+    fn write_again(&self, from: Lsn, to: Lsn, holds: Holds) -> Result<()> {
+        let exclusive = (holds == Holds::Nothing).then(|| self.appending.lock());
+        let lock = match &exclusive {
+            Some(_) => Some(AppendLock::take(
+                &self.lock_file,
+                &self.control,
+                &*self.clock,
+                self.lock_timeout,
+                self.process,
+            )?),
+            None => None,
+        };
+        self.control.check_poison(self.generation)?;
+        let mut at = from.max(self.control.durable());
+        while at < to {
+            let first = self.dir.first_at_or_before(at)?;
+            let first = first.ok_or_else(|| Error::internal("the active segment is gone").at_lsn(at))?;
+            let segment = self.dir.open(first)?;
+            if segment.end() <= at {
+                return Err(Error::internal("no segment holds what was appended").at_lsn(at));
+            }
+            let mut cursor = Cursor::new(&self.dir, &segment);
+            match write_block_again(&mut cursor, at) {
+                Ok(end) => at = end,
+                Err(error) => {
+                    // What was published cannot be read back: only recovery may judge that.
+                    self.control.set_poisoned(self.generation);
+                    return Err(error);
+                }
+            }
+        }
+        drop(lock);
+        Ok(())
+    }
+}

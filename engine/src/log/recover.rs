@@ -1,0 +1,200 @@
+//! Recovery of a log by who is alone in the store (architecture: "Opening, recovering, reading").
+//!
+//! ```text
+//! last segment:  | block | block | block | ~ ~ bad ~ ~ | maybe more valid headers |
+//!                                ^ tail                  └─ may name a higher durable D
+//! tail < D   → Corrupt: something durable is damaged (E3)
+//! tail >= D  → cut at tail: write again and sync what is kept beyond D (S3), zero the rest, sync
+//! ```
+//!
+//! Only the last segment is read: by S2 all others are durable to their end. Recovery may crash at any
+//! point and begin again: it writes bytes that stand there already, or zeros behind the tail.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::storage::{OpenMode, StorageFile};
+use crate::width::{to_u64, to_usize};
+use crate::{Chain, Epoch, Error, Lsn, Result};
+
+use super::control::Tail;
+use super::cursor::{Cursor, Found};
+use super::segment::{Segment, SegmentDir, segment_name};
+
+/// Zeros for cuts and fills, written in pieces of this many bytes.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// What the walk over the last segment found.
+struct Walked {
+    tail: Lsn,
+    chain: Chain,
+    epoch: Option<Epoch>,
+    /// Highest durable LSN that any header names.
+    durable: Lsn,
+    /// Starts of the blocks that end beyond `durable`.
+    beyond: VecDeque<(Lsn, Lsn)>,
+    /// Why the walk ended.
+    reason: String,
+}
+
+/// Recovers the log in `dir`: finds its durable end, finishes the cut behind it, and returns the tail,
+/// which is durable. `floor` is a position that is known to have been durable from elsewhere (the
+/// queue's `scanned_through`). `None` when there is no segment at all.
+pub(crate) fn recover(dir: &Arc<SegmentDir>, genesis: Chain, floor: Lsn, segment_bytes: u64) -> Result<Option<Tail>> {
+    let firsts = dir.list()?;
+    let Some((last, before)) = firsts.split_last() else { return Ok(None) };
+    restore_length(dir, *last, segment_bytes)?;
+    let segment = dir.open(*last)?;
+    let mut cursor = Cursor::new(dir, &segment);
+    let mut walked = walk(&mut cursor, (before.is_empty()).then_some(genesis))?;
+    walked.durable = walked.durable.max(cursor.durable_behind(walked.tail)?).max(floor);
+    if walked.tail < walked.durable {
+        return Err(cursor.corrupt(walked.tail, &walked.reason));
+    }
+    if walked.epoch.is_none()
+        && let Some(previous) = before.last()
+    {
+        (walked.chain, walked.epoch) = end_of(dir, *previous, segment.first)?;
+    }
+    write_again(&mut cursor, &walked)?;
+    finish_cut(&mut cursor, dir, walked.tail)?;
+    let path = dir.path(&segment);
+    segment.file.sync_data().map_err(|error| Error::io("sync the last segment", &path, error))?;
+    let synced = dir.storage().sync_dir(dir.folder());
+    synced.map_err(|error| Error::io("sync the folder of segments", dir.storage().root().join(dir.folder()), error))?;
+    let epoch = walked.epoch.unwrap_or_default();
+    Ok(Some(Tail { at: walked.tail, chain: walked.chain, segment: segment.first, epoch }))
+}
+
+/// A crash may keep a segment's name and lose its length; nothing in it was durable then.
+fn restore_length(dir: &SegmentDir, first: Lsn, segment_bytes: u64) -> Result<()> {
+    let name = segment_name(dir.kind(), first);
+    let path = dir.storage().root().join(&name);
+    let file = dir.storage().open(&name, OpenMode::ReadWrite);
+    let file = file.map_err(|error| Error::io("open the last segment", &path, error).at_lsn(first))?;
+    let len = file.len().map_err(|error| Error::io("read a segment's length", &path, error))?;
+    if len < segment_bytes {
+        file.allocate(segment_bytes).map_err(|error| Error::io("restore a segment's length", &path, error))?;
+    }
+    Ok(())
+}
+
+fn walk(cursor: &mut Cursor, genesis: Option<Chain>) -> Result<Walked> {
+    let first = cursor.segment().first;
+    let mut walked = Walked {
+        tail: first,
+        chain: genesis.unwrap_or_default(),
+        epoch: None,
+        durable: first,
+        beyond: VecDeque::new(),
+        reason: String::new(),
+    };
+    let mut expected = genesis;
+    loop {
+        let header = match cursor.block(walked.tail, expected)? {
+            Found::Block(block, _) => *block.header(),
+            Found::Nothing(reason) => {
+                walked.reason = reason;
+                return Ok(walked);
+            }
+        };
+        walked.durable = walked.durable.max(header.durable);
+        walked.beyond.push_back((header.lsn, header.end()));
+        while walked.beyond.front().is_some_and(|(_, end)| *end <= walked.durable) {
+            walked.beyond.pop_front();
+        }
+        walked.tail = header.end();
+        walked.chain = header.chain_after();
+        walked.epoch = Some(header.epoch);
+        expected = Some(walked.chain);
+    }
+}
+
+/// Chain and epoch at the end of the segment before an empty one, from its headers.
+fn end_of(dir: &Arc<SegmentDir>, first: Lsn, end: Lsn) -> Result<(Chain, Option<Epoch>)> {
+    let segment = dir.open(first)?;
+    let mut cursor = Cursor::new(dir, &segment);
+    let (mut at, mut chain, mut epoch) = (first, None, None);
+    while at < end {
+        match cursor.block(at, chain)? {
+            Found::Block(block, _) => {
+                at = block.header().end();
+                chain = Some(block.chain_after());
+                epoch = Some(block.header().epoch);
+            }
+            Found::Nothing(reason) => return Err(cursor.corrupt(at, &reason)),
+        }
+    }
+    match chain {
+        Some(chain) if at == end => Ok((chain, epoch)),
+        _ => Err(cursor.corrupt(end, "a segment does not begin where its predecessor ends")),
+    }
+}
+
+/// S3: the page cache may show bytes that the disk never took and whose failure was told to a process
+/// that is gone; written again through this descriptor they are dirty again, and the sync is ours.
+fn write_again(cursor: &mut Cursor, walked: &Walked) -> Result<()> {
+    for (start, _) in walked.beyond.iter().filter(|(_, end)| *end > walked.durable) {
+        write_block_again(cursor, *start)?;
+    }
+    Ok(())
+}
+
+/// Writes one verified block over itself; returns its end.
+pub(crate) fn write_block_again(cursor: &mut Cursor, start: Lsn) -> Result<Lsn> {
+    let segment = Arc::clone(cursor.segment());
+    let (bytes, end) = match cursor.block(start, None)? {
+        Found::Block(block, bytes) => (bytes.to_vec(), block.header().end()),
+        Found::Nothing(reason) => return Err(cursor.corrupt(start, &reason)),
+    };
+    write_all(&*segment.file, &[&bytes], segment.offset(start))
+        .map_err(|error| Error::io("write a block again", cursor.path(), error).at_lsn(start))?;
+    Ok(end)
+}
+
+/// Zeroes every non-zero byte behind the tail, so that no old block can come back into line.
+fn finish_cut(cursor: &mut Cursor, dir: &SegmentDir, tail: Lsn) -> Result<()> {
+    let segment = Arc::clone(cursor.segment());
+    if cursor.dirty_behind(tail)? {
+        let (from, to) = (segment.offset(tail), segment.len());
+        zero(&*segment.file, from, to)
+            .map_err(|error| Error::io("zero what lies behind the log's end", dir.path(&segment), error))?;
+        tracing::info!(lsn = tail.0, "the log was cut behind its last whole block");
+    }
+    Ok(())
+}
+
+/// Zeroes a range of a file.
+pub(crate) fn zero(file: &dyn StorageFile, from: u64, to: u64) -> std::io::Result<()> {
+    let mut at = from;
+    while at < to {
+        let len = to_usize((to - at).min(to_u64(ZEROS.len())));
+        let piece = ZEROS.get(..len).unwrap_or(&ZEROS);
+        write_all(file, &[piece], at)?;
+        at += to_u64(piece.len());
+    }
+    Ok(())
+}
+
+/// Writes all pieces, going on after short writes; a write of nothing is `StorageFull`.
+pub(crate) fn write_all(file: &dyn StorageFile, pieces: &[&[u8]], offset: u64) -> std::io::Result<()> {
+    let mut left: Vec<&[u8]> = pieces.iter().copied().filter(|piece| !piece.is_empty()).collect();
+    let mut at = offset;
+    while !left.is_empty() {
+        let mut written = file.write_at(&left, at)?;
+        if written == 0 {
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
+        at += to_u64(written);
+        while let Some(first) = left.first_mut() {
+            if written < first.len() {
+                *first = first.get(written..).unwrap_or_default();
+                break;
+            }
+            written -= first.len();
+            left.remove(0);
+        }
+    }
+    Ok(())
+}
+

@@ -1,0 +1,182 @@
+//! Segments: the files of a log, and the folder that holds them.
+//!
+//! ```text
+//! log/0000000000000000.log   first LSN in 16 hex digits
+//! log/0000000003ff9c40.log   begins where its predecessor's last block ends
+//! log/spare-9f3a….ready      zero-filled and synced ahead of need
+//! log/spare-77b0….making     one that is being made
+//! queue/0000000000000000.mpq the stable queue, in the same form
+//! ```
+//!
+//! A segment keeps the length it was made with; what lies behind its last block reads as zeros.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::block::BlockKind;
+use crate::storage::{Mapping, OpenMode, Storage, StorageFile, Window};
+use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::{Error, Lsn, Result, StoreId};
+
+/// The files of one log.
+pub(crate) struct SegmentDir {
+    storage: Arc<dyn Storage>,
+    kind: BlockKind,
+    store_id: StoreId,
+    /// How far bytes may have been written by anybody, asked after a file was opened (S1).
+    written: Box<dyn Fn() -> Lsn + Send + Sync>,
+    known: Mutex<BTreeMap<Lsn, Arc<Segment>>>,
+}
+
+/// One open file of a log.
+pub(crate) struct Segment {
+    /// LSN of its first byte.
+    pub first: Lsn,
+    /// Its length in bytes. It only grows, and only while nothing is written in it.
+    len: AtomicU64,
+    /// Opened for reading and writing, because only such a descriptor is told of failed write-back.
+    pub file: Arc<dyn StorageFile>,
+    /// S1: every byte at or above this LSN was written after the descriptor was opened.
+    pub safe_from: Lsn,
+    name: String,
+    mapping: Mutex<Option<Arc<dyn Mapping>>>,
+}
+
+/// Folder and ending of a log's files.
+const fn place(kind: BlockKind) -> (&'static str, &'static str) {
+    match kind {
+        BlockKind::Log => ("log", ".log"),
+        BlockKind::Queue => ("queue", ".mpq"),
+    }
+}
+
+/// Name of the file that begins at `first`, with its folder: the one place that prints it.
+pub(crate) fn segment_name(kind: BlockKind, first: Lsn) -> String {
+    let (folder, ending) = place(kind);
+    format!("{folder}/{:016x}{ending}", first.0)
+}
+
+/// First LSN of the file called `name` within its folder: the one place that parses it.
+pub(crate) fn parse_segment_name(kind: BlockKind, name: &str) -> Option<Lsn> {
+    let digits = name.strip_suffix(place(kind).1)?;
+    let plain = digits.len() == 16 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    plain.then(|| u64::from_str_radix(digits, 16).ok().map(Lsn)).flatten()
+}
+
+impl SegmentDir {
+    pub(crate) fn new(
+        storage: Arc<dyn Storage>,
+        kind: BlockKind,
+        store_id: StoreId,
+        written: impl Fn() -> Lsn + Send + Sync + 'static,
+    ) -> SegmentDir {
+        SegmentDir { storage, kind, store_id, written: Box::new(written), known: Mutex::new(BTreeMap::new()) }
+    }
+
+    /// Folder of the files.
+    pub(crate) fn folder(&self) -> &'static str {
+        place(self.kind).0
+    }
+
+    pub(crate) fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
+    }
+
+    pub(crate) fn kind(&self) -> BlockKind {
+        self.kind
+    }
+
+    pub(crate) fn store_id(&self) -> StoreId {
+        self.store_id
+    }
+
+    /// First LSNs of all files, ascending.
+    pub(crate) fn list(&self) -> Result<Vec<Lsn>> {
+        let folder = self.folder();
+        let names = self.storage.list(folder);
+        let names = names.map_err(|error| Error::io("list the segments", self.storage.root().join(folder), error))?;
+        let mut firsts: Vec<Lsn> = names.iter().filter_map(|name| parse_segment_name(self.kind, name)).collect();
+        firsts.sort_unstable();
+        Ok(firsts)
+    }
+
+    /// The open segment that begins at `first`.
+    pub(crate) fn open(&self, first: Lsn) -> Result<Arc<Segment>> {
+        if let Some(segment) = self.known.lock().get(&first) {
+            return Ok(Arc::clone(segment));
+        }
+        let name = segment_name(self.kind, first);
+        let path = self.storage.root().join(&name);
+        let file = self.storage.open(&name, OpenMode::ReadWrite);
+        let file = file.map_err(|error| Error::io("open a segment", &path, error).at_lsn(first))?;
+        let len = file.len().map_err(|error| Error::io("read a segment's length", &path, error))?;
+        let segment = Segment { first, len: AtomicU64::new(len), file, safe_from: (self.written)(), name, mapping: Mutex::new(None) };
+        Ok(self.adopt(segment))
+    }
+
+    /// Takes a segment that was just made through `file`, nothing written into it yet.
+    pub(crate) fn adopt_new(&self, first: Lsn, len: u64, file: Arc<dyn StorageFile>) -> Arc<Segment> {
+        let name = segment_name(self.kind, first);
+        self.adopt(Segment { first, len: AtomicU64::new(len), file, safe_from: first, name, mapping: Mutex::new(None) })
+    }
+
+    fn adopt(&self, segment: Segment) -> Arc<Segment> {
+        let mut known = self.known.lock();
+        Arc::clone(known.entry(segment.first).or_insert_with(|| Arc::new(segment)))
+    }
+
+    /// The first LSN of the segment that holds position `at`, or of the last one before it; `None`
+    /// when every segment begins later.
+    pub(crate) fn first_at_or_before(&self, at: Lsn) -> Result<Option<Lsn>> {
+        Ok(self.list()?.into_iter().take_while(|first| *first <= at).last())
+    }
+
+    /// Forgets an open segment.
+    pub(crate) fn forget(&self, first: Lsn) {
+        self.known.lock().remove(&first);
+    }
+
+    /// Full path of a segment, for messages.
+    pub(crate) fn path(&self, segment: &Segment) -> std::path::PathBuf {
+        self.storage.root().join(&segment.name)
+    }
+}
+
+impl Segment {
+    /// Length in bytes when it was last looked at.
+    pub(crate) fn len(&self) -> u64 {
+        self.len.load(Ordering::Acquire)
+    }
+
+    /// Looks again how long the file is, for a block that reaches beyond what was known.
+    pub(crate) fn look_again(&self) -> std::io::Result<()> {
+        let len = self.file.len()?;
+        if self.len.swap(len, Ordering::AcqRel) != len {
+            *self.mapping.lock() = None;
+        }
+        Ok(())
+    }
+
+    /// Position after the file's last byte.
+    pub(crate) fn end(&self) -> Lsn {
+        self.first.plus(self.len())
+    }
+
+    /// Offset of a position in the file.
+    pub(crate) fn offset(&self, at: Lsn) -> u64 {
+        at.since(self.first)
+    }
+
+    /// Bytes of the mapped file, brought into memory.
+    pub(crate) fn window(&self, range: Range<u64>) -> std::io::Result<Window> {
+        let mapping = {
+            let mut slot = self.mapping.lock();
+            match &*slot {
+                Some(mapping) => Arc::clone(mapping),
+                None => Arc::clone(slot.insert(self.file.map()?)),
+            }
+        };
+        mapping.window(range)
+    }
+}
