@@ -83,6 +83,23 @@ impl Error {
         Error::new(kind, format!("cannot {action}")).at_path(path).caused_by(source)
     }
 
+    /// The same failure for another caller of the same batch; the cause is kept as text.
+    #[must_use]
+    pub fn again(&self) -> Error {
+        let inner = &self.inner;
+        let source = inner.source.as_ref().map(|source| source.to_string().into());
+        Error {
+            inner: Box::new(Inner {
+                kind: inner.kind,
+                text: inner.text.clone(),
+                path: inner.path.clone(),
+                lsn: inner.lsn,
+                written: inner.written,
+                source,
+            }),
+        }
+    }
+
     /// Names the file concerned.
     #[must_use]
     pub fn at_path(mut self, path: impl AsRef<Path>) -> Error {

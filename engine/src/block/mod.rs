@@ -17,7 +17,7 @@ pub use filter::StreamFilter;
 pub use header::{BlockFault, BlockHeader, BlockKind, HEADER_LEN};
 
 use crate::frame::FrameRef;
-use crate::width::to_u64;
+use crate::width::{to_u64, to_usize};
 use crate::{Chain, Error, Lsn, Result};
 
 /// Largest block in bytes, header included: 1 GiB.
@@ -87,6 +87,15 @@ impl<'a> Block<'a> {
     /// The frames in order, each checked against the bounds of the body.
     pub fn frames(&self) -> Frames<'a> {
         Frames { block: *self, rest: self.body, lsn: self.first_frame_lsn() }
+    }
+
+    /// The frame whose first byte stands at `lsn`, which is a boundary; `None` behind the last.
+    pub(crate) fn frame_from(&self, lsn: Lsn) -> Result<Option<FrameRef<'a>>> {
+        let offset = to_usize(lsn.since(self.first_frame_lsn()));
+        match self.body.get(offset..) {
+            Some([]) | None => Ok(None),
+            Some(rest) => FrameRef::parse(rest, lsn, &self.header).map(|(frame, _)| Some(frame)),
+        }
     }
 
     /// The frame that begins at `lsn`.

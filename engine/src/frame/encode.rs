@@ -4,10 +4,10 @@
 //! commit only copies bytes.
 
 use crate::width::{align8, to_u64};
-use crate::{Error, Event, Result, StreamName};
+use crate::{Error, Event, Lsn, Result, StreamName};
 
 use super::{
-    FLAG_ORIGIN, FLAG_PINNED, FLAG_VIA, FRAME_HEADER_LEN, FrameKind, Origin, Pinned, Via, event, sections,
+    Events, FLAG_ORIGIN, FLAG_PINNED, FLAG_VIA, FRAME_HEADER_LEN, FrameKind, Origin, Pinned, Via, event, sections,
 };
 
 /// A frame that is being put together.
@@ -162,7 +162,8 @@ impl NewFrame {
         head.extend_from_slice(&count.to_le_bytes());
         let (fixed, _) = bytes.split_at_mut(FRAME_HEADER_LEN);
         fixed.copy_from_slice(&head);
-        Ok(EncodedFrame { bytes, stream_hashes: self.stream_hashes, event_count: self.event_count, time })
+        let kind = self.kind;
+        Ok(EncodedFrame { bytes, body_at, kind, stream_hashes: self.stream_hashes, event_count: self.event_count, time })
     }
 }
 
@@ -170,6 +171,8 @@ impl NewFrame {
 #[derive(Clone)]
 pub struct EncodedFrame {
     bytes: Vec<u8>,
+    body_at: usize,
+    kind: FrameKind,
     stream_hashes: Vec<u64>,
     event_count: u32,
     time: i64,
@@ -180,6 +183,13 @@ impl EncodedFrame {
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// The events of a transaction; none of another kind.
+    #[must_use]
+    pub fn events(&self) -> Events<'_> {
+        let body = if self.kind == FrameKind::TRANSACTION { self.bytes.get(self.body_at..) } else { None };
+        Events::new(body.unwrap_or_default(), self.event_count, Lsn::ZERO)
     }
 
     /// Length in bytes as an offset.

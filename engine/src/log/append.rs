@@ -103,13 +103,9 @@ impl Log {
             builder: BlockBuilder::new(),
             tail,
         };
-        let written = self.write_blocks(&mut batch, verdicts, exclusive);
-        let error = written.err();
-        let unwritten = |error: &Option<Error>| match error {
-            Some(error) => error.again(),
-            None => Error::internal("a commit was neither written nor refused"),
-        };
-        batch.outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| Err(unwritten(&error)))).collect()
+        let error = self.write_blocks(&mut batch, verdicts, exclusive).err();
+        let outcomes = batch.outcomes.into_iter().zip(requests);
+        outcomes.map(|(outcome, request)| settle(outcome, request, error.as_ref())).collect()
     }
 
     fn write_blocks(
@@ -159,11 +155,11 @@ impl Log {
         };
         let block = builder.seal(&seal, self.pad_to);
         let members = std::mem::take(&mut batch.open);
-        let segment = self.dir.open(batch.tail.segment).inspect_err(|_| batch.fail_members(&members))?;
+        let segment = self.dir.open(batch.tail.segment)?;
         if segment.offset(block.header.end()) > segment.len() {
             let rolled = self.flush(batch, exclusive);
             let rolled = rolled.and_then(|()| self.roll(batch.tail, to_u64(block.bytes.len()), exclusive));
-            batch.tail.segment = rolled.inspect_err(|_| batch.fail_members(&members))?;
+            batch.tail.segment = rolled?;
         }
         batch.tail.at = block.header.end();
         batch.tail.chain = block.header.chain_after();
@@ -290,18 +286,20 @@ impl Batch<'_> {
         let error = error.again();
         self.set(number, Err(maybe.map_or_else(|| error.again(), |lsn| error.again().maybe_written(lsn))));
     }
+}
 
-    /// Requests of a block that was never written lose their provisional outcome.
-    fn fail_members(&mut self, members: &[usize]) {
-        for number in members {
-            let nothing_written = matches!(
-                self.outcomes.get(*number),
-                Some(Some(Ok(Written::Appended { lsns, .. }))) if lsns.is_empty()
-            );
-            if nothing_written && let Some(slot) = self.outcomes.get_mut(*number) {
-                *slot = None;
-            }
+/// The final word on a request: in the log with all its frames, refused, or failed.
+fn settle(outcome: Option<Result<Written>>, request: &Request, error: Option<&Error>) -> Result<Written> {
+    let failed = || match error {
+        Some(error) => error.again(),
+        None => Error::internal("a commit was neither written nor refused"),
+    };
+    match outcome {
+        Some(Ok(Written::Appended { lsns, .. })) if lsns.len() < request.frames.len() => {
+            Err(lsns.first().map_or_else(failed, |first| failed().maybe_written(*first)))
         }
+        Some(outcome) => outcome,
+        None => Err(failed()),
     }
 }
 

@@ -81,6 +81,13 @@ impl Control {
         }
     }
 
+    /// Ends a poisoned generation; the caller has healed the log under the append lock (S3).
+    pub(crate) fn begin_generation(&self, poisoned: u64, healed: u64) {
+        if self.cells.compare_exchange(Cell::Poison, poisoned, healed).is_err() {
+            tracing::debug!("another handle began the generation");
+        }
+    }
+
     /// Fails when a write or sync failed since the handle of generation `own` was opened.
     pub(crate) fn check_poison(&self, own: u64) -> Result<()> {
         if self.poison() == own {

@@ -52,7 +52,7 @@ impl Log {
                 let mut busy = self.syncer.busy.lock();
                 if *busy {
                     // Woken by the sync's end; a sync of another process is seen by looking again.
-                    drop(self.syncer.done.wait_timeout(busy, LOOK_AGAIN));
+                    drop(self.syncer.done.wait_for(busy, LOOK_AGAIN));
                     continue;
                 }
                 *busy = true;

@@ -24,11 +24,21 @@ use super::segment::{Segment, SegmentDir, segment_name};
 /// Zeros for cuts and fills, written in pieces of this many bytes.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
+/// What recovery found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Recovered {
+    /// Where the next block goes; everything before it is durable.
+    pub tail: Tail,
+    /// `aux` of the last block: for a queue, `scanned_through`.
+    pub aux: u64,
+}
+
 /// What the walk over the last segment found.
 struct Walked {
     tail: Lsn,
     chain: Chain,
-    epoch: Option<Epoch>,
+    /// Epoch and `aux` of the last block, if there is one.
+    last: Option<(Epoch, u64)>,
     /// Highest durable LSN that any header names.
     durable: Lsn,
     /// Starts of the blocks that end beyond `durable`.
@@ -40,7 +50,7 @@ struct Walked {
 /// Recovers the log in `dir`: finds its durable end, finishes the cut behind it, and returns the tail,
 /// which is durable. `floor` is a position that is known to have been durable from elsewhere (the
 /// queue's `scanned_through`). `None` when there is no segment at all.
-pub(crate) fn recover(dir: &Arc<SegmentDir>, genesis: Chain, floor: Lsn, segment_bytes: u64) -> Result<Option<Tail>> {
+pub(crate) fn recover(dir: &Arc<SegmentDir>, genesis: Chain, floor: Lsn, segment_bytes: u64) -> Result<Option<Recovered>> {
     let firsts = dir.list()?;
     let Some((last, before)) = firsts.split_last() else { return Ok(None) };
     restore_length(dir, *last, segment_bytes)?;
@@ -51,10 +61,10 @@ pub(crate) fn recover(dir: &Arc<SegmentDir>, genesis: Chain, floor: Lsn, segment
     if walked.tail < walked.durable {
         return Err(cursor.corrupt(walked.tail, &walked.reason));
     }
-    if walked.epoch.is_none()
+    if walked.last.is_none()
         && let Some(previous) = before.last()
     {
-        (walked.chain, walked.epoch) = end_of(dir, *previous, segment.first)?;
+        (walked.chain, walked.last) = end_of(dir, *previous, segment.first)?;
     }
     write_again(&mut cursor, &walked)?;
     finish_cut(&mut cursor, dir, walked.tail)?;
@@ -62,8 +72,9 @@ pub(crate) fn recover(dir: &Arc<SegmentDir>, genesis: Chain, floor: Lsn, segment
     segment.file.sync_data().map_err(|error| Error::io("sync the last segment", &path, error))?;
     let synced = dir.storage().sync_dir(dir.folder());
     synced.map_err(|error| Error::io("sync the folder of segments", dir.storage().root().join(dir.folder()), error))?;
-    let epoch = walked.epoch.unwrap_or_default();
-    Ok(Some(Tail { at: walked.tail, chain: walked.chain, segment: segment.first, epoch }))
+    let (epoch, aux) = walked.last.unwrap_or_default();
+    let tail = Tail { at: walked.tail, chain: walked.chain, segment: segment.first, epoch };
+    Ok(Some(Recovered { tail, aux }))
 }
 
 /// A crash may keep a segment's name and lose its length; nothing in it was durable then.
@@ -84,7 +95,7 @@ fn walk(cursor: &mut Cursor, genesis: Option<Chain>) -> Result<Walked> {
     let mut walked = Walked {
         tail: first,
         chain: genesis.unwrap_or_default(),
-        epoch: None,
+        last: None,
         durable: first,
         beyond: VecDeque::new(),
         reason: String::new(),
@@ -105,28 +116,28 @@ fn walk(cursor: &mut Cursor, genesis: Option<Chain>) -> Result<Walked> {
         }
         walked.tail = header.end();
         walked.chain = header.chain_after();
-        walked.epoch = Some(header.epoch);
+        walked.last = Some((header.epoch, header.aux));
         expected = Some(walked.chain);
     }
 }
 
-/// Chain and epoch at the end of the segment before an empty one, from its headers.
-fn end_of(dir: &Arc<SegmentDir>, first: Lsn, end: Lsn) -> Result<(Chain, Option<Epoch>)> {
+/// Chain, epoch and `aux` at the end of the segment before an empty one.
+fn end_of(dir: &Arc<SegmentDir>, first: Lsn, end: Lsn) -> Result<(Chain, Option<(Epoch, u64)>)> {
     let segment = dir.open(first)?;
     let mut cursor = Cursor::new(dir, &segment);
-    let (mut at, mut chain, mut epoch) = (first, None, None);
+    let (mut at, mut chain, mut last) = (first, None, None);
     while at < end {
         match cursor.block(at, chain)? {
             Found::Block(block, _) => {
                 at = block.header().end();
                 chain = Some(block.chain_after());
-                epoch = Some(block.header().epoch);
+                last = Some((block.header().epoch, block.header().aux));
             }
             Found::Nothing(reason) => return Err(cursor.corrupt(at, &reason)),
         }
     }
     match chain {
-        Some(chain) if at == end => Ok((chain, epoch)),
+        Some(chain) if at == end => Ok((chain, last)),
         _ => Err(cursor.corrupt(end, "a segment does not begin where its predecessor ends")),
     }
 }

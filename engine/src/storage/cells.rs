@@ -23,6 +23,7 @@
 //! 1152    AppendSince        when it did, microseconds since 1970
 //! 1216    AppendWaiters      processes that wait for the append lock, or died waiting
 //! 1280    WakeAppend         counter, raised and woken when the append lock is free
+//! 1344    Boot               digest of the boot in which the page was made
 //! ```
 //!
 //! Each word has a cache line of its own. The page is 4,096 bytes; unused words are zero.
@@ -53,6 +54,7 @@ pub enum Cell {
     AppendSince = 1152,
     AppendWaiters = 1216,
     WakeAppend = 1280,
+    Boot = 1344,
 }
 
 impl Cell {

@@ -1,28 +1,74 @@
-//! [`Store`]: the front door. (API skeleton: bodies arrive with the log.)
-#![allow(unused_variables, clippy::todo)]
+//! [`Store`]: the front door. A store is a directory; many processes may have it open at once.
+//!
+//! ```text
+//! open ─► commit, append_frames ─► log ─► scan (also a tail)
+//!                                  ├────► read_stream, stream_version, pinned   (index)
+//!                                  └────► queue_writer, queue_reader            (stable queue)
+//! ```
 
+mod background;
+mod commit;
+mod identity;
+mod open;
 mod options;
 mod phase;
+mod streams;
 
+pub(crate) use open::epoch_key;
 pub use options::{Durability, Options};
 pub use phase::{Phase, PhaseLock};
+pub use streams::StreamReader;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::block::Block;
-use crate::frame::{FrameRef, NewFrame};
-use crate::storage::Storage;
-use crate::*;
+use crate::clock::{Clock, Rng};
+use crate::index::Index;
+use crate::log::{LOOK_AGAIN, Log, LogScan, SegmentDir};
+use crate::storage::{Cell, LocalStorage, Storage};
+use crate::sync::AtomicU64;
+use crate::{Epoch, Error, Lsn, Result, SiteName, StoreId};
 
-/// An open store. Cheap to clone; all clones are one handle.
+use background::Background;
+use identity::Identity;
+
+/// An open store. Cheap to clone; all clones are one handle. Dropping the last one closes it.
+///
+/// ```
+/// use milepost_engine::{Event, Options, StreamVersion, Transaction};
+/// let dir = tempfile::tempdir().unwrap();
+/// let store = Options::new().segment_bytes(1 << 20).init(dir.path().join("shop"), "bern".parse()?)?;
+/// let mut sale = Transaction::new();
+/// sale.push(&Event::new("till-3", "sold", *b"{}")?)?;
+/// let committed = store.commit(sale)?.committed()?;
+/// let events: Vec<_> = store.read_stream("till-3", StreamVersion(0))?.collect::<Result<_, _>>()?;
+/// assert_eq!(events[0].lsn, committed.lsn);
+/// # Ok::<(), milepost_engine::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Store {
-    _inner: Arc<()>,
+    inner: Arc<Handle>,
 }
 
-/// How far the store is, as of one moment.
+/// What all clones share, and the thread that works for them.
+struct Handle {
+    shared: Arc<Shared>,
+    background: Background,
+}
+
+/// What the background thread shares with the handle.
+struct Shared {
+    identity: Identity,
+    storage: Arc<dyn Storage>,
+    log: Log,
+    queue: Arc<SegmentDir>,
+    streams: streams::Streams,
+    durability: Durability,
+    next_seq: AtomicU64,
+}
+
+/// How far the store is, as of one moment. All are ends: positions behind the last byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watermarks {
     /// End of what was written to the log.
@@ -34,102 +80,197 @@ pub struct Watermarks {
 }
 
 impl Store {
-    pub(crate) fn init_dir(dir: &Path, site: SiteName, options: Options) -> Result<Store> { todo!() }
-    pub(crate) fn open_dir(dir: &Path, options: Options) -> Result<Store> { todo!() }
-    pub(crate) fn init_in(storage: Arc<dyn Storage>, site: SiteName, options: Options) -> Result<Store> { todo!() }
-    pub(crate) fn open_in(storage: Arc<dyn Storage>, options: Options) -> Result<Store> { todo!() }
+    pub(crate) fn init_dir(dir: &Path, site: SiteName, options: Options) -> Result<Store> {
+        Store::init_in(Arc::new(LocalStorage::new(dir.to_path_buf())), site, options)
+    }
+
+    pub(crate) fn open_dir(dir: &Path, options: Options) -> Result<Store> {
+        Store::open_in(Arc::new(LocalStorage::new(dir.to_path_buf())), options)
+    }
+
+    pub(crate) fn init_in(storage: Arc<dyn Storage>, site: SiteName, options: Options) -> Result<Store> {
+        open::make(&storage, site, &options)?;
+        Store::open_in(storage, options)
+    }
+
+    pub(crate) fn open_in(storage: Arc<dyn Storage>, options: Options) -> Result<Store> {
+        options.check()?;
+        let opened = open::open(&storage, &options)?;
+        let active = streams::active_segment(&opened.log);
+        let sealed = streams::sealed_before(&opened.log.dir, active)?;
+        let source = Arc::new(streams::SealedSource::new(&opened.log.dir));
+        let index = Index::open(
+            Arc::clone(&storage),
+            opened.identity.id,
+            source,
+            Arc::clone(&options.rng),
+            &sealed,
+            active,
+            Box::new(|rebuild| {
+                tracing::info!(segment = rebuild.segment.0, left = rebuild.left, "making a sidecar index");
+            }),
+        );
+        let streams = streams::Streams::new(index, &opened.log.dir, active)?;
+        let shared = Arc::new(Shared {
+            identity: opened.identity,
+            storage,
+            log: opened.log,
+            queue: opened.queue,
+            streams,
+            durability: options.durability,
+            next_seq: AtomicU64::new(1),
+        });
+        let background = Background::start(&shared, &options);
+        Ok(Store { inner: Arc::new(Handle { shared, background }) })
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.inner.shared
+    }
+
+    pub(crate) fn storage(&self) -> &Arc<dyn Storage> {
+        &self.shared().storage
+    }
+
+    pub(crate) fn log(&self) -> &Log {
+        &self.shared().log
+    }
+
+    pub(crate) fn queue_dir(&self) -> &Arc<SegmentDir> {
+        &self.shared().queue
+    }
 
     /// Identity of the store.
-    pub fn id(&self) -> StoreId { todo!() }
-    /// Name of the site.
-    pub fn site(&self) -> &SiteName { todo!() }
-    /// Current lineage epoch.
-    pub fn epoch(&self) -> Epoch { todo!() }
-    /// Directory of the store.
-    pub fn root(&self) -> &Path { todo!() }
-    /// Clock given in the options.
-    pub fn clock(&self) -> &Arc<dyn clock::Clock> { todo!() }
-    /// Randomness given in the options.
-    pub fn rng(&self) -> &Arc<dyn clock::Rng> { todo!() }
+    #[must_use]
+    pub fn id(&self) -> StoreId {
+        self.shared().identity.id
+    }
 
-    /// Commits with the durability of the options.
-    pub fn commit(&self, transaction: Transaction) -> Result<CommitOutcome> { todo!() }
-    /// Commits with the given durability.
-    pub fn commit_with(&self, transaction: Transaction, durability: Durability) -> Result<CommitOutcome> { todo!() }
-    /// Appends frames (transactions, control frames, message-store frames) together, in this order,
-    /// in as few blocks as fit and with one sync; each keeps its own LSN. No expectations.
-    /// A crash may keep a prefix of them.
-    pub fn append_frames(&self, frames: Vec<NewFrame>, durability: Durability) -> Result<Vec<Committed>> { todo!() }
-    /// Appends a marker; its LSN is the token. Durable when it returns.
-    pub fn append_marker(&self) -> Result<Lsn> { todo!() }
-    /// Waits until durable > lsn (the frame at lsn is on disk), syncing if nobody does.
-    pub fn sync(&self) -> Result<()> { todo!() }
+    /// Name of the site.
+    #[must_use]
+    pub fn site(&self) -> &SiteName {
+        &self.shared().identity.site
+    }
+
+    /// Size of a segment in bytes.
+    #[must_use]
+    pub fn segment_bytes(&self) -> u64 {
+        self.shared().identity.segment_bytes
+    }
+
+    /// When the store was made, microseconds since 1970.
+    #[must_use]
+    pub fn created(&self) -> i64 {
+        self.shared().identity.created
+    }
+
+    /// Current lineage epoch.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        Epoch(self.log().control.cells().load(Cell::TailEpoch))
+    }
+
+    /// Directory of the store.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        self.storage().root()
+    }
+
+    /// Clock given in the options.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.log().clock
+    }
+
+    /// Randomness given in the options.
+    #[must_use]
+    pub fn rng(&self) -> &Arc<dyn Rng> {
+        &self.log().rng
+    }
 
     /// How far the store is.
-    pub fn watermarks(&self) -> Watermarks { todo!() }
-    /// Waits until the frame at `lsn` is durable (`durable > lsn`) or `limit` has passed; true when it is.
-    pub fn wait_durable(&self, lsn: Lsn, limit: Duration) -> Result<bool> { todo!() }
-    /// Waits until the scan has passed `lsn` (`scanned >= lsn`) or `limit` has passed; true when it has.
-    pub fn wait_scanned(&self, lsn: Lsn, limit: Duration) -> Result<bool> { todo!() }
+    #[must_use]
+    pub fn watermarks(&self) -> Watermarks {
+        let control = &self.log().control;
+        let (durable, scanned) = (control.durable(), control.lsn(Cell::Scanned));
+        Watermarks { appended: control.appended().max(durable), durable, scanned }
+    }
 
-    /// Frames with an LSN above `after`, in log order, up to what is durable; see [`LogScan`].
-    pub fn scan(&self, after: Lsn) -> Result<LogScan> { todo!() }
-    /// The oldest retained position: a scan may start `after` this or any later LSN.
-    pub fn oldest(&self) -> Result<Lsn> { todo!() }
-    /// Position (epoch, LSN, chain after its block) of the frame that begins exactly at `lsn` and is
-    /// durable; `None` when none begins there.
-    pub fn position_at(&self, lsn: Lsn) -> Result<Option<Position>> { todo!() }
+    /// Waits until the frame at `lsn` is durable or `limit` has passed; true when it is. Does not sync
+    /// by itself: see [`Store::sync`].
+    ///
+    /// # Errors
+    /// `Closed` when this handle is dead.
+    pub fn wait_durable(&self, lsn: Lsn, limit: Duration) -> Result<bool> {
+        self.wait_beyond(Cell::Durable, Cell::WakeDurable, |durable| durable > lsn, limit)
+    }
 
-    /// Last value of a pinned record among durable frames, with the LSN of its frame.
-    pub fn pinned(&self, key: &[u8]) -> Result<Option<(Vec<u8>, Lsn)>> { todo!() }
-    /// All pinned records whose key begins with `prefix`: (key, value, LSN), by key.
-    pub fn pinned_with_prefix(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>, Lsn)>> { todo!() }
+    /// Waits until the scan phase has passed the frame at `lsn` or `limit` has passed; true when it has.
+    /// This is how one waits for one's marker.
+    ///
+    /// # Errors
+    /// `Closed` when this handle is dead.
+    pub fn wait_scanned(&self, lsn: Lsn, limit: Duration) -> Result<bool> {
+        self.wait_beyond(Cell::Scanned, Cell::WakeScanned, |scanned| scanned >= lsn, limit)
+    }
 
-    /// Version of a stream's last durable event.
-    pub fn stream_version(&self, stream: &str) -> Result<Option<StreamVersion>> { todo!() }
-    /// Durable events of a stream from a version on, in order.
-    pub fn read_stream(&self, stream: &str, from: StreamVersion) -> Result<StreamReader> { todo!() }
+    fn wait_beyond(&self, cell: Cell, wake: Cell, there: impl Fn(Lsn) -> bool, limit: Duration) -> Result<bool> {
+        let (control, clock) = (&self.log().control, self.clock());
+        let started = clock.monotonic();
+        loop {
+            let seen = control.cells().load(wake);
+            if there(control.lsn(cell)) {
+                return Ok(true);
+            }
+            control.check_poison(self.log().generation)?;
+            let waited = clock.monotonic().saturating_sub(started);
+            let Some(left) = limit.checked_sub(waited).filter(|left| !left.is_zero()) else { return Ok(false) };
+            control.cells().wait(wake, seen, left.min(LOOK_AGAIN));
+        }
+    }
 
-    /// Takes the lock of a phase; `Conflict` names the holder (pid, since when).
-    pub fn lock_phase(&self, phase: Phase) -> Result<PhaseLock> { todo!() }
-    /// Who holds a phase, as text (`pid 17 since 2026-01-01T00:00:00Z`), if anybody does.
-    pub fn phase_holder(&self, phase: Phase) -> Result<Option<String>> { todo!() }
+    /// Frames with an LSN above `after`, in log order, up to what is durable. [`Lsn::ZERO`] is from the
+    /// beginning.
+    ///
+    /// # Errors
+    /// `Behind` when the log no longer holds the position; `Corrupt` for damage (E3).
+    pub fn scan(&self, after: Lsn) -> Result<LogScan> {
+        LogScan::new(self.log(), after)
+    }
 
-    /// Seals the active segment and begins another, when it is larger than `min_bytes`.
-    pub fn rotate(&self, min_bytes: u64) -> Result<bool> { todo!() }
-    /// Syncs buffered commits and prepares a spare; for stores without a background thread.
-    pub fn tend(&self) -> Result<()> { todo!() }
-    /// Closes cleanly. Nothing depends on it.
-    pub fn close(self) -> Result<()> { todo!() }
+    /// The oldest retained position: a scan may start after this or any later LSN.
+    ///
+    /// # Errors
+    /// `Internal` when the segments cannot be listed.
+    pub fn oldest(&self) -> Result<Lsn> {
+        let first = self.log().dir.list()?.first().copied();
+        first.ok_or_else(|| Error::corrupt("the log has no segment").at_path(self.root()))
+    }
+
+    /// First LSN and length in bytes of every segment of the log, oldest first.
+    ///
+    /// # Errors
+    /// `Internal` when the segments cannot be listed or opened.
+    pub fn segments(&self) -> Result<Vec<(Lsn, u64)>> {
+        let dir = &self.log().dir;
+        dir.list()?.into_iter().map(|first| Ok((first, dir.open(first)?.len()))).collect()
+    }
+
+    /// Seals the active segment and begins another, when more than `min_bytes` of it are used; true
+    /// when it did.
+    ///
+    /// # Errors
+    /// `Full` without space for a segment; `Unavailable` and `Closed` as for a commit.
+    pub fn rotate(&self, min_bytes: u64) -> Result<bool> {
+        self.log().rotate(min_bytes)
+    }
+
+    /// The time of the store's clock, for people.
+    pub(crate) fn now_text(&self) -> String {
+        let micros = self.clock().wall_micros();
+        jiff::Timestamp::from_microsecond(micros).map_or_else(|_| micros.to_string(), |time| time.to_string())
+    }
 }
 
-/// Reads frames in log order up to what is durable; `None` now may be `Some` later, so a scan is also
-/// a tail: wait with [`LogScan::wait`], then go on.
-pub struct LogScan {
-    _p: (),
-}
-
-impl LogScan {
-    /// The next frame above the position, or `None` at the durable end. Every byte was verified.
-    #[allow(clippy::should_implement_trait)]
-    pub fn next(&mut self) -> Result<Option<FrameRef<'_>>> { todo!() }
-    /// The next block that holds a frame above the position, or `None` at the durable end. (Its first
-    /// frames may be at or below the start position on the first call.)
-    pub fn next_block(&mut self) -> Result<Option<Block<'_>>> { todo!() }
-    /// LSN of the last frame given, or where the scan began.
-    pub fn position(&self) -> Lsn { todo!() }
-    /// Chain after the block of the last frame given.
-    pub fn chain(&self) -> Chain { todo!() }
-    /// Waits until more is durable than was given, or `limit`; true when there is more.
-    pub fn wait(&mut self, limit: Duration) -> Result<bool> { todo!() }
-}
-
-/// Events of one stream, in order.
-pub struct StreamReader {
-    _p: (),
-}
-
-impl Iterator for StreamReader {
-    type Item = Result<RecordedEvent>;
-    fn next(&mut self) -> Option<Self::Item> { todo!() }
-}
+#[cfg(test)]
+mod tests;

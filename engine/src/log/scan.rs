@@ -1,0 +1,165 @@
+//! [`LogScan`]: frames in log order up to what is durable (E2). `None` now may be `Some` later, so a
+//! scan that waits is a tail.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::block::Block;
+use crate::clock::Clock;
+use crate::frame::FrameRef;
+use crate::storage::Cell;
+use crate::{Chain, Error, Lsn, Result};
+
+use super::control::{Control, LOOK_AGAIN};
+use super::segment::SegmentDir;
+use super::walk::BlockWalk;
+
+/// Frames of one log up to a shared word: what is under [`LogScan`] and the queue's reader.
+pub(crate) struct FrameScan {
+    control: Control,
+    end: Cell,
+    wake: Cell,
+    walk: BlockWalk,
+    /// Frames at or below this LSN are not given.
+    after: Lsn,
+    /// Where the next frame of the current block begins; `None` between blocks.
+    inside: Option<Lsn>,
+}
+
+impl FrameScan {
+    /// Starts behind `after`.
+    pub(crate) fn new(dir: &Arc<SegmentDir>, control: &Control, end: Cell, wake: Cell, after: Lsn) -> Result<Self> {
+        let walk = BlockWalk::before(dir, after, control.lsn(end))?;
+        Ok(FrameScan { control: control.clone(), end, wake, walk, after, inside: None })
+    }
+
+    pub(crate) fn next(&mut self) -> Result<Option<FrameRef<'_>>> {
+        let (at, frame_end) = loop {
+            let Some(at) = self.inside else {
+                if !self.enter_block()? {
+                    return Ok(None);
+                }
+                continue;
+            };
+            let Some(frame) = self.block()?.frame_from(at)? else {
+                self.inside = None;
+                continue;
+            };
+            let (at, end) = (frame.lsn(), frame.end());
+            self.inside = Some(end);
+            if at > self.after {
+                break (at, end);
+            }
+        };
+        self.after = at;
+        self.inside = Some(frame_end);
+        self.block()?.frame_from(at)
+    }
+
+    pub(crate) fn next_block(&mut self) -> Result<Option<Block<'_>>> {
+        if !self.enter_block()? {
+            return Ok(None);
+        }
+        self.inside = None;
+        self.after = self.walk.at();
+        self.block().map(Some)
+    }
+
+    fn enter_block(&mut self) -> Result<bool> {
+        if !self.walk.advance(self.control.lsn(self.end))? {
+            return Ok(false);
+        }
+        self.inside = Some(self.block()?.first_frame_lsn());
+        Ok(true)
+    }
+
+    fn block(&self) -> Result<Block<'_>> {
+        self.walk.block().ok_or_else(|| Error::internal("a scan lost its block").at_lsn(self.walk.at()))
+    }
+
+    pub(crate) fn position(&self) -> Lsn {
+        self.after
+    }
+
+    pub(crate) fn reached(&self) -> Lsn {
+        self.walk.at()
+    }
+
+    pub(crate) fn chain(&self) -> Chain {
+        self.walk.chain().unwrap_or_default()
+    }
+
+    pub(crate) fn wait(&mut self, clock: &dyn Clock, limit: Duration) -> Result<bool> {
+        let started = clock.monotonic();
+        let cells = self.control.cells();
+        loop {
+            let seen = cells.load(self.wake);
+            if self.inside.is_some() || self.control.lsn(self.end) > self.walk.at() {
+                return Ok(true);
+            }
+            let waited = clock.monotonic().saturating_sub(started);
+            let Some(left) = limit.checked_sub(waited).filter(|left| !left.is_zero()) else { return Ok(false) };
+            cells.wait(self.wake, seen, left.min(LOOK_AGAIN));
+        }
+    }
+}
+
+/// Reads frames in log order up to what is durable. `None` now may be `Some` later: wait with
+/// [`LogScan::wait`], then go on. Every block is verified before its first frame is given.
+pub struct LogScan {
+    frames: FrameScan,
+    clock: Arc<dyn Clock>,
+}
+
+impl LogScan {
+    pub(crate) fn new(log: &super::Log, after: Lsn) -> Result<LogScan> {
+        let frames = FrameScan::new(&log.dir, &log.control, Cell::Durable, Cell::WakeDurable, after)?;
+        Ok(LogScan { frames, clock: Arc::clone(&log.clock) })
+    }
+
+    /// The next frame above the position, or `None` at the durable end.
+    ///
+    /// # Errors
+    /// `Corrupt` with segment, offset and LSN when damage is met (E3); `Behind` when retention has
+    /// overtaken the scan.
+    #[expect(clippy::should_implement_trait, reason = "a frame borrows from the scan that gives it")]
+    pub fn next(&mut self) -> Result<Option<FrameRef<'_>>> {
+        self.frames.next()
+    }
+
+    /// The next block, or `None` at the durable end. On the first call its first frames may lie at or
+    /// below the position that the scan was started with; mixed with [`LogScan::next`], the rest of a
+    /// block that `next` has entered is passed over.
+    ///
+    /// # Errors
+    /// As [`LogScan::next`].
+    pub fn next_block(&mut self) -> Result<Option<Block<'_>>> {
+        self.frames.next_block()
+    }
+
+    /// LSN of the last frame given, or where the scan began.
+    #[must_use]
+    pub fn position(&self) -> Lsn {
+        self.frames.position()
+    }
+
+    /// End of the block that was entered last.
+    #[must_use]
+    pub fn reached(&self) -> Lsn {
+        self.frames.reached()
+    }
+
+    /// Chain after the block of the last frame given.
+    #[must_use]
+    pub fn chain(&self) -> Chain {
+        self.frames.chain()
+    }
+
+    /// Waits until more is durable than was given, or `limit`; true when there is more.
+    ///
+    /// # Errors
+    /// None today; reserved for readers that learn of poison.
+    pub fn wait(&mut self, limit: Duration) -> Result<bool> {
+        self.frames.wait(&*self.clock, limit)
+    }
+}

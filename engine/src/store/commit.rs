@@ -1,0 +1,181 @@
+//! Committing: from a transaction to an LSN.
+
+use std::time::Duration;
+
+use crate::frame::{EncodedFrame, FrameKind, NewFrame};
+use crate::log::{Judge, Request, Written};
+use crate::sync::Ordering;
+use crate::width::to_u64;
+use crate::{CommitOutcome, Committed, Error, Lsn, Result, StreamName, Transaction, TransactionId};
+
+use super::{Durability, Store};
+
+/// Room that a block needs beside its frames, at most: header and padding. The filter comes on top.
+const BLOCK_ROOM: u64 = 64 << 10;
+
+impl Store {
+    /// Commits with the durability of the options.
+    ///
+    /// # Errors
+    /// `Invalid` for a transaction without events or larger than a segment; `Full` when there is no
+    /// space, `Unavailable` when another writer is stalled: then nothing was committed. `Closed` when a
+    /// write or sync failed: [`Error::written`] says whether the commit may exist.
+    pub fn commit(&self, transaction: Transaction) -> Result<CommitOutcome> {
+        self.commit_with(transaction, self.shared().durability)
+    }
+
+    /// Commits with the given durability.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub fn commit_with(&self, transaction: Transaction, durability: Durability) -> Result<CommitOutcome> {
+        let (frame, expectations) = transaction.into_parts();
+        if frame.event_count() == 0 {
+            return Err(Error::invalid("a transaction without events"));
+        }
+        let (frame, seq) = self.encode(frame)?;
+        let expecting = !expectations.is_empty();
+        if expecting {
+            self.shared().catch_up(self.log().control.appended())?;
+        }
+        let written = self.log().submit(Request { frames: vec![frame], expectations }, self.shared())?;
+        match written {
+            Written::Wrong { wrong, end } => {
+                // The state that caused it must outlive a crash, or the answer would be of nothing.
+                self.log().make_durable(end)?;
+                Ok(CommitOutcome::WrongVersion(wrong))
+            }
+            Written::Appended { lsns, end, versions } => {
+                let lsn = lsns.first().copied().unwrap_or_default();
+                self.settle(lsn, end, durability)?;
+                Ok(CommitOutcome::Committed(Committed { lsn, id: self.id_of(seq), versions }))
+            }
+        }
+    }
+
+    /// Appends frames in this order, in as few blocks as hold them and with one sync; each keeps its own
+    /// LSN. No expectations. A crash keeps any number of the first ones.
+    ///
+    /// # Errors
+    /// As [`Store::commit`]; with [`Error::written`] some of the first frames may exist.
+    pub fn append_frames(&self, frames: Vec<NewFrame>, durability: Durability) -> Result<Vec<Committed>> {
+        if frames.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut seqs = Vec::with_capacity(frames.len());
+        let mut encoded = Vec::with_capacity(frames.len());
+        for frame in frames {
+            let (frame, seq) = self.encode(frame)?;
+            encoded.push(frame);
+            seqs.push(seq);
+        }
+        let request = Request { frames: encoded, expectations: Vec::<(StreamName, _)>::new() };
+        match self.log().submit(request, self.shared())? {
+            Written::Wrong { .. } => Err(Error::internal("frames without expectations were refused")),
+            Written::Appended { lsns, end, .. } => {
+                self.settle(lsns.first().copied().unwrap_or_default(), end, durability)?;
+                let pairs = lsns.into_iter().zip(seqs);
+                Ok(pairs.map(|(lsn, seq)| Committed { lsn, id: self.id_of(seq), versions: Vec::new() }).collect())
+            }
+        }
+    }
+
+    /// Appends a marker, durable when this returns; its LSN is the token to wait for with
+    /// [`Store::wait_scanned`].
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub fn append_marker(&self) -> Result<Lsn> {
+        let marker = NewFrame::of_kind(FrameKind::MARKER, Vec::new());
+        let committed = self.append_frames(vec![marker], Durability::Synced)?;
+        Ok(committed.first().map(|committed| committed.lsn).unwrap_or_default())
+    }
+
+    /// Makes everything appended so far durable.
+    ///
+    /// # Errors
+    /// `Closed` when the sync failed.
+    pub fn sync(&self) -> Result<()> {
+        self.log().make_durable(self.log().control.appended())
+    }
+
+    /// True when the transaction `id` stands at `lsn`: how the fate of a commit that failed with
+    /// [`Error::written`] is asked after reopening.
+    ///
+    /// # Errors
+    /// `Corrupt` for damage in the log (E3).
+    pub fn is_committed(&self, id: TransactionId, lsn: Lsn) -> Result<bool> {
+        if self.position_at(lsn)?.is_none() {
+            return Ok(false);
+        }
+        let mut scan = self.scan(Lsn(lsn.0.saturating_sub(1)))?;
+        Ok(scan.next()?.is_some_and(|frame| frame.lsn() == lsn && frame.id() == id))
+    }
+
+    /// Prepares a spare segment, writes sidecars of sealed ones, and syncs buffered commits; for stores
+    /// without a background thread.
+    ///
+    /// # Errors
+    /// `Closed` when a sync failed, `Full` without space for a spare.
+    pub fn tend(&self) -> Result<()> {
+        self.sync()?;
+        self.shared().tend_files()
+    }
+
+    /// Closes this handle cleanly: buffered commits are synced, and a small block notes what is
+    /// durable, so that damage to the last commits would be noticed. Correctness needs neither.
+    ///
+    /// # Errors
+    /// `Closed` when the sync failed.
+    pub fn close(self) -> Result<()> {
+        self.inner.background.stop();
+        self.shared().log.close()
+    }
+
+    fn encode(&self, frame: NewFrame) -> Result<(EncodedFrame, u64)> {
+        self.check_alive()?;
+        let seq = self.shared().next_seq.fetch_add(1, Ordering::Relaxed);
+        let frame = frame.encode(seq, self.clock().wall_micros())?;
+        let filter = to_u64(frame.stream_hashes().len()) * 2;
+        let most = self.segment_bytes();
+        if frame.len() + filter + BLOCK_ROOM > most {
+            return Err(Error::invalid(format!(
+                "a transaction of {} bytes does not fit a segment of {most} bytes; nothing was written: \
+                 split it, or make the store with larger segments",
+                frame.len()
+            )));
+        }
+        Ok((frame, seq))
+    }
+
+    /// A handle is dead in a forked child, which shares locks with its parent without knowing it.
+    fn check_alive(&self) -> Result<()> {
+        if self.storage().process_id() != self.log().process {
+            return Err(Error::closed("this handle was opened before a fork; open the store again in the child"));
+        }
+        Ok(())
+    }
+
+    fn settle(&self, lsn: Lsn, end: Lsn, durability: Durability) -> Result<()> {
+        match durability {
+            Durability::Synced => self.log().make_durable(end).map_err(|error| error.maybe_written(lsn)),
+            Durability::Buffered => {
+                self.inner.background.something_buffered();
+                Ok(())
+            }
+        }
+    }
+
+    fn id_of(&self, seq: u64) -> TransactionId {
+        TransactionId { writer: self.log().nonce, seq }
+    }
+
+    /// Waits for what is buffered to become durable, at most `limit`.
+    ///
+    /// # Errors
+    /// As [`Store::wait_durable`].
+    pub fn wait_all_durable(&self, limit: Duration) -> Result<bool> {
+        let appended = self.log().control.appended();
+        self.wait_durable(Lsn(appended.0.saturating_sub(1)), limit)
+    }
+}

@@ -1,0 +1,120 @@
+//! The file `store`: who the store is and how its files are laid out. Written once, never replaced;
+//! its bytes far behind the end are locks (see `log::lock`).
+//!
+//! ```text
+//! 0    "MILEPOST" 8 | version 4 | reserved 4
+//! 16   store id 16 | segment_bytes 8 | created 8
+//! 48   site_len 2 | reserved 6 | site 64, zero-padded
+//! 120  reserved, zero
+//! 252  CRC-32 of the bytes before it
+//! ```
+
+use crate::storage::{OpenMode, Storage, StorageFile};
+use crate::{Error, Result, SiteName, StoreId};
+
+/// Name of the file.
+pub(crate) const STORE_FILE: &str = "store";
+const NEW_FILE: &str = "store.new";
+const LEN: usize = 256;
+const CRC_AT: usize = LEN - 4;
+const MAGIC: [u8; 8] = *b"MILEPOST";
+const VERSION: u32 = 1;
+/// Range of `segment_bytes`: 1 MiB to 1 GiB.
+pub(crate) const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = (1 << 20)..=(1 << 30);
+
+/// What never changes of a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub id: StoreId,
+    pub site: SiteName,
+    pub segment_bytes: u64,
+    pub created: i64,
+}
+
+impl Identity {
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(LEN);
+        bytes.extend_from_slice(&MAGIC);
+        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(&self.id.0.to_le_bytes());
+        bytes.extend_from_slice(&self.segment_bytes.to_le_bytes());
+        bytes.extend_from_slice(&self.created.to_le_bytes());
+        let site = self.site.as_str().as_bytes();
+        let site_len = u16::try_from(site.len()).unwrap_or_default();
+        bytes.extend_from_slice(&site_len.to_le_bytes());
+        bytes.extend_from_slice(&[0; 6]);
+        bytes.extend_from_slice(site);
+        bytes.resize(CRC_AT, 0);
+        let crc = crc32fast::hash(&bytes);
+        bytes.extend_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Identity> {
+        let damaged = || {
+            Error::corrupt(
+                "the file that names the store is damaged; its log is untouched: restore this one file from a backup",
+            )
+        };
+        let raw: &[u8; LEN] = bytes.try_into().map_err(|_| damaged())?;
+        let (covered, crc) = raw.split_at(CRC_AT);
+        if crc != crc32fast::hash(covered).to_le_bytes() {
+            return Err(damaged());
+        }
+        let mut rest: &[u8] = covered;
+        if take::<8>(&mut rest) != Some(MAGIC) {
+            return Err(damaged());
+        }
+        let version = take(&mut rest).map(u32::from_le_bytes).ok_or_else(damaged)?;
+        if version != VERSION {
+            return Err(Error::invalid(format!("store format {version} needs a newer program")));
+        }
+        let mut fields = || {
+            take::<4>(&mut rest)?;
+            let id = StoreId(take(&mut rest).map(u128::from_le_bytes)?);
+            let segment_bytes = take(&mut rest).map(u64::from_le_bytes)?;
+            let created = take(&mut rest).map(i64::from_le_bytes)?;
+            let site_len = take(&mut rest).map(u16::from_le_bytes)?;
+            take::<6>(&mut rest)?;
+            let site = std::str::from_utf8(rest.get(..usize::from(site_len))?).ok()?;
+            Some((id, segment_bytes, created, SiteName::new(site).ok()?))
+        };
+        let (id, segment_bytes, created, site) = fields().ok_or_else(damaged)?;
+        if !SEGMENT_BYTES.contains(&segment_bytes) {
+            return Err(damaged());
+        }
+        Ok(Identity { id, site, segment_bytes, created })
+    }
+
+    /// Writes the file durably; the store exists from then on.
+    pub(crate) fn write(&self, storage: &dyn Storage) -> Result<()> {
+        let path = storage.root().join(STORE_FILE);
+        let write = || -> std::io::Result<()> {
+            let file = storage.open(NEW_FILE, OpenMode::OpenOrCreate)?;
+            file.set_len(0)?;
+            crate::log::write_all(&*file, &[&self.encode()], 0)?;
+            file.sync_data()?;
+            storage.rename(NEW_FILE, STORE_FILE)?;
+            storage.sync_dir("")
+        };
+        write().map_err(|error| Error::io("write the file that names the store", path, error))
+    }
+
+    /// Reads the file.
+    pub(crate) fn read(storage: &dyn Storage, file: &dyn StorageFile) -> Result<Identity> {
+        let path = storage.root().join(STORE_FILE);
+        let mut bytes = vec![0; LEN];
+        let read = file.read_at(&mut bytes, 0);
+        let read = read.map_err(|error| Error::io("read the file that names the store", &path, error))?;
+        bytes.truncate(read);
+        Identity::decode(&bytes).map_err(|error| error.at_path(path))
+    }
+}
+
+/// Takes `N` bytes off the front.
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (first, after) = rest.split_first_chunk::<N>()?;
+    *rest = after;
+    Some(*first)
+}

@@ -1,0 +1,251 @@
+//! Making and opening a store (architecture: "Opening, recovering, reading").
+//!
+//! ```text
+//! presence exclusive ── got it ──► page made invalid ─► queue, log recovered ─► page filled, Ready last ─► shared
+//!        │ not got
+//!        └► presence shared ─ page ready and of this boot ─► joined (healed first when poisoned, S3)
+//!                            └ else let go, try again
+//! ```
+//!
+//! A page from before a power cut must not be believed: it names the boot it was made in, and who is
+//! alone invalidates it before anything else.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::block::{BlockBuilder, BlockKind, Seal};
+use crate::clock::Rng;
+use crate::frame::{FrameKind, NewFrame};
+use crate::log::lock::PRESENCE;
+use crate::log::{Control, Log, Recovered, SegmentDir, recover, remove_unfinished, write_all};
+use crate::storage::{Cell, LockMode, OpenMode, SharedCells, Storage, StorageFile};
+use crate::sync::Mutex;
+use crate::{Chain, Epoch, Error, Lsn, Pinned, Result, SiteName, StoreId};
+
+use super::Options;
+use super::identity::{Identity, SEGMENT_BYTES, STORE_FILE};
+
+/// Name of the control page's file.
+const CONTROL_FILE: &str = "control";
+const READY: u64 = 0x4d50_0001;
+/// How long another process may take to recover before an open gives up.
+const OPEN_LIMIT: Duration = Duration::from_secs(120);
+/// Pause between attempts to get in.
+const OPEN_PAUSE: Duration = Duration::from_millis(2);
+
+/// A store's parts, opened.
+pub(super) struct Opened {
+    pub identity: Identity,
+    pub log: Log,
+    pub queue: Arc<SegmentDir>,
+}
+
+/// Key of the pinned record that names a lineage epoch; its value is parent epoch and fork point, 8
+/// bytes each, little endian.
+pub(crate) fn epoch_key(epoch: Epoch) -> Vec<u8> {
+    format!("epoch/{epoch}").into_bytes()
+}
+
+/// Makes the files of a new store. The file `store` comes last: without it there is no store, and what
+/// an interrupted attempt left is cleared away.
+pub(super) fn make(storage: &Arc<dyn Storage>, site: SiteName, options: &Options) -> Result<()> {
+    if !SEGMENT_BYTES.contains(&options.segment_bytes) {
+        return Err(Error::invalid(format!(
+            "a segment of {} bytes is not 1 MiB to 1 GiB",
+            options.segment_bytes
+        )));
+    }
+    let root = storage.root().to_path_buf();
+    let io = |action: &'static str| {
+        let root = root.clone();
+        move |error| Error::io(action, root, error)
+    };
+    storage.create_dir("").map_err(io("make the store's folder"))?;
+    refuse_file_system(&**storage, options)?;
+    for name in storage.list("").map_err(io("list the store's folder"))? {
+        match name.as_str() {
+            STORE_FILE => return Err(Error::conflict("there is a store here already").at_path(&root)),
+            "log" | "queue" | "store.new" => {}
+            _ => return Err(Error::conflict(format!("the folder is not empty, it holds {name:?}")).at_path(&root)),
+        }
+    }
+    for folder in ["log", "queue"] {
+        storage.create_dir(folder).map_err(io("make a folder of the store"))?;
+        for name in storage.list(folder).map_err(io("list a folder of the store"))? {
+            storage.unlink(&format!("{folder}/{name}")).map_err(io("clear an interrupted attempt"))?;
+        }
+    }
+    storage.sync_dir("").map_err(io("sync the store's folder"))?;
+    let rng = &*options.rng;
+    let id = StoreId((u128::from(rng.next_u64()) << 64) | u128::from(rng.next_u64()));
+    write_first_block(storage, id, options)?;
+    let created = options.clock.wall_micros();
+    Identity { id, site, segment_bytes: options.segment_bytes, created }.write(&**storage)
+}
+
+/// The first block holds the record of the first lineage epoch.
+fn write_first_block(storage: &Arc<dyn Storage>, id: StoreId, options: &Options) -> Result<()> {
+    let rng: &dyn Rng = &*options.rng;
+    let dir = Arc::new(SegmentDir::new(Arc::clone(storage), BlockKind::Log, id, || Lsn::ZERO));
+    let epoch = Epoch(rng.next_u64());
+    let mut frame = NewFrame::of_kind(FrameKind::CONTROL, Vec::new());
+    frame.pin(Pinned { key: epoch_key(epoch), value: Some(vec![0; 16]) });
+    let mut builder = BlockBuilder::new();
+    builder.push(&frame.encode(0, options.clock.wall_micros())?);
+    let seal = Seal {
+        kind: BlockKind::Log,
+        close: false,
+        store_id: id,
+        epoch,
+        lsn: Lsn::ZERO,
+        durable: Lsn::ZERO,
+        nonce: rng.next_u64(),
+        chain: Chain::genesis(id),
+        aux: 0,
+    };
+    let block = builder.seal(&seal, options.pad_to);
+    dir.place_segment(Lsn::ZERO, options.segment_bytes, 0, rng)?;
+    let segment = dir.open(Lsn::ZERO)?;
+    let written = write_all(&*segment.file, &[&block.bytes], 0).and_then(|()| segment.file.sync_data());
+    written.map_err(|error| Error::io("write the first block", dir.path(&segment), error))
+}
+
+fn refuse_file_system(storage: &dyn Storage, options: &Options) -> Result<()> {
+    let refusal = storage.refusal().map_err(|error| Error::io("ask for the file system", storage.root(), error))?;
+    match refusal {
+        Some(reason) if !options.force_file_system => Err(Error::invalid(format!(
+            "{reason}; locks and syncs are not reliable there: use a local file system, or force it at your own risk"
+        ))
+        .at_path(storage.root())),
+        _ => Ok(()),
+    }
+}
+
+/// Opens the store in `storage`.
+pub(super) fn open(storage: &Arc<dyn Storage>, options: &Options) -> Result<Opened> {
+    let path = storage.root().join(STORE_FILE);
+    let file = storage.open(STORE_FILE, OpenMode::ReadWrite).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            Error::invalid("there is no store here; make one with `milepost init`").at_path(storage.root())
+        }
+        _ => Error::io("open the store", &path, error),
+    })?;
+    refuse_file_system(&**storage, options)?;
+    let identity = Identity::read(&**storage, &*file)?;
+    let started = options.clock.monotonic();
+    loop {
+        if lock(&*file, LockMode::Exclusive)? {
+            let cells = recover_all(storage, &identity)?;
+            if !lock(&*file, LockMode::Shared)? {
+                return Err(Error::internal("the presence lock was lost while it was held").at_path(path));
+            }
+            return join(storage, options, identity, file, cells);
+        }
+        if lock(&*file, LockMode::Shared)? {
+            if let Ok(cells) = storage.cells(CONTROL_FILE, false)
+                && cells.load(Cell::Ready) == READY
+                && cells.load(Cell::Boot) == boot_digest(&**storage)
+            {
+                return join(storage, options, identity, file, cells);
+            }
+            let freed = file.unlock(PRESENCE);
+            freed.map_err(|error| Error::io("give the presence lock back", &path, error))?;
+        }
+        if options.clock.monotonic().saturating_sub(started) > OPEN_LIMIT.max(options.lock_timeout) {
+            return Err(Error::unavailable(format!(
+                "another process is opening the store for more than {OPEN_LIMIT:?}; find it by the file it has open"
+            ))
+            .at_path(path));
+        }
+        options.clock.sleep(OPEN_PAUSE);
+    }
+}
+
+fn lock(file: &dyn StorageFile, mode: LockMode) -> Result<bool> {
+    file.try_lock(PRESENCE, mode).map_err(|error| Error::internal("cannot lock the store").caused_by(error))
+}
+
+fn boot_digest(storage: &dyn Storage) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(storage.boot_id().as_bytes())
+}
+
+/// Recovers queue and log; the caller is alone in the store. Returns the new page, ready.
+fn recover_all(storage: &Arc<dyn Storage>, identity: &Identity) -> Result<Arc<dyn SharedCells>> {
+    let control_path = storage.root().join(CONTROL_FILE);
+    let cells = storage.cells(CONTROL_FILE, true);
+    let cells = cells.map_err(|error| Error::io("make the control page", control_path, error))?;
+    for folder in ["log", "queue"] {
+        let removed = remove_unfinished(&**storage, folder);
+        removed.map_err(|error| Error::io("remove unfinished segments", storage.root().join(folder), error))?;
+    }
+    let genesis = Chain::genesis(identity.id);
+    let dir = |kind| Arc::new(SegmentDir::new(Arc::clone(storage), kind, identity.id, || Lsn::ZERO));
+    let queue = recover_queue(&dir(BlockKind::Queue), genesis)?;
+    let scanned = Lsn(queue.as_ref().map_or(0, |queue| queue.aux));
+    let log = recover(&dir(BlockKind::Log), genesis, scanned, identity.segment_bytes)?;
+    let Some(log) = log else {
+        return Err(Error::corrupt("the log has no segment; restore a backup").at_path(storage.root().join("log")));
+    };
+    let control = Control::new(Arc::clone(&cells));
+    control.publish(log.tail);
+    control.raise_durable(log.tail.at);
+    let queue_end = queue.map_or(0, |queue| queue.tail.at.0);
+    cells.store(Cell::QueueAppended, queue_end);
+    cells.store(Cell::QueueDurable, queue_end);
+    cells.store(Cell::Scanned, scanned.0);
+    cells.store(Cell::Boot, boot_digest(&**storage));
+    cells.store(Cell::Ready, READY);
+    Ok(cells)
+}
+
+/// A damaged queue is made again from the log, which retention has kept whole.
+fn recover_queue(dir: &Arc<SegmentDir>, genesis: Chain) -> Result<Option<Recovered>> {
+    match recover(dir, genesis, Lsn::ZERO, 0) {
+        Err(error) if error.kind() == crate::ErrorKind::Corrupt => {
+            tracing::warn!(%error, "the stable queue is damaged; the scan makes it again from the log");
+            for first in dir.list()? {
+                let name = crate::log::segment_name(BlockKind::Queue, first);
+                let gone = dir.storage().unlink(&name);
+                gone.map_err(|error| Error::io("remove a damaged queue", dir.storage().root().join(name), error))?;
+            }
+            Ok(None)
+        }
+        outcome => outcome,
+    }
+}
+
+/// Builds the handle of a store whose page is ready.
+fn join(
+    storage: &Arc<dyn Storage>,
+    options: &Options,
+    identity: Identity,
+    file: Arc<dyn StorageFile>,
+    cells: Arc<dyn SharedCells>,
+) -> Result<Opened> {
+    let control = Control::new(Arc::clone(&cells));
+    let seen = control.clone();
+    let dir = SegmentDir::new(Arc::clone(storage), BlockKind::Log, identity.id, move || seen.written());
+    let queue_end = Arc::clone(&cells);
+    let queue = SegmentDir::new(Arc::clone(storage), BlockKind::Queue, identity.id, move || {
+        Lsn(queue_end.load(Cell::QueueAppended))
+    });
+    let mut log = Log {
+        dir: Arc::new(dir),
+        control,
+        lock_file: file,
+        clock: Arc::clone(&options.clock),
+        rng: Arc::clone(&options.rng),
+        nonce: options.rng.next_u64(),
+        generation: 0,
+        process: storage.process_id(),
+        segment_bytes: identity.segment_bytes,
+        block_bytes: options.block_bytes,
+        pad_to: options.pad_to,
+        lock_timeout: options.lock_timeout,
+        appending: Mutex::default(),
+        group: Default::default(),
+        syncer: Default::default(),
+    };
+    log.heal()?;
+    Ok(Opened { identity, log, queue: Arc::new(queue) })
+}
