@@ -26,7 +26,10 @@ pub fn encode<T: Encode>(value: &T) -> Result<Vec<u8>> {
     let bytes = bincode::encode_to_vec(value, bincode::config::legacy())
         .map_err(|error| Error::invalid("a value cannot be encoded").caused_by(error))?;
     if bytes.len() > LIMIT {
-        return Err(Error::invalid(format!("a value of {} bytes is larger than {LIMIT}", bytes.len())));
+        return Err(Error::invalid(format!(
+            "a value of {} bytes is larger than {LIMIT}",
+            bytes.len()
+        )));
     }
     Ok(bytes)
 }
@@ -38,13 +41,18 @@ pub fn encode<T: Encode>(value: &T) -> Result<Vec<u8>> {
 #[expect(clippy::disallowed_methods, reason = "this module is the one door to bincode")]
 pub fn decode<T: Decode<()>>(bytes: &[u8]) -> Result<T> {
     if bytes.len() > LIMIT {
-        return Err(Error::corrupt(format!("an encoded value of {} bytes is larger than {LIMIT}", bytes.len())));
+        return Err(Error::corrupt(format!(
+            "an encoded value of {} bytes is larger than {LIMIT}",
+            bytes.len()
+        )));
     }
     let config = bincode::config::legacy().with_limit::<LIMIT>();
     let (value, used) = bincode::decode_from_slice(bytes, config)
         .map_err(|error| Error::corrupt("an encoded value cannot be read").caused_by(error))?;
     if used != bytes.len() {
-        return Err(Error::corrupt(format!("an encoded value of {used} bytes is followed by other bytes")));
+        return Err(Error::corrupt(format!(
+            "an encoded value of {used} bytes is followed by other bytes"
+        )));
     }
     Ok(value)
 }

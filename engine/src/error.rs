@@ -63,7 +63,14 @@ impl Error {
     /// An error of `kind` with a sentence for an operator.
     pub fn new(kind: ErrorKind, text: impl Into<String>) -> Error {
         Error {
-            inner: Box::new(Inner { kind, text: text.into(), path: None, lsn: None, written: None, source: None }),
+            inner: Box::new(Inner {
+                kind,
+                text: text.into(),
+                path: None,
+                lsn: None,
+                written: None,
+                source: None,
+            }),
         }
     }
 
@@ -80,7 +87,9 @@ impl Error {
             Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => ErrorKind::Full,
             _ => ErrorKind::Internal,
         };
-        Error::new(kind, format!("cannot {action}")).at_path(path).caused_by(source)
+        Error::new(kind, format!("cannot {action}"))
+            .at_path(path)
+            .caused_by(source)
     }
 
     /// The same failure for another caller of the same batch; the cause is kept as text.
@@ -177,6 +186,9 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.inner.source.as_deref().map(|source| source as &(dyn std::error::Error + 'static))
+        self.inner
+            .source
+            .as_deref()
+            .map(|source| source as &(dyn std::error::Error + 'static))
     }
 }

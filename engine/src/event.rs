@@ -33,7 +33,12 @@ impl Event {
     pub fn new(stream: &str, kind: &str, payload: impl Into<Vec<u8>>) -> Result<Event> {
         short(kind, "kind")?;
         let stream = StreamName::new(stream)?;
-        Ok(Event { stream, kind: kind.to_owned(), headers: BTreeMap::new(), payload: payload.into() })
+        Ok(Event {
+            stream,
+            kind: kind.to_owned(),
+            headers: BTreeMap::new(),
+            payload: payload.into(),
+        })
     }
 
     /// The event with one header more.
@@ -54,7 +59,10 @@ impl Event {
 
 fn short(text: &str, what: &str) -> Result<()> {
     if text.len() > usize::from(u16::MAX) {
-        return Err(Error::invalid(format!("an event's {what} of {} bytes exceeds 65,535", text.len())));
+        return Err(Error::invalid(format!(
+            "an event's {what} of {} bytes exceeds 65,535",
+            text.len()
+        )));
     }
     Ok(())
 }

@@ -119,7 +119,9 @@ impl StreamPattern {
                     continue;
                 }
             }
-            let Some((next, Some(from))) = retry else { return false };
+            let Some((next, Some(from))) = retry else {
+                return false;
+            };
             let skipped = head(from).1;
             retry = Some((next, skipped));
             (pattern, rest) = (next, skipped);

@@ -93,7 +93,10 @@ impl Condvar {
     /// As [`Condvar::wait`], for at most `limit`. The caller looks at the value and the clock.
     #[cfg(not(loom))]
     pub fn wait_for<'a, T>(&self, guard: MutexGuard<'a, T>, limit: Duration) -> MutexGuard<'a, T> {
-        self.0.wait_timeout(guard, limit).unwrap_or_else(PoisonError::into_inner).0
+        self.0
+            .wait_timeout(guard, limit)
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
     }
 
     /// As [`Condvar::wait`]: no time passes in a model.

@@ -47,7 +47,10 @@ impl Transaction {
     /// A transaction without events.
     #[must_use]
     pub fn new() -> Transaction {
-        Transaction { frame: NewFrame::transaction(), expectations: Vec::new() }
+        Transaction {
+            frame: NewFrame::transaction(),
+            expectations: Vec::new(),
+        }
     }
 
     /// Adds an event; its ordinal is the number of events before it.
@@ -63,7 +66,8 @@ impl Transaction {
     /// # Errors
     /// As [`Transaction::push`], and `Invalid` for a stream name that breaks its rule.
     pub fn push_parts(&mut self, stream: &str, kind: &str, payload: &[u8]) -> Result<()> {
-        self.frame.push_raw(self.frame.event_count(), stream, kind, &[], payload)
+        self.frame
+            .push_raw(self.frame.event_count(), stream, kind, &[], payload)
     }
 
     /// Adds an event that was committed elsewhere, under its ordinal there; `headers` as

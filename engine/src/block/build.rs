@@ -88,7 +88,10 @@ impl BlockBuilder {
     /// # Panics
     /// When the block would grow beyond [`MAX_BLOCK_LEN`]: callers ask [`BlockBuilder::len_with`] first.
     pub fn push(&mut self, frame: &EncodedFrame) {
-        assert!(to_u64(self.len_with(frame)) <= u64::from(MAX_BLOCK_LEN), "a block holds at most 1 GiB");
+        assert!(
+            to_u64(self.len_with(frame)) <= u64::from(MAX_BLOCK_LEN),
+            "a block holds at most 1 GiB"
+        );
         assert!(frame.bytes().len().is_multiple_of(8), "frames are 8-byte aligned");
         if self.starts.is_empty() {
             self.first_time = frame.time();
@@ -143,8 +146,15 @@ impl BlockBuilder {
             header_crc: 0,
         };
         header.header_crc = header.write(&mut bytes);
-        let frame_lsns =
-            self.starts.iter().map(|start| seal.lsn.plus(to_u64(body_at + start))).collect();
-        SealedBlock { bytes, header, frame_lsns }
+        let frame_lsns = self
+            .starts
+            .iter()
+            .map(|start| seal.lsn.plus(to_u64(body_at + start)))
+            .collect();
+        SealedBlock {
+            bytes,
+            header,
+            frame_lsns,
+        }
     }
 }

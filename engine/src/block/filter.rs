@@ -31,7 +31,9 @@ impl<'a> StreamFilter<'a> {
             return event_count != 0;
         }
         bits(stream_hash, self.bytes.len()).all(|bit| {
-            self.bytes.get(to_usize(bit / 8)).is_some_and(|byte| byte & (1 << (bit % 8)) != 0)
+            self.bytes
+                .get(to_usize(bit / 8))
+                .is_some_and(|byte| byte & (1 << (bit % 8)) != 0)
         })
     }
 

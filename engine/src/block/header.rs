@@ -46,7 +46,9 @@ impl BlockKind {
     }
 
     fn of_magic(magic: [u8; 4]) -> Option<BlockKind> {
-        [BlockKind::Log, BlockKind::Queue].into_iter().find(|kind| kind.magic() == magic)
+        [BlockKind::Log, BlockKind::Queue]
+            .into_iter()
+            .find(|kind| kind.magic() == magic)
     }
 }
 
@@ -103,7 +105,11 @@ impl BlockHeader {
         let mut fields = Fields { raw, at: 0 };
         let magic = fields.bytes::<4>();
         let Some(kind) = BlockKind::of_magic(magic) else {
-            return Err(if raw.iter().all(|byte| *byte == 0) { BlockFault::Zero } else { BlockFault::Magic });
+            return Err(if raw.iter().all(|byte| *byte == 0) {
+                BlockFault::Zero
+            } else {
+                BlockFault::Magic
+            });
         };
         let (covered, stored) = raw.split_at(CRC_AT);
         if stored != crc32fast::hash(covered).to_le_bytes() {
@@ -151,12 +157,22 @@ impl BlockHeader {
         raw.extend_from_slice(&self.kind.magic());
         raw.extend_from_slice(&VERSION.to_le_bytes());
         raw.extend_from_slice(&(if self.close { FLAG_CLOSE } else { 0 }).to_le_bytes());
-        let words =
-            [self.block_len, self.filter_len, self.body_len, self.frame_count, self.event_count, self.filter_crc];
-        words.iter().for_each(|word| raw.extend_from_slice(&word.to_le_bytes()));
+        let words = [
+            self.block_len,
+            self.filter_len,
+            self.body_len,
+            self.frame_count,
+            self.event_count,
+            self.filter_crc,
+        ];
+        words
+            .iter()
+            .for_each(|word| raw.extend_from_slice(&word.to_le_bytes()));
         raw.extend_from_slice(&self.store_id.0.to_le_bytes());
         let longs = [self.epoch.0, self.lsn.0, self.durable.0, self.nonce, self.chain.0];
-        longs.iter().for_each(|word| raw.extend_from_slice(&word.to_le_bytes()));
+        longs
+            .iter()
+            .for_each(|word| raw.extend_from_slice(&word.to_le_bytes()));
         raw.extend_from_slice(&self.first_time.to_le_bytes());
         raw.extend_from_slice(&self.last_time.to_le_bytes());
         raw.extend_from_slice(&self.aux.to_le_bytes());
@@ -182,7 +198,9 @@ impl BlockHeader {
     /// # Errors
     /// `Truncated` or `FilterChecksum`.
     pub fn filter_of<'a>(&self, block: &'a [u8]) -> Result<&'a [u8], BlockFault> {
-        let filter = block.get(HEADER_LEN..self.body_range().start).ok_or(BlockFault::Truncated)?;
+        let filter = block
+            .get(HEADER_LEN..self.body_range().start)
+            .ok_or(BlockFault::Truncated)?;
         if !filter.is_empty() && crc32fast::hash(filter) != self.filter_crc {
             return Err(BlockFault::FilterChecksum);
         }
@@ -247,7 +265,10 @@ impl fmt::Display for BlockFault {
             BlockFault::Magic => f.write_str("no block begins here"),
             BlockFault::HeaderChecksum => f.write_str("the block header's checksum does not match"),
             BlockFault::Version { version, flags } => {
-                write!(f, "block version {version} with flags {flags:#06x} needs a newer program")
+                write!(
+                    f,
+                    "block version {version} with flags {flags:#06x} needs a newer program"
+                )
             }
             BlockFault::Lengths => f.write_str("the block header's lengths contradict each other"),
             BlockFault::FilterChecksum => f.write_str("the block filter's checksum does not match"),

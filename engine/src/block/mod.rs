@@ -57,7 +57,11 @@ impl<'a> Block<'a> {
     /// A block that this handle has verified before, from the same bytes.
     pub(crate) fn checked_before(header: BlockHeader, bytes: &'a [u8]) -> Option<Block<'a>> {
         let filter = bytes.get(HEADER_LEN..header.body_range().start)?;
-        Some(Block { header, filter, body: bytes.get(header.body_range())? })
+        Some(Block {
+            header,
+            filter,
+            body: bytes.get(header.body_range())?,
+        })
     }
 
     /// The header.
@@ -86,7 +90,11 @@ impl<'a> Block<'a> {
 
     /// The frames in order, each checked against the bounds of the body.
     pub fn frames(&self) -> Frames<'a> {
-        Frames { block: *self, rest: self.body, lsn: self.first_frame_lsn() }
+        Frames {
+            block: *self,
+            rest: self.body,
+            lsn: self.first_frame_lsn(),
+        }
     }
 
     /// The frame whose first byte stands at `lsn`, which is a boundary; `None` behind the last.

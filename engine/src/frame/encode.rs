@@ -7,7 +7,8 @@ use crate::width::{align8, to_u64};
 use crate::{Error, Event, Lsn, Result, StreamName};
 
 use super::{
-    Events, FLAG_ORIGIN, FLAG_PINNED, FLAG_VIA, FRAME_HEADER_LEN, FrameKind, Origin, Pinned, Via, event, sections,
+    Events, FLAG_ORIGIN, FLAG_PINNED, FLAG_VIA, FRAME_HEADER_LEN, FrameKind, Origin, Pinned, Via, event,
+    sections,
 };
 
 /// A frame that is being put together.
@@ -32,7 +33,15 @@ impl NewFrame {
     /// A frame of another kind with an opaque body.
     #[must_use]
     pub fn of_kind(kind: FrameKind, body: Vec<u8>) -> NewFrame {
-        NewFrame { kind, origin: None, via: None, pinned: Vec::new(), body, event_count: 0, stream_hashes: Vec::new() }
+        NewFrame {
+            kind,
+            origin: None,
+            via: None,
+            pinned: Vec::new(),
+            body,
+            event_count: 0,
+            stream_hashes: Vec::new(),
+        }
     }
 
     /// Sets where the transaction was first committed.
@@ -86,7 +95,13 @@ impl NewFrame {
     /// `Invalid` when the event is too large for its length fields, or the frame is no transaction.
     pub fn push_event(&mut self, ordinal: u32, event: &Event) -> Result<()> {
         let headers = super::encode_headers(&event.headers);
-        self.push_raw(ordinal, event.stream.as_str(), &event.kind, &headers, &event.payload)
+        self.push_raw(
+            ordinal,
+            event.stream.as_str(),
+            &event.kind,
+            &headers,
+            &event.payload,
+        )
     }
 
     /// Adds an event from its parts; `headers` as [`super::encode_headers`] makes them.
@@ -112,12 +127,21 @@ impl NewFrame {
             u32::try_from(payload.len()),
         );
         let (Ok(stream_len), Ok(kind_len), Ok(headers_len), Ok(payload_len)) = lengths else {
-            return Err(Error::invalid("an event's kind, headers or payload exceed their length fields"));
+            return Err(Error::invalid(
+                "an event's kind, headers or payload exceed their length fields",
+            ));
         };
         let count = self.event_count.checked_add(1);
         self.event_count = count.ok_or_else(|| Error::invalid("a transaction of 2^32 events"))?;
         let (headers, payload) = ((headers, headers_len), (payload, payload_len));
-        event::encode(&mut self.body, ordinal, (stream, stream_len), (kind, kind_len), headers, payload);
+        event::encode(
+            &mut self.body,
+            ordinal,
+            (stream, stream_len),
+            (kind, kind_len),
+            headers,
+            payload,
+        );
         let hash = StreamName::hash(stream);
         if self.stream_hashes.last() != Some(&hash) {
             self.stream_hashes.push(hash);
@@ -146,13 +170,23 @@ impl NewFrame {
         }
         let body_at = bytes.len();
         let len = align8(body_at + self.body.len());
-        let lengths = (u32::try_from(len), u32::try_from(body_at), u32::try_from(self.body.len()));
+        let lengths = (
+            u32::try_from(len),
+            u32::try_from(body_at),
+            u32::try_from(self.body.len()),
+        );
         let (Ok(frame_len), Ok(body_field), Ok(body_len)) = lengths else {
-            return Err(Error::invalid(format!("a frame of {len} bytes exceeds its length field")));
+            return Err(Error::invalid(format!(
+                "a frame of {len} bytes exceeds its length field"
+            )));
         };
         bytes.extend_from_slice(&self.body);
         bytes.resize(len, 0);
-        let count = if self.kind == FrameKind::TRANSACTION { self.event_count } else { body_len };
+        let count = if self.kind == FrameKind::TRANSACTION {
+            self.event_count
+        } else {
+            body_len
+        };
         let mut head = Vec::with_capacity(FRAME_HEADER_LEN);
         head.extend_from_slice(&frame_len.to_le_bytes());
         head.extend_from_slice(&[self.kind.0, flags, 0, 0]);
@@ -163,7 +197,14 @@ impl NewFrame {
         let (fixed, _) = bytes.split_at_mut(FRAME_HEADER_LEN);
         fixed.copy_from_slice(&head);
         let kind = self.kind;
-        Ok(EncodedFrame { bytes, body_at, kind, stream_hashes: self.stream_hashes, event_count: self.event_count, time })
+        Ok(EncodedFrame {
+            bytes,
+            body_at,
+            kind,
+            stream_hashes: self.stream_hashes,
+            event_count: self.event_count,
+            time,
+        })
     }
 }
 
@@ -188,7 +229,11 @@ impl EncodedFrame {
     /// The events of a transaction; none of another kind.
     #[must_use]
     pub fn events(&self) -> Events<'_> {
-        let body = if self.kind == FrameKind::TRANSACTION { self.bytes.get(self.body_at..) } else { None };
+        let body = if self.kind == FrameKind::TRANSACTION {
+            self.bytes.get(self.body_at..)
+        } else {
+            None
+        };
         Events::new(body.unwrap_or_default(), self.event_count, Lsn::ZERO)
     }
 

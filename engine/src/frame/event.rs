@@ -49,14 +49,20 @@ impl<'a> EventRef<'a> {
     /// # Errors
     /// `Corrupt` when it is not UTF-8.
     pub fn kind(&self) -> Result<&'a str> {
-        std::str::from_utf8(self.kind)
-            .map_err(|error| Error::corrupt("an event's kind is not UTF-8").at_lsn(self.lsn).caused_by(error))
+        std::str::from_utf8(self.kind).map_err(|error| {
+            Error::corrupt("an event's kind is not UTF-8")
+                .at_lsn(self.lsn)
+                .caused_by(error)
+        })
     }
 
     /// The headers.
     #[must_use]
     pub fn headers(&self) -> HeadersRef<'a> {
-        HeadersRef { bytes: self.headers, lsn: self.lsn }
+        HeadersRef {
+            bytes: self.headers,
+            lsn: self.lsn,
+        }
     }
 
     /// The event as the application appended it.
@@ -99,10 +105,12 @@ impl<'a> HeadersRef<'a> {
         let mut headers = Vec::new();
         for _ in 0..u16::from_le_bytes(*count) {
             let ([k0, k1, v0, v1], after) = rest.split_first_chunk::<4>().ok_or_else(bad)?;
-            let (key, after) =
-                after.split_at_checked(usize::from(u16::from_le_bytes([*k0, *k1]))).ok_or_else(bad)?;
-            let (value, after) =
-                after.split_at_checked(usize::from(u16::from_le_bytes([*v0, *v1]))).ok_or_else(bad)?;
+            let (key, after) = after
+                .split_at_checked(usize::from(u16::from_le_bytes([*k0, *k1])))
+                .ok_or_else(bad)?;
+            let (value, after) = after
+                .split_at_checked(usize::from(u16::from_le_bytes([*v0, *v1])))
+                .ok_or_else(bad)?;
             let text = |bytes| std::str::from_utf8(bytes).map_err(|_| bad());
             headers.push((text(key)?, text(value)?));
             rest = after;
@@ -115,7 +123,11 @@ impl<'a> HeadersRef<'a> {
     /// # Errors
     /// As [`HeadersRef::read`].
     pub fn get(&self, key: &str) -> Result<Option<&'a str>> {
-        Ok(self.read()?.into_iter().find(|(name, _)| *name == key).map(|(_, value)| value))
+        Ok(self
+            .read()?
+            .into_iter()
+            .find(|(name, _)| *name == key)
+            .map(|(_, value)| value))
     }
 }
 
@@ -177,7 +189,11 @@ impl<'a> Events<'a> {
     /// Reads `count` events that fill `body`, of the frame at `lsn`.
     #[must_use]
     pub fn new(body: &'a [u8], count: u32, lsn: Lsn) -> Events<'a> {
-        Events { rest: body, left: count, lsn }
+        Events {
+            rest: body,
+            left: count,
+            lsn,
+        }
     }
 
     /// Bytes of the body behind the events given so far.
@@ -202,7 +218,14 @@ impl<'a> Events<'a> {
         let (payload, _) = own.split_at_checked(payload_len)?;
         self.rest = rest;
         let ordinal = u32::from_le_bytes([o0, o1, o2, o3]);
-        Some(EventRef { ordinal, stream, kind, headers, payload, lsn: self.lsn })
+        Some(EventRef {
+            ordinal,
+            stream,
+            kind,
+            headers,
+            payload,
+            lsn: self.lsn,
+        })
     }
 }
 

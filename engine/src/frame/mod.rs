@@ -94,7 +94,25 @@ impl<'a> FrameRef<'a> {
         let bad = || Error::corrupt("a frame contradicts its block's bounds").at_lsn(lsn);
         let fixed: &[u8; FRAME_HEADER_LEN] = bytes.first_chunk().ok_or_else(bad)?;
         let [l0, l1, l2, l3, kind, flags, _, _, rest @ ..] = *fixed;
-        let [t0, t1, t2, t3, t4, t5, t6, t7, s0, s1, s2, s3, s4, s5, s6, s7, rest @ ..] = rest;
+        let [
+            t0,
+            t1,
+            t2,
+            t3,
+            t4,
+            t5,
+            t6,
+            t7,
+            s0,
+            s1,
+            s2,
+            s3,
+            s4,
+            s5,
+            s6,
+            s7,
+            rest @ ..,
+        ] = rest;
         let [b0, b1, b2, b3, c0, c1, c2, c3] = rest;
         let len = u32_to_usize(u32::from_le_bytes([l0, l1, l2, l3]));
         let body_at = u32_to_usize(u32::from_le_bytes([b0, b1, b2, b3]));
@@ -150,7 +168,10 @@ impl<'a> FrameRef<'a> {
     /// Identity of the commit at this site.
     #[must_use]
     pub fn id(&self) -> TransactionId {
-        TransactionId { writer: self.nonce, seq: self.seq }
+        TransactionId {
+            writer: self.nonce,
+            seq: self.seq,
+        }
     }
 
     /// Length of the whole frame in bytes.
@@ -174,7 +195,11 @@ impl<'a> FrameRef<'a> {
     /// Number of events; 0 for every kind but `Transaction`.
     #[must_use]
     pub fn event_count(&self) -> u32 {
-        if self.kind == FrameKind::TRANSACTION { self.count } else { 0 }
+        if self.kind == FrameKind::TRANSACTION {
+            self.count
+        } else {
+            0
+        }
     }
 
     /// The body: a transaction's events encoded, or the opaque bytes of another kind.
@@ -192,7 +217,11 @@ impl<'a> FrameRef<'a> {
     /// other kinds.
     #[must_use]
     pub fn events(&self) -> Events<'a> {
-        let body = if self.kind == FrameKind::TRANSACTION { self.body() } else { &[] };
+        let body = if self.kind == FrameKind::TRANSACTION {
+            self.body()
+        } else {
+            &[]
+        };
         Events::new(body, self.event_count(), self.lsn)
     }
 
@@ -222,7 +251,9 @@ impl<'a> FrameRef<'a> {
             return Err(bad());
         }
         let rest = self.bytes.get(offset..).ok_or_else(bad)?;
-        Events::new(rest, 1, self.lsn).next().unwrap_or_else(|| Err(bad()))
+        Events::new(rest, 1, self.lsn)
+            .next()
+            .unwrap_or_else(|| Err(bad()))
     }
 
     /// Where a transaction comes from, when it was not committed here first.
@@ -246,7 +277,9 @@ impl<'a> FrameRef<'a> {
     /// # Errors
     /// `Corrupt` when the section contradicts the frame's bounds.
     pub fn pinned(&self) -> Result<Vec<PinnedRef<'a>>> {
-        self.sections()?.2.map_or(Ok(Vec::new()), |section| sections::read_pinned(section, self.lsn))
+        self.sections()?
+            .2
+            .map_or(Ok(Vec::new()), |section| sections::read_pinned(section, self.lsn))
     }
 
     /// True when the frame carries pinned records.

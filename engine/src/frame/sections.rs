@@ -71,7 +71,12 @@ impl OriginRef<'_> {
     /// # Errors
     /// `Invalid` when the name breaks the rule of site names.
     pub fn to_owned(&self) -> Result<Origin> {
-        Ok(Origin { site: self.site, name: SiteName::new(self.name)?, epoch: self.epoch, lsn: self.lsn })
+        Ok(Origin {
+            site: self.site,
+            name: SiteName::new(self.name)?,
+            epoch: self.epoch,
+            lsn: self.lsn,
+        })
     }
 }
 
@@ -158,7 +163,12 @@ impl<'a> OriginRef<'a> {
             let (site, epoch, at) = (front.site()?, Epoch(front.u64()?), Lsn(front.u64()?));
             let name_len = front.u16()?;
             front.bytes::<6>()?;
-            Some(OriginRef { site, epoch, lsn: at, name: front.name(name_len, ORIGIN_FIXED)? })
+            Some(OriginRef {
+                site,
+                epoch,
+                lsn: at,
+                name: front.name(name_len, ORIGIN_FIXED)?,
+            })
         };
         let origin = read().ok_or_else(|| Error::corrupt("a frame's origin cannot be read").at_lsn(lsn))?;
         *rest = front.0;
@@ -176,7 +186,17 @@ impl<'a> ViaRef<'a> {
             let (generation, name_len) = (front.u32()?, front.u16()?);
             front.bytes::<2>()?;
             let name = front.name(name_len, VIA_FIXED)?;
-            Some(ViaRef { site, name, generation, position: Position { epoch, lsn: at, chain }, back })
+            Some(ViaRef {
+                site,
+                name,
+                generation,
+                position: Position {
+                    epoch,
+                    lsn: at,
+                    chain,
+                },
+                back,
+            })
         };
         let via = read().ok_or_else(|| Error::corrupt("a frame's via cannot be read").at_lsn(lsn))?;
         *rest = front.0;
@@ -201,11 +221,18 @@ pub(super) fn read_pinned(section: &[u8], lsn: Lsn) -> Result<Vec<PinnedRef<'_>>
             front.0 = rest;
             let (key, own) = own.split_at_checked(key_len)?;
             let value = own.get(..value_len)?;
-            Some(PinnedRef { key, value: (flags & PINNED_REMOVED == 0).then_some(value) })
+            Some(PinnedRef {
+                key,
+                value: (flags & PINNED_REMOVED == 0).then_some(value),
+            })
         };
         records.push(read().ok_or_else(bad)?);
     }
-    if front.0.is_empty() { Ok(records) } else { Err(bad()) }
+    if front.0.is_empty() {
+        Ok(records)
+    } else {
+        Err(bad())
+    }
 }
 
 /// Appends an origin section.
@@ -223,8 +250,15 @@ pub(super) fn encode_origin(out: &mut Vec<u8>, origin: &Origin) {
 pub(super) fn encode_via(out: &mut Vec<u8>, via: &Via) {
     let start = out.len();
     out.extend_from_slice(&via.site.0.to_le_bytes());
-    let longs = [via.position.epoch.0, via.position.lsn.0, via.back.0, via.position.chain.0];
-    longs.iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
+    let longs = [
+        via.position.epoch.0,
+        via.position.lsn.0,
+        via.back.0,
+        via.position.chain.0,
+    ];
+    longs
+        .iter()
+        .for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
     out.extend_from_slice(&via.generation.to_le_bytes());
     out.extend_from_slice(&name_len(&via.name).to_le_bytes());
     out.extend_from_slice(&[0; 2]);
@@ -239,7 +273,11 @@ pub(super) fn encode_pinned(out: &mut Vec<u8>, records: &[Pinned]) -> Result<()>
     let start = out.len();
     out.extend_from_slice(&[0; 4]);
     let count = u32::try_from(records.len());
-    out.extend_from_slice(&count.map_err(|_| Error::invalid("too many pinned records"))?.to_le_bytes());
+    out.extend_from_slice(
+        &count
+            .map_err(|_| Error::invalid("too many pinned records"))?
+            .to_le_bytes(),
+    );
     for record in records {
         let value = record.value.as_deref().unwrap_or_default();
         let (key_len, value_len) = (u16::try_from(record.key.len()), u32::try_from(value.len()));

@@ -111,8 +111,10 @@ impl ActiveIndex {
         let in_line = header.lsn == self.end && self.chain.is_none_or(|chain| chain == header.chain);
         if !in_line {
             let end = self.end;
-            return Err(Error::internal(format!("the index ends at {end} and cannot take a block in"))
-                .at_lsn(header.lsn));
+            return Err(
+                Error::internal(format!("the index ends at {end} and cannot take a block in"))
+                    .at_lsn(header.lsn),
+            );
         }
         self.undo.push_back(Undo {
             lsn: self.end,
@@ -123,8 +125,15 @@ impl ActiveIndex {
         });
         self.chain_before.get_or_insert(header.chain);
         let offset = header.lsn.since(self.first);
-        if self.blocks.last().is_none_or(|last| offset >= last.offset + BlockEntry::SPACING) {
-            self.blocks.push(BlockEntry { offset, chain: header.chain });
+        if self
+            .blocks
+            .last()
+            .is_none_or(|last| offset >= last.offset + BlockEntry::SPACING)
+        {
+            self.blocks.push(BlockEntry {
+                offset,
+                chain: header.chain,
+            });
         }
         if let Err(error) = self.absorb_frames(block) {
             self.cut(header.lsn)?;
@@ -157,7 +166,10 @@ impl ActiveIndex {
             }
             if frame.has_pinned() {
                 for record in frame.pinned()? {
-                    let change = Change { lsn: frame.lsn(), value: record.value.map(Into::into) };
+                    let change = Change {
+                        lsn: frame.lsn(),
+                        value: record.value.map(Into::into),
+                    };
                     self.pinned.set(record.key, change, self.settled);
                 }
             }
@@ -186,7 +198,13 @@ impl ActiveIndex {
             let at = self.streams.len();
             let same_hash = self.by_hash.insert(hash, at);
             let (postings, base) = (Vec::with_capacity(1), OnceLock::new());
-            self.streams.push(StreamEntry { hash, name: name.into(), postings, base, same_hash });
+            self.streams.push(StreamEntry {
+                hash,
+                name: name.into(),
+                postings,
+                base,
+                same_hash,
+            });
             at
         });
         self.streams.get_mut(at)
@@ -232,7 +250,9 @@ impl ActiveIndex {
         self.pinned.cut(lsn);
         let first = self.first;
         for entry in &mut self.streams {
-            let kept = entry.postings.partition_point(|posting| posting.frame(first) < lsn);
+            let kept = entry
+                .postings
+                .partition_point(|posting| posting.frame(first) < lsn);
             entry.postings.truncate(kept);
         }
         Ok(())
@@ -303,7 +323,9 @@ impl ActiveIndex {
 impl StreamEntry {
     /// Postings of frames before `below`.
     pub(super) fn below(&self, segment: Lsn, below: Lsn) -> &[Posting] {
-        let kept = self.postings.partition_point(|posting| posting.frame(segment) < below);
+        let kept = self
+            .postings
+            .partition_point(|posting| posting.frame(segment) < below);
         self.postings.get(..kept).unwrap_or_default()
     }
 }

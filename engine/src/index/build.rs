@@ -29,20 +29,39 @@ pub(super) fn encode<E: From<Error>>(
     base: &mut dyn FnMut(&StreamEntry) -> Result<u64, E>,
 ) -> Result<Vec<u8>, E> {
     let (Some(chain_before), Some(end_chain)) = (index.chain_before(), index.chain()) else {
-        return Err(Error::internal("a segment without a block has no index").at_lsn(index.first()).into());
+        return Err(Error::internal("a segment without a block has no index")
+            .at_lsn(index.first())
+            .into());
     };
-    let mut entries: Vec<_> = index.streams().iter().filter(|entry| !entry.postings.is_empty()).collect();
+    let mut entries: Vec<_> = index
+        .streams()
+        .iter()
+        .filter(|entry| !entry.postings.is_empty())
+        .collect();
     entries.sort_unstable_by(|a, b| (a.hash, &a.name).cmp(&(b.hash, &b.name)));
     let streams = to_u64(entries.len());
     let (table, names, postings) = encode_streams(&entries, base)?;
-    let blocks = index.blocks().iter().flat_map(|block| [block.offset, block.chain.0]);
+    let blocks = index
+        .blocks()
+        .iter()
+        .flat_map(|block| [block.offset, block.chain.0]);
     let blocks: Vec<u8> = blocks.flat_map(u64::to_le_bytes).collect();
-    let sections = [filter(&entries), table, names, postings, encode_pinned(pinned)?, blocks];
+    let sections = [
+        filter(&entries),
+        table,
+        names,
+        postings,
+        encode_pinned(pinned)?,
+        blocks,
+    ];
     let mut bytes = vec![0; super::layout::HEADER_LEN];
     let mut extents = [Extent::default(); SECTIONS];
     for (mut section, extent) in sections.into_iter().zip(&mut extents) {
         section.resize(align8(section.len()), 0);
-        *extent = Extent { len: to_u64(section.len()), crc: crc32fast::hash(&section) };
+        *extent = Extent {
+            len: to_u64(section.len()),
+            crc: crc32fast::hash(&section),
+        };
         bytes.extend_from_slice(&section);
     }
     let header = SidecarHeader {
@@ -63,7 +82,9 @@ pub(super) fn encode<E: From<Error>>(
 
 fn filter(entries: &[&StreamEntry]) -> Vec<u8> {
     let mut filter = vec![0; StreamFilter::len_for(entries.len())];
-    entries.iter().for_each(|entry| StreamFilter::insert(&mut filter, entry.hash));
+    entries
+        .iter()
+        .for_each(|entry| StreamFilter::insert(&mut filter, entry.hash));
     filter
 }
 
@@ -85,11 +106,16 @@ fn encode_streams<E: From<Error>>(
         let name_len = u16::try_from(entry.name.len()).map_err(too_many)?;
         table.extend_from_slice(&entry.hash.to_le_bytes());
         table.extend_from_slice(&base.to_le_bytes());
-        [name_at, postings_at, count].iter().for_each(|word| table.extend_from_slice(&word.to_le_bytes()));
+        [name_at, postings_at, count]
+            .iter()
+            .for_each(|word| table.extend_from_slice(&word.to_le_bytes()));
         table.extend_from_slice(&name_len.to_le_bytes());
         table.extend_from_slice(&[0; 2]);
         names.extend_from_slice(entry.name.as_bytes());
-        entry.postings.iter().for_each(|posting| postings.extend_from_slice(&posting.to_bytes()));
+        entry
+            .postings
+            .iter()
+            .for_each(|posting| postings.extend_from_slice(&posting.to_bytes()));
     }
     Ok((table, names, postings))
 }
@@ -108,7 +134,11 @@ fn encode_pinned(pinned: &PinnedState) -> Result<Vec<u8>> {
         records.extend_from_slice(&value_len.to_le_bytes());
         records.extend_from_slice(&key_len.to_le_bytes());
         records.extend_from_slice(&[0; 2]);
-        assert_eq!(records.len() - start, PINNED_FIXED, "the fixed part and its length agree");
+        assert_eq!(
+            records.len() - start,
+            PINNED_FIXED,
+            "the fixed part and its length agree"
+        );
         records.extend_from_slice(key);
         records.extend_from_slice(value);
         records.resize(start + align8(records.len() - start), 0);

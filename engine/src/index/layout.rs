@@ -152,12 +152,21 @@ impl SidecarHeader {
         raw.extend_from_slice(&[0; 2]);
         raw.extend_from_slice(&self.store_id.0.to_le_bytes());
         let places = [self.first.0, self.end.0, self.chain_before.0, self.end_chain.0];
-        places.iter().for_each(|word| raw.extend_from_slice(&word.to_le_bytes()));
+        places
+            .iter()
+            .for_each(|word| raw.extend_from_slice(&word.to_le_bytes()));
         raw.extend_from_slice(&self.totals.first_time.to_le_bytes());
         raw.extend_from_slice(&self.totals.last_time.to_le_bytes());
-        let Totals { frames, transactions, events, .. } = self.totals;
+        let Totals {
+            frames,
+            transactions,
+            events,
+            ..
+        } = self.totals;
         let counts = [frames, transactions, events, self.streams, self.pinned];
-        counts.iter().for_each(|word| raw.extend_from_slice(&word.to_le_bytes()));
+        counts
+            .iter()
+            .for_each(|word| raw.extend_from_slice(&word.to_le_bytes()));
         for extent in self.extents {
             raw.extend_from_slice(&extent.len.to_le_bytes());
             raw.extend_from_slice(&extent.crc.to_le_bytes());
@@ -172,7 +181,12 @@ impl SidecarHeader {
 
     /// Where a section lies in the file.
     pub(super) fn range(&self, section: Section) -> Range<u64> {
-        let before: u64 = self.extents.iter().take(section.number()).map(|extent| extent.len).sum();
+        let before: u64 = self
+            .extents
+            .iter()
+            .take(section.number())
+            .map(|extent| extent.len)
+            .sum();
         let start = to_u64(HEADER_LEN) + before;
         start..start + self.extent(section).len
     }
@@ -186,7 +200,9 @@ impl SidecarHeader {
     fn agrees_with(&self, file_len: u64) -> bool {
         let mut end = Some(to_u64(HEADER_LEN));
         for extent in &self.extents {
-            end = end.and_then(|end| end.checked_add(extent.len)).filter(|_| extent.len.is_multiple_of(8));
+            end = end
+                .and_then(|end| end.checked_add(extent.len))
+                .filter(|_| extent.len.is_multiple_of(8));
         }
         let holds = |section: Section, count: u64, each: usize| {
             count.checked_mul(to_u64(each)) == Some(self.extent(section).len)

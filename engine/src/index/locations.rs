@@ -40,7 +40,9 @@ pub(super) enum RunSource {
 impl Locations {
     /// Fills the batch from the oldest run; false when nothing is left.
     fn refill(&mut self) -> Result<bool> {
-        let Some(mut run) = self.runs.pop() else { return Ok(false) };
+        let Some(mut run) = self.runs.pop() else {
+            return Ok(false);
+        };
         self.version = run.version;
         match &mut run.from {
             RunSource::Copied { segment, postings } => {
@@ -49,7 +51,9 @@ impl Locations {
             }
             RunSource::Sealed { number, next, count } => {
                 let until = count.min(&mut next.saturating_add(BATCH)).to_owned();
-                let taken = self.index.postings(&self.list, *number, self.hash, &self.stream, *next..until)?;
+                let taken =
+                    self.index
+                        .postings(&self.list, *number, self.hash, &self.stream, *next..until)?;
                 self.segment = self.list.get(*number).map_or(self.segment, |sealed| sealed.first);
                 self.batch = taken.into_iter();
                 run.version += until - *next;
@@ -67,7 +71,8 @@ impl Locations {
             if let Some(posting) = self.batch.next() {
                 let location = posting.locate(self.segment, self.version);
                 self.version += 1;
-                let bad = || Error::corrupt("an index entry lies beyond a frame's length").at_lsn(self.segment);
+                let bad =
+                    || Error::corrupt("an index entry lies beyond a frame's length").at_lsn(self.segment);
                 return location.ok_or_else(bad).map(Some);
             }
             if !self.refill()? {
@@ -79,7 +84,12 @@ impl Locations {
     /// Version of the event that is next, if there is one.
     #[must_use]
     pub fn next_version(&self) -> StreamVersion {
-        let waiting = self.batch.as_slice().is_empty().then(|| self.runs.last()).flatten();
+        let waiting = self
+            .batch
+            .as_slice()
+            .is_empty()
+            .then(|| self.runs.last())
+            .flatten();
         StreamVersion(waiting.map_or(self.version, |run| run.version))
     }
 }

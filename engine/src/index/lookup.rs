@@ -51,11 +51,27 @@ impl Index {
         progress: Box<dyn Fn(Rebuild) + Send + Sync>,
     ) -> Index {
         let ends = sealed.iter().skip(1).chain([&active]);
-        let sealed = sealed.iter().zip(ends).map(|(first, end)| Sealed::unopened(*first, *end)).collect();
+        let sealed = sealed
+            .iter()
+            .zip(ends)
+            .map(|(first, end)| Sealed::unopened(*first, *end))
+            .collect();
         let making = Mutex::new(());
-        let segments = SealedSegments { storage, store_id, source, rng, progress, making };
-        let state = RwLock::new(State { sealed, active: ActiveIndex::new(active) });
-        Index { shared: Arc::new(Shared { segments, state }) }
+        let segments = SealedSegments {
+            storage,
+            store_id,
+            source,
+            rng,
+            progress,
+            making,
+        };
+        let state = RwLock::new(State {
+            sealed,
+            active: ActiveIndex::new(active),
+        });
+        Index {
+            shared: Arc::new(Shared { segments, state }),
+        }
     }
 
     /// Removes what writers of sidecars left behind when they died; for a process that is alone in the
@@ -68,7 +84,9 @@ impl Index {
         let failed = |error| Error::io("remove unfinished sidecar indexes", name::FOLDER, error);
         for file in storage.list(name::FOLDER).map_err(failed)? {
             if name::is_unfinished_sidecar(&file) {
-                storage.unlink(&format!("{}/{file}", name::FOLDER)).map_err(failed)?;
+                storage
+                    .unlink(&format!("{}/{file}", name::FOLDER))
+                    .map_err(failed)?;
             }
         }
         Ok(())
@@ -100,13 +118,21 @@ impl Index {
         let mut state = self.write();
         if segment != state.active.first() {
             if segment != state.active.end() || segment != block.header().lsn {
-                let text = format!("the index ends at {} and cannot begin a segment", state.active.end());
+                let text = format!(
+                    "the index ends at {} and cannot begin a segment",
+                    state.active.end()
+                );
                 return Err(Error::internal(text).at_lsn(segment));
             }
             let mut full = std::mem::replace(&mut state.active, ActiveIndex::new(segment));
             // S2: nobody writes into a segment before its predecessor is durable to its end.
             full.settle(segment);
-            state.sealed = state.sealed.iter().cloned().chain([Sealed::frozen(full)]).collect();
+            state.sealed = state
+                .sealed
+                .iter()
+                .cloned()
+                .chain([Sealed::frozen(full)])
+                .collect();
         }
         state.active.absorb(block)
     }
@@ -142,7 +168,11 @@ impl Index {
             let state = self.read();
             let entry = state.active.stream(hash, stream);
             let here = entry.map_or(0, |entry| to_u64(entry.below(state.active.first(), below).len()));
-            (state.sealed.clone(), here, entry.and_then(|entry| entry.base.get().copied()))
+            (
+                state.sealed.clone(),
+                here,
+                entry.and_then(|entry| entry.base.get().copied()),
+            )
         };
         let base = match base {
             Some(base) => base,
@@ -175,8 +205,15 @@ impl Index {
             let entry = state.active.stream(hash, stream);
             let base = entry.and_then(|entry| entry.base.get().copied());
             let skip = base.map_or(0, |base| from.saturating_sub(base));
-            let here = entry.map(|entry| entry.below(state.active.first(), below)).unwrap_or_default();
-            (state.sealed.clone(), state.active.first(), skipped(here, skip).to_vec(), base.map(|base| (base, skip)))
+            let here = entry
+                .map(|entry| entry.below(state.active.first(), below))
+                .unwrap_or_default();
+            (
+                state.sealed.clone(),
+                state.active.first(),
+                skipped(here, skip).to_vec(),
+                base.map(|base| (base, skip)),
+            )
         };
         let (base, skip) = match known {
             Some(known) => known,
@@ -186,12 +223,24 @@ impl Index {
         let postings = skipped(&copied, due).to_vec();
         let mut runs = Vec::new();
         if !postings.is_empty() {
-            runs.push(Run { from: RunSource::Copied { segment, postings }, version: base + skip + due });
+            runs.push(Run {
+                from: RunSource::Copied { segment, postings },
+                version: base + skip + due,
+            });
         }
         let segments = self.segments();
         runs.extend(segments.repaired(&list, || sealed_runs(segments, &list, hash, stream, from, base))?);
         let (index, stream, batch) = (self.clone(), stream.into(), Vec::new().into_iter());
-        Ok(Locations { index, list, hash, stream, runs, batch, segment, version: from })
+        Ok(Locations {
+            index,
+            list,
+            hash,
+            stream,
+            runs,
+            batch,
+            segment,
+            version: from,
+        })
     }
 
     /// Postings `range` of a stream in one sealed segment.
@@ -210,7 +259,10 @@ impl Index {
                 range.clone().map(|at| sidecar.posting(&found, at)).collect()
             }
             Held::Frozen(index) => {
-                let all = index.stream(hash, stream).map(|entry| &*entry.postings).unwrap_or_default();
+                let all = index
+                    .stream(hash, stream)
+                    .map(|entry| &*entry.postings)
+                    .unwrap_or_default();
                 let due = to_usize(range.end.saturating_sub(range.start));
                 Ok(skipped(all, range.start).iter().take(due).copied().collect())
             }
@@ -263,7 +315,9 @@ impl Index {
             let state = self.read();
             let below = below.max(state.active.settled());
             let changes = state.active.pinned().with_prefix(prefix, below);
-            let changes: Vec<_> = changes.map(|(key, change)| (key.to_vec(), change.clone())).collect();
+            let changes: Vec<_> = changes
+                .map(|(key, change)| (key.to_vec(), change.clone()))
+                .collect();
             (state.sealed.clone(), changes)
         };
         let segments = self.segments();
@@ -275,7 +329,10 @@ impl Index {
                 None => records.remove(&key),
             };
         }
-        Ok(records.into_iter().map(|(key, (value, lsn))| (key, value, lsn)).collect())
+        Ok(records
+            .into_iter()
+            .map(|(key, (value, lsn))| (key, value, lsn))
+            .collect())
     }
 
     /// A block that begins at or at most a little before `lsn` (16 KiB and one block): from it a walk of
@@ -292,7 +349,9 @@ impl Index {
             state.sealed.clone()
         };
         let behind = list.partition_point(|sealed| sealed.first <= lsn);
-        let Some(number) = behind.checked_sub(1) else { return Ok(None) };
+        let Some(number) = behind.checked_sub(1) else {
+            return Ok(None);
+        };
         let segments = self.segments();
         segments.repaired(&list, || match segments.held(&list, number)? {
             Held::Mapped(sidecar) => sidecar.block_holding(lsn),
@@ -354,7 +413,8 @@ impl Index {
     pub fn repair(&self) -> Result<Vec<Lsn>> {
         let (list, damaged) = (self.list(), self.verify()?);
         for (done, segment) in damaged.iter().enumerate() {
-            self.segments().make(&list, *segment, to_u64(damaged.len() - done - 1))?;
+            self.segments()
+                .make(&list, *segment, to_u64(damaged.len() - done - 1))?;
         }
         Ok(damaged)
     }
@@ -400,7 +460,9 @@ fn sealed_runs(
                 }
                 found.map_or(0, |found| found.count)
             }
-            Held::Frozen(index) => index.stream(hash, stream).map_or(0, |entry| to_u64(entry.postings.len())),
+            Held::Frozen(index) => index
+                .stream(hash, stream)
+                .map_or(0, |entry| to_u64(entry.postings.len())),
             Held::Unopened => 0,
         };
         let Some(base) = behind.checked_sub(count) else {
@@ -408,7 +470,10 @@ fn sealed_runs(
         };
         if count != 0 {
             let next = from.saturating_sub(base);
-            runs.push(Run { from: RunSource::Sealed { number, next, count }, version: base + next });
+            runs.push(Run {
+                from: RunSource::Sealed { number, next, count },
+                version: base + next,
+            });
         }
         behind = base;
     }

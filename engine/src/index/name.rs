@@ -29,7 +29,8 @@ pub fn sidecar_segment(file: &str) -> Option<Lsn> {
 /// True when a file of the folder is a sidecar that was not finished.
 #[must_use]
 pub fn is_unfinished_sidecar(file: &str) -> bool {
-    file.split_once(TEMPORARY).is_some_and(|(first, word)| hex(first).is_some() && hex(word).is_some())
+    file.split_once(TEMPORARY)
+        .is_some_and(|(first, word)| hex(first).is_some() && hex(word).is_some())
 }
 
 fn hex(text: &str) -> Option<u64> {
@@ -50,7 +51,14 @@ mod tests {
         let unfinished = temporary(first, 7);
         assert!(is_unfinished_sidecar(unfinished.strip_prefix("log/").unwrap()));
         assert_eq!(sidecar_segment(unfinished.strip_prefix("log/").unwrap()), None);
-        for other in ["", ".idx", "1.idx", "0000000000abcdeF.idx", "+000000000abcdef.idx", "0000000000abcdef.seg"] {
+        for other in [
+            "",
+            ".idx",
+            "1.idx",
+            "0000000000abcdeF.idx",
+            "+000000000abcdef.idx",
+            "0000000000abcdef.seg",
+        ] {
             assert_eq!(sidecar_segment(other), None, "{other}");
             assert!(!is_unfinished_sidecar(other), "{other}");
         }

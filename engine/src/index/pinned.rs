@@ -27,7 +27,9 @@ impl PinnedChanges {
         match self.changes.get_mut(key) {
             Some(list) => {
                 list.push(change);
-                let replaced = list.partition_point(|known| known.lsn < settled).saturating_sub(1);
+                let replaced = list
+                    .partition_point(|known| known.lsn < settled)
+                    .saturating_sub(1);
                 list.drain(..replaced);
             }
             None => {
@@ -56,7 +58,10 @@ impl PinnedChanges {
         below: Lsn,
     ) -> impl Iterator<Item = (&'a [u8], &'a Change)> + 'a {
         let from = (std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded);
-        let keys = self.changes.range::<[u8], _>(from).take_while(move |(key, _)| key.starts_with(prefix));
+        let keys = self
+            .changes
+            .range::<[u8], _>(from)
+            .take_while(move |(key, _)| key.starts_with(prefix));
         keys.filter_map(move |(key, list)| Some((&**key, last_below(list, below)?)))
     }
 }

@@ -27,7 +27,10 @@ impl Posting {
             return Err(bad());
         }
         let units = |bytes: u64| u32::try_from(bytes / UNIT).map_err(|_| bad());
-        Ok(Posting { frame: units(offset)?, event: units(u64::from(event_at))? })
+        Ok(Posting {
+            frame: units(offset)?,
+            event: units(u64::from(event_at))?,
+        })
     }
 
     /// LSN of the frame.
@@ -38,7 +41,12 @@ impl Posting {
     /// The place in full; `None` when the event's half exceeds a frame's length field.
     pub(super) fn locate(self, segment: Lsn, version: u64) -> Option<Location> {
         let event_at = u32::try_from(u64::from(self.event) * UNIT).ok()?;
-        Some(Location { segment, frame: self.frame(segment), event_at, version: StreamVersion(version) })
+        Some(Location {
+            segment,
+            frame: self.frame(segment),
+            event_at,
+            version: StreamVersion(version),
+        })
     }
 
     /// As written.
@@ -49,7 +57,10 @@ impl Posting {
     /// As read.
     pub(super) fn from_bytes(bytes: [u8; POSTING_LEN]) -> Posting {
         let [f0, f1, f2, f3, e0, e1, e2, e3] = bytes;
-        Posting { frame: u32::from_le_bytes([f0, f1, f2, f3]), event: u32::from_le_bytes([e0, e1, e2, e3]) }
+        Posting {
+            frame: u32::from_le_bytes([f0, f1, f2, f3]),
+            event: u32::from_le_bytes([e0, e1, e2, e3]),
+        }
     }
 }
 
@@ -95,6 +106,10 @@ impl BlockEntry {
 
     /// The place in full.
     pub(super) fn place(self, segment: Lsn) -> BlockPlace {
-        BlockPlace { segment, lsn: segment.plus(self.offset), chain: self.chain }
+        BlockPlace {
+            segment,
+            lsn: segment.plus(self.offset),
+            chain: self.chain,
+        }
     }
 }

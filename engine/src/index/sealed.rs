@@ -64,13 +64,21 @@ pub(super) enum Held {
 impl Sealed {
     /// A segment whose index was not looked at.
     pub(super) fn unopened(first: Lsn, end: Lsn) -> Arc<Sealed> {
-        Arc::new(Sealed { first, end, held: RwLock::new(Held::Unopened) })
+        Arc::new(Sealed {
+            first,
+            end,
+            held: RwLock::new(Held::Unopened),
+        })
     }
 
     /// A segment whose index is complete in memory.
     pub(super) fn frozen(index: ActiveIndex) -> Arc<Sealed> {
         let (first, end) = (index.first(), index.end());
-        Arc::new(Sealed { first, end, held: RwLock::new(Held::Frozen(Arc::new(index))) })
+        Arc::new(Sealed {
+            first,
+            end,
+            held: RwLock::new(Held::Frozen(Arc::new(index))),
+        })
     }
 
     fn held(&self) -> Held {
@@ -116,7 +124,10 @@ impl SealedSegments {
         let sidecar = Sidecar::open(&*self.storage, sealed.first)?;
         let header = sidecar.header();
         let same = |chain: Chain, segment: Lsn| -> Result<bool> {
-            Ok(self.source.chain_before(segment)?.is_none_or(|known| known == chain))
+            Ok(self
+                .source
+                .chain_before(segment)?
+                .is_none_or(|known| known == chain))
         };
         let fits = header.store_id == self.store_id
             && header.end == sealed.end
@@ -126,11 +137,7 @@ impl SealedSegments {
     }
 
     /// Runs a query; when it meets a missing or damaged sidecar, makes that one and runs it again.
-    pub(super) fn repaired<T>(
-        &self,
-        list: &List,
-        mut query: impl FnMut() -> Result<T, Fault>,
-    ) -> Result<T> {
+    pub(super) fn repaired<T>(&self, list: &List, mut query: impl FnMut() -> Result<T, Fault>) -> Result<T> {
         for _ in 0..=list.len() {
             match query() {
                 Ok(answer) => return Ok(answer),
@@ -138,7 +145,9 @@ impl SealedSegments {
                 Err(Fault::Damaged(segment)) => self.make(list, segment, 0)?,
             }
         }
-        Err(Error::internal("a sidecar index was made again and is damaged at once; check the disk"))
+        Err(Error::internal(
+            "a sidecar index was made again and is damaged at once; check the disk",
+        ))
     }
 
     /// Makes the sidecar of a segment, and first those before it that turn out to be missing.
@@ -162,7 +171,9 @@ impl SealedSegments {
 
     /// Makes one sidecar unless it is whole by now.
     fn make_one(&self, list: &List, number: usize, left: u64) -> Result<(), Fault> {
-        let Some(sealed) = list.get(number) else { return Ok(()) };
+        let Some(sealed) = list.get(number) else {
+            return Ok(());
+        };
         match self.held(list, number) {
             Ok(Held::Mapped(sidecar)) if sidecar.verify().is_ok() => return Ok(()),
             Ok(Held::Frozen(_)) => return Ok(()),
@@ -172,7 +183,10 @@ impl SealedSegments {
         if let Some(before) = number.checked_sub(1) {
             self.held(list, before)?;
         }
-        (self.progress)(Rebuild { segment: sealed.first, left });
+        (self.progress)(Rebuild {
+            segment: sealed.first,
+            left,
+        });
         let mut index = ActiveIndex::new(sealed.first);
         // Sealed segments are durable to their end (S2): nothing will be cut.
         index.settle(Lsn::MAX);
@@ -188,7 +202,9 @@ impl SealedSegments {
     /// Writes a complete index and uses the file from then on; where it cannot be written the index
     /// stays in memory and the answers stay the same.
     pub(super) fn keep(&self, list: &List, number: usize, index: Arc<ActiveIndex>) -> Result<(), Fault> {
-        let Some(sealed) = list.get(number) else { return Ok(()) };
+        let Some(sealed) = list.get(number) else {
+            return Ok(());
+        };
         let pinned = self.pinned_state(list, number, Some(&index), b"")?;
         let bytes = build::encode(self.store_id, &index, &pinned, &mut |entry| {
             self.base_of(list, number, entry)
@@ -212,7 +228,9 @@ impl SealedSegments {
         self.repaired(list, || {
             let _one_at_a_time = self.making.lock().unwrap_or_else(PoisonError::into_inner);
             for (number, sealed) in list.iter().enumerate() {
-                let Held::Frozen(index) = sealed.held() else { continue };
+                let Held::Frozen(index) = sealed.held() else {
+                    continue;
+                };
                 match self.open(sealed) {
                     Ok(sidecar) => sealed.hold(Held::Mapped(Arc::new(sidecar))),
                     Err(_) => self.keep(list, number, index)?,
@@ -226,10 +244,17 @@ impl SealedSegments {
     pub(super) fn make_missing(&self, list: &List) -> Result<()> {
         let files = self.storage.list(name::FOLDER);
         let files = files.map_err(|error| Error::io("list the folder", name::FOLDER, error))?;
-        let there: BTreeSet<Lsn> = files.iter().filter_map(|file| name::sidecar_segment(file)).collect();
+        let there: BTreeSet<Lsn> = files
+            .iter()
+            .filter_map(|file| name::sidecar_segment(file))
+            .collect();
         let unopened = |sealed: &&Arc<Sealed>| matches!(sealed.held(), Held::Unopened);
-        let missing: Vec<Lsn> =
-            list.iter().filter(unopened).map(|sealed| sealed.first).filter(|first| !there.contains(first)).collect();
+        let missing: Vec<Lsn> = list
+            .iter()
+            .filter(unopened)
+            .map(|sealed| sealed.first)
+            .filter(|first| !there.contains(first))
+            .collect();
         for (done, segment) in missing.iter().enumerate() {
             self.make(list, *segment, to_u64(missing.len() - done - 1))?;
         }

@@ -79,7 +79,11 @@ impl Sidecar {
         let head = mapping.window(0..to_u64(HEADER_LEN)).map_err(failed)?;
         let header = SidecarHeader::parse(&head, len).filter(|header| header.first == first);
         let header = header.ok_or(Fault::Damaged(first))?;
-        Ok(Sidecar { header, mapping, sections: Default::default() })
+        Ok(Sidecar {
+            header,
+            mapping,
+            sections: Default::default(),
+        })
     }
 
     /// The header.
@@ -94,13 +98,16 @@ impl Sidecar {
 
     /// A section's bytes, verified.
     pub(super) fn section(&self, section: Section) -> Result<&Window, Fault> {
-        let Some(slot) = self.sections.get(section.number()) else { return Err(self.damaged()) };
+        let Some(slot) = self.sections.get(section.number()) else {
+            return Err(self.damaged());
+        };
         if let Some(window) = slot.get() {
             return Ok(window);
         }
-        let window = self.mapping.window(self.header.range(section)).map_err(|error| {
-            Error::io("read a sidecar index", name::sidecar(self.header.first), error)
-        })?;
+        let window = self
+            .mapping
+            .window(self.header.range(section))
+            .map_err(|error| Error::io("read a sidecar index", name::sidecar(self.header.first), error))?;
         if crc32fast::hash(&window) != self.header.extent(section).crc {
             return Err(self.damaged());
         }
@@ -109,7 +116,9 @@ impl Sidecar {
 
     /// Verifies every section.
     pub(super) fn verify(&self) -> Result<(), Fault> {
-        Section::ALL.into_iter().try_for_each(|section| self.section(section).map(|_| ()))
+        Section::ALL
+            .into_iter()
+            .try_for_each(|section| self.section(section).map(|_| ()))
     }
 
     /// The entry of a stream, if it has events in the segment.
@@ -124,14 +133,20 @@ impl Sidecar {
         let (mut low, mut high) = (0, to_usize(self.header.streams));
         while low < high {
             let middle = low + (high - low) / 2;
-            if entry_at(middle)?.hash < hash { low = middle + 1 } else { high = middle }
+            if entry_at(middle)?.hash < hash {
+                low = middle + 1
+            } else {
+                high = middle
+            }
         }
         while low < to_usize(self.header.streams) {
             let entry = entry_at(low)?;
             if entry.hash != hash {
                 break;
             }
-            let name = names.get(entry.name_at..).and_then(|rest| rest.get(..entry.name_len));
+            let name = names
+                .get(entry.name_at..)
+                .and_then(|rest| rest.get(..entry.name_len));
             if name.ok_or_else(|| self.damaged())? == stream.as_bytes() {
                 return Ok(Some(entry.found));
             }
@@ -143,7 +158,10 @@ impl Sidecar {
     /// The `number`-th posting of a stream in this segment.
     pub(super) fn posting(&self, stream: &SealedStream, number: u64) -> Result<Posting, Fault> {
         let at = (stream.postings_at + to_usize(number)) * POSTING_LEN;
-        let bytes = self.section(Section::Postings)?.get(at..).and_then(<[u8]>::first_chunk);
+        let bytes = self
+            .section(Section::Postings)?
+            .get(at..)
+            .and_then(<[u8]>::first_chunk);
         Ok(Posting::from_bytes(*bytes.ok_or_else(|| self.damaged())?))
     }
 
@@ -156,13 +174,19 @@ impl Sidecar {
     pub(super) fn pinned_at(&self, number: usize) -> Result<SealedPinned<'_>, Fault> {
         let section = self.section(Section::Pinned)?;
         let read = || {
-            let at = section.get(number.checked_mul(PINNED_AT_LEN)?..)?.first_chunk::<PINNED_AT_LEN>()?;
+            let at = section
+                .get(number.checked_mul(PINNED_AT_LEN)?..)?
+                .first_chunk::<PINNED_AT_LEN>()?;
             let record = section.get(to_usize(u64::from_le_bytes(*at))..)?;
             let (fixed, rest) = record.split_at_checked(PINNED_FIXED)?;
             let mut fields = Fields(fixed);
             let (lsn, value_len, key_len) = (Lsn(fields.u64()?), fields.u32()?, fields.u16()?);
             let (key, rest) = rest.split_at_checked(usize::from(key_len))?;
-            Some(SealedPinned { key, value: rest.get(..u32_to_usize(value_len))?, lsn })
+            Some(SealedPinned {
+                key,
+                value: rest.get(..u32_to_usize(value_len))?,
+                lsn,
+            })
         };
         read().ok_or_else(|| self.damaged())
     }
@@ -172,7 +196,11 @@ impl Sidecar {
         let (mut low, mut high) = (0, self.pinned_count());
         while low < high {
             let middle = low + (high - low) / 2;
-            if self.pinned_at(middle)?.key < key { low = middle + 1 } else { high = middle }
+            if self.pinned_at(middle)?.key < key {
+                low = middle + 1
+            } else {
+                high = middle
+            }
         }
         Ok(low)
     }
@@ -180,18 +208,30 @@ impl Sidecar {
     /// The last block of the table at or before `lsn`.
     pub(super) fn block_holding(&self, lsn: Lsn) -> Result<Option<BlockPlace>, Fault> {
         let section = self.section(Section::Blocks)?;
-        let Some(offset) = lsn.0.checked_sub(self.header.first.0) else { return Ok(None) };
+        let Some(offset) = lsn.0.checked_sub(self.header.first.0) else {
+            return Ok(None);
+        };
         let entry_at = |number: usize| {
             let mut fields = Fields(section.get(number * BLOCK_LEN..).unwrap_or_default());
             let read = fields.u64().zip(fields.u64());
-            read.map(|(offset, chain)| BlockEntry { offset, chain: Chain(chain) }).ok_or_else(|| self.damaged())
+            read.map(|(offset, chain)| BlockEntry {
+                offset,
+                chain: Chain(chain),
+            })
+            .ok_or_else(|| self.damaged())
         };
         let (mut low, mut high) = (0, section.len() / BLOCK_LEN);
         while low < high {
             let middle = low + (high - low) / 2;
-            if entry_at(middle)?.offset <= offset { low = middle + 1 } else { high = middle }
+            if entry_at(middle)?.offset <= offset {
+                low = middle + 1
+            } else {
+                high = middle
+            }
         }
-        low.checked_sub(1).map(|at| Ok(entry_at(at)?.place(self.header.first))).transpose()
+        low.checked_sub(1)
+            .map(|at| Ok(entry_at(at)?.place(self.header.first)))
+            .transpose()
     }
 }
 
@@ -208,7 +248,16 @@ impl StreamFields {
         let (hash, base) = (fields.u64()?, fields.u64()?);
         let (name_at, postings_at, count) = (fields.u32()?, fields.u32()?, fields.u32()?);
         let name_len = usize::from(fields.u16()?);
-        let found = SealedStream { base, count: u64::from(count), postings_at: u32_to_usize(postings_at) };
-        Some(StreamFields { hash, name_at: u32_to_usize(name_at), name_len, found })
+        let found = SealedStream {
+            base,
+            count: u64::from(count),
+            postings_at: u32_to_usize(postings_at),
+        };
+        Some(StreamFields {
+            hash,
+            name_at: u32_to_usize(name_at),
+            name_len,
+            found,
+        })
     }
 }

@@ -14,7 +14,9 @@ use crate::block::{BlockBuilder, BlockKind, Seal, SealedBlock};
 use crate::frame::EncodedFrame;
 use crate::sync::MutexGuard;
 use crate::width::to_u64;
-use crate::{Error, ErrorKind, ExpectedVersion, Lsn, Result, StreamName, StreamVersion, WrongExpectedVersion};
+use crate::{
+    Error, ErrorKind, ExpectedVersion, Lsn, Result, StreamName, StreamVersion, WrongExpectedVersion,
+};
 
 use super::Log;
 use super::control::Tail;
@@ -31,7 +33,11 @@ pub(crate) struct Request {
 /// What became of a request, before any sync.
 pub(crate) enum Written {
     /// Its frames are in the log, below `end`.
-    Appended { lsns: Vec<Lsn>, end: Lsn, versions: Vec<(StreamName, StreamVersion)> },
+    Appended {
+        lsns: Vec<Lsn>,
+        end: Lsn,
+        versions: Vec<(StreamName, StreamVersion)>,
+    },
     /// An expectation was not met; the state that caused it lies below `end`.
     Wrong { wrong: WrongExpectedVersion, end: Lsn },
 }
@@ -85,7 +91,13 @@ impl Log {
     }
 
     pub(super) fn lock_append(&self) -> Result<AppendLock<'_>> {
-        AppendLock::take(&self.lock_file, &self.control, &*self.clock, self.lock_timeout, self.process)
+        AppendLock::take(
+            &self.lock_file,
+            &self.control,
+            &*self.clock,
+            self.lock_timeout,
+            self.process,
+        )
     }
 
     fn write_locked(
@@ -105,7 +117,9 @@ impl Log {
         };
         let error = self.write_blocks(&mut batch, verdicts, exclusive).err();
         let outcomes = batch.outcomes.into_iter().zip(requests);
-        outcomes.map(|(outcome, request)| settle(outcome, request, error.as_ref())).collect()
+        outcomes
+            .map(|(outcome, request)| settle(outcome, request, error.as_ref()))
+            .collect()
     }
 
     fn write_blocks(
@@ -123,8 +137,17 @@ impl Log {
                     continue;
                 }
             };
-            let Some(request) = batch.requests.get(number) else { continue };
-            batch.set(number, Ok(Written::Appended { lsns: Vec::new(), end: Lsn::ZERO, versions }));
+            let Some(request) = batch.requests.get(number) else {
+                continue;
+            };
+            batch.set(
+                number,
+                Ok(Written::Appended {
+                    lsns: Vec::new(),
+                    end: Lsn::ZERO,
+                    versions,
+                }),
+            );
             for frame in &request.frames {
                 if !batch.builder.is_empty() && batch.builder.len_with(frame) > self.block_bytes {
                     self.seal(batch, exclusive)?;
@@ -170,9 +193,13 @@ impl Log {
     /// Writes and publishes the sealed blocks, which lie in the active segment one after another.
     fn flush(&self, batch: &mut Batch<'_>, _exclusive: &MutexGuard<'_, ()>) -> Result<()> {
         let sealed = std::mem::take(&mut batch.sealed);
-        let Some((first, _)) = sealed.first() else { return Ok(()) };
-        let (from, pieces): (Lsn, Vec<&[u8]>) =
-            (first.header.lsn, sealed.iter().map(|(block, _)| block.bytes.as_slice()).collect());
+        let Some((first, _)) = sealed.first() else {
+            return Ok(());
+        };
+        let (from, pieces): (Lsn, Vec<&[u8]>) = (
+            first.header.lsn,
+            sealed.iter().map(|(block, _)| block.bytes.as_slice()).collect(),
+        );
         let wrote = self.write_pieces(batch.tail, from, &pieces);
         for (block, members) in &sealed {
             for (number, lsn) in members.iter().zip(&block.frame_lsns) {
@@ -188,8 +215,15 @@ impl Log {
     /// Announces, writes and publishes `pieces` so that `tail` is the new end.
     pub(super) fn write_pieces(&self, tail: Tail, from: Lsn, pieces: &[&[u8]]) -> Result<()> {
         let segment = self.dir.open(tail.segment)?;
-        assert!(from >= segment.first && tail.at <= segment.end(), "E2: a write stays within its segment");
-        assert_eq!(from, self.control.appended(), "E5: a write continues what was published");
+        assert!(
+            from >= segment.first && tail.at <= segment.end(),
+            "E2: a write stays within its segment"
+        );
+        assert_eq!(
+            from,
+            self.control.appended(),
+            "E5: a write continues what was published"
+        );
         let len = tail.at.since(from);
         self.control.announce(from, len);
         let Err(error) = write_all(&*segment.file, pieces, segment.offset(from)) else {
@@ -205,32 +239,90 @@ impl Log {
             if zero(&*segment.file, start, start + len).is_ok() {
                 self.control.clear_intent();
             }
-            return Err(Error::full("no space for a commit; nothing was written, free some and try again")
-                .at_path(path)
-                .at_lsn(from)
-                .caused_by(error));
+            return Err(
+                Error::full("no space for a commit; nothing was written, free some and try again")
+                    .at_path(path)
+                    .at_lsn(from)
+                    .caused_by(error),
+            );
         }
         self.control.set_poisoned(self.generation);
-        Err(Error::closed("a write failed: this handle is dead; check the disk and open the store again")
-            .at_path(path)
-            .at_lsn(from)
-            .caused_by(error))
+        Err(
+            Error::closed("a write failed: this handle is dead; check the disk and open the store again")
+                .at_path(path)
+                .at_lsn(from)
+                .caused_by(error),
+        )
+    }
+
+    /// Appends an empty block that names `durable` as such, when the log still ends there and its last
+    /// block does not say so; not synced itself.
+    pub(crate) fn append_close(&self, durable: Lsn) -> Result<()> {
+        let _exclusive = self.appending.lock();
+        let lock = self.lock_append()?;
+        self.control.check_poison(self.generation)?;
+        self.repair()?;
+        let tail = self.control.tail();
+        let segment = self.dir.open(tail.segment)?;
+        let seal = Seal {
+            kind: BlockKind::Log,
+            close: true,
+            store_id: self.dir.store_id(),
+            epoch: tail.epoch,
+            lsn: tail.at,
+            durable: self.control.durable(),
+            nonce: self.nonce,
+            chain: tail.chain,
+            aux: 0,
+        };
+        let block = BlockBuilder::new().seal(&seal, self.pad_to);
+        if tail.at == durable && block.header.end() <= segment.end() && !self.ends_with_close(tail)? {
+            let (at, chain) = (block.header.end(), block.header.chain_after());
+            self.write_pieces(Tail { at, chain, ..tail }, tail.at, &[&block.bytes])?;
+        }
+        drop(lock);
+        Ok(())
+    }
+
+    /// True when the log's last block was written by a clean close (unpadded).
+    fn ends_with_close(&self, tail: Tail) -> Result<bool> {
+        let header_len = to_u64(crate::block::HEADER_LEN);
+        let Some(at) = tail
+            .at
+            .0
+            .checked_sub(header_len)
+            .filter(|at| *at >= tail.segment.0)
+        else {
+            return Ok(false);
+        };
+        let mut cursor = super::cursor::Cursor::new(&self.dir, &self.dir.open(tail.segment)?);
+        let found = cursor.block(Lsn(at), None)?;
+        Ok(matches!(found, super::cursor::Found::Block(block, _) if block.header().close))
     }
 
     /// Finishes what a dead holder of the append lock left: zeroes what it announced and did not
     /// publish, and finds the tail again by walking headers (E5).
     pub(super) fn repair(&self) -> Result<()> {
-        let Some((at, len)) = self.control.intent() else { return Ok(()) };
+        let Some((at, len)) = self.control.intent() else {
+            return Ok(());
+        };
         let appended = self.control.appended();
         if len == 0 || appended < at.plus(len) {
             let first = self.dir.first_at_or_before(at)?;
             let first = first.ok_or_else(|| Error::internal("the active segment is gone").at_lsn(at))?;
             let segment = self.dir.open(first)?;
-            let (from, to) = (segment.offset(at), segment.offset(at.plus(len)).min(segment.len()));
+            let (from, to) = (
+                segment.offset(at),
+                segment.offset(at.plus(len)).min(segment.len()),
+            );
             zero(&*segment.file, from, to).map_err(|error| {
                 Error::io("zero what a dead writer left", self.dir.path(&segment), error).at_lsn(at)
             })?;
-            tracing::warn!(lsn = at.0, bytes = len, "a writer died in the middle of a write; its bytes were removed");
+            tracing::warn!(
+                lsn = at.0,
+                bytes = len,
+                "a writer died in the middle of a write; its bytes were removed"
+            );
         }
         let tail = self.find_tail(appended)?;
         self.control.publish(tail);
@@ -240,8 +332,14 @@ impl Log {
 
     /// The tail at `appended`, from the headers before it.
     fn find_tail(&self, appended: Lsn) -> Result<Tail> {
-        let before = self.dir.list()?.into_iter().take_while(|first| *first < appended).last();
-        let before = before.ok_or_else(|| Error::internal("the log has no first segment").at_lsn(appended))?;
+        let before = self
+            .dir
+            .list()?
+            .into_iter()
+            .take_while(|first| *first < appended)
+            .last();
+        let before =
+            before.ok_or_else(|| Error::internal("the log has no first segment").at_lsn(appended))?;
         let mut cursor = super::cursor::Cursor::new(&self.dir, &self.dir.open(before)?);
         let (mut at, mut chain, mut epoch) = (before, None, self.control.tail().epoch);
         while at < appended {
@@ -253,9 +351,15 @@ impl Log {
                 super::cursor::Found::Nothing(reason) => return Err(cursor.corrupt(at, &reason)),
             }
         }
-        let chain = chain.ok_or_else(|| Error::internal("no block ends where the log ends").at_lsn(appended))?;
+        let chain =
+            chain.ok_or_else(|| Error::internal("no block ends where the log ends").at_lsn(appended))?;
         let segment = self.dir.first_at_or_before(appended)?.unwrap_or(before);
-        Ok(Tail { at: appended, chain, segment, epoch })
+        Ok(Tail {
+            at: appended,
+            chain,
+            segment,
+            epoch,
+        })
     }
 }
 
@@ -284,7 +388,10 @@ impl Batch<'_> {
         };
         let maybe = before.or((error.kind() != ErrorKind::Full).then_some(lsn));
         let error = error.again();
-        self.set(number, Err(maybe.map_or_else(|| error.again(), |lsn| error.again().maybe_written(lsn))));
+        self.set(
+            number,
+            Err(maybe.map_or_else(|| error.again(), |lsn| error.again().maybe_written(lsn))),
+        );
     }
 }
 
@@ -295,9 +402,9 @@ fn settle(outcome: Option<Result<Written>>, request: &Request, error: Option<&Er
         None => Error::internal("a commit was neither written nor refused"),
     };
     match outcome {
-        Some(Ok(Written::Appended { lsns, .. })) if lsns.len() < request.frames.len() => {
-            Err(lsns.first().map_or_else(failed, |first| failed().maybe_written(*first)))
-        }
+        Some(Ok(Written::Appended { lsns, .. })) if lsns.len() < request.frames.len() => Err(lsns
+            .first()
+            .map_or_else(failed, |first| failed().maybe_written(*first))),
         Some(outcome) => outcome,
         None => Err(failed()),
     }
@@ -305,5 +412,8 @@ fn settle(outcome: Option<Result<Written>>, request: &Request, error: Option<&Er
 
 /// Errors that leave the file's earlier bytes in doubt to nobody.
 fn is_full(error: &std::io::Error) -> bool {
-    matches!(error.kind(), Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge | Io::WriteZero)
+    matches!(
+        error.kind(),
+        Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge | Io::WriteZero
+    )
 }

@@ -53,7 +53,10 @@ impl Control {
 
     /// Raises Durable; the caller has met S1 (or S2, S3). Wakes who waits.
     pub(crate) fn raise_durable(&self, to: Lsn) {
-        debug_assert!(to <= self.appended() || self.poison() % 2 == 1, "S1: only what was published is durable");
+        debug_assert!(
+            to <= self.appended() || self.poison() % 2 == 1,
+            "S1: only what was published is durable"
+        );
         if self.cells.raise(Cell::Durable, to.0) {
             self.bump(Cell::WakeDurable);
         }
@@ -83,7 +86,11 @@ impl Control {
 
     /// Ends a poisoned generation; the caller has healed the log under the append lock (S3).
     pub(crate) fn begin_generation(&self, poisoned: u64, healed: u64) {
-        if self.cells.compare_exchange(Cell::Poison, poisoned, healed).is_err() {
+        if self
+            .cells
+            .compare_exchange(Cell::Poison, poisoned, healed)
+            .is_err()
+        {
             tracing::debug!("another handle began the generation");
         }
     }

@@ -31,7 +31,12 @@ pub(crate) enum Found<'a> {
 
 impl Cursor {
     pub(crate) fn new(dir: &Arc<SegmentDir>, segment: &Arc<Segment>) -> Cursor {
-        Cursor { dir: Arc::clone(dir), segment: Arc::clone(segment), buffer: Vec::new(), start: 0 }
+        Cursor {
+            dir: Arc::clone(dir),
+            segment: Arc::clone(segment),
+            buffer: Vec::new(),
+            start: 0,
+        }
     }
 
     pub(crate) fn segment(&self) -> &Arc<Segment> {
@@ -45,10 +50,14 @@ impl Cursor {
             let wanted = len.max(CHUNK);
             let room = to_usize(self.segment.len().saturating_sub(offset));
             self.buffer.resize(wanted.min(room), 0);
-            let read = self.segment.file.read_at(&mut self.buffer, offset).map_err(|error| {
-                let at = self.segment.first.plus(offset);
-                Error::io("read a segment", self.dir.path(&self.segment), error).at_lsn(at)
-            })?;
+            let read = self
+                .segment
+                .file
+                .read_at(&mut self.buffer, offset)
+                .map_err(|error| {
+                    let at = self.segment.first.plus(offset);
+                    Error::io("read a segment", self.dir.path(&self.segment), error).at_lsn(at)
+                })?;
             self.buffer.truncate(read);
             self.start = offset;
         }
@@ -69,11 +78,15 @@ impl Cursor {
             && header.store_id == self.dir.store_id()
             && chain.is_none_or(|chain| chain == header.chain);
         if !ours {
-            return Ok(Found::Nothing("a block of another place or history stands here".to_owned()));
+            return Ok(Found::Nothing(
+                "a block of another place or history stands here".to_owned(),
+            ));
         }
         let len = u32_to_usize(header.block_len);
         if header.end() > self.segment.end() {
-            return Ok(Found::Nothing("the block reaches beyond the segment's file".to_owned()));
+            return Ok(Found::Nothing(
+                "the block reaches beyond the segment's file".to_owned(),
+            ));
         }
         let bytes = self.bytes(offset, len)?;
         match Block::check_body(header, bytes) {
@@ -85,7 +98,9 @@ impl Cursor {
     /// A version that this program does not know is no damage and no tail: nothing is cut (E3).
     fn fault(&self, at: Lsn, fault: BlockFault) -> Result<Found<'_>> {
         if let BlockFault::Version { .. } = fault {
-            return Err(Error::invalid(fault.to_string()).at_path(self.dir.path(&self.segment)).at_lsn(at));
+            return Err(Error::invalid(fault.to_string())
+                .at_path(self.dir.path(&self.segment))
+                .at_lsn(at));
         }
         Ok(Found::Nothing(fault.to_string()))
     }
@@ -104,7 +119,9 @@ impl Cursor {
             if chunk.iter().any(|byte| *byte != 0) {
                 for step in 0..steps {
                     let at = step * 8;
-                    let Ok(header) = BlockHeader::parse(chunk.get(at..).unwrap_or_default()) else { continue };
+                    let Ok(header) = BlockHeader::parse(chunk.get(at..).unwrap_or_default()) else {
+                        continue;
+                    };
                     let here = first.plus(offset + to_u64(at));
                     if header.lsn == here && header.store_id == store_id && header.kind == kind {
                         highest = highest.max(header.durable);

@@ -82,7 +82,9 @@ impl Log {
             while self.control.durable() < to {
                 let seen = cells.load(Cell::WakeDurable);
                 let waited = self.clock.monotonic().saturating_sub(started);
-                let Some(left) = limit.checked_sub(waited).filter(|left| !left.is_zero()) else { break };
+                let Some(left) = limit.checked_sub(waited).filter(|left| !left.is_zero()) else {
+                    break;
+                };
                 if self.control.durable() < to {
                     cells.wait(Cell::WakeDurable, seen, left.min(LOOK_AGAIN));
                 }

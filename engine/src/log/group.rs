@@ -16,7 +16,6 @@ use super::append::{Request, Written};
 use super::control::LOOK_AGAIN;
 use super::judge::Judge;
 
-
 /// Most bytes of frames that one leader takes along: 4 MiB, or a single larger request.
 const MOST_BYTES: u64 = 4 << 20;
 

@@ -39,7 +39,10 @@ impl Verdict {
 /// Judges the requests of a batch one after another, each seeing those accepted before it.
 pub(crate) fn judge_all(requests: &[Request], judge: &dyn Judge) -> Result<Vec<Verdict>> {
     let mut added: HashMap<String, u64> = HashMap::new();
-    requests.iter().map(|request| judge_one(request, judge, &mut added)).collect()
+    requests
+        .iter()
+        .map(|request| judge_one(request, judge, &mut added))
+        .collect()
 }
 
 fn judge_one(request: &Request, judge: &dyn Judge, added: &mut HashMap<String, u64>) -> Result<Verdict> {
@@ -52,7 +55,11 @@ fn judge_one(request: &Request, judge: &dyn Judge, added: &mut HashMap<String, u
         let actual = current(stream.as_str(), added)?;
         if !expected.is_met_by(actual) {
             let (stream, expected) = (stream.clone(), *expected);
-            return Ok(Verdict::Wrong(WrongExpectedVersion { stream, expected, actual }));
+            return Ok(Verdict::Wrong(WrongExpectedVersion {
+                stream,
+                expected,
+                actual,
+            }));
         }
     }
     for frame in &request.frames {

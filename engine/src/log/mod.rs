@@ -92,7 +92,9 @@ impl Log {
             || Lsn::ZERO,
         ));
         let tail = recover(&fresh, genesis, self.control.durable(), self.segment_bytes)?;
-        let tail = tail.ok_or_else(|| crate::Error::corrupt("the log has no segment"))?.tail;
+        let tail = tail
+            .ok_or_else(|| crate::Error::corrupt("the log has no segment"))?
+            .tail;
         self.control.publish(tail);
         self.control.clear_intent();
         self.control.raise_durable(tail.at);

@@ -50,9 +50,16 @@ struct Walked {
 /// Recovers the log in `dir`: finds its durable end, finishes the cut behind it, and returns the tail,
 /// which is durable. `floor` is a position that is known to have been durable from elsewhere (the
 /// queue's `scanned_through`). `None` when there is no segment at all.
-pub(crate) fn recover(dir: &Arc<SegmentDir>, genesis: Chain, floor: Lsn, segment_bytes: u64) -> Result<Option<Recovered>> {
+pub(crate) fn recover(
+    dir: &Arc<SegmentDir>,
+    genesis: Chain,
+    floor: Lsn,
+    segment_bytes: u64,
+) -> Result<Option<Recovered>> {
     let firsts = dir.list()?;
-    let Some((last, before)) = firsts.split_last() else { return Ok(None) };
+    let Some((last, before)) = firsts.split_last() else {
+        return Ok(None);
+    };
     restore_length(dir, *last, segment_bytes)?;
     let segment = dir.open(*last)?;
     let mut cursor = Cursor::new(dir, &segment);
@@ -69,11 +76,25 @@ pub(crate) fn recover(dir: &Arc<SegmentDir>, genesis: Chain, floor: Lsn, segment
     write_again(&mut cursor, &walked)?;
     finish_cut(&mut cursor, dir, walked.tail)?;
     let path = dir.path(&segment);
-    segment.file.sync_data().map_err(|error| Error::io("sync the last segment", &path, error))?;
+    segment
+        .file
+        .sync_data()
+        .map_err(|error| Error::io("sync the last segment", &path, error))?;
     let synced = dir.storage().sync_dir(dir.folder());
-    synced.map_err(|error| Error::io("sync the folder of segments", dir.storage().root().join(dir.folder()), error))?;
+    synced.map_err(|error| {
+        Error::io(
+            "sync the folder of segments",
+            dir.storage().root().join(dir.folder()),
+            error,
+        )
+    })?;
     let (epoch, aux) = walked.last.unwrap_or_default();
-    let tail = Tail { at: walked.tail, chain: walked.chain, segment: segment.first, epoch };
+    let tail = Tail {
+        at: walked.tail,
+        chain: walked.chain,
+        segment: segment.first,
+        epoch,
+    };
     Ok(Some(Recovered { tail, aux }))
 }
 
@@ -83,9 +104,12 @@ fn restore_length(dir: &SegmentDir, first: Lsn, segment_bytes: u64) -> Result<()
     let path = dir.storage().root().join(&name);
     let file = dir.storage().open(&name, OpenMode::ReadWrite);
     let file = file.map_err(|error| Error::io("open the last segment", &path, error).at_lsn(first))?;
-    let len = file.len().map_err(|error| Error::io("read a segment's length", &path, error))?;
+    let len = file
+        .len()
+        .map_err(|error| Error::io("read a segment's length", &path, error))?;
     if len < segment_bytes {
-        file.allocate(segment_bytes).map_err(|error| Error::io("restore a segment's length", &path, error))?;
+        file.allocate(segment_bytes)
+            .map_err(|error| Error::io("restore a segment's length", &path, error))?;
     }
     Ok(())
 }
@@ -111,7 +135,11 @@ fn walk(cursor: &mut Cursor, genesis: Option<Chain>) -> Result<Walked> {
         };
         walked.durable = walked.durable.max(header.durable);
         walked.beyond.push_back((header.lsn, header.end()));
-        while walked.beyond.front().is_some_and(|(_, end)| *end <= walked.durable) {
+        while walked
+            .beyond
+            .front()
+            .is_some_and(|(_, end)| *end <= walked.durable)
+        {
             walked.beyond.pop_front();
         }
         walked.tail = header.end();
@@ -208,4 +236,3 @@ pub(crate) fn write_all(file: &dyn StorageFile, pieces: &[&[u8]], offset: u64) -
     }
     Ok(())
 }
-

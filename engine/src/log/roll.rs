@@ -29,12 +29,17 @@ impl Log {
     /// first LSN. The caller holds the append lock and has nothing unwritten.
     pub(super) fn roll(&self, tail: Tail, block_len: u64, _exclusive: &MutexGuard<'_, ()>) -> Result<Lsn> {
         self.make_durable_locked(tail.at)?;
-        assert!(self.control.durable() >= tail.at, "S2: a predecessor is durable to its end");
+        assert!(
+            self.control.durable() >= tail.at,
+            "S2: a predecessor is durable to its end"
+        );
         let first = tail.at;
         // An intent without length: who dies from here on leaves a segment without blocks, which
         // repair makes the active one.
         self.control.announce(first, 0);
-        let placed = self.dir.place_segment(first, self.segment_bytes, block_len, &*self.rng);
+        let placed = self
+            .dir
+            .place_segment(first, self.segment_bytes, block_len, &*self.rng);
         if let Err(error) = placed {
             if error.kind() == ErrorKind::Closed {
                 self.control.set_poisoned(self.generation);
@@ -43,7 +48,10 @@ impl Log {
             }
             return Err(error);
         }
-        self.control.publish(Tail { segment: first, ..tail });
+        self.control.publish(Tail {
+            segment: first,
+            ..tail
+        });
         self.control.clear_intent();
         Ok(first)
     }
@@ -51,7 +59,10 @@ impl Log {
     /// Makes a spare once the active segment is half full; for a long-lived process, outside the
     /// append lock. True when one was made.
     pub(crate) fn prepare_spare(&self) -> Result<bool> {
-        let used = self.control.appended().since(self.control.lsn(crate::storage::Cell::TailSegment));
+        let used = self
+            .control
+            .appended()
+            .since(self.control.lsn(crate::storage::Cell::TailSegment));
         if used * 2 < self.segment_bytes || !self.dir.spares()?.is_empty() {
             return Ok(false);
         }
@@ -79,13 +90,23 @@ impl Log {
 impl SegmentDir {
     /// Puts a segment of `segment_bytes`, or of `block_len` when that is more, in place at `first`,
     /// durable in name and length. `Closed` when it stands but its name may not be durable.
-    pub(crate) fn place_segment(&self, first: Lsn, segment_bytes: u64, block_len: u64, rng: &dyn Rng) -> Result<()> {
+    pub(crate) fn place_segment(
+        &self,
+        first: Lsn,
+        segment_bytes: u64,
+        block_len: u64,
+        rng: &dyn Rng,
+    ) -> Result<()> {
         let (storage, folder) = (self.storage(), self.folder());
         let wanted = segment_bytes.max(block_len);
         let name = segment_name(self.kind(), first);
         let path = storage.root().join(&name);
         if self.list()?.binary_search(&first).is_err() {
-            let spare = if wanted == segment_bytes { self.spares()?.into_iter().next() } else { None };
+            let spare = if wanted == segment_bytes {
+                self.spares()?.into_iter().next()
+            } else {
+                None
+            };
             let ready = match spare {
                 Some(spare) => spare,
                 None => self.make_file(wanted, rng, false)?,
@@ -104,9 +125,14 @@ impl SegmentDir {
         // One that a dead roller left may be too short for this block; nothing is written in it yet.
         let segment = self.open(first)?;
         if segment.len() < wanted {
-            let grown = segment.file.allocate(wanted).and_then(|()| segment.file.sync_data());
+            let grown = segment
+                .file
+                .allocate(wanted)
+                .and_then(|()| segment.file.sync_data());
             grown.map_err(|error| Error::io("lengthen a new segment", &path, error).at_lsn(first))?;
-            segment.look_again().map_err(|error| Error::io("read a segment's length", &path, error))?;
+            segment
+                .look_again()
+                .map_err(|error| Error::io("read a segment's length", &path, error))?;
         }
         Ok(())
     }
@@ -114,8 +140,12 @@ impl SegmentDir {
     fn spares(&self) -> Result<Vec<String>> {
         let (storage, folder) = (self.storage(), self.folder());
         let names = storage.list(folder);
-        let names = names.map_err(|error| Error::io("list the segments", storage.root().join(folder), error))?;
-        Ok(names.into_iter().filter(|name| name.starts_with(SPARE) && name.ends_with(READY)).collect())
+        let names =
+            names.map_err(|error| Error::io("list the segments", storage.root().join(folder), error))?;
+        Ok(names
+            .into_iter()
+            .filter(|name| name.starts_with(SPARE) && name.ends_with(READY))
+            .collect())
     }
 
     /// Makes a file of `len` zero bytes, synced; returns its name in the folder. `filled` writes the

@@ -28,9 +28,22 @@ pub(crate) struct FrameScan {
 
 impl FrameScan {
     /// Starts behind `after`.
-    pub(crate) fn new(dir: &Arc<SegmentDir>, control: &Control, end: Cell, wake: Cell, after: Lsn) -> Result<Self> {
+    pub(crate) fn new(
+        dir: &Arc<SegmentDir>,
+        control: &Control,
+        end: Cell,
+        wake: Cell,
+        after: Lsn,
+    ) -> Result<Self> {
         let walk = BlockWalk::before(dir, after, control.lsn(end))?;
-        Ok(FrameScan { control: control.clone(), end, wake, walk, after, inside: None })
+        Ok(FrameScan {
+            control: control.clone(),
+            end,
+            wake,
+            walk,
+            after,
+            inside: None,
+        })
     }
 
     pub(crate) fn next(&mut self) -> Result<Option<FrameRef<'_>>> {
@@ -74,7 +87,9 @@ impl FrameScan {
     }
 
     fn block(&self) -> Result<Block<'_>> {
-        self.walk.block().ok_or_else(|| Error::internal("a scan lost its block").at_lsn(self.walk.at()))
+        self.walk
+            .block()
+            .ok_or_else(|| Error::internal("a scan lost its block").at_lsn(self.walk.at()))
     }
 
     pub(crate) fn position(&self) -> Lsn {
@@ -98,7 +113,9 @@ impl FrameScan {
                 return Ok(true);
             }
             let waited = clock.monotonic().saturating_sub(started);
-            let Some(left) = limit.checked_sub(waited).filter(|left| !left.is_zero()) else { return Ok(false) };
+            let Some(left) = limit.checked_sub(waited).filter(|left| !left.is_zero()) else {
+                return Ok(false);
+            };
             cells.wait(self.wake, seen, left.min(LOOK_AGAIN));
         }
     }
@@ -114,7 +131,10 @@ pub struct LogScan {
 impl LogScan {
     pub(crate) fn new(log: &super::Log, after: Lsn) -> Result<LogScan> {
         let frames = FrameScan::new(&log.dir, &log.control, Cell::Durable, Cell::WakeDurable, after)?;
-        Ok(LogScan { frames, clock: Arc::clone(&log.clock) })
+        Ok(LogScan {
+            frames,
+            clock: Arc::clone(&log.clock),
+        })
     }
 
     /// The next frame above the position, or `None` at the durable end.
@@ -122,7 +142,10 @@ impl LogScan {
     /// # Errors
     /// `Corrupt` with segment, offset and LSN when damage is met (E3); `Behind` when retention has
     /// overtaken the scan.
-    #[expect(clippy::should_implement_trait, reason = "a frame borrows from the scan that gives it")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "a frame borrows from the scan that gives it"
+    )]
     pub fn next(&mut self) -> Result<Option<FrameRef<'_>>> {
         self.frames.next()
     }

@@ -61,7 +61,9 @@ pub(crate) fn segment_name(kind: BlockKind, first: Lsn) -> String {
 pub(crate) fn parse_segment_name(kind: BlockKind, name: &str) -> Option<Lsn> {
     let digits = name.strip_suffix(place(kind).1)?;
     let plain = digits.len() == 16 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    plain.then(|| u64::from_str_radix(digits, 16).ok().map(Lsn)).flatten()
+    plain
+        .then(|| u64::from_str_radix(digits, 16).ok().map(Lsn))
+        .flatten()
 }
 
 impl SegmentDir {
@@ -71,7 +73,13 @@ impl SegmentDir {
         store_id: StoreId,
         written: impl Fn() -> Lsn + Send + Sync + 'static,
     ) -> SegmentDir {
-        SegmentDir { storage, kind, store_id, written: Box::new(written), known: Mutex::new(BTreeMap::new()) }
+        SegmentDir {
+            storage,
+            kind,
+            store_id,
+            written: Box::new(written),
+            known: Mutex::new(BTreeMap::new()),
+        }
     }
 
     /// Folder of the files.
@@ -95,8 +103,12 @@ impl SegmentDir {
     pub(crate) fn list(&self) -> Result<Vec<Lsn>> {
         let folder = self.folder();
         let names = self.storage.list(folder);
-        let names = names.map_err(|error| Error::io("list the segments", self.storage.root().join(folder), error))?;
-        let mut firsts: Vec<Lsn> = names.iter().filter_map(|name| parse_segment_name(self.kind, name)).collect();
+        let names =
+            names.map_err(|error| Error::io("list the segments", self.storage.root().join(folder), error))?;
+        let mut firsts: Vec<Lsn> = names
+            .iter()
+            .filter_map(|name| parse_segment_name(self.kind, name))
+            .collect();
         firsts.sort_unstable();
         Ok(firsts)
     }
@@ -110,15 +122,31 @@ impl SegmentDir {
         let path = self.storage.root().join(&name);
         let file = self.storage.open(&name, OpenMode::ReadWrite);
         let file = file.map_err(|error| Error::io("open a segment", &path, error).at_lsn(first))?;
-        let len = file.len().map_err(|error| Error::io("read a segment's length", &path, error))?;
-        let segment = Segment { first, len: AtomicU64::new(len), file, safe_from: (self.written)(), name, mapping: Mutex::new(None) };
+        let len = file
+            .len()
+            .map_err(|error| Error::io("read a segment's length", &path, error))?;
+        let segment = Segment {
+            first,
+            len: AtomicU64::new(len),
+            file,
+            safe_from: (self.written)(),
+            name,
+            mapping: Mutex::new(None),
+        };
         Ok(self.adopt(segment))
     }
 
     /// Takes a segment that was just made through `file`, nothing written into it yet.
     pub(crate) fn adopt_new(&self, first: Lsn, len: u64, file: Arc<dyn StorageFile>) -> Arc<Segment> {
         let name = segment_name(self.kind, first);
-        self.adopt(Segment { first, len: AtomicU64::new(len), file, safe_from: first, name, mapping: Mutex::new(None) })
+        self.adopt(Segment {
+            first,
+            len: AtomicU64::new(len),
+            file,
+            safe_from: first,
+            name,
+            mapping: Mutex::new(None),
+        })
     }
 
     fn adopt(&self, segment: Segment) -> Arc<Segment> {

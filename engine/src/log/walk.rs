@@ -29,14 +29,22 @@ pub(crate) struct BlockWalk {
 impl BlockWalk {
     /// Starts at the block boundary `at` in `segment`.
     pub(crate) fn new(dir: &Arc<SegmentDir>, segment: Arc<Segment>, at: Lsn) -> BlockWalk {
-        BlockWalk { dir: Arc::clone(dir), segment, at, chain: None, window: None, last: None }
+        BlockWalk {
+            dir: Arc::clone(dir),
+            segment,
+            at,
+            chain: None,
+            window: None,
+            last: None,
+        }
     }
 
     /// Starts before the block that holds position `at`, or at `end` when that is not beyond `at`.
     pub(crate) fn before(dir: &Arc<SegmentDir>, at: Lsn, end: Lsn) -> Result<BlockWalk> {
         let first = dir.first_at_or_before(at.min(end))?;
         let first = first.ok_or_else(|| {
-            Error::behind("the log no longer holds this position; start at the oldest retained one").at_lsn(at)
+            Error::behind("the log no longer holds this position; start at the oldest retained one")
+                .at_lsn(at)
         })?;
         let mut walk = BlockWalk::new(dir, dir.open(first)?, first);
         while let Some(header) = walk.header(end)? {
@@ -65,7 +73,9 @@ impl BlockWalk {
 
     /// Verifies and passes the next block that lies below `end`, a block boundary; false there.
     pub(crate) fn advance(&mut self, end: Lsn) -> Result<bool> {
-        let Some(header) = self.header(end)? else { return Ok(false) };
+        let Some(header) = self.header(end)? else {
+            return Ok(false);
+        };
         self.load(u64::from(header.block_len), end)?;
         if let Err(fault) = Block::check_body(header, self.loaded(header.lsn)) {
             return Err(self.corrupt(header.lsn, &fault.to_string()));
@@ -127,11 +137,15 @@ impl BlockWalk {
         }
         if header.end() > self.segment.end() {
             let looked = self.segment.look_again();
-            looked.map_err(|error| Error::io("read a segment's length", self.dir.path(&self.segment), error))?;
+            looked
+                .map_err(|error| Error::io("read a segment's length", self.dir.path(&self.segment), error))?;
             self.window = None;
         }
         if header.end() > end || header.end() > self.segment.end() {
-            return Err(self.corrupt(self.at, "a block reaches beyond the end of its segment or of the log"));
+            return Err(self.corrupt(
+                self.at,
+                "a block reaches beyond the end of its segment or of the log",
+            ));
         }
         Ok(Some(header))
     }
@@ -153,22 +167,27 @@ impl BlockWalk {
         let to = until.max(from.plus(WINDOW).min(end).min(self.segment.end()));
         let range = self.segment.offset(from)..self.segment.offset(to);
         let window = self.segment.window(range);
-        let window =
-            window.map_err(|error| Error::io("read a segment", self.dir.path(&self.segment), error).at_lsn(from))?;
+        let window = window
+            .map_err(|error| Error::io("read a segment", self.dir.path(&self.segment), error).at_lsn(from))?;
         self.window = Some((from, window));
         Ok(())
     }
 
     /// The window's bytes from a position on; none when it does not hold it.
     fn loaded(&self, at: Lsn) -> &[u8] {
-        let bytes = self.window.as_ref().and_then(|(start, window)| window.get(to_usize(at.since(*start))..));
+        let bytes = self
+            .window
+            .as_ref()
+            .and_then(|(start, window)| window.get(to_usize(at.since(*start))..));
         bytes.unwrap_or_default()
     }
 
     fn corrupt(&self, at: Lsn, what: &str) -> Error {
         let offset = self.segment.offset(at);
-        Error::corrupt(format!("{what}, {offset} bytes into the segment; keep the files and run verify"))
-            .at_path(self.dir.path(&self.segment))
-            .at_lsn(at)
+        Error::corrupt(format!(
+            "{what}, {offset} bytes into the segment; keep the files and run verify"
+        ))
+        .at_path(self.dir.path(&self.segment))
+        .at_lsn(at)
     }
 }

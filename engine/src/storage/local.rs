@@ -48,12 +48,18 @@ impl LocalStorage {
 
     /// Where a name of the store lies.
     fn place(&self, name: &str) -> io::Result<PathBuf> {
-        let inside = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
+        let inside = Path::new(name)
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)));
         if !inside {
             let text = format!("the name {name:?} leads out of the store's directory");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        Ok(if name.is_empty() { self.root.clone() } else { self.root.join(name) })
+        Ok(if name.is_empty() {
+            self.root.clone()
+        } else {
+            self.root.join(name)
+        })
     }
 }
 
@@ -127,9 +133,14 @@ impl Storage for LocalStorage {
             file.write_all_at(&[0; Cell::PAGE], 0)?;
         }
         if file.metadata()?.len() != len_of_page() {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the control page is not 4,096 bytes long"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the control page is not 4,096 bytes long",
+            ));
         }
-        Ok(Arc::new(MappedCells { page: sys::ControlPage::map(&file)? }))
+        Ok(Arc::new(MappedCells {
+            page: sys::ControlPage::map(&file)?,
+        }))
     }
 
     fn refusal(&self) -> io::Result<Option<String>> {
@@ -143,7 +154,9 @@ impl Storage for LocalStorage {
     }
 
     fn boot_id(&self) -> String {
-        fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
+        fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .map(|id| id.trim().to_owned())
+            .unwrap_or_default()
     }
 }
 
@@ -215,7 +228,9 @@ impl SharedCells for MappedCells {
     }
 
     fn compare_exchange(&self, cell: Cell, current: u64, new: u64) -> Result<u64, u64> {
-        self.page.word(cell).compare_exchange(current, new, sys::Ordering::AcqRel, sys::Ordering::Acquire)
+        self.page
+            .word(cell)
+            .compare_exchange(current, new, sys::Ordering::AcqRel, sys::Ordering::Acquire)
     }
 
     fn wait(&self, cell: Cell, seen: u64, limit: Duration) {

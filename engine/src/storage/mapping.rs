@@ -35,9 +35,17 @@ pub(super) struct FileMapping {
 impl FileMapping {
     pub(super) fn new(file: Arc<File>) -> io::Result<FileMapping> {
         let len = file.metadata()?.len();
-        let map = if len == 0 { None } else { Some(Arc::new(RawMap::read_only(&file, to_usize(len))?)) };
+        let map = if len == 0 {
+            None
+        } else {
+            Some(Arc::new(RawMap::read_only(&file, to_usize(len))?))
+        };
         let windows = to_usize(len.div_ceil(WINDOW));
-        Ok(FileMapping { map, file, populated: (0..windows).map(|_| AtomicBool::new(false)).collect() })
+        Ok(FileMapping {
+            map,
+            file,
+            populated: (0..windows).map(|_| AtomicBool::new(false)).collect(),
+        })
     }
 
     /// Makes sure that a range, which is inside the mapping and not empty, can be loaded.
@@ -84,7 +92,12 @@ impl Mapping for FileMapping {
 
     fn window(&self, range: Range<u64>) -> io::Result<Window> {
         if range.start > range.end || range.end > self.len() {
-            let text = format!("bytes {} to {} lie outside a mapping of {}", range.start, range.end, self.len());
+            let text = format!(
+                "bytes {} to {} lie outside a mapping of {}",
+                range.start,
+                range.end,
+                self.len()
+            );
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
         }
         let Some(map) = self.map.as_ref().filter(|_| !range.is_empty()) else {

@@ -6,7 +6,10 @@
 //!
 //! Every function is safe to call; what makes each block sound is said beside it. Callers outside
 //! `storage` see none of this.
-#![expect(unsafe_code, reason = "the one place for system calls and mappings; see the comments")]
+#![expect(
+    unsafe_code,
+    reason = "the one place for system calls and mappings; see the comments"
+)]
 #![expect(clippy::as_conversions, reason = "the types of system calls are C's")]
 
 use std::fs::File;
@@ -62,7 +65,11 @@ pub(super) fn allocate(file: &File, start: u64, end: u64) -> io::Result<()> {
     // SAFETY: `file` keeps the descriptor open during the call; no memory is passed.
     match retry(|| unsafe { libc::fallocate(file.as_raw_fd(), 0, from, len) }) {
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-            if file.metadata()?.len() < end { file.set_len(end) } else { Ok(()) }
+            if file.metadata()?.len() < end {
+                file.set_len(end)
+            } else {
+                Ok(())
+            }
         }
         other => other.map(|_| ()),
     }
@@ -78,7 +85,10 @@ pub(super) fn write_pieces(file: &File, pieces: &[&[u8]], at: u64) -> io::Result
         }
         let gathered: Vec<libc::iovec> = group
             .iter()
-            .map(|piece| libc::iovec { iov_base: piece.as_ptr().cast_mut().cast(), iov_len: piece.len() })
+            .map(|piece| libc::iovec {
+                iov_base: piece.as_ptr().cast_mut().cast(),
+                iov_len: piece.len(),
+            })
             .collect();
         let (count, to) = (gathered.len() as libc::c_int, offset(at + done as u64)?);
         let fd = file.as_raw_fd();
@@ -110,7 +120,9 @@ pub(super) struct RawMap {
 
 impl RawMap {
     pub(super) fn read_only(file: &File, len: usize) -> io::Result<RawMap> {
-        Ok(RawMap { map: MmapOptions::new().len(len).map_raw_read_only(file)? })
+        Ok(RawMap {
+            map: MmapOptions::new().len(len).map_raw_read_only(file)?,
+        })
     }
 
     pub(super) fn len(&self) -> usize {
@@ -120,10 +132,15 @@ impl RawMap {
     /// Brings a range of pages in; `InvalidInput` when the kernel cannot be asked to.
     pub(super) fn populate(&self, range: Range<usize>) -> io::Result<()> {
         loop {
-            match self.map.advise_range(Advice::PopulateRead, range.start, range.end - range.start) {
+            match self
+                .map
+                .advise_range(Advice::PopulateRead, range.start, range.end - range.start)
+            {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.raw_os_error() == Some(libc::EFAULT) => {
-                    return Err(io::Error::other("the file is shorter than its mapping, or its disk cannot be read"));
+                    return Err(io::Error::other(
+                        "the file is shorter than its mapping, or its disk cannot be read",
+                    ));
                 }
                 other => return other,
             }
@@ -181,7 +198,10 @@ impl ControlPage {
 
     /// A word of the page.
     pub(super) fn word(&self, cell: Cell) -> &AtomicU64 {
-        debug_assert!(cell.offset() + size_of::<AtomicU64>() <= self.map.len(), "every cell lies in the page");
+        debug_assert!(
+            cell.offset() + size_of::<AtomicU64>() <= self.map.len(),
+            "every cell lies in the page"
+        );
         // SAFETY: every discriminant of `Cell` is a multiple of 64 below 4,096 - 8, the mapping begins
         // on a page and has 4,096 bytes, so the word lies inside it and is aligned; the mapping lives as
         // long as `self`; this process makes no other kind of access to it, and other processes use atomics too.
@@ -198,7 +218,13 @@ impl ControlPage {
         // SAFETY: the address is that of the word's low half (little endian), mapped as long as `self`
         // and 4-aligned; `limit` outlives the call. The result says only why it returned, and callers look again.
         unsafe {
-            libc::syscall(libc::SYS_futex, self.word(cell).as_ptr(), libc::FUTEX_WAIT, low, &raw const limit);
+            libc::syscall(
+                libc::SYS_futex,
+                self.word(cell).as_ptr(),
+                libc::FUTEX_WAIT,
+                low,
+                &raw const limit,
+            );
         }
     }
 
@@ -206,7 +232,12 @@ impl ControlPage {
     pub(super) fn wake(&self, cell: Cell) {
         // SAFETY: as in `wait`; FUTEX_WAKE uses the address as a name only.
         unsafe {
-            libc::syscall(libc::SYS_futex, self.word(cell).as_ptr(), libc::FUTEX_WAKE, libc::c_int::MAX);
+            libc::syscall(
+                libc::SYS_futex,
+                self.word(cell).as_ptr(),
+                libc::FUTEX_WAKE,
+                libc::c_int::MAX,
+            );
         }
     }
 }

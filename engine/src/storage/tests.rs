@@ -22,7 +22,10 @@ fn a_lock_excludes_another_open_file_even_of_the_same_process_and_goes_with_the_
     assert!(one.try_lock(7, LockMode::Exclusive).unwrap());
     assert!(!two.try_lock(7, LockMode::Exclusive).unwrap());
     assert!(!two.try_lock(7, LockMode::Shared).unwrap());
-    assert!(two.try_lock(8, LockMode::Exclusive).unwrap(), "the next byte is another lock");
+    assert!(
+        two.try_lock(8, LockMode::Exclusive).unwrap(),
+        "the next byte is another lock"
+    );
     drop(one);
     assert!(two.try_lock(7, LockMode::Exclusive).unwrap());
 }
@@ -35,7 +38,10 @@ fn a_lock_changes_its_mode_in_place_and_can_be_given_back() {
     assert!(one.try_lock(0, LockMode::Exclusive).unwrap());
     assert!(one.try_lock(0, LockMode::Shared).unwrap());
     assert!(two.try_lock(0, LockMode::Shared).unwrap());
-    assert!(!one.try_lock(0, LockMode::Exclusive).unwrap(), "another shares it");
+    assert!(
+        !one.try_lock(0, LockMode::Exclusive).unwrap(),
+        "another shares it"
+    );
     two.unlock(0).unwrap();
     assert!(one.try_lock(0, LockMode::Exclusive).unwrap());
     one.unlock(0).unwrap();
@@ -51,7 +57,11 @@ fn pieces_are_written_one_after_another_even_more_than_one_call_takes() {
     pieces.insert(1500, &[]);
     assert_eq!(file.write_at(&pieces, 5).unwrap(), bytes.len());
     let mut back = vec![0xee; bytes.len() + 9];
-    assert_eq!(file.read_at(&mut back, 5).unwrap(), bytes.len(), "reading ends with the file");
+    assert_eq!(
+        file.read_at(&mut back, 5).unwrap(),
+        bytes.len(),
+        "reading ends with the file"
+    );
     assert_eq!(back[..bytes.len()], bytes);
     assert_eq!(file.write_at(&[], 0).unwrap(), 0);
     assert_eq!(file.read_at(&mut back, 1 << 40).unwrap(), 0);
@@ -100,7 +110,10 @@ fn a_window_that_cannot_be_read_is_an_error_and_not_a_signal() {
     assert!(map.window(8192..8200).is_err());
     assert!(map.window(0..3 << 20).is_err());
     assert_eq!(&*map.window(0..4096).unwrap(), &[0; 4096]);
-    assert_eq!(map.window(0..(3 << 20) + 1).err().unwrap().kind(), ErrorKind::UnexpectedEof);
+    assert_eq!(
+        map.window(0..(3 << 20) + 1).err().unwrap().kind(),
+        ErrorKind::UnexpectedEof
+    );
     assert!(map.window(3 << 20..3 << 20).unwrap().is_empty());
 }
 
@@ -128,11 +141,34 @@ fn files_are_made_found_moved_and_removed_as_the_modes_say() {
     storage.create_dir("").unwrap();
     storage.create_dir("log").unwrap();
     storage.create_dir("log").unwrap();
-    assert_eq!(storage.open("log/0", OpenMode::ReadWrite).err().unwrap().kind(), ErrorKind::NotFound);
-    storage.open("log/0", OpenMode::CreateNew).unwrap().write_at(&[b"1"], 0).unwrap();
-    assert_eq!(storage.open("log/0", OpenMode::CreateNew).err().unwrap().kind(), ErrorKind::AlreadyExists);
-    assert_eq!(storage.open("log/0", OpenMode::OpenOrCreate).unwrap().len().unwrap(), 1);
-    assert!(storage.open("log/0", OpenMode::Read).unwrap().write_at(&[b"2"], 0).is_err());
+    assert_eq!(
+        storage.open("log/0", OpenMode::ReadWrite).err().unwrap().kind(),
+        ErrorKind::NotFound
+    );
+    storage
+        .open("log/0", OpenMode::CreateNew)
+        .unwrap()
+        .write_at(&[b"1"], 0)
+        .unwrap();
+    assert_eq!(
+        storage.open("log/0", OpenMode::CreateNew).err().unwrap().kind(),
+        ErrorKind::AlreadyExists
+    );
+    assert_eq!(
+        storage
+            .open("log/0", OpenMode::OpenOrCreate)
+            .unwrap()
+            .len()
+            .unwrap(),
+        1
+    );
+    assert!(
+        storage
+            .open("log/0", OpenMode::Read)
+            .unwrap()
+            .write_at(&[b"2"], 0)
+            .is_err()
+    );
     storage.rename("log/0", "log/1").unwrap();
     storage.sync_dir("log").unwrap();
     storage.sync_dir("").unwrap();
@@ -146,7 +182,10 @@ fn files_are_made_found_moved_and_removed_as_the_modes_say() {
 #[test]
 fn two_openers_of_one_control_page_share_its_words_and_a_fresh_one_leaves_the_old_behind() {
     let (_dir, storage) = storage();
-    assert_eq!(storage.cells("control", false).err().unwrap().kind(), ErrorKind::NotFound);
+    assert_eq!(
+        storage.cells("control", false).err().unwrap().kind(),
+        ErrorKind::NotFound
+    );
     let one = storage.cells("control", true).unwrap();
     let two = storage.cells("control", false).unwrap();
     one.store(Cell::Appended, u64::MAX - 1);
@@ -155,7 +194,10 @@ fn two_openers_of_one_control_page_share_its_words_and_a_fresh_one_leaves_the_ol
     assert!(one.raise(Cell::LastSyncMicros, 5) && !two.raise(Cell::LastSyncMicros, 5));
     assert_eq!(two.load(Cell::Durable), 0);
     let fresh = storage.cells("control", true).unwrap();
-    assert_eq!((fresh.load(Cell::Appended), two.load(Cell::Appended)), (0, u64::MAX - 1));
+    assert_eq!(
+        (fresh.load(Cell::Appended), two.load(Cell::Appended)),
+        (0, u64::MAX - 1)
+    );
 }
 
 #[test]
@@ -164,14 +206,20 @@ fn a_control_page_of_another_size_is_refused() {
     for len in [0, 4095, 4097] {
         let file = storage.open("control", OpenMode::OpenOrCreate).unwrap();
         file.set_len(len).unwrap();
-        assert_eq!(storage.cells("control", false).err().unwrap().kind(), ErrorKind::InvalidData);
+        assert_eq!(
+            storage.cells("control", false).err().unwrap().kind(),
+            ErrorKind::InvalidData
+        );
     }
 }
 
 #[test]
 fn a_waiter_is_woken_through_another_mapping_of_the_page() {
     let (_dir, storage) = storage();
-    let (ours, theirs) = (storage.cells("control", true).unwrap(), storage.cells("control", false).unwrap());
+    let (ours, theirs) = (
+        storage.cells("control", true).unwrap(),
+        storage.cells("control", false).unwrap(),
+    );
     let high = 1 << 32;
     ours.store(Cell::WakeDurable, high);
     let waiter = {

@@ -31,17 +31,25 @@ pub(super) struct Background {
 impl Background {
     /// Starts the thread if the options ask for one.
     pub(super) fn start(shared: &Arc<Shared>, options: &Options) -> Background {
-        let signals = Arc::new(Signals { state: Mutex::default(), changed: Condvar::default() });
+        let signals = Arc::new(Signals {
+            state: Mutex::default(),
+            changed: Condvar::default(),
+        });
         let thread = options.background.then(|| {
             let (shared, signals) = (Arc::clone(shared), Arc::clone(&signals));
             let pause = options.buffered_sync;
-            std::thread::Builder::new().name("milepost".to_owned()).spawn(move || work(&shared, &signals, pause))
+            std::thread::Builder::new()
+                .name("milepost".to_owned())
+                .spawn(move || work(&shared, &signals, pause))
         });
         let thread = thread.and_then(|spawned| {
             let failed = |error: &std::io::Error| tracing::warn!(%error, "no thread for a store; commits sync by themselves");
             spawned.inspect_err(failed).ok()
         });
-        Background { signals, thread: Mutex::new(thread) }
+        Background {
+            signals,
+            thread: Mutex::new(thread),
+        }
     }
 
     /// Says that there is something to sync, or a segment may have filled up.
@@ -85,7 +93,10 @@ fn work(shared: &Shared, signals: &Signals, pause: Duration) {
         }
         shared.log.clock.sleep(pause);
         signals.state.lock().buffered = false;
-        let outcome = shared.log.make_durable(shared.log.control.appended()).and_then(|()| shared.tend_files());
+        let outcome = shared
+            .log
+            .make_durable(shared.log.control.appended())
+            .and_then(|()| shared.tend_files());
         if let Err(error) = outcome {
             // A dead handle says so at its next commit; lack of space is met again at the roll.
             tracing::warn!(%error, "background work of a store failed");
@@ -116,8 +127,11 @@ impl crate::log::Log {
 impl Drop for super::Handle {
     fn drop(&mut self) {
         self.background.stop();
-        let end: Result<Lsn, Error> =
-            self.shared.log.make_durable(self.shared.log.control.appended()).map(|()| Lsn::ZERO);
+        let end: Result<Lsn, Error> = self
+            .shared
+            .log
+            .make_durable(self.shared.log.control.appended())
+            .map(|()| Lsn::ZERO);
         if let Err(error) = end {
             tracing::warn!(%error, "a store was dropped without its buffered commits being durable");
         }

@@ -38,7 +38,13 @@ impl Store {
         if expecting {
             self.shared().catch_up(self.log().control.appended())?;
         }
-        let written = self.log().submit(Request { frames: vec![frame], expectations }, self.shared())?;
+        let written = self.log().submit(
+            Request {
+                frames: vec![frame],
+                expectations,
+            },
+            self.shared(),
+        )?;
         match written {
             Written::Wrong { wrong, end } => {
                 // The state that caused it must outlive a crash, or the answer would be of nothing.
@@ -48,7 +54,11 @@ impl Store {
             Written::Appended { lsns, end, versions } => {
                 let lsn = lsns.first().copied().unwrap_or_default();
                 self.settle(lsn, end, durability)?;
-                Ok(CommitOutcome::Committed(Committed { lsn, id: self.id_of(seq), versions }))
+                Ok(CommitOutcome::Committed(Committed {
+                    lsn,
+                    id: self.id_of(seq),
+                    versions,
+                }))
             }
         }
     }
@@ -69,13 +79,22 @@ impl Store {
             encoded.push(frame);
             seqs.push(seq);
         }
-        let request = Request { frames: encoded, expectations: Vec::<(StreamName, _)>::new() };
+        let request = Request {
+            frames: encoded,
+            expectations: Vec::<(StreamName, _)>::new(),
+        };
         match self.log().submit(request, self.shared())? {
             Written::Wrong { .. } => Err(Error::internal("frames without expectations were refused")),
             Written::Appended { lsns, end, .. } => {
                 self.settle(lsns.first().copied().unwrap_or_default(), end, durability)?;
                 let pairs = lsns.into_iter().zip(seqs);
-                Ok(pairs.map(|(lsn, seq)| Committed { lsn, id: self.id_of(seq), versions: Vec::new() }).collect())
+                Ok(pairs
+                    .map(|(lsn, seq)| Committed {
+                        lsn,
+                        id: self.id_of(seq),
+                        versions: Vec::new(),
+                    })
+                    .collect())
             }
         }
     }
@@ -88,7 +107,10 @@ impl Store {
     pub fn append_marker(&self) -> Result<Lsn> {
         let marker = NewFrame::of_kind(FrameKind::MARKER, Vec::new());
         let committed = self.append_frames(vec![marker], Durability::Synced)?;
-        Ok(committed.first().map(|committed| committed.lsn).unwrap_or_default())
+        Ok(committed
+            .first()
+            .map(|committed| committed.lsn)
+            .unwrap_or_default())
     }
 
     /// Makes everything appended so far durable.
@@ -109,7 +131,9 @@ impl Store {
             return Ok(false);
         }
         let mut scan = self.scan(Lsn(lsn.0.saturating_sub(1)))?;
-        Ok(scan.next()?.is_some_and(|frame| frame.lsn() == lsn && frame.id() == id))
+        Ok(scan
+            .next()?
+            .is_some_and(|frame| frame.lsn() == lsn && frame.id() == id))
     }
 
     /// Prepares a spare segment, writes sidecars of sealed ones, and syncs buffered commits; for stores
@@ -151,14 +175,19 @@ impl Store {
     /// A handle is dead in a forked child, which shares locks with its parent without knowing it.
     fn check_alive(&self) -> Result<()> {
         if self.storage().process_id() != self.log().process {
-            return Err(Error::closed("this handle was opened before a fork; open the store again in the child"));
+            return Err(Error::closed(
+                "this handle was opened before a fork; open the store again in the child",
+            ));
         }
         Ok(())
     }
 
     fn settle(&self, lsn: Lsn, end: Lsn, durability: Durability) -> Result<()> {
         match durability {
-            Durability::Synced => self.log().make_durable(end).map_err(|error| error.maybe_written(lsn)),
+            Durability::Synced => self
+                .log()
+                .make_durable(end)
+                .map_err(|error| error.maybe_written(lsn)),
             Durability::Buffered => {
                 self.inner.background.something_buffered();
                 Ok(())
@@ -167,7 +196,10 @@ impl Store {
     }
 
     fn id_of(&self, seq: u64) -> TransactionId {
-        TransactionId { writer: self.log().nonce, seq }
+        TransactionId {
+            writer: self.log().nonce,
+            seq,
+        }
     }
 
     /// Waits for what is buffered to become durable, at most `limit`.

@@ -68,7 +68,9 @@ impl Identity {
         }
         let version = take(&mut rest).map(u32::from_le_bytes).ok_or_else(damaged)?;
         if version != VERSION {
-            return Err(Error::invalid(format!("store format {version} needs a newer program")));
+            return Err(Error::invalid(format!(
+                "store format {version} needs a newer program"
+            )));
         }
         let mut fields = || {
             take::<4>(&mut rest)?;
@@ -84,7 +86,12 @@ impl Identity {
         if !SEGMENT_BYTES.contains(&segment_bytes) {
             return Err(damaged());
         }
-        Ok(Identity { id, site, segment_bytes, created })
+        Ok(Identity {
+            id,
+            site,
+            segment_bytes,
+            created,
+        })
     }
 
     /// Writes the file durably; the store exists from then on.

@@ -107,7 +107,11 @@ impl Store {
             &sealed,
             active,
             Box::new(|rebuild| {
-                tracing::info!(segment = rebuild.segment.0, left = rebuild.left, "making a sidecar index");
+                tracing::info!(
+                    segment = rebuild.segment.0,
+                    left = rebuild.left,
+                    "making a sidecar index"
+                );
             }),
         );
         let streams = streams::Streams::new(index, &opened.log.dir, active)?;
@@ -121,7 +125,9 @@ impl Store {
             next_seq: AtomicU64::new(1),
         });
         let background = Background::start(&shared, &options);
-        Ok(Store { inner: Arc::new(Handle { shared, background }) })
+        Ok(Store {
+            inner: Arc::new(Handle { shared, background }),
+        })
     }
 
     fn shared(&self) -> &Shared {
@@ -193,7 +199,11 @@ impl Store {
     pub fn watermarks(&self) -> Watermarks {
         let control = &self.log().control;
         let (durable, scanned) = (control.durable(), control.lsn(Cell::Scanned));
-        Watermarks { appended: control.appended().max(durable), durable, scanned }
+        Watermarks {
+            appended: control.appended().max(durable),
+            durable,
+            scanned,
+        }
     }
 
     /// Waits until the frame at `lsn` is durable or `limit` has passed; true when it is. Does not sync
@@ -214,7 +224,13 @@ impl Store {
         self.wait_beyond(Cell::Scanned, Cell::WakeScanned, |scanned| scanned >= lsn, limit)
     }
 
-    fn wait_beyond(&self, cell: Cell, wake: Cell, there: impl Fn(Lsn) -> bool, limit: Duration) -> Result<bool> {
+    fn wait_beyond(
+        &self,
+        cell: Cell,
+        wake: Cell,
+        there: impl Fn(Lsn) -> bool,
+        limit: Duration,
+    ) -> Result<bool> {
         let (control, clock) = (&self.log().control, self.clock());
         let started = clock.monotonic();
         loop {
@@ -224,7 +240,9 @@ impl Store {
             }
             control.check_poison(self.log().generation)?;
             let waited = clock.monotonic().saturating_sub(started);
-            let Some(left) = limit.checked_sub(waited).filter(|left| !left.is_zero()) else { return Ok(false) };
+            let Some(left) = limit.checked_sub(waited).filter(|left| !left.is_zero()) else {
+                return Ok(false);
+            };
             control.cells().wait(wake, seen, left.min(LOOK_AGAIN));
         }
     }
@@ -253,7 +271,10 @@ impl Store {
     /// `Internal` when the segments cannot be listed or opened.
     pub fn segments(&self) -> Result<Vec<(Lsn, u64)>> {
         let dir = &self.log().dir;
-        dir.list()?.into_iter().map(|first| Ok((first, dir.open(first)?.len()))).collect()
+        dir.list()?
+            .into_iter()
+            .map(|first| Ok((first, dir.open(first)?.len())))
+            .collect()
     }
 
     /// Seals the active segment and begins another, when more than `min_bytes` of it are used; true

@@ -66,13 +66,21 @@ pub(super) fn make(storage: &Arc<dyn Storage>, site: SiteName, options: &Options
         match name.as_str() {
             STORE_FILE => return Err(Error::conflict("there is a store here already").at_path(&root)),
             "log" | "queue" | "store.new" => {}
-            _ => return Err(Error::conflict(format!("the folder is not empty, it holds {name:?}")).at_path(&root)),
+            _ => {
+                return Err(
+                    Error::conflict(format!("the folder is not empty, it holds {name:?}")).at_path(&root),
+                );
+            }
         }
     }
     for folder in ["log", "queue"] {
-        storage.create_dir(folder).map_err(io("make a folder of the store"))?;
+        storage
+            .create_dir(folder)
+            .map_err(io("make a folder of the store"))?;
         for name in storage.list(folder).map_err(io("list a folder of the store"))? {
-            storage.unlink(&format!("{folder}/{name}")).map_err(io("clear an interrupted attempt"))?;
+            storage
+                .unlink(&format!("{folder}/{name}"))
+                .map_err(io("clear an interrupted attempt"))?;
         }
     }
     storage.sync_dir("").map_err(io("sync the store's folder"))?;
@@ -80,16 +88,27 @@ pub(super) fn make(storage: &Arc<dyn Storage>, site: SiteName, options: &Options
     let id = StoreId((u128::from(rng.next_u64()) << 64) | u128::from(rng.next_u64()));
     write_first_block(storage, id, options)?;
     let created = options.clock.wall_micros();
-    Identity { id, site, segment_bytes: options.segment_bytes, created }.write(&**storage)
+    Identity {
+        id,
+        site,
+        segment_bytes: options.segment_bytes,
+        created,
+    }
+    .write(&**storage)
 }
 
 /// The first block holds the record of the first lineage epoch.
 fn write_first_block(storage: &Arc<dyn Storage>, id: StoreId, options: &Options) -> Result<()> {
     let rng: &dyn Rng = &*options.rng;
-    let dir = Arc::new(SegmentDir::new(Arc::clone(storage), BlockKind::Log, id, || Lsn::ZERO));
+    let dir = Arc::new(SegmentDir::new(Arc::clone(storage), BlockKind::Log, id, || {
+        Lsn::ZERO
+    }));
     let epoch = Epoch(rng.next_u64());
     let mut frame = NewFrame::of_kind(FrameKind::CONTROL, Vec::new());
-    frame.pin(Pinned { key: epoch_key(epoch), value: Some(vec![0; 16]) });
+    frame.pin(Pinned {
+        key: epoch_key(epoch),
+        value: Some(vec![0; 16]),
+    });
     let mut builder = BlockBuilder::new();
     builder.push(&frame.encode(0, options.clock.wall_micros())?);
     let seal = Seal {
@@ -111,7 +130,9 @@ fn write_first_block(storage: &Arc<dyn Storage>, id: StoreId, options: &Options)
 }
 
 fn refuse_file_system(storage: &dyn Storage, options: &Options) -> Result<()> {
-    let refusal = storage.refusal().map_err(|error| Error::io("ask for the file system", storage.root(), error))?;
+    let refusal = storage
+        .refusal()
+        .map_err(|error| Error::io("ask for the file system", storage.root(), error))?;
     match refusal {
         Some(reason) if !options.force_file_system => Err(Error::invalid(format!(
             "{reason}; locks and syncs are not reliable there: use a local file system, or force it at your own risk"
@@ -124,12 +145,15 @@ fn refuse_file_system(storage: &dyn Storage, options: &Options) -> Result<()> {
 /// Opens the store in `storage`.
 pub(super) fn open(storage: &Arc<dyn Storage>, options: &Options) -> Result<Opened> {
     let path = storage.root().join(STORE_FILE);
-    let file = storage.open(STORE_FILE, OpenMode::ReadWrite).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            Error::invalid("there is no store here; make one with `milepost init`").at_path(storage.root())
-        }
-        _ => Error::io("open the store", &path, error),
-    })?;
+    let file = storage
+        .open(STORE_FILE, OpenMode::ReadWrite)
+        .map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                Error::invalid("there is no store here; make one with `milepost init`")
+                    .at_path(storage.root())
+            }
+            _ => Error::io("open the store", &path, error),
+        })?;
     refuse_file_system(&**storage, options)?;
     let identity = Identity::read(&**storage, &*file)?;
     let started = options.clock.monotonic();
@@ -162,7 +186,8 @@ pub(super) fn open(storage: &Arc<dyn Storage>, options: &Options) -> Result<Open
 }
 
 fn lock(file: &dyn StorageFile, mode: LockMode) -> Result<bool> {
-    file.try_lock(PRESENCE, mode).map_err(|error| Error::internal("cannot lock the store").caused_by(error))
+    file.try_lock(PRESENCE, mode)
+        .map_err(|error| Error::internal("cannot lock the store").caused_by(error))
 }
 
 fn boot_digest(storage: &dyn Storage) -> u64 {
@@ -176,15 +201,22 @@ fn recover_all(storage: &Arc<dyn Storage>, identity: &Identity) -> Result<Arc<dy
     let cells = cells.map_err(|error| Error::io("make the control page", control_path, error))?;
     for folder in ["log", "queue"] {
         let removed = remove_unfinished(&**storage, folder);
-        removed.map_err(|error| Error::io("remove unfinished segments", storage.root().join(folder), error))?;
+        removed
+            .map_err(|error| Error::io("remove unfinished segments", storage.root().join(folder), error))?;
     }
     let genesis = Chain::genesis(identity.id);
-    let dir = |kind| Arc::new(SegmentDir::new(Arc::clone(storage), kind, identity.id, || Lsn::ZERO));
+    let dir = |kind| {
+        Arc::new(SegmentDir::new(Arc::clone(storage), kind, identity.id, || {
+            Lsn::ZERO
+        }))
+    };
     let queue = recover_queue(&dir(BlockKind::Queue), genesis)?;
     let scanned = Lsn(queue.as_ref().map_or(0, |queue| queue.aux));
     let log = recover(&dir(BlockKind::Log), genesis, scanned, identity.segment_bytes)?;
     let Some(log) = log else {
-        return Err(Error::corrupt("the log has no segment; restore a backup").at_path(storage.root().join("log")));
+        return Err(
+            Error::corrupt("the log has no segment; restore a backup").at_path(storage.root().join("log"))
+        );
     };
     let control = Control::new(Arc::clone(&cells));
     control.publish(log.tail);
@@ -206,7 +238,9 @@ fn recover_queue(dir: &Arc<SegmentDir>, genesis: Chain) -> Result<Option<Recover
             for first in dir.list()? {
                 let name = crate::log::segment_name(BlockKind::Queue, first);
                 let gone = dir.storage().unlink(&name);
-                gone.map_err(|error| Error::io("remove a damaged queue", dir.storage().root().join(name), error))?;
+                gone.map_err(|error| {
+                    Error::io("remove a damaged queue", dir.storage().root().join(name), error)
+                })?;
             }
             Ok(None)
         }
@@ -224,7 +258,9 @@ fn join(
 ) -> Result<Opened> {
     let control = Control::new(Arc::clone(&cells));
     let seen = control.clone();
-    let dir = SegmentDir::new(Arc::clone(storage), BlockKind::Log, identity.id, move || seen.written());
+    let dir = SegmentDir::new(Arc::clone(storage), BlockKind::Log, identity.id, move || {
+        seen.written()
+    });
     let queue_end = Arc::clone(&cells);
     let queue = SegmentDir::new(Arc::clone(storage), BlockKind::Queue, identity.id, move || {
         Lsn(queue_end.load(Cell::QueueAppended))
@@ -247,5 +283,9 @@ fn join(
         syncer: Default::default(),
     };
     log.heal()?;
-    Ok(Opened { identity, log, queue: Arc::new(queue) })
+    Ok(Opened {
+        identity,
+        log,
+        queue: Arc::new(queue),
+    })
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::clock::{Clock, Rng, SystemClock, SystemRng};
 use crate::storage::Storage;
-use crate::{Result, SiteName, Store};
+use crate::{Error, Result, SiteName, Store};
 
 /// When a commit is acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -170,5 +170,22 @@ impl Options {
     /// As [`Options::open`].
     pub fn open_in(self, storage: Arc<dyn Storage>) -> Result<Store> {
         Store::open_in(storage, self)
+    }
+
+    /// Refuses values out of range.
+    pub(crate) fn check(&self) -> Result<()> {
+        if !(4 << 10..=1 << 20).contains(&self.block_bytes) {
+            return Err(Error::invalid(format!(
+                "blocks of {} bytes are not 4 KiB to 1 MiB",
+                self.block_bytes
+            )));
+        }
+        if !self.pad_to.is_power_of_two() || self.pad_to > 64 << 10 {
+            return Err(Error::invalid(format!(
+                "padding to {} bytes is no power of two up to 64 KiB",
+                self.pad_to
+            )));
+        }
+        Ok(())
     }
 }

@@ -76,7 +76,8 @@ impl Store {
         let path = storage.root().join(STORE_FILE);
         let taken = file.try_lock(phase.lock_at(), LockMode::Exclusive);
         if !taken.map_err(|error| Error::io("take the lock of a phase", &path, error))? {
-            let holder = read_text(&**storage, phase).unwrap_or_else(|| "a process that gave no name".to_owned());
+            let holder =
+                read_text(&**storage, phase).unwrap_or_else(|| "a process that gave no name".to_owned());
             return Err(Error::conflict(format!(
                 "the {} phase of this store is run by {holder}; stop that one first, or let it work",
                 phase.name()
@@ -101,7 +102,9 @@ impl Store {
         if free.map_err(|error| Error::io("ask for the lock of a phase", storage.root(), error))? {
             return Ok(None);
         }
-        Ok(Some(read_text(&**storage, phase).unwrap_or_else(|| "a process that gave no name".to_owned())))
+        Ok(Some(
+            read_text(&**storage, phase).unwrap_or_else(|| "a process that gave no name".to_owned()),
+        ))
     }
 
     fn phase_file(&self) -> Result<Arc<dyn StorageFile>> {
@@ -119,7 +122,9 @@ fn write_text(storage: &dyn Storage, phase: Phase, text: &str) -> std::io::Resul
 }
 
 fn read_text(storage: &dyn Storage, phase: Phase) -> Option<String> {
-    let file = storage.open(&format!("{FOLDER}/{}", phase.name()), OpenMode::Read).ok()?;
+    let file = storage
+        .open(&format!("{FOLDER}/{}", phase.name()), OpenMode::Read)
+        .ok()?;
     let mut bytes = [0; TEXT_LEN];
     let read = file.read_at(&mut bytes, 0).ok()?;
     let text = std::str::from_utf8(bytes.get(..read)?).ok()?.trim_end();

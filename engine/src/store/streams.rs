@@ -61,7 +61,10 @@ impl SegmentSource for SealedSource {
 impl Streams {
     pub(super) fn new(index: Index, dir: &Arc<SegmentDir>, active: Lsn) -> Result<Streams> {
         let walk = BlockWalk::new(dir, dir.open(active)?, active);
-        Ok(Streams { index, walk: Mutex::new(walk) })
+        Ok(Streams {
+            index,
+            walk: Mutex::new(walk),
+        })
     }
 
     /// Feeds the index up to `end`, a block boundary.
@@ -117,7 +120,13 @@ impl Store {
         StreamName::check(stream)?;
         let (index, durable) = self.durable_index()?;
         let locations = index.locate(stream, from, durable)?;
-        Ok(StreamReader { store: self.clone(), stream: stream.to_owned(), locations, walk: None, durable })
+        Ok(StreamReader {
+            store: self.clone(),
+            stream: stream.to_owned(),
+            locations,
+            walk: None,
+            durable,
+        })
     }
 
     /// Last value of a pinned record among durable frames, with the LSN of its frame.
@@ -152,9 +161,15 @@ impl Store {
         if !walk.advance(durable)? {
             return Ok(None);
         }
-        let Some(block) = walk.block() else { return Ok(None) };
+        let Some(block) = walk.block() else {
+            return Ok(None);
+        };
         match block.frame_at(lsn) {
-            Ok(frame) => Ok(Some(Position { epoch: frame.epoch(), lsn, chain: block.chain_after() })),
+            Ok(frame) => Ok(Some(Position {
+                epoch: frame.epoch(),
+                lsn,
+                chain: block.chain_after(),
+            })),
             Err(error) if error.kind() == crate::ErrorKind::Invalid => Ok(None),
             Err(error) => Err(error),
         }
@@ -199,7 +214,9 @@ pub struct StreamReader {
 impl StreamReader {
     fn read(&mut self, location: crate::index::Location) -> Result<RecordedEvent> {
         let holds = |walk: &BlockWalk| {
-            walk.block().is_some_and(|block| block.header().lsn < location.frame && location.frame < block.header().end())
+            walk.block().is_some_and(|block| {
+                block.header().lsn < location.frame && location.frame < block.header().end()
+            })
         };
         if !self.walk.as_ref().is_some_and(holds) {
             let mut walk = self.store.walk_to(location.frame, self.durable)?;
@@ -211,7 +228,10 @@ impl StreamReader {
         let frame = block.ok_or_else(gone)?.frame_known_at(location.frame)?;
         let event = frame.event_at(location.event_at)?;
         if event.stream()? != self.stream {
-            return Err(crate::Error::corrupt("an index entry points to another stream's event").at_lsn(location.frame));
+            return Err(
+                crate::Error::corrupt("an index entry points to another stream's event")
+                    .at_lsn(location.frame),
+            );
         }
         let headers = event.headers().read()?;
         Ok(RecordedEvent {
@@ -222,7 +242,10 @@ impl StreamReader {
             time: frame.time(),
             origin: frame.origin()?.map(|origin| origin.to_owned()).transpose()?,
             kind: event.kind()?.to_owned(),
-            headers: headers.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+            headers: headers
+                .into_iter()
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .collect(),
             payload: event.payload.to_vec(),
         })
     }

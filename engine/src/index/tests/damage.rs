@@ -37,7 +37,11 @@ fn every_changed_byte_of_a_sidecar_is_found_and_the_file_is_made_again() {
                 bench.check();
                 // What no answer needs is not even read: the rest is repaired by command.
                 bench.index.repair().unwrap();
-                assert_eq!(bench.storage.bytes(&name), whole, "made again with the same bytes");
+                assert_eq!(
+                    bench.storage.bytes(&name),
+                    whole,
+                    "made again with the same bytes"
+                );
                 assert_eq!(bench.index.verify().unwrap(), []);
             }
             bench.storage.put(&name, whole.clone());
@@ -82,13 +86,23 @@ fn a_sidecar_of_another_history_is_made_again() {
 #[test]
 fn missing_sidecars_are_made_oldest_first_and_each_once() {
     let mut bench = bench();
-    let before: Vec<_> = bench.storage.names().iter().map(|name| bench.storage.bytes(name)).collect();
+    let before: Vec<_> = bench
+        .storage
+        .names()
+        .iter()
+        .map(|name| bench.storage.bytes(name))
+        .collect();
     bench.run(&Op::Reopen(u16::MAX, None));
     assert!(bench.storage.names().is_empty());
     bench.index.make_missing().unwrap();
     let firsts = bench.log.firsts();
     assert_eq!(*bench.rebuilt.lock().unwrap(), firsts[..3]);
-    let after: Vec<_> = bench.storage.names().iter().map(|name| bench.storage.bytes(name)).collect();
+    let after: Vec<_> = bench
+        .storage
+        .names()
+        .iter()
+        .map(|name| bench.storage.bytes(name))
+        .collect();
     assert_eq!(before, after, "a sidecar is a pure function of the log");
     bench.check();
     assert_eq!(bench.rebuilt.lock().unwrap().len(), 3);
@@ -100,7 +114,10 @@ fn a_full_disk_takes_no_answer_away() {
     *bench.storage.full.lock().unwrap() = true;
     bench.run(&Op::Reopen(u16::MAX, None));
     bench.check();
-    assert!(bench.storage.names().is_empty(), "nothing half-written is left behind");
+    assert!(
+        bench.storage.names().is_empty(),
+        "nothing half-written is left behind"
+    );
     *bench.storage.full.lock().unwrap() = false;
     bench.run(&Op::WriteSealed);
     assert_eq!(bench.storage.names().len(), 3);
@@ -110,11 +127,18 @@ fn a_full_disk_takes_no_answer_away() {
 #[test]
 fn what_a_dead_writer_left_behind_is_removed() {
     let bench = bench();
-    bench.storage.put("log/0000000000000000.idx.tmp-00000000000000ff", vec![1]);
+    bench
+        .storage
+        .put("log/0000000000000000.idx.tmp-00000000000000ff", vec![1]);
     bench.storage.put("log/0000000000000000.seg", vec![2]);
     bench.index.remove_unfinished().unwrap();
     assert_eq!(bench.storage.names().len(), 4);
-    assert!(bench.storage.names().contains(&"log/0000000000000000.seg".to_owned()));
+    assert!(
+        bench
+            .storage
+            .names()
+            .contains(&"log/0000000000000000.seg".to_owned())
+    );
 }
 
 #[test]
@@ -125,7 +149,10 @@ fn a_block_out_of_line_is_refused_and_changes_nothing() {
     let old = bench.log.segments.lock().unwrap()[&firsts[3]][0].clone();
     let block = crate::block::Block::check(&old).unwrap();
     assert!(bench.index.absorb(firsts[3], &block).is_err(), "taken in twice");
-    assert!(bench.index.absorb(Lsn(8), &block).is_err(), "a segment that does not follow");
+    assert!(
+        bench.index.absorb(Lsn(8), &block).is_err(),
+        "a segment that does not follow"
+    );
     assert_eq!(bench.index.end(), (end, chain));
     bench.check();
 }

@@ -32,7 +32,10 @@ impl Memory {
     }
 
     pub(super) fn put(&self, name: &str, bytes: Vec<u8>) {
-        self.files.lock().unwrap().insert(name.to_owned(), Arc::new(Mutex::new(bytes)));
+        self.files
+            .lock()
+            .unwrap()
+            .insert(name.to_owned(), Arc::new(Mutex::new(bytes)));
     }
 }
 
@@ -66,7 +69,10 @@ impl Storage for Memory {
             (Some(bytes), _) => bytes,
             (None, _) => files.entry(name.to_owned()).or_default().clone(),
         };
-        Ok(Arc::new(File { bytes, full: *self.full.lock().unwrap() }))
+        Ok(Arc::new(File {
+            bytes,
+            full: *self.full.lock().unwrap(),
+        }))
     }
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut files = self.files.lock().unwrap();
@@ -75,11 +81,20 @@ impl Storage for Memory {
         Ok(())
     }
     fn unlink(&self, name: &str) -> io::Result<()> {
-        self.files.lock().unwrap().remove(name).map(drop).ok_or(io::ErrorKind::NotFound.into())
+        self.files
+            .lock()
+            .unwrap()
+            .remove(name)
+            .map(drop)
+            .ok_or(io::ErrorKind::NotFound.into())
     }
     fn list(&self, folder: &str) -> io::Result<Vec<String>> {
         let prefix = format!("{folder}/");
-        Ok(self.names().iter().filter_map(|name| Some(name.strip_prefix(&prefix)?.to_owned())).collect())
+        Ok(self
+            .names()
+            .iter()
+            .filter_map(|name| Some(name.strip_prefix(&prefix)?.to_owned()))
+            .collect())
     }
     fn sync_dir(&self, _: &str) -> io::Result<()> {
         Ok(())
@@ -149,7 +164,9 @@ impl Mapping for Map {
     }
     fn window(&self, range: Range<u64>) -> io::Result<Window> {
         let piece = self.0.get(range.start as usize..range.end as usize);
-        Ok(Window::new(Arc::new(Piece(piece.ok_or(io::ErrorKind::UnexpectedEof)?.to_vec()))))
+        Ok(Window::new(Arc::new(Piece(
+            piece.ok_or(io::ErrorKind::UnexpectedEof)?.to_vec(),
+        ))))
     }
 }
 
@@ -236,7 +253,9 @@ impl SegmentSource for FakeLog {
     }
     fn walk(&self, segment: Lsn, visit: &mut dyn FnMut(&Block<'_>) -> Result<()>) -> Result<()> {
         let blocks = self.segments.lock().unwrap()[&segment].clone();
-        blocks.iter().try_for_each(|bytes| visit(&Block::check(bytes).unwrap()))
+        blocks
+            .iter()
+            .try_for_each(|bytes| visit(&Block::check(bytes).unwrap()))
     }
 }
 

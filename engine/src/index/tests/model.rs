@@ -55,7 +55,15 @@ impl Bench {
         let (storage, log) = (Arc::new(Memory::default()), Arc::new(FakeLog::new()));
         let rebuilt = Arc::new(Mutex::new(Vec::new()));
         let index = Bench::open(&storage, &log, &rebuilt);
-        Bench { storage, log, index, rebuilt, blocks: Vec::new(), durable: Lsn(0), serial: 0 }
+        Bench {
+            storage,
+            log,
+            index,
+            rebuilt,
+            blocks: Vec::new(),
+            durable: Lsn(0),
+            serial: 0,
+        }
     }
 
     fn open(storage: &Arc<Memory>, log: &Arc<FakeLog>, rebuilt: &Arc<Mutex<Vec<Lsn>>>) -> Index {
@@ -101,13 +109,19 @@ impl Bench {
         let (mut encoded, mut model) = (Vec::new(), Vec::new());
         for (number, transaction) in frames.iter().enumerate() {
             let mut frame = NewFrame::transaction();
-            let mut known = ModelFrame { lsn: Lsn(0), events: Vec::new(), pinned: Vec::new() };
+            let mut known = ModelFrame {
+                lsn: Lsn(0),
+                events: Vec::new(),
+                pinned: Vec::new(),
+            };
             for (stream, count) in transaction {
                 for _ in 0..*count {
                     self.serial += 1;
                     let name = format!("s/{stream}");
                     let payload = self.serial.to_le_bytes();
-                    frame.push_raw(frame.event_count(), &name, "k", &[], &payload).unwrap();
+                    frame
+                        .push_raw(frame.event_count(), &name, "k", &[], &payload)
+                        .unwrap();
                     known.events.push((name, self.serial));
                 }
             }
@@ -116,7 +130,10 @@ impl Bench {
                     self.serial += 1;
                     let value = (!removed).then_some(self.serial);
                     let bytes = value.map(|value| value.to_le_bytes().to_vec());
-                    frame.pin(Pinned { key: vec![b'k', *key], value: bytes });
+                    frame.pin(Pinned {
+                        key: vec![b'k', *key],
+                        value: bytes,
+                    });
                     known.pinned.push((*key, value));
                 }
             }
@@ -128,7 +145,10 @@ impl Bench {
         for (frame, known) in block.frames().zip(&mut model) {
             known.lsn = frame.unwrap().lsn();
         }
-        self.blocks.push(ModelBlock { lsn: block.header().lsn, frames: model });
+        self.blocks.push(ModelBlock {
+            lsn: block.header().lsn,
+            frames: model,
+        });
         self.index.absorb(segment, &block).unwrap();
     }
 
@@ -192,13 +212,20 @@ impl Bench {
             let stream = format!("s/{number}");
             let known = streams.get(stream.as_str()).cloned().unwrap_or_default();
             let version = (known.len() as u64).checked_sub(1).map(StreamVersion);
-            assert_eq!(self.index.version_of(&stream, below).unwrap(), version, "{stream} below {below}");
+            assert_eq!(
+                self.index.version_of(&stream, below).unwrap(),
+                version,
+                "{stream} below {below}"
+            );
             for from in BTreeSet::from([0, known.len() / 2, known.len().saturating_sub(1), known.len() + 3]) {
                 let rest = known.get(from..).unwrap_or_default();
                 self.check_events(&stream, from as u64, below, rest);
             }
         }
-        let all: Vec<_> = pinned.iter().map(|(key, (value, lsn))| (key.clone(), value.clone(), *lsn)).collect();
+        let all: Vec<_> = pinned
+            .iter()
+            .map(|(key, (value, lsn))| (key.clone(), value.clone(), *lsn))
+            .collect();
         assert_eq!(self.index.pinned_with_prefix(b"k", below).unwrap(), all);
         assert_eq!(self.index.pinned_with_prefix(b"other", below).unwrap(), []);
         for key in 0..4 {
@@ -222,7 +249,10 @@ impl Bench {
             let block = Block::check(&bytes).unwrap();
             let frame = block.frame_known_at(location.frame).unwrap();
             let event = frame.event_at(location.event_at).unwrap();
-            assert_eq!((event.stream().unwrap(), event.payload), (stream, &serial.to_le_bytes()[..]));
+            assert_eq!(
+                (event.stream().unwrap(), event.payload),
+                (stream, &serial.to_le_bytes()[..])
+            );
         }
         assert!(locations.next().is_none(), "more events than were appended");
     }
@@ -273,5 +303,8 @@ fn streams_whose_names_share_a_hash_are_told_apart() {
     index.absorb(&Block::check(&bytes).unwrap()).unwrap();
     let hash = StreamName::hash("s/1");
     assert!(index.stream(hash, "s/1").is_some());
-    assert!(index.stream(hash, "another").is_none(), "the name decides, not the hash");
+    assert!(
+        index.stream(hash, "another").is_none(),
+        "the name decides, not the hash"
+    );
 }

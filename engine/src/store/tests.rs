@@ -1,0 +1,139 @@
+//! The store over a real directory: what one handle commits, others read; what is closed, reopens.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::{CommitOutcome, Event, ExpectedVersion, StreamVersion, Transaction};
+
+fn options() -> Options {
+    Options::new().segment_bytes(1 << 20)
+}
+
+fn transaction(stream: &str, payload: &[u8]) -> Transaction {
+    let mut transaction = Transaction::new();
+    transaction
+        .push(&Event::new(stream, "noted", payload).unwrap())
+        .unwrap();
+    transaction
+}
+
+/// Payloads of all transactions in log order.
+fn payloads(store: &Store) -> Vec<Vec<u8>> {
+    let mut scan = store.scan(Lsn::ZERO).unwrap();
+    let mut all = Vec::new();
+    while let Some(frame) = scan.next().unwrap() {
+        all.extend(frame.events().map(|event| event.unwrap().payload.to_vec()));
+    }
+    all
+}
+
+#[test]
+fn what_was_committed_is_there_after_reopening_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("s");
+    let store = options().init(&root, "a".parse().unwrap()).unwrap();
+    let mut expected = Vec::new();
+    for n in 0..200u32 {
+        let payload = vec![n as u8; 10_000];
+        let _ = store
+            .commit(transaction(&format!("s/{}", n % 7), &payload))
+            .unwrap();
+        expected.push(payload);
+    }
+    assert_eq!(payloads(&store), expected);
+    assert!(store.segments().unwrap().len() > 1, "the log rolled");
+    store.close().unwrap();
+    let store = options().open(&root).unwrap();
+    assert_eq!(payloads(&store), expected);
+    let events: Vec<_> = store
+        .read_stream("s/3", StreamVersion(2))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    assert_eq!(events.len(), 27);
+    assert_eq!(events[0].version, StreamVersion(2));
+    assert_eq!(events[0].payload, vec![17; 10_000]);
+    assert_eq!(store.stream_version("s/3").unwrap(), Some(StreamVersion(28)));
+    let position = store.position_at(events[5].lsn).unwrap().unwrap();
+    assert_eq!(position.lsn, events[5].lsn);
+    assert!(store.position_at(events[5].lsn.plus(8)).unwrap().is_none());
+}
+
+#[test]
+fn two_handles_append_to_one_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("s");
+    let one = options().init(&root, "a".parse().unwrap()).unwrap();
+    let two = options().open(&root).unwrap();
+    for n in 0..300u32 {
+        let store = if n % 2 == 0 { &one } else { &two };
+        let _ = store
+            .commit(transaction("s", &n.to_le_bytes().repeat(1000)))
+            .unwrap();
+    }
+    let expected: Vec<_> = (0..300u32).map(|n| n.to_le_bytes().repeat(1000)).collect();
+    assert_eq!(payloads(&one), expected);
+    assert_eq!(payloads(&two), expected);
+}
+
+#[test]
+fn a_wrong_expectation_commits_nothing_and_says_what_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = options()
+        .init(dir.path().join("s"), "a".parse().unwrap())
+        .unwrap();
+    let expecting = |expected| {
+        let mut transaction = transaction("s", b"x");
+        transaction.expect("s", expected).unwrap();
+        store.commit(transaction).unwrap()
+    };
+    assert!(matches!(
+        expecting(ExpectedVersion::StreamExists),
+        CommitOutcome::WrongVersion(_)
+    ));
+    let CommitOutcome::Committed(first) = expecting(ExpectedVersion::NoStream) else {
+        panic!("refused")
+    };
+    assert_eq!(
+        first.versions,
+        vec![(crate::StreamName::new("s").unwrap(), StreamVersion(0))]
+    );
+    assert!(matches!(
+        expecting(ExpectedVersion::Exact(StreamVersion(0))),
+        CommitOutcome::Committed(_)
+    ));
+    let CommitOutcome::WrongVersion(wrong) = expecting(ExpectedVersion::NoStream) else {
+        panic!("accepted")
+    };
+    assert_eq!(wrong.actual, Some(StreamVersion(1)));
+    assert_eq!(payloads(&store).len(), 2);
+}
+
+#[test]
+fn many_threads_commit_through_one_handle() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = options()
+        .init(dir.path().join("s"), "a".parse().unwrap())
+        .unwrap();
+    let store = Arc::new(store);
+    let threads: Vec<_> = (0..8u8)
+        .map(|thread| {
+            let store = Arc::clone(&store);
+            std::thread::spawn(move || {
+                for n in 0..50u8 {
+                    let _ = store
+                        .commit(transaction(&format!("t/{thread}"), &[thread, n]))
+                        .unwrap();
+                }
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    for thread in 0..8u8 {
+        let events = store
+            .read_stream(&format!("t/{thread}"), StreamVersion(0))
+            .unwrap();
+        let seen: Vec<Vec<u8>> = events.map(|event| event.unwrap().payload).collect();
+        assert_eq!(seen, (0..50).map(|n| vec![thread, n]).collect::<Vec<_>>());
+    }
+}
