@@ -2,6 +2,7 @@
 //! world, so that one seed drives a run and the same seed gives the same trace.
 //!
 //! - [`disk`]: a disk that loses, tears and reorders what was not synced, and the processes on it
+//! - [`crash`]: the crash test over it
 //! - [`SimRng`]: where every choice is drawn from
 //!
 //! The harness is test code: what contradicts it stops the test that uses it.
@@ -15,6 +16,7 @@
     reason = "test code stops at the first surprise"
 )]
 
+pub mod crash;
 pub mod disk;
 mod random;
 

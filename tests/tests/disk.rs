@@ -33,7 +33,7 @@ fn durable(storage: &Arc<dyn Storage>, name: &str, bytes: &[u8]) -> Arc<dyn Stor
 
 /// What a file holds on a machine, or `None` when it is not there.
 fn content(disk: &SimDisk, name: &str) -> Option<Vec<u8>> {
-    let storage = disk.process().storage();
+    let storage = disk.start().storage();
     let file = storage.open(name, OpenMode::Read).ok()?;
     let mut bytes = vec![0; file.len().unwrap() as usize];
     assert_eq!(file.read_at(&mut bytes, 0).unwrap(), bytes.len());
@@ -53,7 +53,7 @@ fn is_killed(error: &io::Error) -> bool {
 #[test]
 fn processes_share_the_page_cache() {
     let disk = SimDisk::new(1);
-    let (writer, reader) = (disk.process().storage(), disk.process().storage());
+    let (writer, reader) = (disk.start().storage(), disk.start().storage());
     let file = write(&writer, "log", b"first");
     assert_eq!(content(&disk, "log").unwrap(), b"first");
     let other = reader.open("log", OpenMode::ReadWrite).unwrap();
@@ -66,14 +66,14 @@ fn processes_share_the_page_cache() {
 #[test]
 fn synced_contents_under_a_synced_name_survive_every_crash() {
     let disk = SimDisk::new(1);
-    durable(&disk.process().storage(), "log", &[7; 5000]);
+    durable(&disk.start().storage(), "log", &[7; 5000]);
     assert_eq!(outcomes(&disk, "log"), BTreeSet::from([Some(vec![7; 5000])]));
 }
 
 #[test]
 fn un_synced_sectors_are_kept_or_lost_each_by_itself() {
     let disk = SimDisk::new(1);
-    let storage = disk.process().storage();
+    let storage = disk.start().storage();
     let file = durable(&storage, "log", &[1; 2048]);
     file.write_at(&[&[2; 1024]], 512).unwrap();
     let seen = outcomes(&disk, "log");
@@ -92,7 +92,7 @@ fn un_synced_sectors_are_kept_or_lost_each_by_itself() {
 #[test]
 fn any_generation_of_an_un_synced_sector_may_be_the_one_on_disk() {
     let disk = SimDisk::new(1);
-    let file = durable(&disk.process().storage(), "log", &[1; 512]);
+    let file = durable(&disk.start().storage(), "log", &[1; 512]);
     for generation in 2..5 {
         file.write_at(&[&[generation; 512]], 0).unwrap();
     }
@@ -103,7 +103,7 @@ fn any_generation_of_an_un_synced_sector_may_be_the_one_on_disk() {
 #[test]
 fn a_small_write_is_part_of_its_whole_sector() {
     let disk = SimDisk::new(1);
-    let file = durable(&disk.process().storage(), "log", &[1; 512]);
+    let file = durable(&disk.start().storage(), "log", &[1; 512]);
     file.write_at(&[&[2; 8]], 0).unwrap();
     file.write_at(&[&[3; 8]], 8).unwrap();
     let (mut first, mut both) = (vec![1; 512], vec![1; 512]);
@@ -119,7 +119,7 @@ fn a_small_write_is_part_of_its_whole_sector() {
 #[test]
 fn an_un_synced_length_may_be_lost_and_reads_as_zeros_when_only_the_length_is_kept() {
     let disk = SimDisk::new(1);
-    let file = durable(&disk.process().storage(), "log", &[1; 512]);
+    let file = durable(&disk.start().storage(), "log", &[1; 512]);
     file.write_at(&[&[2; 512]], 512).unwrap();
     let seen = outcomes(&disk, "log");
     let with = |byte: u8| [[1; 512], [byte; 512]].concat();
@@ -132,7 +132,7 @@ fn an_un_synced_length_may_be_lost_and_reads_as_zeros_when_only_the_length_is_ke
 #[test]
 fn an_allocation_is_durable_only_after_a_sync() {
     let disk = SimDisk::new(1);
-    let file = durable(&disk.process().storage(), "log", b"");
+    let file = durable(&disk.start().storage(), "log", b"");
     file.allocate(4096).unwrap();
     assert_eq!(file.len().unwrap(), 4096);
     assert_eq!(
@@ -148,7 +148,7 @@ fn an_allocation_is_durable_only_after_a_sync() {
 #[test]
 fn a_cut_hides_bytes_that_growing_does_not_bring_back_unless_the_cut_itself_is_lost() {
     let disk = SimDisk::new(1);
-    let file = durable(&disk.process().storage(), "log", &[1; 1024]);
+    let file = durable(&disk.start().storage(), "log", &[1; 1024]);
     file.set_len(100).unwrap();
     file.set_len(1024).unwrap();
     let mut cut = vec![1; 1024];
@@ -165,7 +165,7 @@ fn a_cut_hides_bytes_that_growing_does_not_bring_back_unless_the_cut_itself_is_l
 #[test]
 fn syncing_a_file_does_not_sync_its_name() {
     let disk = SimDisk::new(1);
-    let storage = disk.process().storage();
+    let storage = disk.start().storage();
     write(&storage, "log", b"x").sync_data().unwrap();
     assert_eq!(
         outcomes(&disk, "log"),
@@ -178,7 +178,7 @@ fn syncing_a_file_does_not_sync_its_name() {
 #[test]
 fn syncing_a_name_does_not_sync_its_file() {
     let disk = SimDisk::new(1);
-    let storage = disk.process().storage();
+    let storage = disk.start().storage();
     write(&storage, "log", b"x");
     storage.sync_dir("").unwrap();
     let seen = outcomes(&disk, "log");
@@ -191,7 +191,7 @@ fn syncing_a_name_does_not_sync_its_file() {
 #[test]
 fn a_rename_survives_whole_or_not_at_all() {
     let disk = SimDisk::new(1);
-    let storage = disk.process().storage();
+    let storage = disk.start().storage();
     durable(&storage, "old", b"o");
     durable(&storage, "new", b"n");
     storage.rename("new", "old").unwrap();
@@ -211,7 +211,7 @@ fn a_rename_survives_whole_or_not_at_all() {
 #[test]
 fn changes_of_different_names_survive_in_any_combination_and_of_one_name_in_order() {
     let disk = SimDisk::new(1);
-    let storage = disk.process().storage();
+    let storage = disk.start().storage();
     durable(&storage, "a", b"");
     durable(&storage, "b", b"");
     for name in ["a", "b"] {
@@ -233,7 +233,7 @@ fn changes_of_different_names_survive_in_any_combination_and_of_one_name_in_orde
 #[test]
 fn a_folder_is_a_name_of_its_parent() {
     let disk = SimDisk::new(1);
-    let storage = disk.process().storage();
+    let storage = disk.start().storage();
     storage.create_dir("queue").unwrap();
     write(&storage, "queue/0", b"x").sync_data().unwrap();
     storage.sync_dir("queue").unwrap();
@@ -250,7 +250,7 @@ fn a_folder_is_a_name_of_its_parent() {
 #[test]
 fn whoever_has_an_unlinked_file_open_or_mapped_keeps_its_bytes() {
     let disk = SimDisk::new(1);
-    let storage = disk.process().storage();
+    let storage = disk.start().storage();
     let file = durable(&storage, "log", b"bytes");
     let mapping = file.map().unwrap();
     storage.unlink("log").unwrap();
@@ -262,7 +262,7 @@ fn whoever_has_an_unlinked_file_open_or_mapped_keeps_its_bytes() {
 
 #[test]
 fn open_modes_refuse_what_they_say() {
-    let storage = SimDisk::new(1).process().storage();
+    let storage = SimDisk::new(1).start().storage();
     let kind = |mode| {
         storage
             .open("log", mode)
@@ -285,7 +285,7 @@ fn open_modes_refuse_what_they_say() {
 #[test]
 fn a_failed_write_back_is_told_once_to_each_handle_open_at_the_time_and_never_to_a_later_one() {
     let disk = SimDisk::new(1);
-    let storage = disk.process().storage();
+    let storage = disk.start().storage();
     let first = durable(&storage, "log", &[1; 512]);
     let second = storage.open("log", OpenMode::ReadWrite).unwrap();
     first.write_at(&[&[2; 512]], 0).unwrap();
@@ -303,10 +303,10 @@ fn a_failed_write_back_loses_bytes_that_no_later_sync_writes_unless_they_are_wri
     // Seeds differ in what was lost; some lose the only sector.
     let lost = (0..50).find_map(|seed| {
         let disk = SimDisk::new(seed);
-        let file = durable(&disk.process().storage(), "log", &[1; 512]);
+        let file = durable(&disk.start().storage(), "log", &[1; 512]);
         file.write_at(&[&[2; 512]], 0).unwrap();
         disk.fail_writeback("log");
-        let later = disk.process().storage().open("log", OpenMode::ReadWrite).unwrap();
+        let later = disk.start().storage().open("log", OpenMode::ReadWrite).unwrap();
         later.sync_data().unwrap();
         (outcomes(&disk, "log") == BTreeSet::from([Some(vec![1; 512])])).then_some((disk, later))
     });
@@ -325,7 +325,7 @@ fn a_failed_write_back_loses_bytes_that_no_later_sync_writes_unless_they_are_wri
 fn memory_pressure_shows_the_disks_bytes_after_a_failed_write_back() {
     let shows_old = (0..50).any(|seed| {
         let disk = SimDisk::new(seed);
-        let file = durable(&disk.process().storage(), "log", &[1; 512]);
+        let file = durable(&disk.start().storage(), "log", &[1; 512]);
         file.write_at(&[&[2; 512]], 0).unwrap();
         disk.evict("log");
         assert_eq!(
@@ -391,7 +391,7 @@ fn writes_fail_or_fall_short_where_the_script_says_so() {
 
 #[test]
 fn locks_exclude_other_handles_even_of_the_same_process_and_change_their_mode() {
-    let storage = SimDisk::new(1).process().storage();
+    let storage = SimDisk::new(1).start().storage();
     let (first, second) = (write(&storage, "store", b""), write(&storage, "store", b""));
     assert!(first.try_lock(0, LockMode::Exclusive).unwrap());
     assert!(
@@ -418,14 +418,14 @@ fn locks_exclude_other_handles_even_of_the_same_process_and_change_their_mode() 
 #[test]
 fn a_killed_process_loses_its_locks_and_changes_nothing_any_more() {
     let disk = SimDisk::new(1);
-    let victim = disk.process();
+    let victim = disk.start();
     let storage = victim.storage();
     let file = durable(&storage, "log", b"kept");
     let cells = storage.cells("control", true).unwrap();
     cells.store(Cell::Appended, 5);
     assert!(file.try_lock(0, LockMode::Exclusive).unwrap());
     victim.kill();
-    let other = disk.process().storage();
+    let other = disk.start().storage();
     let survivor = other.open("log", OpenMode::ReadWrite).unwrap();
     assert!(survivor.try_lock(0, LockMode::Exclusive).unwrap());
     assert!(is_killed(&file.write_at(&[b"lost"], 0).unwrap_err()));
@@ -461,7 +461,7 @@ fn a_process_killed_at_an_operation_does_not_do_it_and_one_killed_inside_a_write
 #[test]
 fn a_killed_process_that_goes_on_regardless_is_unwound() {
     let disk = SimDisk::new(1);
-    let victim = disk.process();
+    let victim = disk.start();
     let cells = victim.storage().cells("control", true).unwrap();
     victim.kill();
     let endless = std::panic::AssertUnwindSafe(|| while cells.load(Cell::Ready) == 0 {});
@@ -472,23 +472,23 @@ fn a_killed_process_that_goes_on_regardless_is_unwound() {
 #[test]
 fn shared_words_belong_to_one_boot_and_a_fresh_page_leaves_the_old_one_to_those_who_have_it() {
     let disk = SimDisk::new(1);
-    let storage = disk.process().storage();
+    let storage = disk.start().storage();
     assert_eq!(
         storage.cells("control", false).err().unwrap().kind(),
         io::ErrorKind::NotFound
     );
     let page = storage.cells("control", true).unwrap();
     assert!(page.raise(Cell::Durable, 7) && !page.raise(Cell::Durable, 6));
-    let fresh = disk.process().storage().cells("control", true).unwrap();
+    let fresh = disk.start().storage().cells("control", true).unwrap();
     assert_eq!((page.load(Cell::Durable), fresh.load(Cell::Durable)), (7, 0));
     let after = disk.crash(&SimRng::new(2));
-    assert_ne!(after.process().storage().boot_id(), storage.boot_id());
+    assert_ne!(after.start().storage().boot_id(), storage.boot_id());
 }
 
 #[test]
 fn waiting_takes_simulated_time_only() {
     let disk = SimDisk::new(1);
-    let process = disk.process();
+    let process = disk.start();
     let cells = process.storage().cells("control", true).unwrap();
     let before = process.clock().monotonic();
     cells.wait(Cell::Durable, 0, Duration::from_hours(1));
@@ -501,7 +501,7 @@ fn waiting_takes_simulated_time_only() {
 #[test]
 fn a_snapshot_does_not_see_what_comes_later_and_the_same_seed_crashes_the_same_way() {
     let disk = SimDisk::new(1);
-    let file = durable(&disk.process().storage(), "log", &[1; 4096]);
+    let file = durable(&disk.start().storage(), "log", &[1; 4096]);
     file.write_at(&[&[2; 2048]], 0).unwrap();
     let snapshot = disk.snapshot();
     file.write_at(&[&[3; 2048]], 1024).unwrap();
@@ -519,7 +519,7 @@ fn a_snapshot_does_not_see_what_comes_later_and_the_same_seed_crashes_the_same_w
 fn the_same_operations_give_the_same_trace_and_others_another() {
     let trace = |last: &[u8]| {
         let disk = SimDisk::new(9);
-        let file = durable(&disk.process().storage(), "log", b"x");
+        let file = durable(&disk.start().storage(), "log", b"x");
         file.write_at(&[last], 0).unwrap();
         (disk.trace(), disk.ops())
     };

@@ -51,7 +51,7 @@ impl SimDisk {
 
     /// Starts a process to which nothing happens.
     #[must_use]
-    pub fn process(&self) -> SimProcess {
+    pub fn start(&self) -> SimProcess {
         self.directed(Arc::new(Calm))
     }
 

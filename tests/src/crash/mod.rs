@@ -1,0 +1,24 @@
+//! The crash test: random transactions of several processes on a simulated disk, power lost at any
+//! operation, and afterwards a store that holds what it promised.
+//!
+//! ```text
+//! seed ─► actors on one machine ─► snapshots, each with the model as of that operation
+//!              (Schedule: one runs at a time, is killed, meets faults)      │
+//!                                     ┌──────────────────────────────────────┘
+//!                                     ▼
+//!              crash ─► open ─► check against the model ─► more work ─► crash …   (up to three in a row,
+//!                         └──── killed or crashed inside recovery                  each choosing what
+//!                                                                                  survives at random)
+//! ```
+//!
+//! [`run`] is one seed; the same seed gives the same trace. What is checked is E1, E2, E3 and S1 to S3.
+
+mod actor;
+mod check;
+mod model;
+mod recover;
+mod run;
+mod schedule;
+
+pub use model::{Content, Fate, Model};
+pub use run::{Failure, Report, run, run_many};

@@ -1,0 +1,154 @@
+//! [`run`]: everything that one seed means, and [`run_many`]: seeds on all cores until enough states.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use milepost_engine::SiteName;
+
+use crate::disk::SimDisk;
+use crate::{SimRng, mix};
+
+use super::actor::{Actor, Habits, options};
+use super::model::Model;
+use super::recover::survive;
+use super::schedule::{Odds, Schedule};
+
+/// What a run saw.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Crash states opened, or died in, and compared.
+    pub states: u64,
+    /// Operations of the simulated processes before the crashes.
+    pub ops: u64,
+    /// Hash of everything: same seed, same trace.
+    pub trace: u64,
+}
+
+/// A run that found something.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// Its seed.
+    pub seed: u64,
+    /// What is wrong.
+    pub text: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Failure { seed, text } = self;
+        write!(
+            f,
+            "seed {seed}: {text}\n  again: cargo run -p milepost-tests --bin crash -- --seed {seed} --states 1"
+        )
+    }
+}
+
+/// Crashes tried for each snapshot.
+const CRASHES: u64 = 8;
+
+/// Lives one seed through.
+///
+/// # Errors
+/// What the store broke of its promises.
+pub fn run(seed: u64) -> Result<Report, Failure> {
+    live(seed).map_err(|text| Failure { seed, text })
+}
+
+fn live(seed: u64) -> Result<Report, String> {
+    let rng = SimRng::new(seed);
+    let (odds, habits) = draw(&rng);
+    let disk = SimDisk::new(seed);
+    let founder = disk.start();
+    let site = SiteName::new("bern").map_err(|error| error.to_string())?;
+    let store = options(&founder, &rng, &habits).init_in(founder.storage(), site);
+    drop(store.map_err(|error| format!("init: {error:?}"))?);
+    founder.kill();
+    let actors = 1 + rng.index(4);
+    let schedule = Arc::new(Schedule::new(&disk, Model::default(), actors, odds, rng.fork()));
+    std::thread::scope(|scope| {
+        for number in 0..actors {
+            let (schedule, rng) = (&schedule, rng.fork());
+            scope.spawn(move || Actor::new(schedule, number, rng, habits).live());
+        }
+    });
+    let mut report = Report {
+        states: 0,
+        ops: disk.ops(),
+        trace: disk.trace(),
+    };
+    let schedule = Arc::into_inner(schedule).ok_or("a process outlived its run")?;
+    let (moments, _) = schedule.finish()?;
+    for moment in &moments {
+        let mut left = CRASHES;
+        while left > 0 {
+            let (states, trace) = survive(&moment.disk, &moment.model, &rng, &habits)?;
+            report.states += states;
+            report.trace = mix(report.trace ^ trace);
+            left = left.saturating_sub(states);
+        }
+    }
+    Ok(report)
+}
+
+fn draw(rng: &SimRng) -> (Odds, Habits) {
+    let mut odds = Odds {
+        switch: *rng.pick(&[1, 4, 10]),
+        snapshot: *rng.pick(&[4, 8, 12]),
+        ..Odds::default()
+    };
+    if rng.chance(2, 3) {
+        odds.kill = *rng.pick(&[40, 150]);
+    }
+    match rng.below(8) {
+        0 => odds.full = 10,
+        1 => odds.fail = 15,
+        2 => odds.writeback = 8,
+        3 => (odds.writeback, odds.evict) = (15, true),
+        4 => odds.stall = 40,
+        _ => {}
+    }
+    let habits = Habits {
+        largest: *rng.pick(&[2_000, 20_000, 200_000]),
+        buffered: *rng.pick(&[0, 4, 12]),
+        deeds: 10 + rng.below(25),
+        pad_to: *rng.pick(&[1, 1, 512]),
+        block_bytes: *rng.pick(&[4 << 10, 64 << 10]),
+    };
+    (odds, habits)
+}
+
+/// Lives seeds through, from `first` on, on `threads` threads until `states` crash states were seen.
+///
+/// # Errors
+/// The failure of the lowest seed among those that were tried when the first failed.
+pub fn run_many(first: u64, states: u64, threads: usize) -> Result<Report, Failure> {
+    let (next, seen) = (AtomicU64::new(first), AtomicU64::new(0));
+    let sum = Mutex::new((Report::default(), None::<Failure>));
+    std::thread::scope(|scope| {
+        for _ in 0..threads.max(1) {
+            scope.spawn(|| {
+                while seen.load(Ordering::Relaxed) < states {
+                    let result = run(next.fetch_add(1, Ordering::Relaxed));
+                    let (total, failure) = &mut *sum.lock().unwrap();
+                    match result {
+                        Ok(report) => {
+                            seen.fetch_add(report.states.max(1), Ordering::Relaxed);
+                            total.states += report.states;
+                            total.ops += report.ops;
+                            total.trace ^= report.trace;
+                        }
+                        Err(found) => {
+                            seen.store(u64::MAX / 2, Ordering::Relaxed);
+                            if failure.as_ref().is_none_or(|other| found.seed < other.seed) {
+                                *failure = Some(found);
+                            }
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let (total, failure) = sum.into_inner().unwrap();
+    failure.map_or(Ok(total), Err)
+}
