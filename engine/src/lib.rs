@@ -16,6 +16,7 @@ mod store;
 mod stream;
 pub mod sync;
 mod transaction;
+pub mod view;
 pub mod width;
 
 pub use error::{Error, ErrorKind, Result};
