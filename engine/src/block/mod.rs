@@ -17,7 +17,7 @@ pub use filter::StreamFilter;
 pub use header::{BlockFault, BlockHeader, BlockKind, HEADER_LEN};
 
 use crate::frame::FrameRef;
-use crate::width::{to_u64, to_usize};
+use crate::width::{to_u64, to_usize, u32_to_usize};
 use crate::{Chain, Error, Lsn, Result};
 
 /// Largest block in bytes, header included: 1 GiB.
@@ -41,11 +41,13 @@ impl<'a> Block<'a> {
         Block::check_body(header, bytes)
     }
 
-    /// Verifies filter and body of a block whose header was parsed from the start of `bytes`.
+    /// Verifies filter and body of a block whose header was parsed from the start of `bytes`, which
+    /// hold the whole block, its padding included. Padding is not verified: it means nothing.
     ///
     /// # Errors
     /// `Truncated`, `FilterChecksum` or `BodyChecksum`.
     pub fn check_body(header: BlockHeader, bytes: &'a [u8]) -> Result<Block<'a>, BlockFault> {
+        let bytes = bytes.get(..u32_to_usize(header.block_len)).ok_or(BlockFault::Truncated)?;
         let filter = header.filter_of(bytes)?;
         let body = bytes.get(header.body_range()).ok_or(BlockFault::Truncated)?;
         if crc32fast::hash(body) != header.body_crc {

@@ -31,8 +31,12 @@ impl NewFrame {
     }
 
     /// A frame of another kind with an opaque body.
+    ///
+    /// # Panics
+    /// For a transaction with a body: its events are counted as they are pushed.
     #[must_use]
     pub fn of_kind(kind: FrameKind, body: Vec<u8>) -> NewFrame {
+        assert!(kind != FrameKind::TRANSACTION || body.is_empty(), "a transaction's body is its events");
         NewFrame {
             kind,
             origin: None,
@@ -107,7 +111,8 @@ impl NewFrame {
     /// Adds an event from its parts; `headers` as [`super::encode_headers`] makes them.
     ///
     /// # Errors
-    /// As [`NewFrame::push_event`], and for a stream name that breaks its rule.
+    /// As [`NewFrame::push_event`], for a stream name that breaks its rule, and for headers that could
+    /// not be read again: they may come from another site.
     pub fn push_raw(
         &mut self,
         ordinal: u32,
@@ -117,6 +122,7 @@ impl NewFrame {
         payload: &[u8],
     ) -> Result<()> {
         StreamName::check(stream)?;
+        event::check_headers(headers)?;
         if self.kind != FrameKind::TRANSACTION {
             return Err(Error::invalid("only a transaction holds events"));
         }

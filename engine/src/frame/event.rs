@@ -70,9 +70,10 @@ impl<'a> EventRef<'a> {
     /// # Errors
     /// `Corrupt` when a name or header is not what our writer would have written.
     pub fn to_event(&self) -> Result<Event> {
-        let mut event = Event::new(self.stream()?, self.kind()?, self.payload)?;
+        let foreign = |error| Error::corrupt("an event breaks the rules of names").at_lsn(self.lsn).caused_by(error);
+        let mut event = Event::new(self.stream()?, self.kind()?, self.payload).map_err(foreign)?;
         for (key, value) in self.headers().read()? {
-            event = event.header(key, value)?;
+            event = event.header(key, value).map_err(foreign)?;
         }
         Ok(event)
     }
@@ -97,25 +98,9 @@ impl<'a> HeadersRef<'a> {
     /// # Errors
     /// `Corrupt` when the bytes are not headers.
     pub fn read(&self) -> Result<Vec<(&'a str, &'a str)>> {
-        let bad = || Error::corrupt("an event's headers cannot be read").at_lsn(self.lsn);
-        if self.bytes.is_empty() {
-            return Ok(Vec::new());
-        }
-        let (count, mut rest) = self.bytes.split_first_chunk::<2>().ok_or_else(bad)?;
         let mut headers = Vec::new();
-        for _ in 0..u16::from_le_bytes(*count) {
-            let ([k0, k1, v0, v1], after) = rest.split_first_chunk::<4>().ok_or_else(bad)?;
-            let (key, after) = after
-                .split_at_checked(usize::from(u16::from_le_bytes([*k0, *k1])))
-                .ok_or_else(bad)?;
-            let (value, after) = after
-                .split_at_checked(usize::from(u16::from_le_bytes([*v0, *v1])))
-                .ok_or_else(bad)?;
-            let text = |bytes| std::str::from_utf8(bytes).map_err(|_| bad());
-            headers.push((text(key)?, text(value)?));
-            rest = after;
-        }
-        if rest.is_empty() { Ok(headers) } else { Err(bad()) }
+        each_header(self.bytes, |key, value| headers.push((key, value))).ok_or_else(|| self.unreadable())?;
+        Ok(headers)
     }
 
     /// The value of one header.
@@ -123,12 +108,49 @@ impl<'a> HeadersRef<'a> {
     /// # Errors
     /// As [`HeadersRef::read`].
     pub fn get(&self, key: &str) -> Result<Option<&'a str>> {
-        Ok(self
-            .read()?
-            .into_iter()
-            .find(|(name, _)| *name == key)
-            .map(|(_, value)| value))
+        let mut found = None;
+        let keep = |name, value| {
+            if name == key {
+                found = Some(value);
+            }
+        };
+        each_header(self.bytes, keep).ok_or_else(|| self.unreadable())?;
+        Ok(found)
     }
+
+    fn unreadable(&self) -> Error {
+        Error::corrupt("an event's headers cannot be read").at_lsn(self.lsn)
+    }
+}
+
+/// Gives each header to `take`; `None` unless the bytes are just what [`encode_headers`] makes.
+fn each_header<'a>(bytes: &'a [u8], mut take: impl FnMut(&'a str, &'a str)) -> Option<()> {
+    if bytes.is_empty() {
+        return Some(());
+    }
+    let (count, mut rest) = bytes.split_first_chunk::<2>()?;
+    let count = u16::from_le_bytes(*count);
+    let mut last: Option<&str> = None;
+    for _ in 0..count {
+        let ([k0, k1, v0, v1], after) = rest.split_first_chunk::<4>()?;
+        let (key, after) = after.split_at_checked(usize::from(u16::from_le_bytes([*k0, *k1])))?;
+        let (value, after) = after.split_at_checked(usize::from(u16::from_le_bytes([*v0, *v1])))?;
+        let (key, value) = (std::str::from_utf8(key).ok()?, std::str::from_utf8(value).ok()?);
+        if last.is_some_and(|last| last >= key) {
+            return None;
+        }
+        take(key, value);
+        (last, rest) = (Some(key), after);
+    }
+    (count != 0 && rest.is_empty()).then_some(())
+}
+
+/// Refuses bytes that no reader could read as headers again.
+///
+/// # Errors
+/// `Invalid`.
+pub(super) fn check_headers(bytes: &[u8]) -> Result<()> {
+    each_header(bytes, |_, _| {}).ok_or_else(|| Error::invalid("an event's encoded headers cannot be read"))
 }
 
 /// Encodes headers that were checked by [`Event::header`]; nothing for none.
@@ -186,7 +208,8 @@ pub struct Events<'a> {
 }
 
 impl<'a> Events<'a> {
-    /// Reads `count` events that fill `body`, of the frame at `lsn`.
+    /// Reads `count` events that fill `body`, of the frame at `lsn`; a body that they do not fill ends
+    /// with an error.
     #[must_use]
     pub fn new(body: &'a [u8], count: u32, lsn: Lsn) -> Events<'a> {
         Events {
@@ -234,13 +257,14 @@ impl<'a> Iterator for Events<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        if self.left == 0 {
+        if self.left == 0 && self.rest.is_empty() {
             return None;
         }
-        self.left -= 1;
-        let event = self.take();
+        // Bytes behind the last event contradict the count just as missing ones do.
+        let event = if self.left == 0 { None } else { self.take() };
+        self.left = self.left.saturating_sub(1);
         if event.is_none() {
-            self.left = 0;
+            (self.left, self.rest) = (0, &[]);
         }
         Some(event.ok_or_else(|| Error::corrupt("an event contradicts its frame's bounds").at_lsn(self.lsn)))
     }

@@ -31,6 +31,9 @@ pub const FRAME_HEADER_LEN: usize = 32;
 pub(crate) const FLAG_ORIGIN: u8 = 1;
 pub(crate) const FLAG_VIA: u8 = 2;
 pub(crate) const FLAG_PINNED: u8 = 4;
+const KNOWN_FLAGS: u8 = FLAG_ORIGIN | FLAG_VIA | FLAG_PINNED;
+
+type Sections<'a> = (Option<OriginRef<'a>>, Option<ViaRef<'a>>, Option<&'a [u8]>);
 
 /// Kind of a frame. The engine knows the named ones; the ranges belong to the crates above it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -288,14 +291,19 @@ impl<'a> FrameRef<'a> {
         self.flags & FLAG_PINNED != 0
     }
 
-    #[expect(clippy::type_complexity, reason = "the three sections, in their order")]
-    fn sections(&self) -> Result<(Option<OriginRef<'a>>, Option<ViaRef<'a>>, Option<&'a [u8]>)> {
+    /// The three sections, in their order.
+    fn sections(&self) -> Result<Sections<'a>> {
         let mut rest = self.bytes.get(FRAME_HEADER_LEN..self.body_at).unwrap_or_default();
         let origin = self.flags & FLAG_ORIGIN != 0;
         let origin = origin.then(|| OriginRef::take(&mut rest, self.lsn)).transpose()?;
         let via = self.flags & FLAG_VIA != 0;
         let via = via.then(|| ViaRef::take(&mut rest, self.lsn)).transpose()?;
-        Ok((origin, via, self.has_pinned().then_some(rest)))
+        let pinned = self.has_pinned().then(|| sections::take_pinned(&mut rest, self.lsn)).transpose()?;
+        // Sections of a later version follow these and are named by further flags.
+        if self.flags & !KNOWN_FLAGS == 0 && !rest.is_empty() {
+            return Err(Error::corrupt("a frame has bytes between its sections and its body").at_lsn(self.lsn));
+        }
+        Ok((origin, via, pinned))
     }
 
     /// Offset of the frame behind the start of its segment or any other position at or before it.

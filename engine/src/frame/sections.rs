@@ -204,14 +204,24 @@ impl<'a> ViaRef<'a> {
     }
 }
 
+/// Takes a pinned section, of the length it tells, off the front of `rest`.
+pub(super) fn take_pinned<'a>(rest: &mut &'a [u8], lsn: Lsn) -> Result<&'a [u8]> {
+    let len = Front(rest).u32().map(u32_to_usize);
+    let taken = len.filter(|len| len.is_multiple_of(8)).and_then(|len| rest.split_at_checked(len));
+    let (section, after) = taken.ok_or_else(|| unreadable_pinned(lsn))?;
+    *rest = after;
+    Ok(section)
+}
+
+fn unreadable_pinned(lsn: Lsn) -> Error {
+    Error::corrupt("a frame's pinned records cannot be read").at_lsn(lsn)
+}
+
 /// Reads a whole pinned section.
 pub(super) fn read_pinned(section: &[u8], lsn: Lsn) -> Result<Vec<PinnedRef<'_>>> {
-    let bad = || Error::corrupt("a frame's pinned records cannot be read").at_lsn(lsn);
+    let bad = || unreadable_pinned(lsn);
     let mut front = Front(section);
-    let (len, count) = (front.u32().ok_or_else(bad)?, front.u32().ok_or_else(bad)?);
-    if u32_to_usize(len) != section.len() {
-        return Err(bad());
-    }
+    let (_, count) = (front.u32().ok_or_else(bad)?, front.u32().ok_or_else(bad)?);
     let mut records = Vec::new();
     for _ in 0..count {
         let mut read = || {
