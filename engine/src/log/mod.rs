@@ -34,11 +34,11 @@ pub(crate) use append::{Request, Written};
 pub(crate) use control::{Control, LOOK_AGAIN, Tail};
 pub(crate) use cursor::{Cursor, Found};
 pub(crate) use judge::Judge;
-pub(crate) use recover::{Recovered, recover, write_all, write_block_again, zero};
+pub(crate) use recover::{Recovered, recover, write_all, zero};
 pub(crate) use roll::remove_unfinished;
 pub(crate) use scan::FrameScan;
 pub use scan::LogScan;
-pub(crate) use segment::{SegmentDir, parse_segment_name, segment_name};
+pub(crate) use segment::{SegmentDir, segment_name};
 pub(crate) use walk::BlockWalk;
 
 /// One handle's view of the log.

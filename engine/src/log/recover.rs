@@ -19,7 +19,7 @@ use crate::{Chain, Epoch, Error, Lsn, Result};
 
 use super::control::Tail;
 use super::cursor::{Cursor, Found};
-use super::segment::{Segment, SegmentDir, segment_name};
+use super::segment::{SegmentDir, segment_name};
 
 /// Zeros for cuts and fills, written in pieces of this many bytes.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
@@ -63,7 +63,7 @@ pub(crate) fn recover(
     restore_length(dir, *last, segment_bytes)?;
     let segment = dir.open(*last)?;
     let mut cursor = Cursor::new(dir, &segment);
-    let mut walked = walk(&mut cursor, (before.is_empty()).then_some(genesis))?;
+    let mut walked = walk(&mut cursor, (*last == Lsn::ZERO).then_some(genesis))?;
     walked.durable = walked.durable.max(cursor.durable_behind(walked.tail)?).max(floor);
     if walked.tail < walked.durable {
         return Err(cursor.corrupt(walked.tail, &walked.reason));

@@ -136,19 +136,6 @@ impl SegmentDir {
         Ok(self.adopt(segment))
     }
 
-    /// Takes a segment that was just made through `file`, nothing written into it yet.
-    pub(crate) fn adopt_new(&self, first: Lsn, len: u64, file: Arc<dyn StorageFile>) -> Arc<Segment> {
-        let name = segment_name(self.kind, first);
-        self.adopt(Segment {
-            first,
-            len: AtomicU64::new(len),
-            file,
-            safe_from: first,
-            name,
-            mapping: Mutex::new(None),
-        })
-    }
-
     fn adopt(&self, segment: Segment) -> Arc<Segment> {
         let mut known = self.known.lock();
         Arc::clone(known.entry(segment.first).or_insert_with(|| Arc::new(segment)))

@@ -9,8 +9,14 @@ use std::time::Duration;
 use super::{Cell, SharedCells};
 use crate::sync::{AtomicU64, Condvar, Mutex, Ordering};
 
-const WORDS: [Cell; 6] =
-    [Cell::Appended, Cell::Durable, Cell::Intent, Cell::IntentLen, Cell::SyncBegun, Cell::WakeDurable];
+const WORDS: [Cell; 6] = [
+    Cell::Appended,
+    Cell::Durable,
+    Cell::Intent,
+    Cell::IntentLen,
+    Cell::SyncBegun,
+    Cell::WakeDurable,
+];
 
 /// Six words of the control page.
 pub struct LoomCells {
@@ -32,7 +38,13 @@ impl LoomCells {
     #[must_use]
     pub fn ordered(read: Ordering, write: Ordering) -> LoomCells {
         let words = std::array::from_fn(|_| AtomicU64::new(0));
-        LoomCells { words, queue: Mutex::new(()), woken: Condvar::new(), read, write }
+        LoomCells {
+            words,
+            queue: Mutex::new(()),
+            woken: Condvar::new(),
+            read,
+            write,
+        }
     }
 
     fn word(&self, cell: Cell) -> &AtomicU64 {

@@ -35,7 +35,10 @@ fn raised_by_two_and_awaited(read: Ordering, write: Ordering) {
             })
             .into();
         while !durable.wait(2, LIMIT) {}
-        let raised = raisers.into_iter().map(|raiser| raiser.join().unwrap()).collect::<Vec<_>>();
+        let raised = raisers
+            .into_iter()
+            .map(|raiser| raiser.join().unwrap())
+            .collect::<Vec<_>>();
         assert!(raised[1], "nobody else raises it to 2");
         assert_eq!(durable.level(), 2, "a watermark is never lowered");
     });
@@ -83,7 +86,11 @@ struct OneBlock {
 impl OneBlock {
     fn new(read: Ordering, write: Ordering) -> Arc<OneBlock> {
         let cells = LoomCells::ordered(read, write);
-        Arc::new(OneBlock { cells, byte: AtomicU64::new(0), lock: Mutex::new(()) })
+        Arc::new(OneBlock {
+            cells,
+            byte: AtomicU64::new(0),
+            lock: Mutex::new(()),
+        })
     }
 
     /// The steps of a commit under the append lock; the writer is killed before step `killed_at`.
@@ -124,7 +131,10 @@ fn killed_anywhere_then_repaired(order: [Step; 4]) {
                 let _guard = log.lock.lock();
                 let (intent, appended) = (log.cells.load(Cell::Intent), log.cells.load(Cell::Appended));
                 let written = log.byte.load(Ordering::Relaxed);
-                assert!(intent != 0 || written == appended, "bytes lie beyond the tail and nobody knows");
+                assert!(
+                    intent != 0 || written == appended,
+                    "bytes lie beyond the tail and nobody knows"
+                );
             }
             writer.join().unwrap();
         });

@@ -29,7 +29,11 @@ impl Watermark {
     /// The watermark in `level`; raises move `counter`.
     #[must_use]
     pub fn new(cells: Arc<dyn SharedCells>, level: Cell, counter: Cell) -> Watermark {
-        Watermark { cells, level, counter }
+        Watermark {
+            cells,
+            level,
+            counter,
+        }
     }
 
     /// How far it is.
@@ -43,7 +47,10 @@ impl Watermark {
         let raised = self.cells.raise(self.level, to);
         if raised {
             let mut count = self.cells.load(self.counter);
-            while let Err(found) = self.cells.compare_exchange(self.counter, count, count.wrapping_add(1)) {
+            while let Err(found) = self
+                .cells
+                .compare_exchange(self.counter, count, count.wrapping_add(1))
+            {
                 count = found;
             }
             self.cells.wake(self.counter);

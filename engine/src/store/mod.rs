@@ -14,7 +14,6 @@ mod options;
 mod phase;
 mod streams;
 
-pub(crate) use open::epoch_key;
 pub use options::{Durability, Options};
 pub use phase::{Phase, PhaseLock};
 pub use streams::StreamReader;

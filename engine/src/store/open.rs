@@ -42,7 +42,7 @@ pub(super) struct Opened {
 
 /// Key of the pinned record that names a lineage epoch; its value is parent epoch and fork point, 8
 /// bytes each, little endian.
-pub(crate) fn epoch_key(epoch: Epoch) -> Vec<u8> {
+fn epoch_key(epoch: Epoch) -> Vec<u8> {
     format!("epoch/{epoch}").into_bytes()
 }
 

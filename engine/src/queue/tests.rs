@@ -1,0 +1,142 @@
+//! The queue over a real directory: entries and scan position move together, whatever dies.
+
+use crate::frame::{FrameKind, NewFrame};
+use crate::{Event, Lsn, Options, Phase, QueueEntry, Store, Transaction};
+
+fn options() -> Options {
+    Options::new().segment_bytes(1 << 20)
+}
+
+fn commit(store: &Store, n: u32) -> Lsn {
+    let mut transaction = Transaction::new();
+    transaction
+        .push(&Event::new("s", "k", n.to_le_bytes()).unwrap())
+        .unwrap();
+    store.commit(transaction).unwrap().committed().unwrap().lsn
+}
+
+fn entry(lsn: Lsn, len: usize) -> QueueEntry {
+    let mut body = lsn.0.to_le_bytes().to_vec();
+    body.resize(len, 7);
+    QueueEntry {
+        lsn,
+        frame: NewFrame::of_kind(FrameKind(FrameKind::QUEUE_FIRST), body),
+    }
+}
+
+fn entries(store: &Store) -> Vec<u64> {
+    let mut reader = store.queue_reader(Lsn::ZERO).unwrap();
+    let mut found = Vec::new();
+    while let Some(frame) = reader.next().unwrap() {
+        found.push(u64::from_le_bytes(*frame.body().first_chunk().unwrap()));
+    }
+    found
+}
+
+#[test]
+fn entries_and_scan_position_survive_together_and_no_entry_doubles() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("s");
+    let store = options().init(&root, "a".parse().unwrap()).unwrap();
+    let lsns: Vec<Lsn> = (0..40).map(|n| commit(&store, n)).collect();
+    let reader_before_any = store.queue_reader(Lsn::ZERO).unwrap().next().unwrap().is_none();
+    assert!(reader_before_any);
+    {
+        let lock = store.lock_phase(Phase::Scan).unwrap();
+        let mut writer = store.queue_writer(&lock).unwrap();
+        writer
+            .append(lsns[..20].iter().map(|lsn| entry(*lsn, 100)).collect(), lsns[20])
+            .unwrap();
+        writer.append(Vec::new(), lsns[25]).unwrap();
+        assert!(store.wait_scanned(lsns[25], std::time::Duration::ZERO).unwrap());
+        assert!(!store.wait_scanned(lsns[26], std::time::Duration::ZERO).unwrap());
+    }
+    drop(store);
+    let store = options().open(&root).unwrap();
+    assert_eq!(store.scanned_through(), lsns[25]);
+    let lock = store.lock_phase(Phase::Scan).unwrap();
+    let mut writer = store.queue_writer(&lock).unwrap();
+    assert_eq!(writer.scanned_through(), lsns[25]);
+    writer
+        .append(lsns[26..].iter().map(|lsn| entry(*lsn, 100)).collect(), lsns[39])
+        .unwrap();
+    let expected: Vec<u64> = lsns[..20].iter().chain(&lsns[26..]).map(|lsn| lsn.0).collect();
+    assert_eq!(entries(&store), expected);
+}
+
+#[test]
+fn whole_segments_are_freed_at_the_least_confirmed_position_and_no_sooner() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("s");
+    let store = options().init(&root, "a".parse().unwrap()).unwrap();
+    let lsns: Vec<Lsn> = (0..50).map(|n| commit(&store, n)).collect();
+    let scan = store.lock_phase(Phase::Scan).unwrap();
+    let mut writer = store.queue_writer(&scan).unwrap();
+    for lsn in &lsns {
+        writer.append(vec![entry(*lsn, 60_000)], *lsn).unwrap();
+    }
+    let send = store.lock_phase(Phase::Send).unwrap();
+    assert_eq!(store.queue_free(&send, lsns[3]).unwrap(), 0);
+    assert_eq!(store.queue_free(&send, lsns[49]).unwrap(), 2);
+    let left = entries(&store);
+    assert!(!left.is_empty() && left.len() < 50);
+    drop((writer, scan, send, store));
+    let store = options().open(&root).unwrap();
+    assert_eq!(
+        entries(&store),
+        left,
+        "a queue without its first segments recovers"
+    );
+    assert_eq!(store.scanned_through(), lsns[49]);
+}
+
+#[test]
+fn a_second_scan_is_refused_and_names_the_holder() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("s");
+    let store = options().init(&root, "a".parse().unwrap()).unwrap();
+    let other = options().open(&root).unwrap();
+    let lock = store.lock_phase(Phase::Scan).unwrap();
+    let refused = other.lock_phase(Phase::Scan).err().unwrap();
+    assert_eq!(refused.kind(), crate::ErrorKind::Conflict);
+    assert!(
+        refused
+            .to_string()
+            .contains(&format!("process {}", std::process::id())),
+        "{refused}"
+    );
+    assert!(other.phase_holder(Phase::Scan).unwrap().is_some());
+    drop(lock);
+    assert!(other.phase_holder(Phase::Scan).unwrap().is_none());
+    other.lock_phase(Phase::Scan).unwrap();
+}
+
+#[test]
+fn a_damaged_queue_is_made_again_from_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("s");
+    let store = options().init(&root, "a".parse().unwrap()).unwrap();
+    let lsns: Vec<Lsn> = (0..3).map(|n| commit(&store, n)).collect();
+    {
+        let lock = store.lock_phase(Phase::Scan).unwrap();
+        let mut writer = store.queue_writer(&lock).unwrap();
+        for lsn in &lsns {
+            writer.append(vec![entry(*lsn, 100)], *lsn).unwrap();
+            writer.sync().unwrap();
+        }
+    }
+    drop(store);
+    let file = root.join("queue/0000000000000000.mpq");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[150] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let store = options().open(&root).unwrap();
+    assert_eq!(store.scanned_through(), Lsn::ZERO);
+    assert!(entries(&store).is_empty());
+    let lock = store.lock_phase(Phase::Scan).unwrap();
+    let mut writer = store.queue_writer(&lock).unwrap();
+    writer
+        .append(lsns.iter().map(|lsn| entry(*lsn, 50)).collect(), lsns[2])
+        .unwrap();
+    assert_eq!(entries(&store), lsns.iter().map(|lsn| lsn.0).collect::<Vec<_>>());
+}

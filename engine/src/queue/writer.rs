@@ -1,0 +1,239 @@
+//! [`QueueWriter`]: the scan phase's end of the stable queue.
+//!
+//! ```text
+//! append(entries, through):  block … block(aux = last entry in it) … block(aux = through)
+//!                            └ written ─► QueueAppended ─► Scanned ─► wake
+//! ```
+//!
+//! A writer that dies between the two words left its entries in the queue; the next one takes the
+//! higher of Scanned and the last block's `aux`, so no entry is written twice (Q1).
+
+use std::sync::Arc;
+
+use crate::block::{BlockBuilder, BlockKind, Seal, SealedBlock};
+use crate::frame::NewFrame;
+use crate::log::{Recovered, SegmentDir, Tail, recover, write_all};
+use crate::storage::Cell;
+use crate::width::to_u64;
+use crate::{Chain, Error, Lsn, Result, Store};
+
+/// An entry on its way into the queue.
+#[derive(Clone)]
+pub struct QueueEntry {
+    /// LSN of the transaction in the log. Entries come in its order.
+    pub lsn: Lsn,
+    /// The entry, of a kind from [`crate::frame::FrameKind::QUEUE_FIRST`] on.
+    pub frame: NewFrame,
+}
+
+/// Appends to the stable queue. There is one at a time: the scan phase's lock is needed to get it.
+pub struct QueueWriter {
+    store: Store,
+    nonce: u64,
+    tail: Tail,
+    scanned: Lsn,
+    /// What the last block in the files says.
+    recorded: Lsn,
+    seq: u64,
+    segment_bytes: u64,
+}
+
+impl QueueWriter {
+    /// Finds the end of the queue, cuts what a dead writer left behind it, and writes what may not be
+    /// on disk again (S3).
+    pub(super) fn open(store: &Store) -> Result<QueueWriter> {
+        let control = &store.log().control;
+        control.check_poison(store.log().generation)?;
+        let genesis = Chain::genesis(store.id());
+        let dir = store.queue_dir();
+        let fresh = SegmentDir::new(Arc::clone(store.storage()), BlockKind::Queue, store.id(), || {
+            Lsn::ZERO
+        });
+        let recovered = recover(&Arc::new(fresh), genesis, control.lsn(Cell::QueueDurable), 0)?;
+        let empty = Tail {
+            at: Lsn::ZERO,
+            chain: genesis,
+            segment: Lsn::ZERO,
+            epoch: store.epoch(),
+        };
+        let Recovered { tail, aux } = recovered.unwrap_or(Recovered { tail: empty, aux: 0 });
+        if recovered.is_none() {
+            dir.forget(Lsn::ZERO);
+        }
+        // What a dead writer wrote and did not publish is whole and in line, so it counts.
+        control.cells().raise(Cell::QueueAppended, tail.at.0);
+        control.cells().raise(Cell::QueueDurable, tail.at.0);
+        let scanned = control.lsn(Cell::Scanned).max(Lsn(aux));
+        control.cells().raise(Cell::Scanned, scanned.0);
+        control.bump(Cell::WakeScanned);
+        let (nonce, segment_bytes) = (
+            store.rng().next_u64(),
+            super::segment_bytes(store.segment_bytes()),
+        );
+        Ok(QueueWriter {
+            store: store.clone(),
+            nonce,
+            tail,
+            scanned,
+            recorded: Lsn(aux),
+            seq: 0,
+            segment_bytes,
+        })
+    }
+
+    /// Every frame of the log at or below this LSN was seen.
+    #[must_use]
+    pub fn scanned_through(&self) -> Lsn {
+        self.scanned
+    }
+
+    /// Appends entries and moves the scan position to `through`; both are seen by others together.
+    /// Without entries only the position moves, in memory until [`QueueWriter::sync`].
+    ///
+    /// # Errors
+    /// `Full` without space: nothing was appended beyond what `scanned_through` says. `Closed` when a
+    /// write failed.
+    ///
+    /// # Panics
+    /// When positions go back: the scan reads in log order.
+    pub fn append(&mut self, entries: Vec<QueueEntry>, through: Lsn) -> Result<()> {
+        assert!(through >= self.scanned, "Q1: the scan position never goes back");
+        assert!(
+            entries
+                .iter()
+                .all(|entry| entry.lsn > self.scanned && entry.lsn <= through),
+            "Q1: an entry lies between the scan position before and after it"
+        );
+        self.store
+            .log()
+            .control
+            .check_poison(self.store.log().generation)?;
+        let time = self.store.clock().wall_micros();
+        let (mut builder, mut last) = (BlockBuilder::new(), self.scanned);
+        for entry in entries {
+            self.seq += 1;
+            let frame = entry.frame.encode(self.seq, time)?;
+            if !builder.is_empty() && builder.len_with(&frame) > self.store.log().block_bytes {
+                self.write(std::mem::take(&mut builder), last)?;
+            }
+            builder.push(&frame);
+            last = entry.lsn;
+        }
+        if !builder.is_empty() {
+            self.write(builder, through)?;
+        }
+        self.publish_scanned(through);
+        Ok(())
+    }
+
+    /// Makes entries and scan position durable: before log segments are unlinked, at a clean exit, and
+    /// now and then.
+    ///
+    /// # Errors
+    /// As [`QueueWriter::append`].
+    pub fn sync(&mut self) -> Result<()> {
+        if self.recorded < self.scanned {
+            self.write(BlockBuilder::new(), self.scanned)?;
+        }
+        if self.store.log().control.lsn(Cell::QueueDurable) >= self.tail.at || self.tail.at == Lsn::ZERO {
+            return Ok(());
+        }
+        let dir = self.store.queue_dir();
+        let segment = dir.open(self.tail.segment)?;
+        if let Err(error) = segment.file.sync_data() {
+            return Err(self.dead("sync", &dir.path(&segment), error));
+        }
+        self.store
+            .log()
+            .control
+            .cells()
+            .raise(Cell::QueueDurable, self.tail.at.0);
+        Ok(())
+    }
+
+    fn publish_scanned(&mut self, through: Lsn) {
+        self.scanned = through;
+        let control = &self.store.log().control;
+        control.cells().raise(Cell::Scanned, through.0);
+        control.bump(Cell::WakeScanned);
+    }
+
+    /// Writes one block, with a new segment where it does not fit, and publishes it.
+    fn write(&mut self, builder: BlockBuilder, through: Lsn) -> Result<()> {
+        let control = self.store.log().control.clone();
+        let seal = Seal {
+            kind: BlockKind::Queue,
+            close: false,
+            store_id: self.store.id(),
+            epoch: self.store.epoch(),
+            lsn: self.tail.at,
+            durable: control.lsn(Cell::QueueDurable),
+            nonce: self.nonce,
+            chain: self.tail.chain,
+            aux: through.0,
+        };
+        let block: SealedBlock = builder.seal(&seal, self.store.log().pad_to);
+        let (dir, len) = (Arc::clone(self.store.queue_dir()), to_u64(block.bytes.len()));
+        let begins = self.tail.at == Lsn::ZERO;
+        let fits = !begins && {
+            let segment = dir.open(self.tail.segment)?;
+            segment.offset(block.header.end()) <= segment.len()
+        };
+        if !fits {
+            if !begins {
+                self.sync_tail(&dir)?;
+            }
+            dir.place_segment(self.tail.at, self.segment_bytes, len, &**self.store.rng())?;
+            self.tail.segment = self.tail.at;
+        }
+        let segment = dir.open(self.tail.segment)?;
+        let offset = segment.offset(self.tail.at);
+        if let Err(error) = write_all(&*segment.file, &[&block.bytes], offset) {
+            let path = dir.path(&segment);
+            if error.kind() == std::io::ErrorKind::StorageFull
+                && crate::log::zero(&*segment.file, offset, offset + len).is_ok()
+            {
+                return Err(
+                    Error::full("no space in the stable queue; free some, the scan goes on").at_path(path),
+                );
+            }
+            return Err(self.dead("write", &path, error));
+        }
+        (self.tail.at, self.tail.chain) = (block.header.end(), block.header.chain_after());
+        self.recorded = through;
+        control.cells().raise(Cell::QueueAppended, self.tail.at.0);
+        self.publish_scanned(through);
+        Ok(())
+    }
+
+    /// S2 for the queue: a segment is durable to its end before the next one begins.
+    fn sync_tail(&self, dir: &SegmentDir) -> Result<()> {
+        let segment = dir.open(self.tail.segment)?;
+        if let Err(error) = segment.file.sync_data() {
+            return Err(self.dead("sync", &dir.path(&segment), error));
+        }
+        self.store
+            .log()
+            .control
+            .cells()
+            .raise(Cell::QueueDurable, self.tail.at.0);
+        Ok(())
+    }
+
+    fn dead(&self, what: &str, path: &std::path::Path, error: std::io::Error) -> Error {
+        self.store.log().control.set_poisoned(self.store.log().generation);
+        Error::closed(format!(
+            "cannot {what} the stable queue: this handle is dead; check the disk, open the store again"
+        ))
+        .at_path(path)
+        .caused_by(error)
+    }
+}
+
+impl Drop for QueueWriter {
+    fn drop(&mut self) {
+        if let Err(error) = self.sync() {
+            tracing::warn!(%error, "the stable queue was not synced at the end of the scan; it is made again if need be");
+        }
+    }
+}
