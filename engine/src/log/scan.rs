@@ -24,6 +24,9 @@ pub(crate) struct FrameScan {
     after: Lsn,
     /// Where the next frame of the current block begins; `None` between blocks.
     inside: Option<Lsn>,
+    /// Chain after the block of the frame or block given last. A block without frames behind it (a clean
+    /// close) must not move it: it belongs to the position that is told to others.
+    given: Option<Chain>,
 }
 
 impl FrameScan {
@@ -43,6 +46,7 @@ impl FrameScan {
             walk,
             after,
             inside: None,
+            given: None,
         })
     }
 
@@ -65,6 +69,7 @@ impl FrameScan {
             }
         };
         self.after = at;
+        self.given = self.walk.chain();
         self.inside = Some(frame_end);
         self.block()?.frame_from(at)
     }
@@ -75,6 +80,7 @@ impl FrameScan {
         }
         self.inside = None;
         self.after = self.walk.at();
+        self.given = self.walk.chain();
         self.block().map(Some)
     }
 
@@ -101,7 +107,7 @@ impl FrameScan {
     }
 
     pub(crate) fn chain(&self) -> Chain {
-        self.walk.chain().unwrap_or_default()
+        self.given.or_else(|| self.walk.chain()).unwrap_or_default()
     }
 
     pub(crate) fn wait(&mut self, clock: &dyn Clock, limit: Duration) -> Result<bool> {

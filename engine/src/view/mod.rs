@@ -47,3 +47,6 @@ fn caught<T>(action: &str, call: impl FnOnce() -> sled::Result<T>) -> crate::Res
     }
 }
 
+
+#[cfg(test)]
+mod tests;
