@@ -45,17 +45,24 @@ impl ViewFolder {
         storage.create_dir(FOLDER).map_err(failed)?;
         storage.create_dir(&folder).map_err(failed)?;
         storage.create_dir(&format!("{folder}/sled")).map_err(failed)?;
-        let lock = storage.open(&format!("{folder}/lock"), OpenMode::OpenOrCreate).map_err(failed)?;
+        let lock = storage
+            .open(&format!("{folder}/lock"), OpenMode::OpenOrCreate)
+            .map_err(failed)?;
         if !lock.try_lock(0, LockMode::Exclusive).map_err(failed)? {
             let holder = read_whole(&*lock, 64).unwrap_or_default();
             let holder = String::from_utf8_lossy(&holder).into_owned();
-            let text = format!("the view {view} is open in another process ({holder}); choose another name or wait");
+            let text =
+                format!("the view {view} is open in another process ({holder}); choose another name or wait");
             return Err(Error::conflict(text).at_path(store.root().join(&folder)));
         }
         let text = format!("pid {}", storage.process_id());
         lock.set_len(0).map_err(failed)?;
         lock.write_at(&[text.as_bytes()], 0).map_err(failed)?;
-        Ok(ViewFolder { storage, folder, _lock: lock })
+        Ok(ViewFolder {
+            storage,
+            folder,
+            _lock: lock,
+        })
     }
 
     /// Where sled keeps its files.
@@ -78,7 +85,9 @@ impl ViewFolder {
             None => false,
         };
         self.storage.unlink(&name).map_err(|error| self.failed(error))?;
-        self.storage.sync_dir(&self.folder).map_err(|error| self.failed(error))?;
+        self.storage
+            .sync_dir(&self.folder)
+            .map_err(|error| self.failed(error))?;
         Ok(Some(fits))
     }
 
@@ -135,7 +144,9 @@ impl ViewFolder {
         }
         if sync {
             for folder in [self.blobs(), self.sled()] {
-                self.storage.sync_dir(&folder).map_err(|error| self.failed(error))?;
+                self.storage
+                    .sync_dir(&folder)
+                    .map_err(|error| self.failed(error))?;
             }
         }
         Ok(states)
@@ -150,7 +161,12 @@ impl ViewFolder {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(self.failed(error)),
             };
-            files.extend(names.iter().map(|name| format!("{folder}/{name}")).filter(|name| *name != self.blobs()));
+            files.extend(
+                names
+                    .iter()
+                    .map(|name| format!("{folder}/{name}"))
+                    .filter(|name| *name != self.blobs()),
+            );
         }
         files.sort_unstable();
         Ok(files)
@@ -169,7 +185,11 @@ impl ViewFolder {
     }
 
     fn failed(&self, error: std::io::Error) -> Error {
-        Error::io("keep a view's files", self.storage.root().join(&self.folder), error)
+        Error::io(
+            "keep a view's files",
+            self.storage.root().join(&self.folder),
+            error,
+        )
     }
 }
 
@@ -178,14 +198,20 @@ fn check_name(view: &str) -> Result<()> {
     if (1..=MAX_NAME).contains(&view.len()) && !view.starts_with('.') && view.bytes().all(allowed) {
         return Ok(());
     }
-    let text = format!("view name {view:?} is not 1 to {MAX_NAME} characters of a-z 0-9 . _ - without a leading dot");
+    let text = format!(
+        "view name {view:?} is not 1 to {MAX_NAME} characters of a-z 0-9 . _ - without a leading dot"
+    );
     Err(Error::invalid(text))
 }
 
 fn parse_mark(bytes: &[u8]) -> Option<Vec<FileState>> {
     let (magic, rest) = bytes.split_first_chunk::<4>()?;
     let (crc, body) = rest.split_first_chunk::<4>()?;
-    assert_eq!(HEAD_LEN, magic.len() + crc.len(), "the table above and the reader agree");
+    assert_eq!(
+        HEAD_LEN,
+        magic.len() + crc.len(),
+        "the table above and the reader agree"
+    );
     let whole = *magic == MAGIC && *crc == crc32fast::hash(body).to_le_bytes();
     whole.then(|| codec::decode(body).ok()).flatten()
 }

@@ -31,7 +31,12 @@ impl<P: Projection> Fold<'_, P> {
             let event = event?;
             let version = self.next_version(event.stream()?)?;
             let recorded = recorded(frame, &event, version, origin.clone())?;
-            let Fold { projection, tree, pending, bytes } = self;
+            let Fold {
+                projection,
+                tree,
+                pending,
+                bytes,
+            } = self;
             projection.apply(&recorded, &mut ViewWriter { tree, pending, bytes })?;
         }
         Ok(())
@@ -39,12 +44,16 @@ impl<P: Projection> Fold<'_, P> {
 
     /// Counts an event of the stream.
     fn next_version(&mut self, stream: &str) -> Result<StreamVersion> {
-        let Fold { tree, pending, bytes, .. } = self;
+        let Fold {
+            tree, pending, bytes, ..
+        } = self;
         let mut writer = ViewWriter { tree, pending, bytes };
         let key = key(COUNT_PREFIX, stream.as_bytes());
         let count = match writer.get_raw(&key)? {
             Some(value) => u64::from_le_bytes(value.as_slice().try_into().map_err(|_| {
-                Error::internal("a view's count of a stream cannot be read; delete the view, it is made again")
+                Error::internal(
+                    "a view's count of a stream cannot be read; delete the view, it is made again",
+                )
             })?),
             None => 0,
         };
@@ -88,7 +97,10 @@ fn recorded(
         time: frame.time(),
         origin,
         kind: event.kind()?.to_owned(),
-        headers: headers.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+        headers: headers
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect(),
         payload: event.payload.to_vec(),
     })
 }

@@ -39,14 +39,15 @@ use crate::Error;
 fn caught<T>(action: &str, call: impl FnOnce() -> sled::Result<T>) -> crate::Result<T> {
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)) {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(Error::internal(format!("a view's database cannot {action}; it is made again when next opened"))
-            .caused_by(error)),
+        Ok(Err(error)) => Err(Error::internal(format!(
+            "a view's database cannot {action}; it is made again when next opened"
+        ))
+        .caused_by(error)),
         Err(_) => Err(Error::internal(format!(
             "a view's database gave up trying to {action}; it is made again when next opened"
         ))),
     }
 }
-
 
 #[cfg(test)]
 mod tests;

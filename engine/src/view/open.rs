@@ -103,7 +103,11 @@ impl<P: Projection> View<P> {
             position: Position::default(),
         };
         let found = match folder.take_mark()? {
-            None => Err(if folder.is_empty()? { RebuildCause::Missing } else { RebuildCause::NotClosed }),
+            None => Err(if folder.is_empty()? {
+                RebuildCause::Missing
+            } else {
+                RebuildCause::NotClosed
+            }),
             Some(false) => Err(RebuildCause::Changed),
             Some(true) => reopened(store, &folder, &fresh)?,
         };
@@ -116,8 +120,15 @@ impl<P: Projection> View<P> {
             }
         };
         let store = store.clone();
-        let mut view =
-            View { store, projection, folder, database: Some(database), checkpoint, cause, broken: false };
+        let mut view = View {
+            store,
+            projection,
+            folder,
+            database: Some(database),
+            checkpoint,
+            cause,
+            broken: false,
+        };
         view.catch_up(progress)?;
         Ok(view)
     }
@@ -136,12 +147,26 @@ impl<P: Projection> View<P> {
     }
 
     fn fold_in(&mut self, progress: &mut dyn FnMut(ViewProgress)) -> Result<Lsn> {
-        let Some(database) = &self.database else { return Err(closed()) };
+        let Some(database) = &self.database else {
+            return Err(closed());
+        };
         let from = self.checkpoint.position.lsn;
-        let (rebuild, end) = (self.cause.filter(|_| from == Lsn::ZERO), self.store.watermarks().durable);
-        let start = if from == Lsn::ZERO { self.store.oldest()? } else { from };
+        let (rebuild, end) = (
+            self.cause.filter(|_| from == Lsn::ZERO),
+            self.store.watermarks().durable,
+        );
+        let start = if from == Lsn::ZERO {
+            self.store.oldest()?
+        } else {
+            from
+        };
         let mut scan = self.store.scan(start)?;
-        let mut fold = Fold { projection: &self.projection, tree: database, pending: Default::default(), bytes: 0 };
+        let mut fold = Fold {
+            projection: &self.projection,
+            tree: database,
+            pending: Default::default(),
+            bytes: 0,
+        };
         let mut seen = None;
         loop {
             let epoch = match scan.next()? {
@@ -157,9 +182,18 @@ impl<P: Projection> View<P> {
             if (epoch.is_none() || fold.is_full())
                 && let Some(epoch) = seen.take()
             {
-                let position = Position { epoch, lsn: scan.position(), chain: scan.chain() };
+                let position = Position {
+                    epoch,
+                    lsn: scan.position(),
+                    chain: scan.chain(),
+                };
                 fold.commit(&mut self.checkpoint, position)?;
-                progress(ViewProgress { rebuild, from, at: position.lsn, end });
+                progress(ViewProgress {
+                    rebuild,
+                    from,
+                    at: position.lsn,
+                    end,
+                });
             }
             if epoch.is_none() {
                 return Ok(self.checkpoint.position.lsn);
@@ -197,7 +231,12 @@ impl<P: Projection> View<P> {
         let own = |(key, value): (sled::IVec, sled::IVec)| {
             (key.get(1..).unwrap_or_default().to_vec(), value.to_vec())
         };
-        caught("read", || database.scan_prefix(key(OWN_PREFIX, prefix)).map(|pair| pair.map(own)).collect())
+        caught("read", || {
+            database
+                .scan_prefix(key(OWN_PREFIX, prefix))
+                .map(|pair| pair.map(own))
+                .collect()
+        })
     }
 
     /// Closes it so that the next open can go on from here. Dropping does the same and keeps silent
@@ -210,7 +249,9 @@ impl<P: Projection> View<P> {
     }
 
     fn seal(&mut self) -> Result<()> {
-        let Some(database) = self.database.take() else { return Ok(()) };
+        let Some(database) = self.database.take() else {
+            return Ok(());
+        };
         let flushed = caught("flush", || database.flush().map(|_| ()));
         let dropped = caught("close", || {
             drop(database);
@@ -245,13 +286,17 @@ fn reopened(
     folder: &ViewFolder,
     wanted: &Checkpoint,
 ) -> Result<Result<(sled::Db, Checkpoint), RebuildCause>> {
-    let Ok(database) = database(store, folder) else { return Ok(Err(RebuildCause::Unopenable)) };
+    let Ok(database) = database(store, folder) else {
+        return Ok(Err(RebuildCause::Unopenable));
+    };
     let found = match caught("read", || database.get(CHECKPOINT_KEY)) {
         Ok(Some(bytes)) => codec::decode::<Checkpoint>(&bytes),
         Ok(None) => return Ok(Err(RebuildCause::Empty)),
         Err(_) => return Ok(Err(RebuildCause::Unopenable)),
     };
-    let Ok(found) = found else { return Ok(Err(RebuildCause::OtherProjection)) };
+    let Ok(found) = found else {
+        return Ok(Err(RebuildCause::OtherProjection));
+    };
     if found.store_id != wanted.store_id {
         return Ok(Err(RebuildCause::OtherStore));
     }
@@ -268,7 +313,10 @@ fn reopened(
 fn database(store: &Store, folder: &ViewFolder) -> Result<sled::Db> {
     let mut tries = 0;
     loop {
-        let config = sled::Config::new().path(folder.database()).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+        let config = sled::Config::new()
+            .path(folder.database())
+            .cache_capacity(CACHE_BYTES)
+            .flush_every_ms(None);
         match caught("open", || config.open()) {
             Err(error) if tries < TRIES && is_held(&error) => {
                 tries += 1;

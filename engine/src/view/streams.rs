@@ -47,7 +47,12 @@ impl Projection for Streams {
 
     fn apply(&self, event: &RecordedEvent, out: &mut ViewWriter<'_>) -> Result<()> {
         let kind = event.kind.clone();
-        let last = Last { version: event.version.0, lsn: event.lsn, time: event.time, kind };
+        let last = Last {
+            version: event.version.0,
+            lsn: event.lsn,
+            time: event.time,
+            kind,
+        };
         out.put(event.stream.as_str().as_bytes(), codec::encode(&last)?);
         Ok(())
     }
@@ -61,11 +66,22 @@ impl View<Streams> {
     pub fn streams(&self, prefix: &str) -> Result<Vec<StreamSummary>> {
         let mut streams = Vec::new();
         for (key, value) in self.with_prefix(prefix.as_bytes())? {
-            let Last { version, lsn, time, kind } = codec::decode(&value)?;
+            let Last {
+                version,
+                lsn,
+                time,
+                kind,
+            } = codec::decode(&value)?;
             let name = String::from_utf8(key)
                 .map_err(|error| Error::internal("a view holds a name that is not UTF-8").caused_by(error))?;
             let (stream, version) = (StreamName::new(name)?, StreamVersion(version));
-            streams.push(StreamSummary { stream, version, kind, time, lsn });
+            streams.push(StreamSummary {
+                stream,
+                version,
+                kind,
+                time,
+                lsn,
+            });
         }
         Ok(streams)
     }
@@ -75,9 +91,22 @@ impl View<Streams> {
     /// # Errors
     /// As [`View::streams`].
     pub fn stream(&self, name: &str) -> Result<Option<StreamSummary>> {
-        let Some(value) = self.get(name.as_bytes())? else { return Ok(None) };
-        let Last { version, lsn, time, kind } = codec::decode(&value)?;
+        let Some(value) = self.get(name.as_bytes())? else {
+            return Ok(None);
+        };
+        let Last {
+            version,
+            lsn,
+            time,
+            kind,
+        } = codec::decode(&value)?;
         let (stream, version) = (StreamName::new(name)?, StreamVersion(version));
-        Ok(Some(StreamSummary { stream, version, kind, time, lsn }))
+        Ok(Some(StreamSummary {
+            stream,
+            version,
+            kind,
+            time,
+            lsn,
+        }))
     }
 }

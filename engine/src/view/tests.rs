@@ -14,7 +14,9 @@ struct Place {
 
 impl Place {
     fn new() -> Place {
-        Place { dir: tempfile::tempdir().unwrap() }
+        Place {
+            dir: tempfile::tempdir().unwrap(),
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -51,7 +53,9 @@ fn copy(from: &Path, to: &Path) {
 
 fn append(store: &Store, stream: &str, kind: &str) {
     let mut transaction = Transaction::new();
-    transaction.push(&Event::new(stream, kind, *b"{}").unwrap()).unwrap();
+    transaction
+        .push(&Event::new(stream, kind, *b"{}").unwrap())
+        .unwrap();
     store.commit(transaction).unwrap().committed().unwrap();
 }
 
@@ -71,9 +75,20 @@ fn check(store: &Store, view: &View<Streams>, streams: usize) {
     let told = view.streams("").unwrap();
     assert_eq!(told.len(), streams);
     for summary in told {
-        assert_eq!(store.stream_version(summary.stream.as_str()).unwrap(), Some(summary.version));
-        let last = store.read_stream(summary.stream.as_str(), summary.version).unwrap().last().unwrap().unwrap();
-        assert_eq!((last.kind, last.time, last.lsn), (summary.kind, summary.time, summary.lsn));
+        assert_eq!(
+            store.stream_version(summary.stream.as_str()).unwrap(),
+            Some(summary.version)
+        );
+        let last = store
+            .read_stream(summary.stream.as_str(), summary.version)
+            .unwrap()
+            .last()
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            (last.kind, last.time, last.lsn),
+            (summary.kind, summary.time, summary.lsn)
+        );
     }
 }
 
@@ -104,9 +119,15 @@ fn a_view_goes_on_where_it_was_closed_and_sees_what_came_since() {
     append(&store, "s/0", "more");
     append(&store, "new", "first");
     let mut from = None;
-    let view = View::open(&store, "test", Streams, &mut |progress| from = from.or(Some(progress.from))).unwrap();
+    let view = View::open(&store, "test", Streams, &mut |progress| {
+        from = from.or(Some(progress.from))
+    })
+    .unwrap();
     assert_eq!(view.cause(), None);
-    assert!(from.unwrap() > crate::Lsn::ZERO, "it went on, it did not begin again");
+    assert!(
+        from.unwrap() > crate::Lsn::ZERO,
+        "it went on, it did not begin again"
+    );
     check(&store, &view, 6);
     assert_eq!(view.stream("s/0").unwrap().unwrap().version, StreamVersion(4));
     assert_eq!(view.streams("s/").unwrap().len(), 5);
@@ -158,7 +179,12 @@ fn a_second_holder_is_refused_with_the_name_of_the_first() {
     let view = open(&store);
     let refused = View::open(&store, "test", Streams, &mut |_| {}).err().unwrap();
     assert_eq!(refused.kind(), ErrorKind::Conflict);
-    assert!(refused.to_string().contains(&format!("pid {}", std::process::id())), "{refused}");
+    assert!(
+        refused
+            .to_string()
+            .contains(&format!("pid {}", std::process::id())),
+        "{refused}"
+    );
     View::open(&store, "other", Streams, &mut |_| {}).unwrap();
     drop(view);
     assert_eq!(open(&store).cause(), None);
@@ -211,7 +237,10 @@ fn a_view_with_any_byte_of_its_files_changed_is_made_again() {
     let mut files = Vec::new();
     for folder in ["", "sled", "sled/blobs"] {
         let folder = pristine.join(folder);
-        let entries = fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path());
+        let entries = fs::read_dir(folder)
+            .into_iter()
+            .flatten()
+            .map(|entry| entry.unwrap().path());
         files.extend(entries.filter(|path| path.is_file() && path.file_name().unwrap() != "lock"));
     }
     assert!(files.len() >= 3, "{files:?}");
@@ -227,7 +256,12 @@ fn a_view_with_any_byte_of_its_files_changed_is_made_again() {
             bytes[at] ^= 0x20;
             fs::write(&file, bytes).unwrap();
             let view = open(&store);
-            assert_eq!(view.cause(), Some(RebuildCause::Changed), "byte {at} of {}", file.display());
+            assert_eq!(
+                view.cause(),
+                Some(RebuildCause::Changed),
+                "byte {at} of {}",
+                file.display()
+            );
             check(&store, &view, 5);
         }
     }
@@ -294,7 +328,10 @@ fn a_view_of_a_log_that_forked_at_the_same_lsn_is_made_again_r5() {
     store.close().unwrap();
     let fork = place.open("copy");
     append(&fork, "s/9", "two");
-    assert!(fork.position_at(lsn).unwrap().is_some(), "the trap is set: the LSN exists");
+    assert!(
+        fork.position_at(lsn).unwrap().is_some(),
+        "the trap is set: the LSN exists"
+    );
     fork.close().unwrap();
     place.copy("a/views", "copy/views");
     assert_eq!(cause_of(&place, "copy"), Some(RebuildCause::Contradicts));
@@ -336,7 +373,11 @@ fn a_view_of_an_older_version_or_another_projection_is_made_again() {
     assert_eq!(kinds(2).get(b"k7").unwrap(), Some(vec![1]));
     append(&store, "s/0", "k7");
     append(&store, "s/0", "forget");
-    assert_eq!(kinds(2).get(b"k7").unwrap(), Some(vec![2]), "a fold reads its own state");
+    assert_eq!(
+        kinds(2).get(b"k7").unwrap(),
+        Some(vec![2]),
+        "a fold reads its own state"
+    );
     assert_eq!(kinds(2).get(b"k0").unwrap(), None);
 }
 
@@ -353,7 +394,11 @@ impl Projection for Failing {
     fn apply(&self, event: &RecordedEvent, out: &mut ViewWriter<'_>) -> Result<()> {
         self.0.fetch_add(1, Ordering::Relaxed);
         out.put(b"last", event.kind.as_bytes());
-        if event.kind == "poison" { Err(crate::Error::invalid("poison")) } else { Ok(()) }
+        if event.kind == "poison" {
+            Err(crate::Error::invalid("poison"))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -366,5 +411,8 @@ fn what_a_failing_fold_has_begun_is_not_kept() {
     append(&store, "s/0", "poison");
     let before = view.checkpoint().clone();
     assert_eq!(view.catch_up(&mut |_| {}).unwrap_err().kind(), ErrorKind::Invalid);
-    assert_eq!((view.checkpoint(), view.get(b"last").unwrap()), (&before, Some(b"k19".to_vec())));
+    assert_eq!(
+        (view.checkpoint(), view.get(b"last").unwrap()),
+        (&before, Some(b"k19".to_vec()))
+    );
 }
