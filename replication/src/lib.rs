@@ -3,7 +3,10 @@
 #![cfg_attr(test, allow(clippy::as_conversions))]
 
 pub mod catalog;
+pub mod endpoint;
 pub mod link;
 pub mod message;
 pub mod scan;
+pub mod schedule;
 pub mod tracking;
+pub mod units;

@@ -7,8 +7,8 @@ use super::envelope::HEAD_ROOM;
 use super::part::PART_HEAD;
 use super::{Carried, Header, Item, Message, Part, Point};
 
-/// Largest message in bytes that any site takes, compressed or not: 64 MiB.
-pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
+/// Largest message in bytes that any site or link takes, compressed or not: 16 MiB.
+pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
 /// Smallest limit that a message can be packed to, in bytes.
 pub const MIN_MESSAGE_BYTES: usize = 10_000;
 
