@@ -110,8 +110,8 @@ impl fmt::Display for Position {
     }
 }
 
-/// One step of the chain: a bijection of `state` for a fixed `word`, built on the finalizer of
-/// SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
+/// One step of the chain: for a fixed `state`, different words give different results. Built on the
+/// finalizer of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
 const fn mix64(state: u64, word: u64) -> u64 {
     let mut z = (state ^ word).wrapping_add(0x9e37_79b9_7f4a_7c15).rotate_left(23) ^ state.rotate_left(41);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

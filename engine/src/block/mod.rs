@@ -47,7 +47,9 @@ impl<'a> Block<'a> {
     /// # Errors
     /// `Truncated`, `FilterChecksum` or `BodyChecksum`.
     pub fn check_body(header: BlockHeader, bytes: &'a [u8]) -> Result<Block<'a>, BlockFault> {
-        let bytes = bytes.get(..u32_to_usize(header.block_len)).ok_or(BlockFault::Truncated)?;
+        let bytes = bytes
+            .get(..u32_to_usize(header.block_len))
+            .ok_or(BlockFault::Truncated)?;
         let filter = header.filter_of(bytes)?;
         let body = bytes.get(header.body_range()).ok_or(BlockFault::Truncated)?;
         if crc32fast::hash(body) != header.body_crc {

@@ -36,7 +36,10 @@ impl NewFrame {
     /// For a transaction with a body: its events are counted as they are pushed.
     #[must_use]
     pub fn of_kind(kind: FrameKind, body: Vec<u8>) -> NewFrame {
-        assert!(kind != FrameKind::TRANSACTION || body.is_empty(), "a transaction's body is its events");
+        assert!(
+            kind != FrameKind::TRANSACTION || body.is_empty(),
+            "a transaction's body is its events"
+        );
         NewFrame {
             kind,
             origin: None,

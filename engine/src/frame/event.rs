@@ -70,7 +70,11 @@ impl<'a> EventRef<'a> {
     /// # Errors
     /// `Corrupt` when a name or header is not what our writer would have written.
     pub fn to_event(&self) -> Result<Event> {
-        let foreign = |error| Error::corrupt("an event breaks the rules of names").at_lsn(self.lsn).caused_by(error);
+        let foreign = |error| {
+            Error::corrupt("an event breaks the rules of names")
+                .at_lsn(self.lsn)
+                .caused_by(error)
+        };
         let mut event = Event::new(self.stream()?, self.kind()?, self.payload).map_err(foreign)?;
         for (key, value) in self.headers().read()? {
             event = event.header(key, value).map_err(foreign)?;

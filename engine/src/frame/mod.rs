@@ -298,10 +298,15 @@ impl<'a> FrameRef<'a> {
         let origin = origin.then(|| OriginRef::take(&mut rest, self.lsn)).transpose()?;
         let via = self.flags & FLAG_VIA != 0;
         let via = via.then(|| ViaRef::take(&mut rest, self.lsn)).transpose()?;
-        let pinned = self.has_pinned().then(|| sections::take_pinned(&mut rest, self.lsn)).transpose()?;
+        let pinned = self
+            .has_pinned()
+            .then(|| sections::take_pinned(&mut rest, self.lsn))
+            .transpose()?;
         // Sections of a later version follow these and are named by further flags.
         if self.flags & !KNOWN_FLAGS == 0 && !rest.is_empty() {
-            return Err(Error::corrupt("a frame has bytes between its sections and its body").at_lsn(self.lsn));
+            return Err(
+                Error::corrupt("a frame has bytes between its sections and its body").at_lsn(self.lsn),
+            );
         }
         Ok((origin, via, pinned))
     }

@@ -207,7 +207,9 @@ impl<'a> ViaRef<'a> {
 /// Takes a pinned section, of the length it tells, off the front of `rest`.
 pub(super) fn take_pinned<'a>(rest: &mut &'a [u8], lsn: Lsn) -> Result<&'a [u8]> {
     let len = Front(rest).u32().map(u32_to_usize);
-    let taken = len.filter(|len| len.is_multiple_of(8)).and_then(|len| rest.split_at_checked(len));
+    let taken = len
+        .filter(|len| len.is_multiple_of(8))
+        .and_then(|len| rest.split_at_checked(len));
     let (section, after) = taken.ok_or_else(|| unreadable_pinned(lsn))?;
     *rest = after;
     Ok(section)

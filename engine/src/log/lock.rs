@@ -46,26 +46,43 @@ impl<'a> AppendLock<'a> {
     ) -> Result<AppendLock<'a>> {
         let cells = control.cells();
         let started = clock.monotonic();
+        let try_once = || -> Result<bool> {
+            let taken = file.try_lock(APPEND, LockMode::Exclusive);
+            taken.map_err(|error| Error::internal("cannot take the append lock").caused_by(error))
+        };
         loop {
             let seen = cells.load(Cell::WakeAppend);
-            let taken = file.try_lock(APPEND, LockMode::Exclusive);
-            if taken.map_err(|error| Error::internal("cannot take the append lock").caused_by(error))? {
+            // Asked again after saying so: a holder that left in between woke nobody.
+            let taken = try_once()? || {
+                cells.store(Cell::AppendWaiters, 1);
+                try_once()?
+            };
+            if taken {
                 cells.store(Cell::AppendHolder, u64::from(process));
                 cells.store(Cell::AppendSince, u64::try_from(clock.wall_micros()).unwrap_or(0));
                 return Ok(AppendLock { file, control });
             }
             if clock.monotonic().saturating_sub(started) > limit {
-                return Err(Error::unavailable(format!(
-                    "the append lock was not free within {limit:?}; its last holder is process {} since {} us after 1970, \
-                     which is stalled or stopped; nothing was written",
-                    cells.load(Cell::AppendHolder),
-                    cells.load(Cell::AppendSince),
-                )));
+                return Err(stalled(control, limit));
             }
-            cells.store(Cell::AppendWaiters, 1);
             cells.wait(Cell::WakeAppend, seen, LOOK_AGAIN);
         }
     }
+}
+
+fn stalled(control: &Control, limit: Duration) -> Error {
+    let (holder, since) = (
+        control.cells().load(Cell::AppendHolder),
+        control.cells().load(Cell::AppendSince),
+    );
+    let since = i64::try_from(since)
+        .ok()
+        .and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok());
+    let since = since.map_or_else(String::new, |since| format!(" since {since}"));
+    Error::unavailable(format!(
+        "the append lock was not free within {limit:?}; process {holder} has it{since} and is stalled or stopped; \
+         nothing was written: let that process go on or end it, then try again"
+    ))
 }
 
 impl Drop for AppendLock<'_> {

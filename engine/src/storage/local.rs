@@ -63,6 +63,18 @@ impl LocalStorage {
     }
 }
 
+/// Makes the root and its missing parents, each durable in the folder above it: a store that was made
+/// must not vanish with its name.
+fn make_root(root: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = root.ancestors().take_while(|folder| !folder.exists()).collect();
+    fs::create_dir_all(root)?;
+    for folder in missing {
+        let above = folder.parent().filter(|above| !above.as_os_str().is_empty());
+        File::open(above.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    Ok(())
+}
+
 impl Storage for LocalStorage {
     fn root(&self) -> &Path {
         &self.root
@@ -71,7 +83,7 @@ impl Storage for LocalStorage {
     fn create_dir(&self, folder: &str) -> io::Result<()> {
         let place = self.place(folder)?;
         if folder.is_empty() {
-            return fs::create_dir_all(place);
+            return make_root(&place);
         }
         match fs::create_dir(&place) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && place.is_dir() => Ok(()),

@@ -5,10 +5,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::sync::{Condvar, Mutex};
+use crate::sync::{Condvar, Mutex, Ordering};
 use crate::{Error, Lsn, Result};
 
-use super::{Options, Shared};
+use super::{Options, Shared, streams};
 
 /// How the thread is told.
 struct Signals {
@@ -18,7 +18,7 @@ struct Signals {
 
 #[derive(Default)]
 struct State {
-    buffered: bool,
+    waiting: bool,
     stopping: bool,
 }
 
@@ -53,10 +53,10 @@ impl Background {
     }
 
     /// Says that there is something to sync, or a segment may have filled up.
-    pub(super) fn something_buffered(&self) {
+    pub(super) fn something_to_do(&self) {
         let mut state = self.signals.state.lock();
-        if !state.buffered {
-            state.buffered = true;
+        if !state.waiting {
+            state.waiting = true;
             self.signals.changed.notify_one();
         }
     }
@@ -84,7 +84,7 @@ fn work(shared: &Shared, signals: &Signals, pause: Duration) {
     loop {
         {
             let mut state = signals.state.lock();
-            while !state.buffered && !state.stopping {
+            while !state.waiting && !state.stopping {
                 state = signals.changed.wait(state);
             }
             if state.stopping {
@@ -92,7 +92,7 @@ fn work(shared: &Shared, signals: &Signals, pause: Duration) {
             }
         }
         shared.log.clock.sleep(pause);
-        signals.state.lock().buffered = false;
+        signals.state.lock().waiting = false;
         let outcome = shared
             .log
             .make_durable(shared.log.control.appended())
@@ -108,6 +108,15 @@ fn work(shared: &Shared, signals: &Signals, pause: Duration) {
 }
 
 impl Shared {
+    /// True once for every segment that has become half full.
+    pub(super) fn wants_spare(&self) -> bool {
+        let segment = streams::active_segment(&self.log);
+        let used = self.log.control.appended().since(segment);
+        // Segment 0 is marked by 1, which is nobody's first LSN.
+        used * 2 >= self.identity.segment_bytes
+            && self.spare_asked.swap(segment.0.max(1), Ordering::Relaxed) != segment.0.max(1)
+    }
+
     /// Spare and sidecars: files that save time later and are needed by nobody.
     pub(super) fn tend_files(&self) -> Result<()> {
         self.log.prepare_spare()?;

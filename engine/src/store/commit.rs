@@ -183,13 +183,16 @@ impl Store {
     }
 
     fn settle(&self, lsn: Lsn, end: Lsn, durability: Durability) -> Result<()> {
+        if self.shared().wants_spare() {
+            self.inner.background.something_to_do();
+        }
         match durability {
             Durability::Synced => self
                 .log()
                 .make_durable(end)
                 .map_err(|error| error.maybe_written(lsn)),
             Durability::Buffered => {
-                self.inner.background.something_buffered();
+                self.inner.background.something_to_do();
                 Ok(())
             }
         }

@@ -65,6 +65,8 @@ struct Shared {
     streams: streams::Streams,
     durability: Durability,
     next_seq: AtomicU64,
+    /// Segment for which the background was last asked to make a spare.
+    spare_asked: AtomicU64,
 }
 
 /// How far the store is, as of one moment. All are ends: positions behind the last byte.
@@ -122,6 +124,7 @@ impl Store {
             streams,
             durability: options.durability,
             next_seq: AtomicU64::new(1),
+            spare_asked: AtomicU64::new(0),
         });
         let background = Background::start(&shared, &options);
         Ok(Store {
