@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::storage::{Cell, SharedCells};
+use crate::sync::{Ordering, fence};
 use crate::{Chain, Epoch, Error, Lsn, Result};
 
 /// Longest that anybody waits on a shared word before looking again (E5).
@@ -133,6 +134,8 @@ impl Control {
     pub(crate) fn announce(&self, at: Lsn, len: u64) {
         self.cells.store(Cell::IntentLen, len);
         self.cells.store(Cell::Intent, at.0.saturating_add(1));
+        // A release store does not hold back what follows it; the bytes must not overtake the words.
+        fence(Ordering::Release);
     }
 
     /// The announced write is published or undone.
@@ -143,6 +146,8 @@ impl Control {
     /// How far anybody may have written. The intent is read before Appended: a write that is cleared
     /// in between is covered by the latter (S1).
     pub(crate) fn written(&self) -> Lsn {
+        // Pairs with the fence of `announce`, through whatever showed the caller the bytes.
+        fence(Ordering::Acquire);
         let announced = self.intent().map_or(Lsn::ZERO, |(at, len)| at.plus(len));
         announced.max(self.appended())
     }

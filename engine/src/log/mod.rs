@@ -106,3 +106,7 @@ impl Log {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[cfg(loom)]
+mod loom_models;

@@ -9,16 +9,19 @@ use std::time::Duration;
 use super::{Cell, SharedCells};
 use crate::sync::{AtomicU64, Condvar, Mutex, Ordering};
 
-const WORDS: [Cell; 6] = [
+const WORDS: [Cell; 9] = [
     Cell::Appended,
     Cell::Durable,
     Cell::Intent,
     Cell::IntentLen,
-    Cell::SyncBegun,
+    Cell::Poison,
+    Cell::TailChain,
+    Cell::TailSegment,
+    Cell::TailEpoch,
     Cell::WakeDurable,
 ];
 
-/// Six words of the control page.
+/// The words of the control page that models use.
 pub struct LoomCells {
     words: [AtomicU64; WORDS.len()],
     queue: Mutex<()>,

@@ -19,13 +19,11 @@ mod local;
 mod loom_cells;
 mod mapping;
 mod sys;
-mod watermark;
 
 pub use cells::Cell;
 pub use local::LocalStorage;
 #[cfg(loom)]
 pub use loom_cells::LoomCells;
-pub use watermark::Watermark;
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,7 +190,3 @@ pub trait SharedCells: Send + Sync + 'static {
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests;
-
-#[cfg(test)]
-#[cfg(loom)]
-mod loom_models;
