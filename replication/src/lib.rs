@@ -2,11 +2,14 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::as_conversions))]
 
+pub mod agent;
 pub mod catalog;
 pub mod endpoint;
 pub mod link;
 pub mod message;
+pub mod receive;
 pub mod scan;
 pub mod schedule;
+pub mod send;
 pub mod tracking;
 pub mod units;

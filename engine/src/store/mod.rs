@@ -136,7 +136,9 @@ impl Store {
         &self.inner.shared
     }
 
-    pub(crate) fn storage(&self) -> &Arc<dyn Storage> {
+    /// The storage that the store lives in, for parts above that keep files of their own beside it.
+    #[must_use]
+    pub fn storage(&self) -> &Arc<dyn Storage> {
         &self.shared().storage
     }
 

@@ -5,7 +5,10 @@
 //! frame, and what broke one is taken back with `Conflict`. A reader that meets the moment between
 //! sees a subscription without its publication, which is due nothing.
 
-use milepost_engine::{Durability, Error, Lsn, Result, SiteName, Store};
+use milepost_engine::frame::NewFrame;
+use milepost_engine::{Durability, Error, Lsn, Pinned, Result, SiteName, Store};
+
+use crate::tracking::{PairRecord, PairState, ProbeRecord, ReceivedRecord, ToldRecord};
 
 use super::record::{self, End, PublicationBytes, RemoteBytes, SubscriptionBytes};
 use super::{
@@ -180,8 +183,11 @@ impl<'a> Definitions<'a> {
             )));
         }
         let (previous, generation, added) = (current.since, current.generation, current.added);
-        self.append(record::remote_key(site), &RemoteBytes { previous, generation, added, value: None })?;
-        Ok(())
+        let gone = RemoteBytes { previous, generation, added, value: None };
+        let mut frame = record::frame(record::remote_key(site), &gone)?;
+        let tracking = [PairRecord::key(site), ReceivedRecord::key(site), ToldRecord::key(site), ProbeRecord::key(site)];
+        tracking.into_iter().for_each(|key| frame.pin(Pinned { key, value: None }));
+        self.append_frame(frame).map(|_| ())
     }
 
     /// Makes a subscription.
@@ -281,7 +287,10 @@ impl<'a> Definitions<'a> {
 
     /// Appends one definition, durably: R2 lets nobody act on it before.
     fn append<T: bincode::Encode>(&self, key: Vec<u8>, value: &T) -> Result<Lsn> {
-        let frame = record::frame(key, value)?;
+        self.append_frame(record::frame(key, value)?)
+    }
+
+    fn append_frame(&self, frame: NewFrame) -> Result<Lsn> {
         let committed = self.store.append_frames(vec![frame], Durability::Synced)?;
         let lsn = committed.first().map(|committed| committed.lsn);
         lsn.ok_or_else(|| Error::internal("an append of one frame told no position"))

@@ -79,7 +79,8 @@ impl Catalog {
             return Ok(false);
         }
         for pinned in frame.pinned()? {
-            if let Some(value) = pinned.value {
+            // Beside definitions stand removals of what tracking knew of a removed remote.
+            if let Some(value) = pinned.value.filter(|_| pinned.key.starts_with(record::PREFIX)) {
                 self.take(Record::decode(pinned.key, value, frame.lsn())?);
             }
         }

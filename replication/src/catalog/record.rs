@@ -15,8 +15,8 @@ use serde::Serializer;
 
 use super::{Article, Publication, Remote, Schedule, SubscribeBy, Subscription, SubscriptionId};
 
-/// Kind of the frames that carry definitions.
-pub const CATALOG_FRAME: FrameKind = FrameKind(FrameKind::REPLICATION_FIRST);
+/// Kind of the frames that carry definitions; the kind before it is that of tracking's notes.
+pub const CATALOG_FRAME: FrameKind = FrameKind(FrameKind::REPLICATION_FIRST + 1);
 
 pub(super) const PREFIX: &[u8] = b"catalog/";
 const PUBLICATION: &str = "catalog/publication/";

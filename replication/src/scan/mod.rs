@@ -10,9 +10,11 @@
 
 mod decide;
 mod entry;
+mod phase;
 
 pub use decide::Decider;
 pub use entry::{ENTRY_FRAME, Entry, NewEntry};
+pub use phase::{ScanPhase, Scanned};
 
 #[cfg(test)]
 mod tests;

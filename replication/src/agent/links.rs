@@ -1,0 +1,117 @@
+//! [`Links`]: the links of one process, each opened once and shared by its phases and remotes.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use milepost_engine::{Error, Result};
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+
+use crate::catalog::Remote;
+use crate::link::{Link, LinkError};
+
+use super::Stop;
+
+/// Number of a link within its process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkNumber(usize);
+
+impl fmt::Display for LinkNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// Opens a link from its addresses, the primary first.
+pub type OpenLink = dyn Fn(&[String]) -> Result<Arc<dyn Link>> + Send + Sync;
+
+/// The links of one process.
+#[derive(Clone)]
+pub struct Links {
+    shared: Arc<Shared>,
+    runtime: Handle,
+    stop: Stop,
+}
+
+struct Shared {
+    open: Box<OpenLink>,
+    known: Mutex<Vec<(Vec<String>, Arc<dyn Link>)>>,
+}
+
+impl Links {
+    /// Links opened by `open`, whose futures run on `runtime`; waits end when `stop` is requested.
+    #[must_use]
+    pub fn new(open: Box<OpenLink>, runtime: Handle, stop: Stop) -> Links {
+        Links { shared: Arc::new(Shared { open, known: Mutex::new(Vec::new()) }), runtime, stop }
+    }
+
+    /// The link of a remote.
+    ///
+    /// # Errors
+    /// `Invalid` when an address is of no known kind.
+    pub fn of(&self, remote: &Remote) -> Result<LinkNumber> {
+        let mut known = self.shared.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(number) = known.iter().position(|(addresses, _)| *addresses == remote.links) {
+            return Ok(LinkNumber(number));
+        }
+        let link = (self.shared.open)(&remote.links)?;
+        known.push((remote.links.clone(), link));
+        Ok(LinkNumber(known.len() - 1))
+    }
+
+    /// A link by number.
+    ///
+    /// # Errors
+    /// `Internal` for a number of another process.
+    pub fn get(&self, number: LinkNumber) -> Result<Arc<dyn Link>> {
+        let known = self.shared.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let link = known.get(number.0).map(|(_, link)| Arc::clone(link));
+        link.ok_or_else(|| Error::internal(format!("there is no link {number}")))
+    }
+
+    /// Runs one call of a link to its end, or to the moment when all shall stop: then `None`, and the
+    /// call may have happened or not (R3).
+    pub fn run<T>(&self, call: impl Future<Output = Result<T, LinkError>>) -> Option<Result<T, LinkError>> {
+        self.runtime.block_on(async {
+            tokio::select! {
+                biased;
+                done = call => Some(done),
+                () = self.stop.requested() => None,
+            }
+        })
+    }
+
+    /// Waits until one of the links has something for us (true), `limit` has passed, or all shall stop.
+    #[must_use]
+    pub fn wait_for_push(&self, numbers: &[LinkNumber], limit: Duration) -> bool {
+        let links: Vec<_> = numbers.iter().filter_map(|number| self.get(*number).ok()).collect();
+        self.runtime.block_on(async {
+            let mut waits = JoinSet::new();
+            for link in links {
+                waits.spawn(async move {
+                    match link.wait_for_push(limit).await {
+                        Ok(pushed) => pushed,
+                        // The connection went while waiting: the next poll makes another; until then
+                        // nothing more is told here.
+                        Err(_) => std::future::pending().await,
+                    }
+                });
+            }
+            tokio::select! {
+                pushed = first_true(&mut waits) => pushed,
+                () = tokio::time::sleep(limit) => false,
+                () = self.stop.requested() => false,
+            }
+        })
+    }
+}
+
+async fn first_true(waits: &mut JoinSet<bool>) -> bool {
+    while let Some(pushed) = waits.join_next().await {
+        if pushed.unwrap_or(false) {
+            return true;
+        }
+    }
+    std::future::pending().await
+}

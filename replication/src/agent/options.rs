@@ -1,0 +1,140 @@
+//! [`AgentOptions`]: how a Message Agent runs, as its command line, environment or file say.
+//!
+//! Every option of the historic agents has its field here, so that nothing given is ignored silently:
+//! what is not built yet is refused by [`AgentOptions::check`], by name.
+
+use std::time::Duration;
+
+use milepost_engine::{Error, Result};
+
+use crate::message::{MAX_MESSAGE_BYTES, MIN_MESSAGE_BYTES};
+
+/// Phases that a process runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Phases {
+    /// `-r`: applies what comes.
+    pub receive: bool,
+    /// `-i`: moves what is due into the queue.
+    pub scan: bool,
+    /// `-s`: hands messages to links.
+    pub send: bool,
+}
+
+impl Default for Phases {
+    fn default() -> Phases {
+        Phases { receive: true, scan: true, send: true }
+    }
+}
+
+impl Phases {
+    /// The phases named, or all when none is.
+    #[must_use]
+    pub fn of(receive: bool, scan: bool, send: bool) -> Phases {
+        if receive || scan || send { Phases { receive, scan, send } } else { Phases::default() }
+    }
+}
+
+/// How an agent runs. Defaults are those of the command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentOptions {
+    /// `-r -i -s`.
+    pub phases: Phases,
+    /// `-b`: one round, then exit.
+    pub batch: bool,
+    /// False for `-a`: read and check messages, apply nothing and remove nothing.
+    pub apply: bool,
+    /// `-g`: incoming transactions of fewer events than this share a block and a sync.
+    pub group: u32,
+    /// `-l`: largest message in bytes.
+    pub message_bytes: u64,
+    /// `-m`: memory for messages that wait for a missing one, in bytes.
+    pub memory: u64,
+    /// `-p`: do not remove messages after reading them.
+    pub keep: bool,
+    /// `-rd`: pause between polls, end to start.
+    pub receive_every: Duration,
+    /// `-rp`: polls with a gap open before it is asked for.
+    pub patience: u32,
+    /// `-ru`: how long resend requests are collected before they are served.
+    pub urgency: Duration,
+    /// `-sd`: pause between looks for more to send.
+    pub send_every: Duration,
+    /// `-u`: send and confirm only what the last backup covers. Not built yet.
+    pub only_backed_up: bool,
+    /// `-w`: threads that apply. One is built; `None` takes it.
+    pub workers: Option<u32>,
+    /// `-x [n]`: begin a new log segment after the scan when the active one is larger, in bytes.
+    pub rotate: Option<u64>,
+    /// `-fr`: further attempts at the primary before the first alternate.
+    pub primary_retries: u32,
+    /// `-fd`: pause before each of them.
+    pub primary_retry_delay: Duration,
+    /// `-x 'tcpip(..)'`, `--server URL`: endpoints that replace those of every remote on a server.
+    pub endpoints: Vec<String>,
+    /// `--connect-timeout`: limit of each attempt.
+    pub connect_timeout: Duration,
+    /// `--marker-wait`: how long batch waits while the scan stands still.
+    pub marker_wait: Duration,
+}
+
+impl Default for AgentOptions {
+    fn default() -> AgentOptions {
+        AgentOptions {
+            phases: Phases::default(),
+            batch: false,
+            apply: true,
+            group: 20,
+            message_bytes: 50_000,
+            memory: 64 << 20,
+            keep: false,
+            receive_every: Duration::from_secs(60),
+            patience: 1,
+            urgency: Duration::ZERO,
+            send_every: Duration::from_secs(60),
+            only_backed_up: false,
+            workers: None,
+            rotate: None,
+            primary_retries: 0,
+            primary_retry_delay: Duration::ZERO,
+            endpoints: Vec::new(),
+            connect_timeout: Duration::from_secs(5),
+            marker_wait: Duration::from_secs(60),
+        }
+    }
+}
+
+impl AgentOptions {
+    /// Checks ranges, and refuses what is not built yet.
+    ///
+    /// # Errors
+    /// `Invalid` naming the option.
+    pub fn check(&self) -> Result<()> {
+        let most = MAX_MESSAGE_BYTES.min(crate::link::MAX_MESSAGE_BYTES);
+        let (least, most) = (milepost_engine::width::to_u64(MIN_MESSAGE_BYTES), milepost_engine::width::to_u64(most));
+        if !(least..=most).contains(&self.message_bytes) {
+            return Err(Error::invalid(format!(
+                "-l {}: a message is {least} to {most} bytes",
+                self.message_bytes
+            )));
+        }
+        if self.only_backed_up {
+            return Err(Error::invalid("-u (--only-backed-up) is not built yet: there is no backup command"));
+        }
+        if self.workers.is_some_and(|workers| workers != 1) {
+            return Err(Error::invalid("-w (--workers) other than 1 is not built yet: one thread applies"));
+        }
+        if self.receive_every.is_zero() || self.send_every.is_zero() {
+            return Err(Error::invalid("-rd and -sd: a pause is longer than nothing"));
+        }
+        if self.rotate.is_some() && !self.phases.scan {
+            return Err(Error::invalid("-x [n] rotates after the scan, and this process does not scan (-i)"));
+        }
+        Ok(())
+    }
+
+    /// Polls with a gap open before it is asked for: none in batch.
+    #[must_use]
+    pub fn effective_patience(&self) -> u32 {
+        if self.batch { 0 } else { self.patience }
+    }
+}

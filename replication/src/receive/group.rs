@@ -1,0 +1,80 @@
+//! [`Group`]: frames to be appended together (`-g`).
+//!
+//! Transactions of fewer events than the group's limit share a block and a sync with what follows them;
+//! a larger one is appended by itself. Every frame keeps its own bytes and LSN.
+
+use std::collections::BTreeSet;
+
+use milepost_engine::frame::{FrameKind, NewFrame};
+use milepost_engine::width::to_u64;
+use milepost_engine::{Durability, Result, SiteName, Store};
+
+/// Most bytes gathered before they are appended.
+const GATHERED_MAX: u64 = 1 << 20;
+
+/// Frames that wait to be appended.
+pub struct Group {
+    /// Events from which on a transaction is appended by itself.
+    limit: u32,
+    frames: Vec<NewFrame>,
+    bytes: u64,
+    /// Whose frames were appended or wait.
+    senders: BTreeSet<SiteName>,
+}
+
+impl Group {
+    /// An empty group.
+    #[must_use]
+    pub fn new(limit: u32) -> Group {
+        Group { limit, frames: Vec::new(), bytes: 0, senders: BTreeSet::new() }
+    }
+
+    /// Takes the frames of one message, in order, and appends what is gathered where the rule says so.
+    ///
+    /// # Errors
+    /// As [`Store::append_frames`]. A prefix may be durable then: read the positions anew.
+    pub fn push(&mut self, store: &Store, sender: &SiteName, frames: Vec<NewFrame>) -> Result<()> {
+        self.senders.insert(sender.clone());
+        for frame in frames {
+            let alone = frame.kind() == FrameKind::TRANSACTION && frame.event_count() >= self.limit.max(1);
+            if alone || self.bytes >= GATHERED_MAX {
+                self.flush(store)?;
+            }
+            self.bytes += to_u64(frame.body_len());
+            self.frames.push(frame);
+            if alone {
+                self.flush(store)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a frame that says nothing by itself.
+    pub fn push_note(&mut self, frame: NewFrame) {
+        self.frames.push(frame);
+    }
+
+    /// Appends what is gathered, with one sync.
+    ///
+    /// # Errors
+    /// As [`Store::append_frames`].
+    pub fn flush(&mut self, store: &Store) -> Result<()> {
+        self.bytes = 0;
+        let frames = std::mem::take(&mut self.frames);
+        if !frames.is_empty() {
+            store.append_frames(frames, Durability::Synced)?;
+        }
+        Ok(())
+    }
+
+    /// Whose frames were pushed since the last call; all of them are durable after a flush.
+    pub fn take_senders(&mut self) -> BTreeSet<SiteName> {
+        assert!(self.frames.is_empty(), "positions are told only when their frames are durable (R2)");
+        std::mem::take(&mut self.senders)
+    }
+
+    /// Forgets what waits.
+    pub fn clear(&mut self) {
+        *self = Group::new(self.limit);
+    }
+}

@@ -1,0 +1,20 @@
+//! The receive phase: polls the links; orders, de-duplicates and applies what came; notes what
+//! neighbours say of our log.
+//!
+//! ```text
+//! link ─poll─► inbox ─► tracking::Receiver ─► frames ─► group ─► log (durable) ─► removed from the link
+//!                │             └─ gap: stays      notes: one frame a poll, all remotes
+//!                └─ furthest falls out when memory is full; it is still on its link
+//! ```
+//!
+//! Guarantees R1 (frames are appended as tracking made them, position inside), R2, R6. A message leaves
+//! its link only when its effect is durable here. Refuses: messages of sites that are no remotes; they
+//! stay where they are.
+
+mod group;
+mod inbox;
+mod phase;
+mod quarantine;
+
+pub use phase::{ReceivePhase, ReceiveOptions, Received};
+pub use quarantine::{Quarantined, quarantined};

@@ -1,0 +1,404 @@
+//! [`ReceivePhase`]: the phase itself, one poll at a time.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use milepost_engine::frame::NewFrame;
+use milepost_engine::{Phase, PhaseLock, Result, SiteName, Store};
+
+use crate::agent::{LinkNumber, Links, Stop};
+use crate::catalog::Catalog;
+use crate::link::{Incoming, LinkError, MessageId, PollCursor, PollRequest};
+use crate::message::{Limits, Message, MessageFault, decode, decode_header};
+use crate::tracking::{
+    Leave, Me, NOTE, Neighbour, PairRecords, PairState, Patience, PollCause, ProbeRecord, Receiver, Verdict,
+};
+
+use super::group::Group;
+use super::inbox::{Inbox, MessageKey, Order};
+use super::quarantine;
+
+/// Most messages asked of a link at a time.
+const BATCH_COUNT: usize = 256;
+/// Most bytes asked of a link at a time.
+const BATCH_BYTES: usize = 16 << 20;
+
+/// How messages are received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReceiveOptions {
+    /// Transactions of fewer events share a block and a sync (`-g`).
+    pub group: u32,
+    /// Memory for messages that wait, in bytes (`-m`).
+    pub memory: u64,
+    /// Leave messages on their links (`-p`).
+    pub keep: bool,
+    /// False: read and check, append nothing, remove nothing (`-a`).
+    pub apply: bool,
+    /// When a gap is asked for.
+    pub patience: Patience,
+}
+
+/// What one poll brought.
+#[derive(Clone, Debug, Default)]
+pub struct Received {
+    /// Messages that this process had not seen before.
+    pub new_messages: u64,
+    /// Transactions applied.
+    pub transactions: u64,
+    /// Messages whose transactions were all here.
+    pub duplicates: u64,
+    /// Links that could not be polled, with the reason.
+    pub failed_links: Vec<(LinkNumber, LinkError)>,
+    /// Messages that need an operator, with the reason.
+    pub quarantined: Vec<String>,
+}
+
+/// The receive phase of one store.
+pub struct ReceivePhase {
+    store: Store,
+    links: Links,
+    options: ReceiveOptions,
+    stop: Stop,
+    pairs: BTreeMap<SiteName, Pair>,
+    inbox: Inbox,
+    group: Group,
+    /// Messages that are done with: about to leave their link, kept there, or for an operator.
+    done: BTreeSet<MessageKey>,
+    leaving: BTreeSet<MessageKey>,
+    /// Messages of sites that are no remotes (yet); they wait on their link.
+    strangers: BTreeSet<MessageKey>,
+    _lock: PhaseLock,
+}
+
+struct Pair {
+    neighbour: Neighbour,
+    receiver: Receiver,
+    link: LinkNumber,
+}
+
+impl ReceivePhase {
+    /// Takes the phase.
+    ///
+    /// # Errors
+    /// `Conflict` naming the holder when another process has it.
+    pub fn open(store: &Store, links: &Links, options: ReceiveOptions, stop: &Stop) -> Result<ReceivePhase> {
+        let lock = store.lock_phase(Phase::Receive)?;
+        Ok(ReceivePhase {
+            store: store.clone(),
+            links: links.clone(),
+            options,
+            stop: stop.clone(),
+            pairs: BTreeMap::new(),
+            inbox: Inbox::new(options.memory),
+            group: Group::new(options.group),
+            done: BTreeSet::new(),
+            leaving: BTreeSet::new(),
+            strangers: BTreeSet::new(),
+            _lock: lock,
+        })
+    }
+
+    /// Polls every link once and applies what can be.
+    ///
+    /// # Errors
+    /// Those of the store. What was applied before stays applied; the rest comes again from its link.
+    pub fn poll(&mut self, cause: PollCause) -> Result<Received> {
+        let mut received = Received::default();
+        let outcome = self.poll_links(cause, &mut received);
+        if outcome.is_err() {
+            self.done.clear();
+        }
+        if outcome.is_err() || !self.options.apply {
+            // Positions are read anew: only what is durable counts (R2).
+            self.pairs.clear();
+            self.inbox.clear();
+            self.group.clear();
+            self.leaving.clear();
+        }
+        outcome.map(|()| received)
+    }
+
+    /// Links of all remotes, each once.
+    #[must_use]
+    pub fn links_in_use(&self) -> Vec<LinkNumber> {
+        self.pairs.values().map(|pair| pair.link).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// Remotes whose pair is stopped, with the reason.
+    #[must_use]
+    pub fn stopped(&self) -> Vec<(SiteName, String)> {
+        let reason = |pair: &Pair| pair.receiver.stopped().map(ToString::to_string);
+        self.pairs.iter().filter_map(|(name, pair)| Some((name.clone(), reason(pair)?))).collect()
+    }
+
+    fn poll_links(&mut self, cause: PollCause, received: &mut Received) -> Result<()> {
+        self.follow_catalog()?;
+        for number in self.links_in_use() {
+            if let Err(error) = self.poll_link(number, received)? {
+                received.failed_links.push((number, error));
+            }
+        }
+        let senders: Vec<_> = self.pairs.keys().cloned().collect();
+        for sender in senders {
+            self.apply(&sender, received)?;
+        }
+        let now = self.store.clock().monotonic();
+        for pair in self.pairs.values_mut() {
+            pair.receiver.poll_ended(now, cause);
+        }
+        self.settle(received)
+    }
+
+    /// Remotes as they are now: new ones join, removed ones leave, those added anew begin anew.
+    fn follow_catalog(&mut self) -> Result<()> {
+        let catalog = Catalog::load(&self.store)?;
+        let known = self.pairs.len();
+        self.pairs.retain(|name, pair| {
+            catalog.remote(name).is_some_and(|remote| remote.generation == pair.neighbour.generation)
+        });
+        if self.pairs.len() != known {
+            // What was refused for the former pair may be welcome to the next.
+            self.done.retain(|key| self.leaving.contains(key));
+        }
+        for remote in catalog.remotes() {
+            let link = self.links.of(remote)?;
+            if let Some(pair) = self.pairs.get_mut(&remote.site) {
+                pair.link = link;
+                continue;
+            }
+            let neighbour = Neighbour { name: remote.site.clone(), generation: remote.generation };
+            let records = PairRecords::load(&neighbour, |key| Ok(self.store.pinned(key)?.map(|(value, _)| value)))?;
+            let me = Me { name: self.store.site().clone(), id: self.store.id() };
+            let receiver = Receiver::new(me, neighbour.clone(), records, self.options.patience, self.options.memory);
+            self.strangers.clear();
+            self.pairs.insert(remote.site.clone(), Pair { neighbour, receiver, link });
+        }
+        Ok(())
+    }
+
+    /// Polls one link to its end, applying as it goes.
+    fn poll_link(&mut self, number: LinkNumber, received: &mut Received) -> Result<Result<(), LinkError>> {
+        let link = self.links.get(number)?;
+        link.begin_round();
+        let mut after: Option<PollCursor> = None;
+        loop {
+            let held = self.inbox.keys().chain(&self.done).chain(&self.strangers).filter(|key| key.link == number);
+            let skip: BTreeSet<MessageId> = held.map(|key| key.id.clone()).collect();
+            let request = PollRequest {
+                after: after.as_ref(),
+                skip: &skip,
+                max_count: BATCH_COUNT,
+                max_bytes: BATCH_BYTES,
+            };
+            let batch = match self.links.run(link.poll(request)) {
+                Some(Ok(batch)) => batch,
+                Some(Err(error)) => return Ok(Err(error)),
+                None => return Ok(Ok(())),
+            };
+            let mut senders = BTreeSet::new();
+            // A link may give what it was asked to skip.
+            for incoming in batch.messages.into_iter().filter(|incoming| !skip.contains(&incoming.id)) {
+                senders.extend(self.take_in(number, incoming, received)?);
+            }
+            for sender in senders {
+                if self.is_ready(&sender) {
+                    self.apply(&sender, received)?;
+                }
+            }
+            self.settle(received)?;
+            match batch.next {
+                Some(next) if !self.stop.is_requested() => after = Some(next),
+                _ => return Ok(Ok(())),
+            }
+        }
+    }
+
+    /// Puts one message where its sender's wait; returns the sender.
+    fn take_in(
+        &mut self,
+        link: LinkNumber,
+        incoming: Incoming,
+        received: &mut Received,
+    ) -> Result<Option<SiteName>> {
+        let key = MessageKey { link, id: incoming.id };
+        received.new_messages += 1;
+        match decode_header(&incoming.bytes, &limits()) {
+            Ok(header) if self.pairs.contains_key(&header.from.name) => {
+                let (previous, last) = Receiver::poll_order(&header);
+                self.inbox.put(&header.from.name, (previous, last, key), incoming.bytes);
+                Ok(Some(header.from.name))
+            }
+            Ok(header) => {
+                let site = header.from.name;
+                tracing::warn!(message = %key.id, %site, "a message is from a site that is no remote; it stays on its link");
+                self.strangers.insert(key);
+                Ok(None)
+            }
+            Err(fault) if fault.is_loss() => {
+                tracing::warn!(message = %key.id, %fault, "a message was damaged on the way; it will be asked for");
+                self.leave(key);
+                Ok(None)
+            }
+            Err(fault) => {
+                self.set_aside(key, "unknown", &incoming.bytes, &fault.to_string(), received)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Applies what a sender's waiting messages allow, in order, until none moves its stream any more.
+    fn apply(&mut self, sender: &SiteName, received: &mut Received) -> Result<()> {
+        let probe = self.store.pinned(&ProbeRecord::key(sender))?;
+        let probe = probe.map(|(value, _)| ProbeRecord::read(&value)).transpose()?;
+        loop {
+            let mut moved = false;
+            for order in self.inbox.orders(sender) {
+                let Some(verdict) = self.receive(sender, &order, probe.as_ref())? else { continue };
+                tracing::debug!(%sender, message = %order.2.id, ?verdict, "received");
+                moved |= matches!(verdict, Verdict::Apply(_));
+                self.carry_out(sender, order, verdict, received)?;
+            }
+            if !moved || !self.is_ready(sender) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// True when a sender's first waiting message has no gap before it.
+    fn is_ready(&self, sender: &SiteName) -> bool {
+        let staged = self.pairs.get(sender).map(|pair| pair.receiver.staged().place());
+        let next = self.inbox.first(sender).map(|(previous, _, _)| *previous);
+        next.is_some() && next <= staged
+    }
+
+    fn receive(
+        &mut self,
+        sender: &SiteName,
+        order: &Order,
+        probe: Option<&ProbeRecord>,
+    ) -> Result<Option<Verdict>> {
+        let (Some(pair), Some(bytes)) = (self.pairs.get_mut(sender), self.inbox.get(sender, order)) else {
+            return Ok(None);
+        };
+        let decoded: Result<Message, MessageFault> = decode(bytes, &limits());
+        match decoded {
+            Ok(message) => pair.receiver.receive(&message, probe, &self.store).map(Some),
+            Err(fault) => {
+                let header = decode_header(bytes, &limits()).ok();
+                Ok(Some(pair.receiver.receive_fault(&fault, header.as_ref())))
+            }
+        }
+    }
+
+    fn carry_out(
+        &mut self,
+        sender: &SiteName,
+        order: Order,
+        verdict: Verdict,
+        received: &mut Received,
+    ) -> Result<()> {
+        let leave = verdict.leave();
+        match verdict {
+            Verdict::Apply(apply) => {
+                received.transactions += milepost_engine::width::to_u64(apply.transactions);
+                if self.options.apply {
+                    self.group.push(&self.store, sender, apply.frames)?;
+                }
+            }
+            Verdict::Duplicate => received.duplicates += 1,
+            Verdict::Refused(refusal) => {
+                let bytes = self.inbox.get(sender, &order).unwrap_or_default().to_vec();
+                self.inbox.remove(sender, &order);
+                return self.set_aside(order.2, sender.as_str(), &bytes, &refusal.to_string(), received);
+            }
+            Verdict::Stopped(reason) => {
+                let bytes = self.inbox.get(sender, &order).unwrap_or_default().to_vec();
+                self.inbox.remove(sender, &order);
+                return self.set_aside(order.2, sender.as_str(), &bytes, &reason.to_string(), received);
+            }
+            _ => {}
+        }
+        if leave == Leave::WhenDurable {
+            self.inbox.remove(sender, &order);
+            self.leave(order.2);
+        }
+        Ok(())
+    }
+
+    /// Makes positions and notes durable, then lets messages leave (R2).
+    fn settle(&mut self, received: &mut Received) -> Result<()> {
+        if !self.options.apply {
+            return Ok(());
+        }
+        let mut note = NewFrame::of_kind(NOTE, Vec::new());
+        for pair in self.pairs.values() {
+            pair.receiver.notes()?.into_iter().for_each(|record| note.pin(record));
+        }
+        if !note.pinned().is_empty() {
+            self.group.push_note(note);
+        }
+        self.group.flush(&self.store)?;
+        for sender in self.group.take_senders() {
+            if let Some(pair) = self.pairs.get_mut(&sender) {
+                pair.receiver.durable();
+            }
+        }
+        self.pairs.values_mut().for_each(|pair| pair.receiver.noted());
+        self.remove_leaving(received)
+    }
+
+    fn remove_leaving(&mut self, received: &mut Received) -> Result<()> {
+        if self.options.keep {
+            self.leaving.clear();
+            return Ok(());
+        }
+        let mut by_link: BTreeMap<LinkNumber, Vec<MessageId>> = BTreeMap::new();
+        for key in &self.leaving {
+            by_link.entry(key.link).or_default().push(key.id.clone());
+        }
+        for (number, ids) in by_link {
+            match self.links.run(self.links.get(number)?.remove(&ids)) {
+                Some(Ok(())) => {
+                    for id in ids {
+                        let key = MessageKey { link: number, id };
+                        self.leaving.remove(&key);
+                        self.done.remove(&key);
+                    }
+                }
+                // They stay done, and leave at the next poll.
+                Some(Err(error)) => received.failed_links.push((number, error)),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, key: MessageKey) {
+        self.done.insert(key.clone());
+        if self.options.apply {
+            self.leaving.insert(key);
+        }
+    }
+
+    /// Keeps a copy of what is not ours to take, and leaves the message on its link (R6).
+    fn set_aside(
+        &mut self,
+        key: MessageKey,
+        sender: &str,
+        bytes: &[u8],
+        reason: &str,
+        received: &mut Received,
+    ) -> Result<()> {
+        let text = format!("message {} from {sender}: {reason}", key.id);
+        tracing::error!(message = %key.id, sender, reason, "a message needs an operator");
+        if self.options.apply {
+            quarantine::keep(&self.store, sender, bytes, reason)?;
+        }
+        received.quarantined.push(text);
+        self.done.insert(key);
+        Ok(())
+    }
+}
+
+fn limits() -> Limits {
+    Limits::default()
+}

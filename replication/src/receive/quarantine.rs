@@ -1,0 +1,88 @@
+//! Quarantine: messages that are not ours to take, kept with the reason until an operator acts (R6).
+//!
+//! ```text
+//! quarantine/<sender>-<16 hex digits of a digest>.mp    the message, byte for byte
+//! quarantine/<sender>-<16 hex digits of a digest>.txt   the reason, a sentence
+//! ```
+//!
+//! The message itself stays on its link: what is kept here is for eyes. A file is written once; the
+//! same message again is the same file.
+
+use milepost_engine::storage::{OpenMode, Storage};
+use milepost_engine::width::to_u64;
+use milepost_engine::{Error, Result, Store};
+use serde::Serialize;
+
+const FOLDER: &str = "quarantine";
+/// Longest reason read back, in bytes.
+const REASON_MAX: usize = 4096;
+
+/// A message in quarantine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Quarantined {
+    /// Name of the file with the message's bytes, under the store's directory.
+    pub file: String,
+    /// Why it is there.
+    pub reason: String,
+}
+
+/// Keeps a message and the reason, durably.
+///
+/// # Errors
+/// `Full` or `Internal` when the files cannot be written.
+pub(super) fn keep(store: &Store, sender: &str, bytes: &[u8], reason: &str) -> Result<()> {
+    let storage = &**store.storage();
+    let name = format!("{FOLDER}/{sender}-{:016x}", xxhash_rust::xxh3::xxh3_64(bytes));
+    let path = storage.root().join(&name);
+    let write = || -> std::io::Result<()> {
+        storage.create_dir(FOLDER)?;
+        write_whole(storage, &format!("{name}.mp"), bytes)?;
+        write_whole(storage, &format!("{name}.txt"), reason.as_bytes())?;
+        storage.sync_dir(FOLDER)?;
+        storage.sync_dir("")
+    };
+    write().map_err(|error| Error::io("keep a message in quarantine", path, error))
+}
+
+/// Writes a file under a temporary name and gives it its own when it is whole.
+fn write_whole(storage: &dyn Storage, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+    let temporary = format!("{name}.tmp");
+    let file = storage.open(&temporary, OpenMode::OpenOrCreate)?;
+    file.set_len(0)?;
+    let mut written = 0;
+    while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
+        match file.write_at(&[rest], to_u64(written))? {
+            0 => return Err(std::io::ErrorKind::WriteZero.into()),
+            more => written += more,
+        }
+    }
+    file.sync_data()?;
+    storage.rename(&temporary, name)
+}
+
+/// Messages in quarantine, by file name.
+///
+/// # Errors
+/// `Internal` when the folder cannot be read.
+pub fn quarantined(store: &Store) -> Result<Vec<Quarantined>> {
+    let storage = &**store.storage();
+    let mut names = match storage.list(FOLDER) {
+        Ok(names) => names,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::io("list the quarantine", storage.root().join(FOLDER), error)),
+    };
+    names.sort();
+    let mut found = Vec::new();
+    for name in names.iter().filter_map(|name| name.strip_suffix(".mp")) {
+        let reason = read_reason(storage, &format!("{FOLDER}/{name}.txt")).unwrap_or_default();
+        found.push(Quarantined { file: format!("{FOLDER}/{name}.mp"), reason });
+    }
+    Ok(found)
+}
+
+fn read_reason(storage: &dyn Storage, name: &str) -> std::io::Result<String> {
+    let mut bytes = vec![0; REASON_MAX];
+    let read = storage.open(name, OpenMode::Read)?.read_at(&mut bytes, 0)?;
+    bytes.truncate(read);
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}

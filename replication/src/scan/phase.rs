@@ -1,0 +1,148 @@
+//! [`ScanPhase`]: the phase itself, one step at a time.
+
+use std::time::Duration;
+
+use milepost_engine::frame::FrameKind;
+use milepost_engine::width::to_u64;
+use milepost_engine::{LogScan, Lsn, Phase, PhaseLock, QueueEntry, QueueWriter, Result, Store};
+
+use crate::catalog::Catalog;
+
+use super::Decider;
+
+/// Bytes of entries gathered before they are appended.
+const GATHERED_MAX: u64 = 1 << 20;
+/// Frames looked at before the position is told to those who wait.
+const FRAMES_MAX: u64 = 100_000;
+/// Longest time for which the queue stays unsynced.
+const SYNC_EVERY: Duration = Duration::from_secs(1);
+
+/// The scan phase of one store.
+pub struct ScanPhase {
+    store: Store,
+    log: LogScan,
+    queue: QueueWriter,
+    decider: Decider,
+    scanned: Lsn,
+    unsynced: bool,
+    synced_at: Duration,
+    _lock: PhaseLock,
+}
+
+/// What one step did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scanned {
+    /// Frames looked at.
+    pub frames: u64,
+    /// Of them, transactions.
+    pub transactions: u64,
+    /// Entries appended to the queue.
+    pub entries: u64,
+}
+
+impl ScanPhase {
+    /// Takes the phase and begins where it ended last.
+    ///
+    /// # Errors
+    /// `Conflict` naming the holder when another process has it; `Corrupt` for a damaged queue or log.
+    pub fn open(store: &Store) -> Result<ScanPhase> {
+        let lock = store.lock_phase(Phase::Scan)?;
+        let queue = store.queue_writer(&lock)?;
+        let scanned = queue.scanned_through();
+        let decider = Decider::new(Catalog::as_of(store, scanned)?)?;
+        let log = store.scan(scanned)?;
+        let synced_at = store.clock().monotonic();
+        Ok(ScanPhase { store: store.clone(), log, queue, decider, scanned, unsynced: false, synced_at, _lock: lock })
+    }
+
+    /// Moves a stretch of the log into the queue, at most to the durable end. No frames looked at means
+    /// that there were none.
+    ///
+    /// # Errors
+    /// Those of log and queue. What was appended stays; the next process goes on behind it.
+    pub fn step(&mut self) -> Result<Scanned> {
+        let mut done = Scanned::default();
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        let mut last = self.scanned;
+        while bytes < GATHERED_MAX && done.frames < FRAMES_MAX {
+            let Some(block) = self.log.next_block()? else { break };
+            let chain = block.chain_after();
+            for frame in block.frames() {
+                let frame = frame?;
+                if frame.lsn() <= self.scanned {
+                    continue;
+                }
+                done.frames += 1;
+                done.transactions += u64::from(frame.kind() == FrameKind::TRANSACTION);
+                last = frame.lsn();
+                if let Some(entry) = self.decider.decide(&frame, chain)? {
+                    bytes += to_u64(entry.body_len());
+                    entries.push(QueueEntry { lsn: last, frame: entry });
+                }
+            }
+        }
+        if last > self.scanned {
+            done.entries = to_u64(entries.len());
+            self.unsynced = true;
+            self.queue.append(entries, last)?;
+            self.scanned = last;
+        }
+        self.sync_now_and_then()?;
+        Ok(done)
+    }
+
+    /// Steps until everything that is durable now is scanned.
+    ///
+    /// # Errors
+    /// As [`ScanPhase::step`].
+    pub fn catch_up(&mut self, stop: &crate::agent::Stop) -> Result<Scanned> {
+        let end = self.store.watermarks().durable;
+        let mut all = Scanned::default();
+        while self.scanned < end && !stop.is_requested() {
+            let done = self.step()?;
+            if done.frames == 0 {
+                break;
+            }
+            all.frames += done.frames;
+            all.transactions += done.transactions;
+            all.entries += done.entries;
+        }
+        Ok(all)
+    }
+
+    /// Waits until more is durable, or `limit`.
+    ///
+    /// # Errors
+    /// Those of the log.
+    pub fn wait(&mut self, limit: Duration) -> Result<bool> {
+        self.log.wait(limit)
+    }
+
+    /// Everything at or below was looked at.
+    #[must_use]
+    pub fn scanned_through(&self) -> Lsn {
+        self.scanned
+    }
+
+    /// Events that matched a subscribed publication but have no value to choose by, since the phase
+    /// began.
+    #[must_use]
+    pub fn events_without_value(&self) -> u64 {
+        self.decider.events_without_value()
+    }
+
+    /// Makes the queue durable, at a clean exit.
+    ///
+    /// # Errors
+    /// Those of the queue.
+    pub fn sync(&mut self) -> Result<()> {
+        self.unsynced = false;
+        self.synced_at = self.store.clock().monotonic();
+        self.queue.sync()
+    }
+
+    fn sync_now_and_then(&mut self) -> Result<()> {
+        let since = self.store.clock().monotonic().saturating_sub(self.synced_at);
+        if self.unsynced && since >= SYNC_EVERY { self.sync() } else { Ok(()) }
+    }
+}

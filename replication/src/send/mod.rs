@@ -1,0 +1,26 @@
+//! The send phase: builds messages for each remote whose turn has come and hands them to its link;
+//! sends confirmations, answers and requests; frees the queue.
+//!
+//! ```text
+//! queue ──► postings (topic → entries, all remotes) ──► stream of one remote, with history from the log
+//!                                                            │ Packer, Sender (tracking)
+//! notes of receive, in the log ──────────────────────────────┴──► message ──► link
+//! ```
+//!
+//! Guarantees: nothing is sent before it is durable (R2), nothing to where it came from (R4), the queue
+//! is freed only when all who are due something have confirmed (Q2). Refuses: to wait for a confirmation,
+//! and to send data again on a timer.
+
+mod history;
+mod phase;
+mod postings;
+mod queue;
+mod stream;
+mod turn;
+
+pub use history::{Found, History};
+pub use phase::{SendPhase, SendOptions, Sent, Serve};
+pub use postings::{Due, Postings};
+pub use queue::QueueEntries;
+pub use stream::{Sources, Stream};
+pub use turn::Turn;

@@ -1,0 +1,412 @@
+//! [`SendPhase`]: the phase itself, one round at a time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use milepost_engine::frame::NewFrame;
+use milepost_engine::width::{to_u64, to_usize};
+use milepost_engine::{Durability, Lsn, Phase, PhaseLock, Result, SiteName, Store};
+
+use crate::agent::{LinkNumber, Links, Stop};
+use crate::catalog::{Catalog, Remote, Subscription};
+use crate::link::{Link, LinkError};
+use crate::message::{Message, Packed, Packer, Place, Point, Range, encode};
+use crate::tracking::{
+    Me, NOTE, Neighbour, OwnEnd, Pace, PairRecords, PairState, ProbeRecord, ProbingTimes, SendAction, Sender,
+};
+
+use super::postings::Postings;
+use super::queue::QueueEntries;
+use super::stream::{Sources, Stream};
+use super::turn::Turn;
+
+/// Messages packed for one remote before what it told is looked at again.
+const MESSAGES_AT_A_TIME: usize = 32;
+
+/// How messages are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SendOptions {
+    /// Largest message in bytes (`-l`).
+    pub message_bytes: u64,
+    /// How long requests are collected (`-ru`).
+    pub urgency: Duration,
+    /// Pause between looks (`-sd`), from which the wait for a confirmation is derived.
+    pub send_every: Duration,
+}
+
+/// What one round did.
+#[derive(Clone, Debug, Default)]
+pub struct Sent {
+    /// Messages handed to links.
+    pub messages: u64,
+    /// Transactions in them; one in parts counts once.
+    pub transactions: u64,
+    /// Bytes of the messages.
+    pub bytes: u64,
+    /// Remotes whose link failed, with the reason.
+    pub failed_links: Vec<(SiteName, LinkError)>,
+}
+
+/// Which remotes a round serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Serve {
+    /// Those whose turn has come.
+    InTurn,
+    /// All, whatever their schedules: a batch run.
+    Everybody,
+}
+
+/// The send phase of one store.
+pub struct SendPhase {
+    store: Store,
+    links: Links,
+    options: SendOptions,
+    stop: Stop,
+    lock: PhaseLock,
+    queue: QueueEntries,
+    postings: Postings,
+    /// Everything at or below is noted in `postings`.
+    scanned: Lsn,
+    catalog: Catalog,
+    pairs: BTreeMap<SiteName, Pair>,
+    freed: Lsn,
+    begun: BTreeSet<LinkNumber>,
+}
+
+struct Pair {
+    remote: Remote,
+    link: LinkNumber,
+    sender: Sender,
+    stream: Stream,
+    turn: Turn,
+}
+
+impl SendPhase {
+    /// Takes the phase.
+    ///
+    /// # Errors
+    /// `Conflict` naming the holder when another process has it; `Corrupt` for a damaged queue.
+    pub fn open(store: &Store, links: &Links, options: SendOptions, stop: &Stop) -> Result<SendPhase> {
+        let lock = store.lock_phase(Phase::Send)?;
+        Ok(SendPhase {
+            store: store.clone(),
+            links: links.clone(),
+            options,
+            stop: stop.clone(),
+            lock,
+            queue: QueueEntries::open(store)?,
+            postings: Postings::default(),
+            scanned: Lsn::ZERO,
+            catalog: Catalog::default(),
+            pairs: BTreeMap::new(),
+            freed: Lsn::ZERO,
+            begun: BTreeSet::new(),
+        })
+    }
+
+    /// Looks at queue, catalog and what receive noted; sends what is due; frees the queue.
+    ///
+    /// # Errors
+    /// Those of the store. What links took stays sent; sending again is harmless.
+    pub fn round(&mut self, serve: Serve) -> Result<Sent> {
+        self.look()?;
+        let mut sent = Sent::default();
+        let now = self.store.clock().monotonic();
+        let due = |pair: &&Pair| serve == Serve::Everybody || pair.turn.has_come(now);
+        let due: Vec<_> = self.pairs.values().filter(due).map(|pair| pair.remote.site.clone()).collect();
+        let mut failed: BTreeSet<LinkNumber> = BTreeSet::new();
+        self.begin_links(&due)?;
+        for name in due {
+            if self.stop.is_requested() {
+                break;
+            }
+            let Some(mut pair) = self.pairs.remove(&name) else { continue };
+            let outcome = if failed.contains(&pair.link) { Ok(Ok(())) } else { self.serve(&mut pair, &mut sent) };
+            pair.turn.ended(&**self.store.clock());
+            let number = pair.link;
+            self.pairs.insert(name.clone(), pair);
+            if let Err(error) = outcome? {
+                if error.is_unreachable() {
+                    failed.insert(number);
+                }
+                sent.failed_links.push((name, error));
+            }
+        }
+        self.free()?;
+        Ok(sent)
+    }
+
+    /// When the next remote's turn or timer comes; `None` when there is nothing to wait for.
+    #[must_use]
+    pub fn next_turn(&self) -> Option<Duration> {
+        self.pairs.values().filter_map(|pair| pair.turn.next()).min()
+    }
+
+    /// True when some remote has neither SEND EVERY nor SEND AT, so that every process that sends is a
+    /// batch run.
+    ///
+    /// # Errors
+    /// As [`Catalog::load`].
+    pub fn is_batch_by_schedule(store: &Store) -> Result<bool> {
+        Ok(Catalog::load(store)?.remotes().any(|remote| remote.schedule == crate::catalog::Schedule::None))
+    }
+
+    /// Remotes whose pair is stopped, with the reason.
+    #[must_use]
+    pub fn stopped(&self) -> Vec<(SiteName, String)> {
+        let reason = |pair: &Pair| pair.sender.stopped().map(ToString::to_string);
+        self.pairs.iter().filter_map(|(name, pair)| Some((name.clone(), reason(pair)?))).collect()
+    }
+
+    /// Waits until the queue grows, or `limit`.
+    ///
+    /// # Errors
+    /// Those of the queue.
+    pub fn wait(&mut self, limit: Duration) -> Result<bool> {
+        self.queue.wait(limit)
+    }
+
+    /// The order matters: entries up to the scan's position first, then the catalog, which is then at
+    /// least as new as any of them, so that none is taken for nobody's.
+    fn look(&mut self) -> Result<()> {
+        let scanned = self.store.scanned_through();
+        let postings = &mut self.postings;
+        self.queue.follow(|entry, at| postings.note(entry, at))?;
+        self.scanned = self.scanned.max(scanned);
+        let catalog = Catalog::load(&self.store)?;
+        if catalog != self.catalog {
+            self.pairs.values_mut().for_each(|pair| pair.stream.forget());
+            self.catalog = catalog;
+        }
+        let now = self.store.clock().monotonic();
+        let SendPhase { catalog, pairs, .. } = self;
+        pairs.retain(|name, pair| catalog.remote(name).is_some_and(|remote| remote.generation == pair.remote.generation));
+        let remotes: Vec<Remote> = self.catalog.remotes().cloned().collect();
+        for remote in remotes {
+            self.look_at(remote, now)?;
+        }
+        Ok(())
+    }
+
+    fn look_at(&mut self, remote: Remote, now: Duration) -> Result<()> {
+        let neighbour = Neighbour { name: remote.site.clone(), generation: remote.generation };
+        let records = PairRecords::load(&neighbour, |key| Ok(self.store.pinned(key)?.map(|(value, _)| value)))?;
+        let link = self.links.of(&remote)?;
+        let clock = &**self.store.clock();
+        if let Some(pair) = self.pairs.get_mut(&remote.site) {
+            pair.sender.note(records, now);
+            if pair.turn.schedule() != remote.schedule {
+                pair.turn = Turn::first(remote.schedule, clock);
+            }
+            (pair.link, pair.remote) = (link, remote);
+            return Ok(());
+        }
+        let me = Me { name: self.store.site().clone(), id: self.store.id() };
+        let every = remote.schedule.every().unwrap_or(self.options.send_every);
+        let probing = ProbingTimes::for_interval(every.max(self.options.send_every));
+        let pace = Pace { urgency: self.options.urgency, probing };
+        let sender = Sender::new(me, neighbour, records, pace, now);
+        let (stream, turn) = (Stream::new(remote.site.clone()), Turn::first(remote.schedule, clock));
+        self.pairs.insert(remote.site.clone(), Pair { remote, link, sender, stream, turn });
+        Ok(())
+    }
+
+    fn begin_links(&mut self, due: &[SiteName]) -> Result<()> {
+        let numbers: BTreeSet<_> = due.iter().filter_map(|name| self.pairs.get(name).map(|pair| pair.link)).collect();
+        for number in numbers {
+            let link = self.links.get(number)?;
+            link.begin_round();
+            if !self.begun.contains(&number)
+                && let Some(Ok(())) = self.links.run(link.begin_sending())
+            {
+                self.begun.insert(number);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends one remote what it is due, until nothing is left or its link fails.
+    fn serve(&mut self, pair: &mut Pair, sent: &mut Sent) -> Result<Result<(), LinkError>> {
+        let link = self.links.get(pair.link)?;
+        let rng = Arc::clone(self.store.rng());
+        while !self.stop.is_requested() {
+            let now = self.store.clock().monotonic();
+            let after = pair.sender.log_sent().place();
+            let newest = self.with_sources(pair, |stream, sources| stream.peek(sources, after))?;
+            let Some(action) = pair.sender.next(now, newest, &mut || rng.next_u64()) else { break };
+            let outcome = match action {
+                SendAction::Data { previous } => self.send_data(pair, &*link, previous, sent)?,
+                SendAction::Serve { number, range } => {
+                    let outcome = self.send_range(pair, &*link, range, sent)?;
+                    if outcome.is_ok() {
+                        pair.sender.served(number);
+                    }
+                    outcome
+                }
+                SendAction::Probe(record) => {
+                    self.pin_probe(pair, &record)?;
+                    let message = pair.sender.probe(&record, &self.own_end());
+                    self.deliver(pair, &*link, &message, sent)?
+                }
+                SendAction::Tell => {
+                    let message = pair.sender.tell(&self.own_end());
+                    self.deliver(pair, &*link, &message, sent)?
+                }
+            };
+            if outcome.is_err() {
+                return Ok(outcome);
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// Packs and sends what is due behind `previous`, a bounded number of messages.
+    fn send_data(
+        &mut self,
+        pair: &mut Pair,
+        link: &dyn Link,
+        previous: Point,
+        sent: &mut Sent,
+    ) -> Result<Result<(), LinkError>> {
+        let mut packer = Packer::new(previous, to_usize(self.options.message_bytes));
+        let (mut at, mut messages) = (previous.place(), 0);
+        while messages < MESSAGES_AT_A_TIME && !self.stop.is_requested() {
+            let next = self.with_sources(pair, |stream, sources| stream.next(sources, at))?;
+            let Some(carried) = next else { break };
+            at = carried.point.place();
+            sent.transactions += 1;
+            let full = packer.push(carried)?;
+            messages += full.len();
+            if let Err(error) = self.deliver_packed(pair, link, full, sent)? {
+                return Ok(Err(error));
+            }
+        }
+        self.deliver_packed(pair, link, packer.finish().into_iter().collect(), sent)
+    }
+
+    /// Sends again what is due in a range, to its very end.
+    fn send_range(
+        &mut self,
+        pair: &mut Pair,
+        link: &dyn Link,
+        range: Range,
+        sent: &mut Sent,
+    ) -> Result<Result<(), LinkError>> {
+        let mut packer = Packer::new(range.after, to_usize(self.options.message_bytes));
+        let mut at = range.after.place();
+        while !self.stop.is_requested() {
+            let next = self.with_sources(pair, |stream, sources| stream.next(sources, at))?;
+            let Some(carried) = next.filter(|carried| carried.point.place() <= range.up_to.place()) else {
+                let last = packer.finish_at(range.up_to).into_iter().collect();
+                return self.deliver_packed(pair, link, last, sent);
+            };
+            at = carried.point.place();
+            sent.transactions += 1;
+            let full = packer.push(carried)?;
+            if let Err(error) = self.deliver_packed(pair, link, full, sent)? {
+                return Ok(Err(error));
+            }
+        }
+        Ok(Err(LinkError::not_now(link.address(), "the agent is leaving")))
+    }
+
+    fn deliver_packed(
+        &self,
+        pair: &mut Pair,
+        link: &dyn Link,
+        packed: Vec<Packed>,
+        sent: &mut Sent,
+    ) -> Result<Result<(), LinkError>> {
+        for one in packed {
+            let message = one.under(pair.sender.header(&self.own_end()));
+            if let Err(error) = self.deliver(pair, link, &message, sent)? {
+                return Ok(Err(error));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// Hands one message to the link. Everything in it is durable here (R2): the queue is made of what
+    /// the scan read, and the scan stops at durable.
+    fn deliver(
+        &self,
+        pair: &mut Pair,
+        link: &dyn Link,
+        message: &Message,
+        sent: &mut Sent,
+    ) -> Result<Result<(), LinkError>> {
+        let bytes = encode(message)?;
+        let name = pair.remote.site.clone();
+        match self.links.run(link.deliver(&name, &bytes)) {
+            Some(Ok(())) => {
+                pair.sender.delivered(message, self.store.clock().monotonic());
+                sent.messages += 1;
+                sent.bytes += to_u64(bytes.len());
+                tracing::debug!(to = %name, last = %message.header.last.place(), bytes = bytes.len(), "sent");
+                Ok(Ok(()))
+            }
+            Some(Err(error)) => Ok(Err(error)),
+            None => Ok(Err(LinkError::not_now(link.address(), "the agent is leaving"))),
+        }
+    }
+
+    /// A probe is durable before it leaves, so that any receive phase can judge its answer.
+    fn pin_probe(&self, pair: &Pair, record: &ProbeRecord) -> Result<()> {
+        let name = &pair.remote.site;
+        let pin = record.pin(name)?;
+        let known = self.store.pinned(&pin.key)?;
+        if known.map(|(value, _)| value) == pin.value {
+            return Ok(());
+        }
+        let mut note = NewFrame::of_kind(NOTE, Vec::new());
+        note.pin(pin);
+        self.store.append_frames(vec![note], Durability::Synced).map(|_| ())
+    }
+
+    fn own_end(&self) -> OwnEnd {
+        OwnEnd { epoch: self.store.epoch(), lineage: None, durable: self.store.watermarks().durable }
+    }
+
+    fn with_sources<T>(
+        &mut self,
+        pair: &mut Pair,
+        ask: impl FnOnce(&mut Stream, &mut Sources<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let subscriptions: Vec<&Subscription> = self.catalog.subscriptions_of(&pair.remote.site).collect();
+        let mut sources = Sources {
+            store: &self.store,
+            queue: &mut self.queue,
+            postings: &self.postings,
+            scanned: self.scanned,
+            subscriptions: &subscriptions,
+            stop: &self.stop,
+        };
+        ask(&mut pair.stream, &mut sources)
+    }
+
+    /// Frees the queue up to what every remote that is due something has confirmed (Q2).
+    fn free(&mut self) -> Result<()> {
+        let mut through = self.scanned;
+        for (name, pair) in &self.pairs {
+            let subscriptions: Vec<&Subscription> = self.catalog.subscriptions_of(name).collect();
+            let confirmed = pair.sender.confirm_sent().place();
+            if self.postings.next_due(name, &subscriptions, confirmed.at).is_some() {
+                through = through.min(confirmed.at);
+            }
+        }
+        if through > self.freed {
+            self.postings.free(through);
+            self.store.queue_free(&self.lock, through)?;
+            self.freed = through;
+        }
+        Ok(())
+    }
+
+    /// How far each remote is, as the send phase knows it.
+    #[must_use]
+    pub fn positions(&self) -> Vec<(SiteName, Place, Place)> {
+        let place = |pair: &Pair| (pair.sender.log_sent().place(), pair.sender.confirm_sent().place());
+        self.pairs.iter().map(|(name, pair)| (name.clone(), place(pair).0, place(pair).1)).collect()
+    }
+}
