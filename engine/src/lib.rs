@@ -1,4 +1,34 @@
-//! Skeleton of the map.
+//! Milepost's engine: an event-sourced store whose log is the only truth.
+//!
+//! ```text
+//! Transaction ─► Store::commit ─► log (group ─► append ─► durable) ─┬─► Store::scan: in order, and a tail
+//!                                                                  ├─► index: Store::read_stream, pinned records
+//!                                                                  ├─► queue: what remotes are still due
+//!                                                                  └─► view: projections over sled
+//! ```
+//!
+//! A store is a directory on a local file system. Any number of processes may open it, commit and
+//! read at once; nothing is lost when one of them dies. What is promised, with the numbers that code
+//! and tests cite:
+//!
+//! - **E1** An acknowledged commit survives any crash, kill or power cut; an unacknowledged one is whole
+//!   or absent.
+//! - **E2** A reader at position P has seen every transaction up to P; positions below durable are never
+//!   skipped or used again.
+//! - **E3** Damage below durable is reported, never skipped.
+//! - **E4** Derived files may be deleted while the store is closed; the next open answers as before.
+//! - **E5** No process can corrupt or hide another's commits, nor block them by dying.
+//! - **S1** Durable is raised only after one's own sync of bytes that were written behind one's own
+//!   descriptor, and while nothing was poisoned. **S2** A segment begins when its predecessor is durable
+//!   to its end. **S3** Recovery writes again and syncs what it keeps beyond what is known durable.
+//! - **Q1** Queue entries and scan position advance together. **Q2** The queue is freed by what all
+//!   remotes confirmed, and never waits for the log.
+//!
+//! The engine is synchronous and knows no sockets, no replication and no time but what
+//! [`Options`] gives it. All files go through [`storage::Storage`]; all `unsafe` is in one module below
+//! it. Bytes on disk are specified in `docs/format.md`.
+//!
+//! Start with [`Options`], [`Store`], [`Transaction`] and [`Event`].
 #![cfg_attr(test, allow(clippy::as_conversions))]
 
 pub mod block;
