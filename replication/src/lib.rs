@@ -11,5 +11,7 @@ pub mod receive;
 pub mod scan;
 pub mod schedule;
 pub mod send;
+pub mod server;
 pub mod tracking;
 pub mod units;
+pub mod wire;

@@ -58,23 +58,34 @@ impl LinkError {
     /// An `Unreachable` of one endpoint.
     pub fn unreachable(endpoint: impl Into<String>, reason: impl Into<String>) -> LinkError {
         LinkError::Unreachable {
-            attempts: vec![FailedAttempt { endpoint: endpoint.into(), reason: reason.into() }],
+            attempts: vec![FailedAttempt {
+                endpoint: endpoint.into(),
+                reason: reason.into(),
+            }],
         }
     }
 
     /// A `NotNow`.
     pub fn not_now(endpoint: impl Into<String>, reason: impl Into<String>) -> LinkError {
-        LinkError::NotNow { endpoint: endpoint.into(), reason: reason.into() }
+        LinkError::NotNow {
+            endpoint: endpoint.into(),
+            reason: reason.into(),
+        }
     }
 
     /// A `Refused`.
     pub fn refused(endpoint: impl Into<String>, reason: impl Into<String>) -> LinkError {
-        LinkError::Refused { endpoint: endpoint.into(), reason: reason.into() }
+        LinkError::Refused {
+            endpoint: endpoint.into(),
+            reason: reason.into(),
+        }
     }
 
     /// An `Invalid`.
     pub fn invalid(reason: impl Into<String>) -> LinkError {
-        LinkError::Invalid { reason: reason.into() }
+        LinkError::Invalid {
+            reason: reason.into(),
+        }
     }
 
     /// True when no endpoint was reached (exit 4).
@@ -86,5 +97,9 @@ impl LinkError {
 
 fn list(attempts: &[FailedAttempt]) -> String {
     let texts: Vec<String> = attempts.iter().map(ToString::to_string).collect();
-    if texts.is_empty() { "the list of endpoints is empty".to_owned() } else { texts.join("; ") }
+    if texts.is_empty() {
+        "the list of endpoints is empty".to_owned()
+    } else {
+        texts.join("; ")
+    }
 }

@@ -15,9 +15,11 @@
 
 mod directory;
 mod error;
+mod server;
 
 pub use directory::DirectoryLink;
 pub use error::{FailedAttempt, LinkError};
+pub use server::{ServerLink, ServerLinkOptions};
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -73,11 +75,12 @@ pub trait Link: Send + Sync + 'static {
     /// `Unreachable`, `NotNow` or `Refused`; `Invalid` for an id that this kind of link never gave.
     fn remove<'a>(&'a self, ids: &'a [MessageId]) -> LinkFuture<'a, ()>;
 
-    /// Waits until the link tells that something waits for this site (true) or `limit` has passed
-    /// (false). A link without push only waits.
+    /// Waits until the link tells that something waits for this site, or that its connection was lost
+    /// (true: poll, which reconnects), or until `limit` has passed (false). A link without push, or
+    /// without a connection, only waits. May be dropped and called again at will.
     ///
     /// # Errors
-    /// `Unreachable` when the link was lost while waiting: poll, which reconnects.
+    /// None so far; treat one as false.
     fn wait_for_push(&self, limit: Duration) -> LinkFuture<'_, bool> {
         Box::pin(async move {
             tokio::time::sleep(limit).await;

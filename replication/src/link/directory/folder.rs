@@ -51,7 +51,9 @@ pub(super) enum Taken {
 impl Root {
     /// Opens the directory. The operator's own path to it may hold symlinks.
     pub(super) fn open(dir: &Path) -> io::Result<Root> {
-        Ok(Root { fd: rustix::fs::open(dir, DIRECTORY, Mode::empty())? })
+        Ok(Root {
+            fd: rustix::fs::open(dir, DIRECTORY, Mode::empty())?,
+        })
     }
 
     /// A site's mailbox, if there is one.
@@ -72,7 +74,8 @@ impl Root {
             Ok(()) | Err(Errno::EXIST) => rustix::fs::fsync(&self.fd)?,
             Err(error) => return Err(error.into()),
         }
-        self.folder(site.as_str())?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+        self.folder(site.as_str())?
+            .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     }
 
     /// Names of all mailboxes.
@@ -93,7 +96,8 @@ impl Folder {
             Err(Errno::EXIST) => return Ok(false),
             Err(error) => return Err(error.into()),
         };
-        let written = write_synced(File::from(fd), message).and_then(|()| self.publish(&temporary, &name.whole()));
+        let written =
+            write_synced(File::from(fd), message).and_then(|()| self.publish(&temporary, &name.whole()));
         if !matches!(written, Ok(true)) {
             // The error at hand says more than one about the clean-up; what stays goes at the next start.
             let _ = rustix::fs::unlinkat(&self.fd, &temporary, AtFlags::empty());
@@ -164,7 +168,9 @@ impl Folder {
             return Ok(Taken::Unfit("it is not a regular file".to_owned()));
         }
         if len == 0 || len > to_u64(MAX_MESSAGE_BYTES) {
-            return Ok(Taken::Unfit(format!("it has {len} bytes, a message has 1 to {MAX_MESSAGE_BYTES}")));
+            return Ok(Taken::Unfit(format!(
+                "it has {len} bytes, a message has 1 to {MAX_MESSAGE_BYTES}"
+            )));
         }
         if len > to_u64(room) {
             return Ok(Taken::NoRoom);

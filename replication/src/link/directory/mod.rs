@@ -41,7 +41,13 @@ impl DirectoryLink {
     /// The link over `dir` for the site `own`. The directory must exist when the link is used: a
     /// missing one is a mount that is not there.
     pub fn new(dir: impl Into<PathBuf>, own: SiteName, rng: Arc<dyn Rng>) -> DirectoryLink {
-        DirectoryLink { shared: Arc::new(Shared { dir: dir.into(), own, rng }) }
+        DirectoryLink {
+            shared: Arc::new(Shared {
+                dir: dir.into(),
+                own,
+                rng,
+            }),
+        }
     }
 
     /// Runs blocking file work beside the async tasks.
@@ -53,7 +59,12 @@ impl DirectoryLink {
         Box::pin(async move {
             let address = shared.address();
             let done = tokio::task::spawn_blocking(move || work(&shared)).await;
-            done.unwrap_or_else(|_| Err(LinkError::unreachable(address, "the file work was stopped half-way")))
+            done.unwrap_or_else(|_| {
+                Err(LinkError::unreachable(
+                    address,
+                    "the file work was stopped half-way",
+                ))
+            })
         })
     }
 }
@@ -72,7 +83,9 @@ impl Link for DirectoryLink {
     }
 
     fn poll<'a>(&'a self, request: PollRequest<'a>) -> LinkFuture<'a, Batch> {
-        let after = request.after.map_or_else(String::new, |cursor| cursor.as_str().to_owned());
+        let after = request
+            .after
+            .map_or_else(String::new, |cursor| cursor.as_str().to_owned());
         let (skip, max_count, max_bytes) = (request.skip.clone(), request.max_count, request.max_bytes);
         self.run(move |shared| shared.poll(&after, &skip, max_count, max_bytes))
     }
@@ -110,11 +123,15 @@ impl Shared {
 
     fn remove_temporaries(&self) -> Result<(), LinkError> {
         let root = self.root()?;
-        let sites = root.sites().map_err(|error| self.failed("list", &self.dir, &error))?;
+        let sites = root
+            .sites()
+            .map_err(|error| self.failed("list", &self.dir, &error))?;
         for site in sites {
             let path = self.dir.join(site.as_str());
             // A file or symlink with a site's name is not a mailbox of ours to clean.
-            let Ok(Some(folder)) = root.folder(site.as_str()) else { continue };
+            let Ok(Some(folder)) = root.folder(site.as_str()) else {
+                continue;
+            };
             let removed = folder.remove_temporaries_of(&self.own);
             let removed = removed.map_err(|error| self.failed("clean", &path, &error))?;
             if removed > 0 {
@@ -129,13 +146,19 @@ impl Shared {
         let folder = self.root()?.folder_or_new(to);
         let folder = folder.map_err(|error| self.failed("make or open", &path, &error))?;
         for _ in 0..NAME_ATTEMPTS {
-            let name = FileName { from: self.own.clone(), random: self.rng.next_u64() };
+            let name = FileName {
+                from: self.own.clone(),
+                random: self.rng.next_u64(),
+            };
             let put = folder.put(&name, message);
             if put.map_err(|error| self.failed("write", &path.join(name.whole()), &error))? {
                 return Ok(());
             }
         }
-        Err(LinkError::not_now(self.address(), format!("{NAME_ATTEMPTS} random names were all taken")))
+        Err(LinkError::not_now(
+            self.address(),
+            format!("{NAME_ATTEMPTS} random names were all taken"),
+        ))
     }
 
     fn poll(
@@ -145,17 +168,29 @@ impl Shared {
         max_count: usize,
         max_bytes: usize,
     ) -> Result<Batch, LinkError> {
-        let Some(folder) = self.own_folder(&self.root()?)? else { return Ok(Batch::default()) };
+        let Some(folder) = self.own_folder(&self.root()?)? else {
+            return Ok(Batch::default());
+        };
         let path = self.dir.join(self.own.as_str());
         let listed = folder.list(after, skip, max_count.max(1));
         let (names, mut more) = listed.map_err(|error| self.failed("list", &path, &error))?;
         let (mut batch, mut room, mut last) = (Batch::default(), max_bytes, None);
         for name in names {
-            let limit = if batch.messages.is_empty() { usize::MAX } else { room };
-            match folder.take(&name, limit).map_err(|error| self.failed("read", &path.join(&name), &error))? {
+            let limit = if batch.messages.is_empty() {
+                usize::MAX
+            } else {
+                room
+            };
+            match folder
+                .take(&name, limit)
+                .map_err(|error| self.failed("read", &path.join(&name), &error))?
+            {
                 Taken::Message(bytes) => {
                     room = room.saturating_sub(bytes.len());
-                    batch.messages.push(Incoming { id: MessageId::new(name.as_str()), bytes });
+                    batch.messages.push(Incoming {
+                        id: MessageId::new(name.as_str()),
+                        bytes,
+                    });
                 }
                 Taken::Gone => {}
                 Taken::NoRoom => {
@@ -174,12 +209,18 @@ impl Shared {
 
     fn remove(&self, ids: &[MessageId]) -> Result<(), LinkError> {
         if let Some(foreign) = ids.iter().find(|id| FileName::parse_whole(id.as_str()).is_none()) {
-            return Err(LinkError::invalid(format!("{foreign:?} is not the name of a message in a directory")));
+            return Err(LinkError::invalid(format!(
+                "{foreign:?} is not the name of a message in a directory"
+            )));
         }
-        let Some(folder) = self.own_folder(&self.root()?)? else { return Ok(()) };
+        let Some(folder) = self.own_folder(&self.root()?)? else {
+            return Ok(());
+        };
         for id in ids {
             let path = self.dir.join(self.own.as_str()).join(id.as_str());
-            folder.remove(id.as_str()).map_err(|error| self.failed("remove", &path, &error))?;
+            folder
+                .remove(id.as_str())
+                .map_err(|error| self.failed("remove", &path, &error))?;
         }
         Ok(())
     }
@@ -187,7 +228,9 @@ impl Shared {
     fn failed(&self, action: &str, path: &Path, error: &io::Error) -> LinkError {
         let reason = format!("cannot {action} {}: {error}", path.display());
         match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => LinkError::not_now(self.address(), reason),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                LinkError::not_now(self.address(), reason)
+            }
             _ => LinkError::unreachable(self.address(), reason),
         }
     }

@@ -52,7 +52,10 @@ impl FileName {
         if hex.len() != HEX_LEN || !hex.bytes().all(digits) {
             return None;
         }
-        Some(FileName { from: SiteName::new(from).ok()?, random: u64::from_str_radix(hex, 16).ok()? })
+        Some(FileName {
+            from: SiteName::new(from).ok()?,
+            random: u64::from_str_radix(hex, 16).ok()?,
+        })
     }
 }
 
@@ -63,7 +66,10 @@ mod tests {
     #[test]
     fn a_name_reads_back_as_it_was_printed_and_whole_is_never_taken_for_temporary() {
         for from in ["a", "shop-1", "a-0123456789abcdef", "x.mp", "x.tmp"] {
-            let name = FileName { from: SiteName::new(from).unwrap(), random: 0xabc };
+            let name = FileName {
+                from: SiteName::new(from).unwrap(),
+                random: 0xabc,
+            };
             assert_eq!(FileName::parse_whole(&name.whole()), Some(name.clone()));
             assert_eq!(FileName::parse_temporary(&name.temporary()), Some(name.clone()));
             assert_eq!(FileName::parse_whole(&name.temporary()), None);

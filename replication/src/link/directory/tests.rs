@@ -19,7 +19,12 @@ fn link(dir: &TempDir, own: &str) -> DirectoryLink {
 }
 
 fn request(skip: &BTreeSet<MessageId>) -> PollRequest<'_> {
-    PollRequest { after: None, skip, max_count: 100, max_bytes: 1 << 20 }
+    PollRequest {
+        after: None,
+        skip,
+        max_count: 100,
+        max_bytes: 1 << 20,
+    }
 }
 
 async fn poll(link: &DirectoryLink) -> Batch {
@@ -48,7 +53,11 @@ async fn a_message_waits_until_it_is_removed_and_removing_it_again_is_success() 
     bern.remove(&ids).await.unwrap();
     bern.remove(&ids).await.unwrap();
     assert_eq!(poll(&bern).await, Batch::default());
-    assert_eq!(fs::read_dir(dir.path().join("bern")).unwrap().count(), 0, "and no temporary is left");
+    assert_eq!(
+        fs::read_dir(dir.path().join("bern")).unwrap().count(),
+        0,
+        "and no temporary is left"
+    );
 }
 
 /// A writer renames messages of many pages into place while a reader lists and reads without pause:
@@ -68,9 +77,16 @@ async fn a_reader_racing_a_writer_never_sees_a_partial_message() {
                 for message in &batch.messages {
                     let (number, rest) = message.bytes.split_first_chunk::<4>().unwrap();
                     let number = u32::from_le_bytes(*number);
-                    assert_eq!(rest.len(), 20_000 + number as usize, "message {number} is not whole");
+                    assert_eq!(
+                        rest.len(),
+                        20_000 + number as usize,
+                        "message {number} is not whole"
+                    );
                     assert!(rest.iter().all(|byte| *byte == number as u8));
-                    assert!(seen.insert(number), "message {number} came again after its removal");
+                    assert!(
+                        seen.insert(number),
+                        "message {number} came again after its removal"
+                    );
                     bern.remove(std::slice::from_ref(&message.id)).await.unwrap();
                 }
                 if last_look && batch.messages.is_empty() {
@@ -155,13 +171,28 @@ async fn a_mailbox_that_is_a_symlink_is_refused_for_writing_and_reading() {
     let outside = TempDir::new().unwrap();
     fs::write(outside.path().join("hq-0000000000000001.mp"), b"outside").unwrap();
     std::os::unix::fs::symlink(outside.path(), dir.path().join("bern")).unwrap();
-    assert!(link(&dir, "hq").deliver(&site("bern"), b"x").await.unwrap_err().is_unreachable());
+    assert!(
+        link(&dir, "hq")
+            .deliver(&site("bern"), b"x")
+            .await
+            .unwrap_err()
+            .is_unreachable()
+    );
     let bern = link(&dir, "bern");
-    assert!(bern.poll(request(&BTreeSet::new())).await.unwrap_err().is_unreachable());
+    assert!(
+        bern.poll(request(&BTreeSet::new()))
+            .await
+            .unwrap_err()
+            .is_unreachable()
+    );
     let ids = [MessageId::new("hq-0000000000000001.mp")];
     assert!(bern.remove(&ids).await.unwrap_err().is_unreachable());
     link(&dir, "hq").begin_sending().await.unwrap();
-    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1, "nothing outside was touched");
+    assert_eq!(
+        fs::read_dir(outside.path()).unwrap().count(),
+        1,
+        "nothing outside was touched"
+    );
 }
 
 #[tokio::test]
@@ -171,7 +202,10 @@ async fn an_id_with_a_path_in_it_is_refused_and_removes_nothing() {
     link(&dir, "hq").deliver(&site("bern"), b"x").await.unwrap();
     let good = poll(&bern).await.messages[0].id.clone();
     let bad = MessageId::new("../bern/hq-0000000000000001.mp");
-    assert!(matches!(bern.remove(&[good, bad]).await, Err(LinkError::Invalid { .. })));
+    assert!(matches!(
+        bern.remove(&[good, bad]).await,
+        Err(LinkError::Invalid { .. })
+    ));
     assert_eq!(poll(&bern).await.messages.len(), 1);
 }
 
@@ -183,12 +217,20 @@ async fn a_name_that_is_taken_is_never_replaced() {
     let hq = DirectoryLink::new(dir.path(), site("hq"), numbers);
     hq.deliver(&site("bern"), b"first").await.unwrap();
     hq.deliver(&site("bern"), b"second").await.unwrap();
-    let bodies: Vec<Vec<u8>> = poll(&link(&dir, "bern")).await.messages.into_iter().map(|m| m.bytes).collect();
+    let bodies: Vec<Vec<u8>> = poll(&link(&dir, "bern"))
+        .await
+        .messages
+        .into_iter()
+        .map(|m| m.bytes)
+        .collect();
     assert_eq!(bodies, [b"first".to_vec(), b"second".to_vec()]);
     for _ in 0..2 {
         let _ = hq.deliver(&site("bern"), b"third").await;
     }
-    assert!(matches!(hq.deliver(&site("bern"), b"fourth").await, Err(LinkError::NotNow { .. })));
+    assert!(matches!(
+        hq.deliver(&site("bern"), b"fourth").await,
+        Err(LinkError::NotNow { .. })
+    ));
 }
 
 #[tokio::test]
@@ -203,7 +245,12 @@ async fn a_round_of_small_batches_brings_every_message_once_and_skips_what_is_he
         let mut seen = BTreeSet::new();
         let mut after = None;
         loop {
-            let request = PollRequest { after: after.as_ref(), skip: &held, max_count, max_bytes };
+            let request = PollRequest {
+                after: after.as_ref(),
+                skip: &held,
+                max_count,
+                max_bytes,
+            };
             let batch = bern.poll(request).await.unwrap();
             assert!(batch.messages.len() <= max_count);
             assert!(batch.messages.len() == 1 || batch.messages.len() * 100 <= max_bytes);
@@ -225,8 +272,17 @@ async fn a_missing_directory_is_unreachable_and_a_missing_mailbox_is_empty() {
     let dir = TempDir::new().unwrap();
     assert_eq!(poll(&link(&dir, "bern")).await, Batch::default());
     let nowhere = DirectoryLink::new(dir.path().join("not-mounted"), site("hq"), Arc::new(SystemRng));
-    assert!(nowhere.deliver(&site("bern"), b"x").await.unwrap_err().is_unreachable());
-    assert!(!dir.path().join("not-mounted").exists(), "a mount that is not there is not made up");
+    assert!(
+        nowhere
+            .deliver(&site("bern"), b"x")
+            .await
+            .unwrap_err()
+            .is_unreachable()
+    );
+    assert!(
+        !dir.path().join("not-mounted").exists(),
+        "a mount that is not there is not made up"
+    );
 }
 
 #[tokio::test]
@@ -234,7 +290,10 @@ async fn a_message_that_is_empty_or_too_large_is_refused_before_anything_is_writ
     let dir = TempDir::new().unwrap();
     let hq = link(&dir, "hq");
     for message in [Vec::new(), vec![0; MAX_MESSAGE_BYTES + 1]] {
-        assert!(matches!(hq.deliver(&site("bern"), &message).await, Err(LinkError::Invalid { .. })));
+        assert!(matches!(
+            hq.deliver(&site("bern"), &message).await,
+            Err(LinkError::Invalid { .. })
+        ));
     }
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }

@@ -1,0 +1,400 @@
+//! [`ServerLink`]: Milepost servers as a link, with failover over a list of endpoints.
+//!
+//! ```text
+//! request ─► connection alive? ─yes─► ask ─► answer
+//!                 │ no                 └─ silent, cut, "not now" ─┐
+//!                 └──────► ladder: next endpoint ◄────────────────┘   exhausted: Unreachable, naming all
+//! ```
+//!
+//! The same request is asked again on the next endpoint: a Put carries a key that is stored once, a
+//! removal of what is gone is success, a poll changes nothing. So a server that dies at any moment
+//! loses and doubles nothing. A request climbs one ladder at most, so it ends. Once a ladder is
+//! exhausted the link answers everything with that error until the next round begins.
+
+mod connection;
+mod name;
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use milepost_engine::clock::Rng;
+use milepost_engine::width::{to_u64, u32_to_usize};
+use milepost_engine::{SiteName, StoreId};
+use tokio::sync::{Mutex, Notify};
+
+use self::connection::Connection;
+use super::{Batch, Incoming, Link, LinkError, LinkFuture, MessageId, PollRequest};
+use crate::endpoint::{Attempt, EndpointList, Ladder, PrimaryRetries, Step};
+use crate::wire::{Answer, Delivered, ErrorCode, MessageKey, Request, Scope};
+
+/// Most keys of one Remove, and of the messages a poll asks not to be given.
+const MAX_KEYS: usize = 4096;
+/// Most bytes asked for by one poll, while the caller asks for more: what one answer holds.
+const MAX_POLL_BYTES: usize = 4 << 20;
+
+/// How a [`ServerLink`] fails over.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerLinkOptions {
+    /// Further attempts at the primary before the alternates (`-fr`, `-fd`), default none.
+    pub primary: PrimaryRetries,
+    /// Time limit of each attempt, for name, connection and greeting together, default 5 s.
+    pub connect_timeout: Duration,
+    /// Silence after which a request's connection counts as dead, default 30 s; a large transfer may
+    /// take 1 s more per 16 KiB.
+    pub request_timeout: Duration,
+}
+
+impl Default for ServerLinkOptions {
+    fn default() -> Self {
+        ServerLinkOptions {
+            primary: PrimaryRetries::default(),
+            connect_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Milepost servers as a link, as one site sees them. Clones share one connection, one ladder and one
+/// count of failovers; the phases of a process share a clone.
+#[derive(Clone)]
+pub struct ServerLink {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    own: SiteName,
+    endpoints: EndpointList,
+    options: ServerLinkOptions,
+    rng: Arc<dyn Rng>,
+    session: u64,
+    /// Held while a request is under way, retries and all: the phases take turns on one connection and
+    /// one ladder.
+    state: Mutex<State>,
+    pushed: Arc<Notify>,
+    round: AtomicU64,
+    failovers: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    /// Taken out while it is used: a request dropped half-way leaves none behind.
+    connection: Option<(usize, Connection)>,
+    /// The endpoint last connected to.
+    last_endpoint: usize,
+    /// The round in which no endpoint was reached, and the error.
+    gave_up: Option<(u64, LinkError)>,
+    /// Stores in which this session has taken its mailbox over.
+    claimed: BTreeSet<StoreId>,
+}
+
+impl ServerLink {
+    /// The link of the site `own` over a list of endpoints, primary first. Opens nothing yet.
+    pub fn new(
+        own: SiteName,
+        endpoints: EndpointList,
+        options: ServerLinkOptions,
+        rng: Arc<dyn Rng>,
+    ) -> ServerLink {
+        let session = rng.next_u64();
+        let shared = Shared {
+            own,
+            endpoints,
+            options,
+            rng,
+            session,
+            state: Mutex::default(),
+            pushed: Arc::default(),
+            round: AtomicU64::new(0),
+            failovers: AtomicU64::new(0),
+        };
+        ServerLink {
+            shared: Arc::new(shared),
+        }
+    }
+}
+
+impl Link for ServerLink {
+    fn begin_round(&self) {
+        self.shared.round.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn deliver<'a>(&'a self, to: &'a SiteName, message: &'a [u8]) -> LinkFuture<'a, ()> {
+        Box::pin(async move {
+            super::check_size(message)?;
+            self.shared.deliver(to, message).await
+        })
+    }
+
+    fn poll<'a>(&'a self, request: PollRequest<'a>) -> LinkFuture<'a, Batch> {
+        Box::pin(self.shared.poll(request))
+    }
+
+    fn remove<'a>(&'a self, ids: &'a [MessageId]) -> LinkFuture<'a, ()> {
+        Box::pin(self.shared.remove(ids))
+    }
+
+    fn wait_for_push(&self, limit: Duration) -> LinkFuture<'_, bool> {
+        Box::pin(async move {
+            Ok(tokio::time::timeout(limit, self.shared.pushed.notified())
+                .await
+                .is_ok())
+        })
+    }
+
+    fn failovers(&self) -> u64 {
+        self.shared.failovers.load(Ordering::Relaxed)
+    }
+
+    fn address(&self) -> String {
+        let texts = self.shared.endpoints.endpoints().iter().map(ToString::to_string);
+        texts.collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// What a request may depend on: the server that was reached.
+#[derive(Clone, Copy)]
+struct Reached {
+    max_message: u32,
+    /// This session has taken its mailbox over in that store.
+    claimed: bool,
+}
+
+impl Shared {
+    async fn deliver(&self, to: &SiteName, message: &[u8]) -> Result<(), LinkError> {
+        // One key for all attempts of this delivery: that makes repeating it safe.
+        let id = u128::from(self.rng.next_u64()) << 64 | u128::from(self.rng.next_u64());
+        let put = Request::Put {
+            to: to.clone(),
+            id,
+            message: message.to_vec(),
+        };
+        let request = |server: Reached| match message.len() <= u32_to_usize(server.max_message) {
+            true => Ok(Cow::Borrowed(&put)),
+            false => Err(LinkError::invalid(format!(
+                "a message of {} bytes is larger than the {} the server takes: lower --message-bytes",
+                message.len(),
+                server.max_message
+            ))),
+        };
+        let mut state = self.state.lock().await;
+        match self.ask(&mut state, to_u64(message.len()), request).await? {
+            (_, Answer::Stored) => Ok(()),
+            (endpoint, other) => Err(self.refusal(endpoint, other)),
+        }
+    }
+
+    async fn poll(&self, request: PollRequest<'_>) -> Result<Batch, LinkError> {
+        let PollRequest {
+            after,
+            skip,
+            max_count,
+            max_bytes,
+        } = request;
+        let place = after.map(|cursor| {
+            name::place(cursor).ok_or_else(|| LinkError::invalid("a cursor of another kind of link"))
+        });
+        let (store, after) = place.transpose()?.unwrap_or_default();
+        let skip: Vec<MessageKey> = skip.iter().filter_map(name::message_key).take(MAX_KEYS).collect();
+        let max_bytes = max_bytes.min(MAX_POLL_BYTES);
+        let poll = |server: Reached| {
+            Ok(Cow::Owned(Request::Poll {
+                store,
+                after,
+                max_count: u32::try_from(max_count).unwrap_or(u32::MAX),
+                max_bytes: u32::try_from(max_bytes).unwrap_or(u32::MAX),
+                first: !server.claimed,
+                skip: skip.clone(),
+            }))
+        };
+        let mut state = self.state.lock().await;
+        match self.ask(&mut state, to_u64(max_bytes), poll).await? {
+            (
+                _,
+                Answer::Deliver {
+                    store,
+                    next,
+                    messages,
+                },
+            ) => {
+                state.claimed.insert(store);
+                let incoming = |one: Delivered| Incoming {
+                    id: name::message_id(&one.key),
+                    bytes: one.message,
+                };
+                let messages = messages.into_iter().map(incoming).collect();
+                Ok(Batch {
+                    messages,
+                    next: (next != 0).then(|| name::cursor(store, next)),
+                })
+            }
+            (endpoint, other) => Err(self.refusal(endpoint, other)),
+        }
+    }
+
+    async fn remove(&self, ids: &[MessageId]) -> Result<(), LinkError> {
+        let keys = ids.iter().map(|id| {
+            let foreign = || LinkError::invalid(format!("{id:?} is not the name of a message on a server"));
+            name::message_key(id).ok_or_else(foreign)
+        });
+        let keys = keys.collect::<Result<Vec<_>, _>>()?;
+        let mut state = self.state.lock().await;
+        for keys in keys.chunks(MAX_KEYS) {
+            let remove = Request::Remove { keys: keys.to_vec() };
+            match self.ask(&mut state, 0, |_| Ok(Cow::Borrowed(&remove))).await? {
+                (_, Answer::Removed) => {}
+                (endpoint, other) => return Err(self.refusal(endpoint, other)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks until an endpoint answers, on the connection at hand and then up one ladder; returns who
+    /// answered. A server that says "not now" for itself counts as one that failed.
+    async fn ask<'r>(
+        &self,
+        state: &mut State,
+        transfer: u64,
+        request: impl Fn(Reached) -> Result<Cow<'r, Request>, LinkError>,
+    ) -> Result<(usize, Answer), LinkError> {
+        let round = self.round.load(Ordering::Relaxed);
+        if let Some((_, error)) = state.gave_up.as_ref().filter(|(when, _)| *when == round) {
+            return Err(error.clone());
+        }
+        let mut ladder = None;
+        loop {
+            let at_hand = state
+                .connection
+                .take()
+                .filter(|(_, connection)| connection.is_alive());
+            let (endpoint, mut connection) = match at_hand {
+                Some(at_hand) => at_hand,
+                None => match self.connect(state, &mut ladder).await {
+                    Ok(connected) => connected,
+                    Err(error) => {
+                        state.gave_up = Some((round, error.clone()));
+                        return Err(error);
+                    }
+                },
+            };
+            let claimed = state.claimed.contains(&connection.store);
+            let reached = Reached {
+                max_message: connection.max_message,
+                claimed,
+            };
+            let asked = match request(reached) {
+                Ok(request) => {
+                    connection
+                        .ask(&request, self.options.request_timeout, transfer)
+                        .await
+                }
+                Err(error) => {
+                    state.connection = Some((endpoint, connection));
+                    return Err(error);
+                }
+            };
+            let reason = match asked {
+                Ok(Answer::NotNow {
+                    scope: Scope::Server,
+                    reason,
+                }) => format!("says not now: {reason}"),
+                Ok(answer) => {
+                    state.connection = Some((endpoint, connection));
+                    return Ok((endpoint, answer));
+                }
+                Err(error) => format!("lost while asked: {error}"),
+            };
+            tracing::info!(
+                endpoint = self.name_of(endpoint),
+                reason,
+                "a connection to a server is given up"
+            );
+            match &mut ladder {
+                Some(ladder) => Ladder::failed(ladder, reason),
+                // It was connected before this request; the ladder begins at the primary.
+                None => ladder = Some(self.new_ladder()),
+            }
+        }
+    }
+
+    fn new_ladder(&self) -> Ladder {
+        Ladder::new(&self.endpoints, self.options.primary)
+    }
+
+    /// Climbs the ladder until an endpoint greets. The ladder stays on that rung.
+    async fn connect(
+        &self,
+        state: &mut State,
+        ladder: &mut Option<Ladder>,
+    ) -> Result<(usize, Connection), LinkError> {
+        let ladder = ladder.get_or_insert_with(|| self.new_ladder());
+        loop {
+            let Attempt {
+                endpoint,
+                index,
+                wait,
+            } = match ladder.step() {
+                Step::Try(attempt) => attempt,
+                Step::GiveUp(none) => {
+                    return Err(LinkError::Unreachable {
+                        attempts: none.attempts,
+                    });
+                }
+            };
+            if !wait.is_zero() {
+                tokio::time::sleep(wait).await;
+            }
+            let who = (&self.own, self.session);
+            let opened = Connection::open(
+                &endpoint,
+                who,
+                self.options.connect_timeout,
+                Arc::clone(&self.pushed),
+            );
+            match opened.await {
+                Ok(connection) => {
+                    if index != state.last_endpoint {
+                        let from = self.name_of(state.last_endpoint);
+                        tracing::warn!(from, to = %endpoint, "went over to another server");
+                        self.failovers.fetch_add(1, Ordering::Relaxed);
+                        state.last_endpoint = index;
+                    }
+                    return Ok((index, connection));
+                }
+                Err(reason) => {
+                    tracing::info!(%endpoint, reason, "an attempt at a server failed");
+                    ladder.failed(reason);
+                }
+            }
+        }
+    }
+
+    fn name_of(&self, endpoint: usize) -> String {
+        self.endpoints
+            .endpoints()
+            .get(endpoint)
+            .map_or_else(String::new, ToString::to_string)
+    }
+
+    /// What an answer that is not the one hoped for means to the caller.
+    fn refusal(&self, endpoint: usize, answer: Answer) -> LinkError {
+        let endpoint = self.name_of(endpoint);
+        match answer {
+            Answer::NotNow { reason, .. } => LinkError::NotNow { endpoint, reason },
+            Answer::Error {
+                code: ErrorCode::Invalid,
+                reason,
+            } => LinkError::Invalid { reason },
+            Answer::Error { reason, .. } => LinkError::Refused { endpoint, reason },
+            other => LinkError::Refused {
+                endpoint,
+                reason: format!("it answered {other:?}"),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,395 @@
+//! [`EmbeddedStore`]: the message store over a Milepost engine store that several server processes of
+//! one machine have open at once.
+//!
+//! ```text
+//! server A ─put─► append ─┐                      ┌─► tail ─► index of A ─► poll at A
+//!                         ├─► one shared log ────┤
+//! server B ─remove────────┘                      └─► tail ─► index of B ─► poll at B
+//! ```
+//!
+//! The log is the only truth: each process folds it into its own [`Index`]. What one put, the other
+//! gives; what one removed, the other gives no more, once it has read that far, and every request
+//! first reads to the durable end. Removed messages keep their bytes in the log (retention).
+//!
+//! Each removal pins the LSN before which nothing waits, so that opening reads what may wait and not
+//! the history; each claim pins its session.
+
+mod index;
+mod recent;
+mod record;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use milepost_engine::frame::NewFrame;
+use milepost_engine::{Durability, Error, LogScan, Lsn, Options, Pinned, Result, SiteName, Store, StoreId};
+use tokio::sync::watch;
+
+use self::index::{Admission, Index, Waiting};
+use self::recent::Recent;
+use self::record::Record;
+use super::store::{Delivery, MailboxPoll, MessageStore, StoreError, StoreFuture};
+use crate::wire::{Delivered, MessageKey};
+
+/// Pinned: LSN before which no message waits, 8 bytes little endian.
+const PINNED_OLDEST: &[u8] = b"message-store/oldest";
+/// Pinned, with a site's name behind it: the session that polls its mailbox, 8 bytes little endian.
+const PINNED_HOLDER: &[u8] = b"message-store/holder/";
+/// A message this near behind the last one read is reached by reading on, in bytes.
+const READ_ON: u64 = 1 << 20;
+/// How long the tail waits for new frames before it looks whether it is still needed.
+const TAIL_WAIT: Duration = Duration::from_millis(250);
+
+/// How much an embedded message store takes.
+#[derive(Clone, Copy, Debug)]
+pub struct MailboxLimits {
+    /// Messages that may wait in one mailbox, default 100,000.
+    pub messages: usize,
+    /// Bytes that may wait in one mailbox, default 1 GiB.
+    pub bytes: usize,
+    /// Mailboxes, default 100,000.
+    pub mailboxes: usize,
+    /// Bytes of new messages kept in memory, default 32 MiB.
+    pub recent_bytes: usize,
+}
+
+impl Default for MailboxLimits {
+    fn default() -> Self {
+        MailboxLimits {
+            messages: 100_000,
+            bytes: 1 << 30,
+            mailboxes: 100_000,
+            recent_bytes: 32 << 20,
+        }
+    }
+}
+
+/// The message store over an engine store.
+pub struct EmbeddedStore {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Store,
+    limits: MailboxLimits,
+    /// Held while frames are read from the log into the index: both move forward together, so there is
+    /// one reader. Reading is memory that is mapped; nothing is synced or awaited under it.
+    tail: Mutex<Tail>,
+    arrivals: watch::Sender<u64>,
+}
+
+struct Tail {
+    scan: LogScan,
+    index: Index,
+    recent: Recent,
+}
+
+impl EmbeddedStore {
+    /// Opens the message store in `dir`, or makes it under the site name `server`.
+    ///
+    /// # Errors
+    /// As [`Options::open`]; `Corrupt` when its records cannot be read.
+    pub fn open_or_init(
+        dir: &std::path::Path,
+        options: Options,
+        limits: MailboxLimits,
+    ) -> Result<EmbeddedStore> {
+        let store = match options.clone().init(dir, SiteName::new("server")?) {
+            Ok(store) => store,
+            // Something is there already, perhaps since this very moment, made by another server.
+            Err(error) if error.kind() == milepost_engine::ErrorKind::Conflict => options.open(dir)?,
+            Err(error) => return Err(error),
+        };
+        EmbeddedStore::over(store, limits)
+    }
+
+    /// The message store over an open engine store.
+    ///
+    /// # Errors
+    /// `Corrupt` when its records cannot be read.
+    pub fn over(store: Store, limits: MailboxLimits) -> Result<EmbeddedStore> {
+        let oldest = store
+            .pinned(PINNED_OLDEST)?
+            .map(|(value, _)| word(&value))
+            .transpose()?;
+        let mut holders = HashMap::new();
+        for (key, value, lsn) in store.pinned_with_prefix(PINNED_HOLDER)? {
+            let name = key
+                .strip_prefix(PINNED_HOLDER)
+                .and_then(|name| std::str::from_utf8(name).ok());
+            let name = name.ok_or_else(|| Error::corrupt("a mailbox's holder has no name").at_lsn(lsn))?;
+            holders.insert(SiteName::new(name)?, word(&value)?);
+        }
+        let scan = store.scan(Lsn(oldest.unwrap_or(1).saturating_sub(1)))?;
+        let mut tail = Tail {
+            scan,
+            index: Index::with_holders(holders),
+            recent: Recent::new(0),
+        };
+        tail.read_on()?;
+        tail.recent = Recent::new(limits.recent_bytes);
+        let arrivals = watch::Sender::new(0);
+        let shared = Arc::new(Shared {
+            store,
+            limits,
+            tail: Mutex::new(tail),
+            arrivals,
+        });
+        let weak = Arc::downgrade(&shared);
+        let thread = std::thread::Builder::new().name("message-store-tail".to_owned());
+        let thread = thread.spawn(move || follow(&weak));
+        thread.map_err(|error| Error::internal("the message store's tail cannot start").caused_by(error))?;
+        Ok(EmbeddedStore { shared })
+    }
+
+    /// Runs blocking store work beside the async tasks.
+    fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shared) -> Result<T, StoreError> + Send + 'static,
+    ) -> StoreFuture<'static, T> {
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move {
+            let done = tokio::task::spawn_blocking(move || work(&shared)).await;
+            done.unwrap_or_else(|_| {
+                Err(StoreError::NotNow(
+                    "the store's work was stopped half-way".to_owned(),
+                ))
+            })
+        })
+    }
+}
+
+impl MessageStore for EmbeddedStore {
+    fn id(&self) -> StoreId {
+        self.shared.store.id()
+    }
+
+    fn name(&self) -> &SiteName {
+        self.shared.store.site()
+    }
+
+    fn put(&self, to: SiteName, key: MessageKey, message: Vec<u8>) -> StoreFuture<'_, ()> {
+        self.run(move |shared| shared.put(to, key, &message))
+    }
+
+    fn poll(&self, site: SiteName, request: MailboxPoll) -> StoreFuture<'_, Delivery> {
+        self.run(move |shared| shared.poll(&site, &request))
+    }
+
+    fn remove(&self, site: SiteName, keys: Vec<MessageKey>) -> StoreFuture<'_, ()> {
+        self.run(move |shared| shared.remove(site, &keys))
+    }
+
+    fn claim(&self, site: SiteName, session: u64, first: bool) -> StoreFuture<'_, bool> {
+        self.run(move |shared| shared.claim(site, session, first))
+    }
+
+    fn arrivals(&self) -> watch::Receiver<u64> {
+        self.shared.arrivals.subscribe()
+    }
+
+    fn last_arrival(&self, site: &SiteName) -> u64 {
+        self.shared.locked().index.last_arrival(site).0
+    }
+}
+
+impl Shared {
+    fn locked(&self) -> MutexGuard<'_, Tail> {
+        // A panic while reading leaves the index at the last frame it took in, which is a state.
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The index, read to the durable end.
+    fn current(&self) -> Result<MutexGuard<'_, Tail>> {
+        let mut tail = self.locked();
+        if tail.read_on()? {
+            self.arrivals.send_modify(|count| *count = count.wrapping_add(1));
+        }
+        Ok(tail)
+    }
+
+    fn put(&self, to: SiteName, key: MessageKey, message: &[u8]) -> Result<(), StoreError> {
+        {
+            let tail = self.current()?;
+            match tail.index.admit(&to, &key, message) {
+                // The index holds only what is durable (R2), so this may be acknowledged.
+                Admission::Known => return Ok(()),
+                Admission::Contradiction => {
+                    return Err(StoreError::Contradiction(format!(
+                        "another message of {} waits for {to} under the same key {:032x}",
+                        key.from, key.id
+                    )));
+                }
+                Admission::New => self.check_room(&tail.index, &to, message.len())?,
+            }
+        }
+        let frame = Record::Put { to, key, message }.to_frame()?;
+        self.append(frame)
+    }
+
+    fn check_room(&self, index: &Index, to: &SiteName, len: usize) -> Result<(), StoreError> {
+        let (messages, bytes) = index.fill_of(to);
+        if messages >= self.limits.messages || bytes.saturating_add(len) > self.limits.bytes {
+            return Err(StoreError::Full(format!(
+                "the mailbox of {to} is full: {messages} messages with {bytes} bytes wait to be polled"
+            )));
+        }
+        if messages == 0
+            && index.mailbox_count() >= self.limits.mailboxes
+            && index.last_arrival(to) == Lsn::ZERO
+        {
+            return Err(StoreError::Full(format!(
+                "there are {} mailboxes already",
+                self.limits.mailboxes
+            )));
+        }
+        Ok(())
+    }
+
+    /// Appends a frame durably and reads it into the index.
+    fn append(&self, frame: NewFrame) -> Result<(), StoreError> {
+        self.store.append_frames(vec![frame], Durability::Synced)?;
+        self.current().map(drop)?;
+        Ok(())
+    }
+
+    fn poll(&self, site: &SiteName, request: &MailboxPoll) -> Result<Delivery, StoreError> {
+        let (chosen, next, cached) = {
+            let tail = self.current()?;
+            let (chosen, next) = tail.index.select(site, request);
+            let cached: Vec<_> = chosen.iter().map(|(lsn, _)| tail.recent.get(*lsn)).collect();
+            (chosen, next, cached)
+        };
+        let mut log = ReadBack {
+            store: &self.store,
+            scan: None,
+        };
+        let mut messages = Vec::with_capacity(chosen.len());
+        for ((lsn, waiting), cached) in chosen.into_iter().zip(cached) {
+            let message = match cached {
+                Some(message) => message.to_vec(),
+                None => log.message_at(lsn, &waiting)?,
+            };
+            messages.push(Delivered {
+                key: waiting.key,
+                message,
+            });
+        }
+        Ok(Delivery {
+            messages,
+            next: next.0,
+        })
+    }
+
+    fn remove(&self, site: SiteName, keys: &[MessageKey]) -> Result<(), StoreError> {
+        let (keys, oldest) = {
+            let tail = self.current()?;
+            (tail.index.present(&site, keys), tail.index.oldest())
+        };
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let mut frame = Record::Removed { site, keys }.to_frame()?;
+        // As of what this process has read: what waits now or is put later lies at or behind it, so
+        // a value that another process overtook is only lower than it could be.
+        frame.pin(Pinned {
+            key: PINNED_OLDEST.to_vec(),
+            value: Some(oldest.0.to_le_bytes().to_vec()),
+        });
+        self.append(frame)
+    }
+
+    fn claim(&self, site: SiteName, session: u64, first: bool) -> Result<bool, StoreError> {
+        match self.current()?.index.holder(&site) {
+            Some(holder) if holder == session => return Ok(true),
+            Some(_) if !first => return Ok(false),
+            _ => {}
+        }
+        let key = [PINNED_HOLDER, site.as_str().as_bytes()].concat();
+        let mut frame = Record::Claimed { site, session }.to_frame()?;
+        frame.pin(Pinned {
+            key,
+            value: Some(session.to_le_bytes().to_vec()),
+        });
+        self.append(frame)?;
+        Ok(true)
+    }
+}
+
+impl Tail {
+    /// Reads to the durable end; true when a new message came.
+    fn read_on(&mut self) -> Result<bool> {
+        let mut came = false;
+        while let Some(frame) = self.scan.next()? {
+            if let Some(record) = Record::of_frame(&frame)? {
+                let new = self.index.apply(&record, frame.lsn());
+                if let (true, Record::Put { message, .. }) = (new, &record) {
+                    self.recent.insert(frame.lsn(), message);
+                }
+                came |= new;
+            }
+            self.index.advance(frame.lsn());
+        }
+        Ok(came)
+    }
+}
+
+/// Reads messages back from the log, in ascending order.
+struct ReadBack<'s> {
+    store: &'s Store,
+    scan: Option<LogScan>,
+}
+
+impl ReadBack<'_> {
+    fn message_at(&mut self, lsn: Lsn, waiting: &Waiting) -> Result<Vec<u8>> {
+        let reachable = self
+            .scan
+            .take()
+            .filter(|scan| lsn.since(scan.position()) < READ_ON);
+        let scan = match reachable {
+            Some(scan) => scan,
+            None => self.store.scan(Lsn(lsn.0.saturating_sub(1)))?,
+        };
+        let scan = self.scan.insert(scan);
+        while let Some(frame) = scan.next()? {
+            if frame.lsn() < lsn {
+                continue;
+            }
+            if let (true, Some(Record::Put { key, message, .. })) =
+                (frame.lsn() == lsn, Record::of_frame(&frame)?)
+                && key == waiting.key
+                && message.len() == waiting.len
+            {
+                return Ok(message.to_vec());
+            }
+            break;
+        }
+        Err(Error::corrupt("a message that was put is not in the log where it was").at_lsn(lsn))
+    }
+}
+
+/// Reads the log as it grows, so that sessions are told at once of what other processes put.
+fn follow(shared: &Weak<Shared>) {
+    while let Some(strong) = shared.upgrade() {
+        let seen = strong.store.watermarks().durable;
+        let read = strong.current().map(|_| ());
+        let store = strong.store.clone();
+        drop(strong);
+        let waited = read.and_then(|()| store.wait_durable(seen, TAIL_WAIT));
+        if let Err(error) = waited {
+            // Every request meets the same error and says it; only the telling at once ends here.
+            tracing::error!(%error, "the message store can no longer be followed");
+            return;
+        }
+    }
+}
+
+fn word(value: &[u8]) -> Result<u64> {
+    let bytes = <[u8; 8]>::try_from(value);
+    let bytes = bytes.map_err(|_| Error::corrupt("a pinned number of the message store is not 8 bytes"))?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests;
