@@ -1,1 +1,172 @@
+//! Single frames: what the encoder refuses, and what a reader makes of contradictions. Round trips and
+//! damage are shown with whole blocks in `block/tests.rs`.
 
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::block::{Block, BlockBuilder, BlockKind, HEADER_LEN, Seal};
+use crate::{Chain, ErrorKind, Event, StoreId};
+
+/// The frame in a block of its own, changed by `change` before it is read.
+fn read_changed<T>(
+    frame: NewFrame,
+    change: fn(&mut Vec<u8>),
+    take: impl Fn(FrameRef<'_>) -> Result<T>,
+) -> Result<T> {
+    let mut builder = BlockBuilder::new();
+    builder.push(&frame.encode(1, 2).unwrap());
+    let (store_id, epoch, lsn) = (StoreId(1), Epoch(1), Lsn(0));
+    let seal = Seal {
+        kind: BlockKind::Log,
+        close: false,
+        store_id,
+        epoch,
+        lsn,
+        durable: lsn,
+        nonce: 1,
+        chain: Chain(0),
+        aux: 0,
+    };
+    let sealed = builder.seal(&seal, 1);
+    let block = Block::check(&sealed.bytes).unwrap();
+    let mut bytes = sealed.bytes[sealed.header.body_range()].to_vec();
+    change(&mut bytes);
+    let (frame, _) = FrameRef::parse(&bytes, block.first_frame_lsn(), block.header())?;
+    assert!(frame.lsn().0 >= to_u64(HEADER_LEN));
+    take(frame)
+}
+
+fn with_all_sections() -> NewFrame {
+    let mut frame = NewFrame::transaction();
+    let (site, name) = (StoreId(7), crate::SiteName::new("hq").unwrap());
+    frame.set_origin(Origin {
+        site,
+        name,
+        epoch: Epoch(3),
+        lsn: Lsn(8),
+    });
+    frame.pin(Pinned {
+        key: b"k".to_vec(),
+        value: Some(b"v".to_vec()),
+    });
+    frame
+        .push_event(0, &Event::new("s", "k", *b"p").unwrap().header("a", "b").unwrap())
+        .unwrap();
+    frame
+}
+
+fn everything(frame: FrameRef<'_>) -> Result<()> {
+    (frame.origin()?, frame.pinned()?);
+    frame.events().try_for_each(|event| event?.to_event().map(|_| ()))
+}
+
+#[test]
+fn contradictions_inside_a_frame_are_corrupt_and_name_its_position() {
+    let changes: [(&str, fn(&mut Vec<u8>)); 9] = [
+        ("frame longer than its block", |bytes| bytes[0] = 0xf8),
+        ("frame length not aligned", |bytes| bytes[0] -= 1),
+        ("body before the fixed part ends", |bytes| bytes[24] = 24),
+        ("body behind the frame", |bytes| bytes[26] = 1),
+        ("name longer than the section", |bytes| bytes[32 + 32] = 200),
+        ("pinned section shorter than a record", |bytes| bytes[32 + 48] = 8),
+        ("an event more than there is", |bytes| bytes[28] = 2),
+        ("an event less than there is", |bytes| bytes[28] = 0),
+        ("a flag less than there are sections", |bytes| {
+            bytes[5] = FLAG_ORIGIN
+        }),
+    ];
+    read_changed(with_all_sections(), |_| {}, everything).unwrap();
+    for (what, change) in changes {
+        let error = read_changed(with_all_sections(), change, everything).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}");
+        assert!(error.lsn().is_some(), "{what}");
+    }
+}
+
+#[test]
+fn sections_of_a_later_version_are_passed_over() {
+    // A later writer appends its section behind the pinned records and sets a flag of its own; here the
+    // last pinned record is declared to be that section.
+    let mut frame = NewFrame::of_kind(FrameKind::CONTROL, b"body".to_vec());
+    frame.pin(Pinned {
+        key: b"kept".to_vec(),
+        value: Some(b"1234".to_vec()),
+    });
+    frame.pin(Pinned {
+        key: b"later".to_vec(),
+        value: None,
+    });
+    let later = |bytes: &mut Vec<u8>| {
+        bytes[5] |= 0x40;
+        bytes[32] -= 16;
+        bytes[36] = 1;
+    };
+    let keys = |frame: FrameRef<'_>| {
+        assert_eq!(frame.body(), b"body");
+        Ok(frame
+            .pinned()?
+            .iter()
+            .map(|record| record.key.to_vec())
+            .collect::<Vec<_>>())
+    };
+    assert_eq!(read_changed(frame, later, keys).unwrap(), [b"kept"]);
+}
+
+#[test]
+fn headers_that_no_reader_could_read_are_refused_before_they_are_kept() {
+    let good = encode_headers(&BTreeMap::from([
+        ("a".into(), "1".into()),
+        ("b".into(), "2".into()),
+    ]));
+    NewFrame::transaction().push_raw(0, "s", "k", &good, b"").unwrap();
+    NewFrame::transaction().push_raw(0, "s", "k", &[], b"").unwrap();
+    let one = |key: &[u8]| [&[1, 0, 0, 0][..], key, &[1]].concat();
+    let twice = [&[2, 0][..], &one(b"a")[..], &one(b"a")[..]].concat();
+    let descending = [&[2, 0][..], &one(b"b")[..], &one(b"a")[..]].concat();
+    let not_text = [&[1, 0][..], &[1, 0, 0, 0, 0xff][..]].concat();
+    let trailing = [&good[..], &[0][..]].concat();
+    for bad in [
+        &good[..good.len() - 1],
+        &[0, 0],
+        &[1],
+        &[1, 0],
+        &twice,
+        &descending,
+        &not_text,
+        &trailing,
+    ] {
+        let error = NewFrame::transaction()
+            .push_raw(0, "s", "k", bad, b"")
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{bad:?}");
+    }
+}
+
+#[test]
+fn what_exceeds_its_length_field_is_refused() {
+    let mut frame = NewFrame::transaction();
+    let long = "k".repeat(65_536);
+    assert!(frame.push_raw(0, "s", &long, &[], b"").is_err());
+    assert!(frame.push_raw(0, "", "k", &[], b"").is_err());
+    assert!(frame.push_raw(0, &long, "k", &[], b"").is_err());
+    assert_eq!(frame.event_count(), 0);
+    for key in [vec![], vec![0; 65_536]] {
+        let mut frame = NewFrame::of_kind(FrameKind::CONTROL, Vec::new());
+        frame.pin(Pinned { key, value: None });
+        assert_eq!(frame.encode(0, 0).err().unwrap().kind(), ErrorKind::Invalid);
+    }
+    let mut marker = NewFrame::of_kind(FrameKind::MARKER, Vec::new());
+    assert!(
+        marker.push_raw(0, "s", "k", &[], b"").is_err(),
+        "only a transaction holds events"
+    );
+}
+
+#[test]
+fn an_event_that_breaks_the_rules_of_names_is_corrupt_and_not_invalid() {
+    let mut frame = NewFrame::transaction();
+    frame.push_raw(0, "s", "k", &[], b"").unwrap();
+    let nul = |bytes: &mut Vec<u8>| bytes[32 + 16] = 0;
+    let error = read_changed(frame, nul, everything).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+}

@@ -93,7 +93,11 @@ struct Blocks {
 impl Blocks {
     fn new(read: Ordering, write: Ordering) -> Arc<Blocks> {
         let control = Control::new(Arc::new(LoomCells::ordered(read, write)));
-        Arc::new(Blocks { control, bytes: std::array::from_fn(|_| AtomicU64::new(0)), lock: Mutex::new(()) })
+        Arc::new(Blocks {
+            control,
+            bytes: std::array::from_fn(|_| AtomicU64::new(0)),
+            lock: Mutex::new(()),
+        })
     }
 
     /// The steps of a write under the append lock; the writer is killed before step `killed_at`.
