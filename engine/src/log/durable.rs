@@ -30,6 +30,16 @@ pub(crate) struct Syncer {
     done: Condvar,
 }
 
+/// The right to sync; given back also when the sync panics, or every later one would wait for ever.
+struct Turn<'a>(&'a Syncer);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *self.0.busy.lock() = false;
+        self.0.done.notify_all();
+    }
+}
+
 /// Whether the caller holds the append lock already.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Holds {
@@ -57,9 +67,9 @@ impl Log {
                 }
                 *busy = true;
             }
+            let turn = Turn(&self.syncer);
             let outcome = self.share_or_sync(to);
-            *self.syncer.busy.lock() = false;
-            self.syncer.done.notify_all();
+            drop(turn);
             outcome?;
         }
     }

@@ -49,6 +49,7 @@ pub struct Actor<'a> {
     rng: SimRng,
     habits: Habits,
     deeds_left: u64,
+    process: Option<SimProcess>,
 }
 
 /// An open store and what its process did with it.
@@ -74,8 +75,7 @@ impl<'a> Actor<'a> {
             number,
             rng,
             habits,
-            deeds_left: habits.deeds,
-        }
+            deeds_left: habits.deeds, process: None }
     }
 
     /// Does all its deeds, in as many processes as it takes.
@@ -85,7 +85,7 @@ impl<'a> Actor<'a> {
         while self.deeds_left > 0 && attempts > 0 && !self.schedule.has_failed() {
             attempts -= 1;
             match std::panic::catch_unwind(AssertUnwindSafe(|| self.live_once())) {
-                Err(payload) if !payload.is::<Killed>() => {
+                Err(payload) if !payload.is::<Killed>() && self.is_alive() => {
                     self.schedule
                         .fail(format!("a process panicked: {}", panic_text(&*payload)));
                 }
@@ -95,9 +95,15 @@ impl<'a> Actor<'a> {
         self.schedule.leave(self.number);
     }
 
+    /// What a killed process runs into on its way out nobody sees.
+    fn is_alive(&self) -> bool {
+        self.process.as_ref().is_some_and(SimProcess::is_alive)
+    }
+
     fn live_once(&mut self) {
         let process = self.schedule.disk().directed(Arc::clone(self.schedule) as _);
         self.schedule.enrol(process.number(), self.number);
+        self.process = Some(process.clone());
         let opened = options(&process, &self.rng, &self.habits).open_in(process.storage());
         let store = match opened {
             Ok(store) => store,
