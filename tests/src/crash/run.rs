@@ -52,16 +52,19 @@ const CRASHES: u64 = 8;
 /// # Errors
 /// What the store broke of its promises.
 pub fn run(seed: u64) -> Result<Report, Failure> {
-    live(seed).map_err(|text| Failure { seed, text })
-}
-
-fn live(seed: u64) -> Result<Report, String> {
     let rng = SimRng::new(seed);
     let (odds, habits) = draw(&rng);
+    live(seed, &rng, odds, habits).map_err(|text| {
+        let text = format!("{text}\n  with {odds:?}, {habits:?}");
+        Failure { seed, text }
+    })
+}
+
+fn live(seed: u64, rng: &SimRng, odds: Odds, habits: Habits) -> Result<Report, String> {
     let disk = SimDisk::new(seed);
     let founder = disk.start();
     let site = SiteName::new("bern").map_err(|error| error.to_string())?;
-    let store = options(&founder, &rng, &habits).init_in(founder.storage(), site);
+    let store = options(&founder, rng, &habits).init_in(founder.storage(), site);
     drop(store.map_err(|error| format!("init: {error:?}"))?);
     founder.kill();
     let actors = 1 + rng.index(4);
@@ -82,7 +85,7 @@ fn live(seed: u64) -> Result<Report, String> {
     for moment in &moments {
         let mut left = CRASHES;
         while left > 0 {
-            let (states, trace) = survive(&moment.disk, &moment.model, &rng, &habits)?;
+            let (states, trace) = survive(&moment.disk, &moment.model, rng, &habits)?;
             report.states += states;
             report.trace = mix(report.trace ^ trace);
             left = left.saturating_sub(states);
