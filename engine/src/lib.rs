@@ -57,6 +57,6 @@ pub use log::LogScan;
 pub use position::{Chain, Epoch, Lsn, Position};
 pub use queue::{QueueEntry, QueueReader, QueueWriter};
 pub use site::{SiteName, StoreId};
-pub use store::{Durability, Options, Phase, PhaseLock, Store, StreamReader, Watermarks};
+pub use store::{Durability, Options, Phase, PhaseLock, Store, StreamReader, Verified, Watermarks};
 pub use stream::{ExpectedVersion, StreamName, StreamPattern, StreamVersion};
 pub use transaction::{CommitOutcome, Committed, Transaction, TransactionId, WrongExpectedVersion};

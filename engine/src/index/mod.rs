@@ -21,6 +21,7 @@
 
 mod active;
 mod build;
+mod check;
 mod layout;
 mod locations;
 mod lookup;
@@ -31,6 +32,8 @@ mod sealed;
 mod sidecar;
 
 pub use active::{ActiveIndex, Totals};
+pub use check::SidecarState;
+pub(crate) use check::sidecar_state;
 pub use locations::Locations;
 pub use lookup::{Index, PinnedRecord};
 pub use name::{is_unfinished_sidecar, sidecar_segment};

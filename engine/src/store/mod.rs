@@ -13,10 +13,12 @@ mod open;
 mod options;
 mod phase;
 mod streams;
+mod verify;
 
 pub use options::{Durability, Options};
 pub use phase::{Phase, PhaseLock};
 pub use streams::StreamReader;
+pub use verify::Verified;
 
 use std::path::Path;
 use std::sync::Arc;
