@@ -1,0 +1,134 @@
+//! `milepost export`: transactions as JSON, one a line, in log order.
+
+use std::collections::HashMap;
+
+use clap::Args;
+use milepost_engine::frame::{EventRef, FrameKind, FrameRef};
+use milepost_engine::{Lsn, Result, SiteName, Store, StreamPattern};
+
+use super::store_dir::StoreDir;
+use crate::failure::{EXIT_CODES, Outcome};
+use crate::output::Out;
+use crate::progress::Progress;
+use crate::record::{EventLine, OriginLine, TransactionLine};
+
+/// Print committed transactions as JSON, one a line, in log order, up to what is durable now.
+///
+/// {"lsn","origin":{"site","epoch","lsn"},"time","events":[{"ordinal","stream","version","kind",
+/// "headers","payload"}]}. A local commit is its own origin; time is in microseconds since 1970; epoch is
+/// hexadecimal. A payload that is one JSON text without line breaks or outer blanks stands as it is, down
+/// to its last digit; every other payload stands as {"base64":"…"}, and so does a payload that is itself
+/// an object with the only member base64. `milepost import` reverses this byte for byte.
+#[derive(Args)]
+#[command(after_long_help = format!(
+    "Examples:\n  milepost export shop --streams 'orders/**' > orders.ndjson\n  \
+     milepost export hq --origin shop1 --from 81920\n\n{EXIT_CODES}"
+))]
+pub struct Export {
+    #[command(flatten)]
+    store: StoreDir,
+    /// Only events of these streams (* one segment, ** any number); transactions without any are left out
+    #[arg(long, value_name = "PATTERN", value_parser = pattern)]
+    streams: Vec<StreamPattern>,
+    /// Only transactions from this LSN on
+    #[arg(long, value_name = "LSN", default_value = "0")]
+    from: Lsn,
+    /// Only transactions that were first committed at this site
+    #[arg(long, value_name = "SITE")]
+    origin: Option<SiteName>,
+    /// Accepted for uniformity: lines are always JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Export {
+    /// Prints the lines.
+    pub fn run(self) -> Outcome {
+        let store = self.store.open()?;
+        let start = store.oldest()?;
+        let end = store.watermarks().durable;
+        let mut progress = Progress::bytes("export", Some(end.since(start)));
+        let mut versions = Versions::new(&store, start);
+        let mut out = Out::new();
+        let mut scan = store.scan(start)?;
+        while let Some(frame) = scan.next()? {
+            if frame.lsn() >= end {
+                break;
+            }
+            if frame.kind() == FrameKind::TRANSACTION {
+                let line = self.line(&store, &frame, &mut versions)?;
+                if !line.events.is_empty() {
+                    out.json(&line)?;
+                }
+                progress.reach(frame.lsn().since(start));
+            }
+        }
+        out.flush()
+    }
+
+    /// The transaction with the events that are asked for, and none when it is not asked for itself.
+    /// Every event is counted, because versions are numbers in the whole stream.
+    fn line<'a>(
+        &self,
+        store: &'a Store,
+        frame: &FrameRef<'a>,
+        versions: &mut Versions<'_>,
+    ) -> Outcome<TransactionLine<'a>> {
+        let origin = OriginLine::of(frame, store)?;
+        let asked = frame.lsn() >= self.from
+            && self.origin.as_ref().is_none_or(|site| site.as_str() == origin.site);
+        let mut events = Vec::new();
+        for event in frame.events() {
+            let event = event?;
+            let version = versions.next(&event, frame.lsn())?;
+            if asked && self.selects(&event)? {
+                events.push(EventLine::of(&event, version)?);
+            }
+        }
+        Ok(TransactionLine { lsn: frame.lsn().0, origin, time: frame.time(), events })
+    }
+
+    fn selects(&self, event: &EventRef<'_>) -> Result<bool> {
+        let stream = event.stream()?;
+        Ok(self.streams.is_empty() || self.streams.iter().any(|pattern| pattern.matches(stream)))
+    }
+}
+
+fn pattern(text: &str) -> Result<StreamPattern> {
+    StreamPattern::new(text)
+}
+
+/// Counts streams' events on a walk from the oldest retained position.
+struct Versions<'a> {
+    store: &'a Store,
+    /// True when nothing was freed: every stream begins at version 0.
+    whole: bool,
+    next: HashMap<Box<str>, u64>,
+}
+
+impl<'a> Versions<'a> {
+    fn new(store: &'a Store, start: Lsn) -> Versions<'a> {
+        Versions { store, whole: start == Lsn::ZERO, next: HashMap::new() }
+    }
+
+    fn next(&mut self, event: &EventRef<'_>, lsn: Lsn) -> Result<u64> {
+        let stream = event.stream()?;
+        if let Some(next) = self.next.get_mut(stream) {
+            let version = *next;
+            *next += 1;
+            return Ok(version);
+        }
+        let version = if self.whole { 0 } else { self.first_retained(stream, lsn)? };
+        self.next.insert(stream.into(), version + 1);
+        Ok(version)
+    }
+
+    fn first_retained(&self, stream: &str, lsn: Lsn) -> Result<u64> {
+        let mut events = self.store.read_stream(stream, milepost_engine::StreamVersion(0))?;
+        match events.next().transpose()? {
+            Some(event) => Ok(event.version.0),
+            None => Err(milepost_engine::Error::corrupt(format!("the index does not know stream {stream}"))
+                .at_lsn(lsn)),
+        }
+    }
+}

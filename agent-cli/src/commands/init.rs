@@ -1,0 +1,58 @@
+//! `milepost init`: a new store.
+
+use clap::Args;
+use milepost_engine::SiteName;
+use serde::Serialize;
+
+use super::store_dir::StoreDir;
+use crate::failure::{EXIT_CODES, Outcome};
+use crate::output;
+
+/// Make a new store in a directory that is missing or empty.
+///
+/// The store gets a random id and the site name you choose: the name under which other sites know it.
+/// Names are 1 to 64 characters of a-z 0-9 . _ - without a leading dot. Size of segments and site
+/// name are fixed for the store's life.
+#[derive(Args)]
+#[command(after_long_help = format!("Example:\n  milepost init shop --site shop1\n\n{EXIT_CODES}"))]
+pub struct Init {
+    #[command(flatten)]
+    store: StoreDir,
+    /// Name of the site
+    #[arg(long, value_name = "NAME")]
+    site: SiteName,
+    /// Size of a log segment in bytes: 1048576 to 1073741824, K, M and G suffixes
+    #[arg(long, value_name = "N", value_parser = crate::arguments::size::parse)]
+    segment_bytes: Option<u64>,
+    /// Print the facts as one JSON object: store, site, epoch, dir
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Made<'a> {
+    store: String,
+    site: &'a str,
+    epoch: String,
+    dir: String,
+}
+
+impl Init {
+    /// Makes the store.
+    pub fn run(self) -> Outcome {
+        let mut options = self.store.options();
+        if let Some(bytes) = self.segment_bytes {
+            options = options.segment_bytes(bytes);
+        }
+        let store = options.init(&self.store.dir, self.site)?;
+        let made = Made {
+            store: store.id().to_string(),
+            site: store.site().as_str(),
+            epoch: store.epoch().to_string(),
+            dir: self.store.dir.display().to_string(),
+        };
+        let text = format_args!("made store {} of site {} in {}", made.store, made.site, made.dir);
+        output::tell(self.json, &made, text)?;
+        Ok(store.close()?)
+    }
+}

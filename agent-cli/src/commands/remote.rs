@@ -1,0 +1,171 @@
+//! `milepost remote`: the neighbour sites.
+
+use clap::{ArgGroup, Args, Subcommand};
+use milepost_engine::SiteName;
+use milepost_replication::catalog::{Definitions, NewRemote, Remote as Neighbour, Schedule};
+
+use super::store_dir::StoreDir;
+use crate::arguments::pause;
+use crate::failure::{EXIT_CODES, Failure, Outcome};
+use crate::output::{self, Out};
+
+/// Say who the neighbour sites are, how they are reached and when they are sent to.
+#[derive(Args)]
+pub struct Remote {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    Add(Add),
+    List(List),
+    Remove(Remove),
+}
+
+/// Add a remote, or change links and schedule of one with --replace.
+///
+/// A link is a directory (file:///dir) or a Milepost server (milepost://host:port). Several servers are
+/// one list: the first is the primary, the others are tried at once, in order, when it cannot be
+/// reached. A remote with neither --send-every nor --send-at makes every agent that sends a batch run.
+#[derive(Args)]
+#[command(
+    group = ArgGroup::new("schedule"),
+    after_long_help = format!(
+        "Examples:\n  milepost remote add hq shop1 --link milepost://a:7001 milepost://b:7001 --send-every 30s\n  \
+         milepost remote add shop1 hq --link file:///mnt/exchange --send-at 02:30 --consolidated\n\n{EXIT_CODES}"
+    )
+)]
+struct Add {
+    #[command(flatten)]
+    store: StoreDir,
+    /// Name of the neighbour site
+    site: SiteName,
+    /// Addresses, the primary first
+    #[arg(long = "link", value_name = "URL", num_args = 1.., required = true)]
+    links: Vec<String>,
+    /// Pause between sends: a bare number is minutes, else 30s 5m 2h 1d
+    #[arg(long, value_name = "T", group = "schedule", value_parser = pause::minutes)]
+    send_every: Option<std::time::Duration>,
+    /// Send once a day at this time, UTC
+    #[arg(long, value_name = "HH:MM", group = "schedule", value_parser = time_of_day)]
+    send_at: Option<u16>,
+    /// The one neighbour above this site
+    #[arg(long)]
+    consolidated: bool,
+    /// Change the remote of this name
+    #[arg(long)]
+    replace: bool,
+    /// Print the remote as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// List the remotes.
+#[derive(Args)]
+#[command(after_long_help = format!("Example:\n  milepost remote list hq --json\n\n{EXIT_CODES}"))]
+struct List {
+    #[command(flatten)]
+    store: StoreDir,
+    /// Only this one
+    site: Option<SiteName>,
+    /// Print one JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// Remove a remote that has no subscription in force; what is unsent to it is dropped.
+#[derive(Args)]
+#[command(after_long_help = format!("Example:\n  milepost remote remove hq shop1\n\n{EXIT_CODES}"))]
+struct Remove {
+    #[command(flatten)]
+    store: StoreDir,
+    /// Name of the neighbour site
+    site: SiteName,
+}
+
+impl Remote {
+    /// Runs the action.
+    pub fn run(self) -> Outcome {
+        match self.action {
+            Action::Add(add) => add.run(),
+            Action::List(list) => list.run(),
+            Action::Remove(remove) => {
+                let store = remove.store.open()?;
+                Definitions::new(&store).remove_remote(&remove.site)?;
+                Ok(store.close()?)
+            }
+        }
+    }
+}
+
+impl Add {
+    fn run(self) -> Outcome {
+        let every = self.send_every.map(|pause| Schedule::EverySeconds(pause.as_secs()));
+        let schedule = every.or(self.send_at.map(Schedule::AtMinute)).unwrap_or_default();
+        let store = self.store.open()?;
+        let new = NewRemote { site: self.site, links: self.links, schedule, consolidated: self.consolidated };
+        let made = Definitions::new(&store).add_remote(new, self.replace)?;
+        output::tell(self.json, &made, format_args!("{}", text(&made)))?;
+        Ok(store.close()?)
+    }
+}
+
+impl List {
+    fn run(self) -> Outcome {
+        let store = self.store.open()?;
+        let catalog = Definitions::new(&store).catalog()?;
+        let mut out = Out::new();
+        let mut found = false;
+        for remote in catalog.remotes() {
+            if self.site.as_ref().is_none_or(|site| *site == remote.site) {
+                found = true;
+                if self.json { out.json(remote)? } else { out.line(format_args!("{}", text(remote)))? }
+            }
+        }
+        out.flush()?;
+        match self.site {
+            Some(site) if !found => Err(Failure::failed(format!("there is no remote {site}"))),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn text(remote: &Neighbour) -> String {
+    let schedule = match remote.schedule {
+        Schedule::None => "in batch runs".to_owned(),
+        Schedule::EverySeconds(seconds) => format!("every {seconds} s"),
+        Schedule::AtMinute(minute) => format!("at {:02}:{:02} UTC", minute / 60, minute % 60),
+    };
+    let above = if remote.consolidated { ", consolidated" } else { "" };
+    format!("remote {}: {}, sent to {schedule}{above}", remote.site, remote.links.join(" "))
+}
+
+/// Minutes after midnight.
+fn time_of_day(text: &str) -> Result<u16, String> {
+    let bad = || format!("{text:?} is not a time of day from 00:00 to 23:59");
+    let (hours, minutes) = text.split_once(':').ok_or_else(bad)?;
+    let number = |digits: &str, below: u16| {
+        let plain = (1..=2).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
+        plain.then(|| digits.parse::<u16>().ok()).flatten().filter(|number| *number < below)
+    };
+    match (number(hours, 24), number(minutes, 60)) {
+        (Some(hours), Some(minutes)) => Ok(hours * 60 + minutes),
+        _ => Err(bad()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::time_of_day;
+
+    #[test]
+    fn a_time_of_day_is_hours_and_minutes_of_one_day() {
+        assert_eq!(time_of_day("00:00"), Ok(0));
+        assert_eq!(time_of_day("2:05"), Ok(125));
+        assert_eq!(time_of_day("23:59"), Ok(1439));
+        for text in ["24:00", "1:60", "12", "12:", ":5", "+1:00", "1:005", "a:b"] {
+            assert!(time_of_day(text).is_err(), "{text}");
+        }
+    }
+}

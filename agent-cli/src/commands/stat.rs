@@ -1,0 +1,135 @@
+//! `milepost stat`: what a store is and how far it is.
+
+use clap::Args;
+use milepost_engine::{Lsn, Phase, Store};
+use serde::Serialize;
+
+use super::store_dir::StoreDir;
+use crate::arguments::moment;
+use crate::failure::{EXIT_CODES, Outcome};
+use crate::output::{self, Out};
+use crate::progress::Progress;
+
+/// Print what a store is and how far it is.
+///
+/// Identity, size, how far the log is written (appended), on disk (durable) and taken over into the
+/// stable queue (scanned), numbers of blocks, frames, transactions and events, and who runs its phases.
+/// The counts come from a walk over the whole retained log, every checksum verified on the way.
+#[derive(Args)]
+#[command(after_long_help = format!("Example:\n  milepost stat shop --json\n\n{EXIT_CODES}"))]
+pub struct Stat {
+    #[command(flatten)]
+    store: StoreDir,
+    /// Print the facts as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Facts {
+    store: String,
+    site: String,
+    epoch: String,
+    oldest: u64,
+    appended: u64,
+    durable: u64,
+    scanned: u64,
+    blocks: u64,
+    frames: u64,
+    transactions: u64,
+    events: u64,
+    first_time: Option<i64>,
+    last_time: Option<i64>,
+    phases: Vec<PhaseFacts>,
+}
+
+#[derive(Serialize)]
+struct PhaseFacts {
+    phase: &'static str,
+    holder: Option<String>,
+}
+
+impl Stat {
+    /// Prints the facts.
+    pub fn run(self) -> Outcome {
+        let store = self.store.open()?;
+        let facts = gather(&store)?;
+        if self.json {
+            return output::tell(true, &facts, format_args!(""));
+        }
+        let mut out = Out::new();
+        out.line(format_args!("site          {}", facts.site))?;
+        out.line(format_args!("store         {}", facts.store))?;
+        out.line(format_args!("epoch         {}", facts.epoch))?;
+        out.line(format_args!("log           {} to {} durable, {} appended", facts.oldest, facts.durable, facts.appended))?;
+        out.line(format_args!("scanned       {}", facts.scanned))?;
+        out.line(format_args!("blocks        {}", facts.blocks))?;
+        out.line(format_args!("frames        {}", facts.frames))?;
+        out.line(format_args!("transactions  {}", facts.transactions))?;
+        out.line(format_args!("events        {}", facts.events))?;
+        if let (Some(first), Some(last)) = (facts.first_time, facts.last_time) {
+            out.line(format_args!("written       {} to {}", moment::text(first), moment::text(last)))?;
+        }
+        for phase in &facts.phases {
+            let holder = phase.holder.as_deref().unwrap_or("not running");
+            out.line(format_args!("{:<12}  {holder}", phase.phase))?;
+        }
+        out.flush()
+    }
+}
+
+fn gather(store: &Store) -> Outcome<Facts> {
+    let marks = store.watermarks();
+    let oldest = store.oldest()?;
+    let mut facts = Facts {
+        store: store.id().to_string(),
+        site: store.site().to_string(),
+        epoch: store.epoch().to_string(),
+        oldest: oldest.0,
+        appended: marks.appended.0,
+        durable: marks.durable.0,
+        scanned: marks.scanned.0,
+        blocks: 0,
+        frames: 0,
+        transactions: 0,
+        events: 0,
+        first_time: None,
+        last_time: None,
+        phases: phases(store)?,
+    };
+    count(store, oldest, marks.durable, &mut facts)?;
+    Ok(facts)
+}
+
+fn count(store: &Store, oldest: Lsn, end: Lsn, facts: &mut Facts) -> Outcome {
+    let mut progress = Progress::bytes("stat", Some(end.since(oldest)));
+    let mut scan = store.scan(oldest)?;
+    while let Some(block) = scan.next_block()? {
+        let header = block.header();
+        if header.lsn >= end {
+            break;
+        }
+        facts.blocks += 1;
+        facts.frames += u64::from(header.frame_count);
+        facts.events += u64::from(header.event_count);
+        if header.frame_count > 0 {
+            facts.first_time = facts.first_time.or(Some(header.first_time));
+            facts.last_time = Some(header.last_time);
+        }
+        if header.event_count > 0 {
+            for frame in block.frames() {
+                facts.transactions += u64::from(frame?.event_count() > 0);
+            }
+        }
+        progress.reach(header.end().since(oldest));
+    }
+    Ok(())
+}
+
+fn phases(store: &Store) -> Outcome<Vec<PhaseFacts>> {
+    let mut phases = Vec::new();
+    for (phase, name) in [(Phase::Receive, "receive"), (Phase::Scan, "scan"), (Phase::Send, "send")] {
+        phases.push(PhaseFacts { phase: name, holder: store.phase_holder(phase)? });
+    }
+    Ok(phases)
+}

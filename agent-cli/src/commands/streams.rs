@@ -1,0 +1,62 @@
+//! `milepost streams`: the streams of a store, from the built-in projection.
+
+use clap::Args;
+use milepost_engine::view::{Streams as Projection, View};
+use serde::Serialize;
+
+use super::store_dir::StoreDir;
+use crate::arguments::moment;
+use crate::failure::{EXIT_CODES, Outcome};
+use crate::output::Out;
+use crate::progress::Progress;
+
+/// The command line's own view: one process at a time owns it.
+const VIEW: &str = "cli";
+
+/// List streams with version, last kind and time.
+///
+/// The list is a projection kept in a view (`views/cli`) that catches up with the log first, and is made
+/// again from the log when it is missing or cannot be trusted. One process at a time can use it.
+#[derive(Args)]
+#[command(after_long_help = format!("Example:\n  milepost streams shop --prefix orders/ --json\n\n{EXIT_CODES}"))]
+pub struct Streams {
+    #[command(flatten)]
+    store: StoreDir,
+    /// Only streams whose name begins so
+    #[arg(long, value_name = "P", default_value = "")]
+    prefix: String,
+    /// Print one JSON object a line: stream, version, kind, time, lsn
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Facts<'a> {
+    stream: &'a str,
+    version: u64,
+    kind: &'a str,
+    time: i64,
+    lsn: u64,
+}
+
+impl Streams {
+    /// Catches up and prints.
+    pub fn run(self) -> Outcome {
+        let store = self.store.open()?;
+        let mut progress = Progress::bytes("streams", Some(store.watermarks().durable.0));
+        let view = View::open(&store, VIEW, Projection, &mut |told| progress.reach(told.at.0))?;
+        drop(progress);
+        let mut out = Out::new();
+        for found in view.streams(&self.prefix)? {
+            let (stream, version, kind) = (found.stream.as_str(), found.version.0, found.kind.as_str());
+            if self.json {
+                out.json(&Facts { stream, version, kind, time: found.time, lsn: found.lsn.0 })?;
+            } else {
+                out.line(format_args!("{stream}  version {version}  {kind}  {}", moment::text(found.time)))?;
+            }
+        }
+        out.flush()?;
+        view.close()?;
+        Ok(store.close()?)
+    }
+}

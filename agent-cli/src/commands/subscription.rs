@@ -1,0 +1,196 @@
+//! `milepost subscription`: which remote is due what.
+
+use clap::{Args, Subcommand};
+use milepost_engine::SiteName;
+use milepost_replication::catalog::{
+    Catalog, Definitions, NewSubscription, Start, Subscription as Due, SubscriptionId,
+};
+
+use super::store_dir::StoreDir;
+use crate::failure::{EXIT_CODES, Failure, Outcome};
+use crate::output::{self, Out};
+
+/// Say which remote is due which publication.
+#[derive(Args)]
+pub struct Subscription {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    Add(Add),
+    List(List),
+    Remove(Remove),
+}
+
+/// Give a remote a publication, with a value where the publication asks for one.
+///
+/// It is due the commits from the start on: those from now on, those at or behind an LSN, or all of the
+/// log's history. A start before the oldest retained position is refused, and the message names that.
+#[derive(Args)]
+#[command(after_long_help = format!(
+    "Examples:\n  milepost subscription add hq --remote shop1 --publication orders --value bern\n  \
+     milepost subscription add shop1 --remote hq --publication sales --from beginning\n\n{EXIT_CODES}"
+))]
+struct Add {
+    #[command(flatten)]
+    store: StoreDir,
+    #[command(flatten)]
+    what: What,
+    /// Where it starts: beginning, now, or an LSN
+    #[arg(long, value_name = "beginning|now|LSN", default_value = "now", value_parser = start)]
+    from: Start,
+    /// Print the subscription as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct What {
+    /// Who is due
+    #[arg(long, value_name = "SITE")]
+    remote: SiteName,
+    /// What
+    #[arg(long, value_name = "NAME")]
+    publication: String,
+    /// The value chosen, where the publication asks for one
+    #[arg(long, value_name = "V")]
+    value: Option<String>,
+}
+
+/// List the subscriptions in force.
+#[derive(Args)]
+#[command(after_long_help = format!("Example:\n  milepost subscription list hq --remote shop1 --json\n\n{EXIT_CODES}"))]
+struct List {
+    #[command(flatten)]
+    store: StoreDir,
+    /// Only those of this remote
+    #[arg(long, value_name = "SITE")]
+    remote: Option<SiteName>,
+    /// Only those to this publication
+    #[arg(long, value_name = "NAME")]
+    publication: Option<String>,
+    /// Those that have ended as well
+    #[arg(long)]
+    all: bool,
+    /// Print one JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// End a subscription: earlier commits still go, or with --revoke no longer.
+#[derive(Args)]
+#[command(after_long_help = format!(
+    "Examples:\n  milepost subscription remove hq --remote shop1 --publication orders --value bern\n  \
+     milepost subscription remove hq --id 81920 --revoke\n\n{EXIT_CODES}"
+))]
+struct Remove {
+    #[command(flatten)]
+    store: StoreDir,
+    /// Who is due
+    #[arg(long, value_name = "SITE", required_unless_present = "id", conflicts_with = "id")]
+    remote: Option<SiteName>,
+    /// What
+    #[arg(long, value_name = "NAME", required_unless_present = "id", conflicts_with = "id")]
+    publication: Option<String>,
+    /// The value chosen
+    #[arg(long, value_name = "V", conflicts_with = "id")]
+    value: Option<String>,
+    /// The subscription's id, as `subscription list` shows it
+    #[arg(long, value_name = "ID")]
+    id: Option<SubscriptionId>,
+    /// Drop what is unsent
+    #[arg(long)]
+    revoke: bool,
+    /// Print the subscription as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+impl Subscription {
+    /// Runs the action.
+    pub fn run(self) -> Outcome {
+        match self.action {
+            Action::Add(add) => add.run(),
+            Action::List(list) => list.run(),
+            Action::Remove(remove) => remove.run(),
+        }
+    }
+}
+
+impl Add {
+    fn run(self) -> Outcome {
+        let store = self.store.open()?;
+        let What { remote, publication, value } = self.what;
+        let new = NewSubscription { remote, publication, value, start: self.from };
+        let made = Definitions::new(&store).add_subscription(new)?;
+        output::tell(self.json, &made, format_args!("{}", text(&made)))?;
+        Ok(store.close()?)
+    }
+}
+
+impl List {
+    fn run(self) -> Outcome {
+        let store = self.store.open()?;
+        let catalog = Definitions::new(&store).catalog()?;
+        let mut out = Out::new();
+        for due in catalog.subscriptions() {
+            let asked = (self.all || due.is_in_force())
+                && self.remote.as_ref().is_none_or(|site| *site == due.remote)
+                && self.publication.as_ref().is_none_or(|name| *name == due.publication);
+            if asked {
+                if self.json { out.json(due)? } else { out.line(format_args!("{}", text(due)))? }
+            }
+        }
+        out.flush()
+    }
+}
+
+impl Remove {
+    fn run(self) -> Outcome {
+        let store = self.store.open()?;
+        let definitions = Definitions::new(&store);
+        let id = match self.id {
+            Some(id) => id,
+            None => self.find(&definitions.catalog()?)?,
+        };
+        let ended = definitions.remove_subscription(id, self.revoke)?;
+        output::tell(self.json, &ended, format_args!("{}", text(&ended)))?;
+        Ok(store.close()?)
+    }
+
+    fn find(&self, catalog: &Catalog) -> Outcome<SubscriptionId> {
+        let matches = |due: &&Due| {
+            due.is_in_force()
+                && self.remote.as_ref() == Some(&due.remote)
+                && self.publication.as_ref() == Some(&due.publication)
+                && self.value == due.value
+        };
+        let found = catalog.subscriptions().find(matches).map(|due| due.id);
+        found.ok_or_else(|| {
+            Failure::failed("there is no such subscription in force; see `milepost subscription list`")
+        })
+    }
+}
+
+fn text(due: &Due) -> String {
+    let value = due.value.as_ref().map_or_else(String::new, |value| format!(" with value {value}"));
+    let until = match (due.until, due.revoked) {
+        (None, _) => String::new(),
+        (Some(until), false) => format!(", ended at LSN {until}"),
+        (Some(until), true) => format!(", revoked at LSN {until}"),
+    };
+    format!("subscription {}: {} gets {}{value} from LSN {}{until}", due.id, due.remote, due.publication, due.from)
+}
+
+fn start(text: &str) -> Result<Start, String> {
+    match text {
+        "now" => Ok(Start::Now),
+        "beginning" => Ok(Start::Beginning),
+        number => match number.parse() {
+            Ok(lsn) => Ok(Start::At(lsn)),
+            Err(_) => Err(format!("{text:?} is not beginning, now or an LSN")),
+        },
+    }
+}

@@ -1,0 +1,53 @@
+//! Standard output: one object a line for programs, text for people.
+//!
+//! A reader that goes away (`milepost export … | head`) ends the command quietly with exit 0; every
+//! other failed write is told.
+
+use std::fmt;
+use std::io::{self, BufWriter, StdoutLock, Write};
+
+use serde::Serialize;
+
+use crate::failure::{Exit, Failure, Outcome};
+
+/// Buffered standard output. Call [`Out::flush`] before waiting and at the end.
+pub struct Out {
+    to: BufWriter<StdoutLock<'static>>,
+}
+
+impl Out {
+    /// Takes standard output.
+    pub fn new() -> Out {
+        Out { to: BufWriter::with_capacity(64 << 10, io::stdout().lock()) }
+    }
+
+    /// Writes one value as one line of compact JSON.
+    pub fn json(&mut self, value: &impl Serialize) -> Outcome {
+        serde_json::to_writer(&mut self.to, value).map_err(|error| failed(error.into()))?;
+        self.to.write_all(b"\n").map_err(failed)
+    }
+
+    /// Writes one line of text.
+    pub fn line(&mut self, text: fmt::Arguments<'_>) -> Outcome {
+        writeln!(self.to, "{text}").map_err(failed)
+    }
+
+    /// Hands everything written so far to the reader.
+    pub fn flush(&mut self) -> Outcome {
+        self.to.flush().map_err(failed)
+    }
+}
+
+/// Prints one fact in the form asked for.
+pub fn tell(json: bool, value: &impl Serialize, text: fmt::Arguments<'_>) -> Outcome {
+    let mut out = Out::new();
+    if json { out.json(value)? } else { out.line(text)? }
+    out.flush()
+}
+
+fn failed(error: io::Error) -> Failure {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return Failure::new(Exit::Quiet, String::new());
+    }
+    Failure::failed(format!("cannot write to standard output: {error}"))
+}
