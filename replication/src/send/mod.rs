@@ -16,11 +16,9 @@ mod phase;
 mod postings;
 mod queue;
 mod stream;
-mod turn;
 
 pub use history::{Found, History};
 pub use phase::{SendPhase, SendOptions, Sent, Serve};
 pub use postings::{Due, Postings};
 pub use queue::QueueEntries;
 pub use stream::{Sources, Stream};
-pub use turn::Turn;

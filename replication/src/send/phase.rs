@@ -11,7 +11,8 @@ use milepost_engine::{Durability, Lsn, Phase, PhaseLock, Result, SiteName, Store
 use crate::agent::{LinkNumber, Links, Stop};
 use crate::catalog::{Catalog, Remote, Subscription};
 use crate::link::{Link, LinkError};
-use crate::message::{Message, Packed, Packer, Place, Point, Range, encode};
+use crate::schedule::until_next_turn;
+use crate::message::{Message, Packed, Packer, Point, Range, encode};
 use crate::tracking::{
     Me, NOTE, Neighbour, OwnEnd, Pace, PairRecords, PairState, ProbeRecord, ProbingTimes, SendAction, Sender,
 };
@@ -19,7 +20,6 @@ use crate::tracking::{
 use super::postings::Postings;
 use super::queue::QueueEntries;
 use super::stream::{Sources, Stream};
-use super::turn::Turn;
 
 /// Messages packed for one remote before what it told is looked at again.
 const MESSAGES_AT_A_TIME: usize = 32;
@@ -79,7 +79,14 @@ struct Pair {
     link: LinkNumber,
     sender: Sender,
     stream: Stream,
-    turn: Turn,
+    /// When it was last sent something, by the monotonic clock.
+    last_turn: Option<Duration>,
+}
+
+impl Pair {
+    fn until_turn(&self, now: Duration, wall_micros: i64) -> Option<Duration> {
+        until_next_turn(self.remote.schedule, self.last_turn, now, wall_micros)
+    }
 }
 
 impl SendPhase {
@@ -113,7 +120,8 @@ impl SendPhase {
         self.look()?;
         let mut sent = Sent::default();
         let now = self.store.clock().monotonic();
-        let due = |pair: &&Pair| serve == Serve::Everybody || pair.turn.has_come(now);
+        let wall = self.store.clock().wall_micros();
+        let due = |pair: &&Pair| serve == Serve::Everybody || pair.until_turn(now, wall) == Some(Duration::ZERO);
         let due: Vec<_> = self.pairs.values().filter(due).map(|pair| pair.remote.site.clone()).collect();
         let mut failed: BTreeSet<LinkNumber> = BTreeSet::new();
         self.begin_links(&due)?;
@@ -122,8 +130,12 @@ impl SendPhase {
                 break;
             }
             let Some(mut pair) = self.pairs.remove(&name) else { continue };
+            let before = sent.messages;
             let outcome = if failed.contains(&pair.link) { Ok(Ok(())) } else { self.serve(&mut pair, &mut sent) };
-            pair.turn.ended(&**self.store.clock());
+            // A turn in which nothing was due stays open, so that the next commit goes at once.
+            if sent.messages > before {
+                pair.last_turn = Some(self.store.clock().monotonic());
+            }
             let number = pair.link;
             self.pairs.insert(name.clone(), pair);
             if let Err(error) = outcome? {
@@ -137,10 +149,41 @@ impl SendPhase {
         Ok(sent)
     }
 
-    /// When the next remote's turn or timer comes; `None` when there is nothing to wait for.
+    /// True while the turn of some remote is open, or there is none whose turn could come: a definition
+    /// may change that.
     #[must_use]
-    pub fn next_turn(&self) -> Option<Duration> {
-        self.pairs.values().filter_map(|pair| pair.turn.next()).min()
+    pub fn is_open(&self) -> bool {
+        self.pairs.is_empty() || self.untils().any(|until| until.is_zero())
+    }
+
+    /// How long until the next turn opens that is not open yet.
+    #[must_use]
+    pub fn until_opening(&self) -> Option<Duration> {
+        self.untils().filter(|until| !until.is_zero()).min()
+    }
+
+    fn untils(&self) -> impl Iterator<Item = Duration> {
+        let (now, wall) = (self.store.clock().monotonic(), self.store.clock().wall_micros());
+        self.pairs.values().filter_map(move |pair| pair.until_turn(now, wall))
+    }
+
+    /// Address of a remote's link, for operators.
+    ///
+    /// # Errors
+    /// `Internal` for a link of another process.
+    pub fn address_of(&self, site: &SiteName) -> Result<String> {
+        match self.pairs.get(site) {
+            Some(pair) => Ok(self.links.get(pair.link)?.address()),
+            None => Ok(site.to_string()),
+        }
+    }
+
+    /// How long until a timer of tracking (a probe, collected requests) may have something to send.
+    #[must_use]
+    pub fn until_timer(&self) -> Option<Duration> {
+        let now = self.store.clock().monotonic();
+        let wakes = self.pairs.values().filter_map(|pair| pair.sender.wakes_at());
+        wakes.min().map(|at| at.saturating_sub(now))
     }
 
     /// True when some remote has neither SEND EVERY nor SEND AT, so that every process that sends is a
@@ -193,12 +236,8 @@ impl SendPhase {
         let neighbour = Neighbour { name: remote.site.clone(), generation: remote.generation };
         let records = PairRecords::load(&neighbour, |key| Ok(self.store.pinned(key)?.map(|(value, _)| value)))?;
         let link = self.links.of(&remote)?;
-        let clock = &**self.store.clock();
         if let Some(pair) = self.pairs.get_mut(&remote.site) {
             pair.sender.note(records, now);
-            if pair.turn.schedule() != remote.schedule {
-                pair.turn = Turn::first(remote.schedule, clock);
-            }
             (pair.link, pair.remote) = (link, remote);
             return Ok(());
         }
@@ -207,8 +246,8 @@ impl SendPhase {
         let probing = ProbingTimes::for_interval(every.max(self.options.send_every));
         let pace = Pace { urgency: self.options.urgency, probing };
         let sender = Sender::new(me, neighbour, records, pace, now);
-        let (stream, turn) = (Stream::new(remote.site.clone()), Turn::first(remote.schedule, clock));
-        self.pairs.insert(remote.site.clone(), Pair { remote, link, sender, stream, turn });
+        let stream = Stream::new(remote.site.clone());
+        self.pairs.insert(remote.site.clone(), Pair { remote, link, sender, stream, last_turn: None });
         Ok(())
     }
 
@@ -401,12 +440,5 @@ impl SendPhase {
             self.freed = through;
         }
         Ok(())
-    }
-
-    /// How far each remote is, as the send phase knows it.
-    #[must_use]
-    pub fn positions(&self) -> Vec<(SiteName, Place, Place)> {
-        let place = |pair: &Pair| (pair.sender.log_sent().place(), pair.sender.confirm_sent().place());
-        self.pairs.iter().map(|(name, pair)| (name.clone(), place(pair).0, place(pair).1)).collect()
     }
 }

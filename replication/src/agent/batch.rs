@@ -1,0 +1,108 @@
+//! One round of every phase, in the order receive, scan, send, then exit (`-b`).
+
+use std::time::Duration;
+
+use milepost_engine::{Lsn, Result, Store};
+
+use crate::receive::ReceivePhase;
+use crate::send::{SendPhase, Serve};
+use crate::tracking::PollCause;
+
+use super::run::{Running, exit_of_link, exit_of_quarantine};
+use super::{Exit, ExitCode, LOOK_EVERY, Links, Stop};
+
+/// Runs the phases once.
+pub(super) fn run(mut running: Running) -> Exit {
+    let mut exit = Exit::DONE;
+    match rounds(&mut running, &mut exit) {
+        Ok(()) => exit,
+        Err(error) => exit.and(Exit::failed(&error)),
+    }
+}
+
+fn rounds(running: &mut Running, exit: &mut Exit) -> Result<()> {
+    let Running { store, links, options, stop, receive, scan, send } = running;
+    if let Some(phase) = receive {
+        add(exit, receive_all(phase, links, stop)?);
+    }
+    if let Some(phase) = scan {
+        phase.catch_up(stop)?;
+    }
+    if let Some(phase) = send {
+        let marker = store.append_marker()?;
+        if let Some(scan) = scan {
+            scan.catch_up(stop)?;
+        } else if !wait_for_scan(store, marker, options.marker_wait, stop)? {
+            add(exit, no_scanner(store, marker, options.marker_wait)?);
+        }
+        add(exit, send_all(phase)?);
+    }
+    if let Some(phase) = scan {
+        phase.sync()?;
+        if let Some(min_bytes) = options.rotate {
+            store.rotate(min_bytes)?;
+        }
+    }
+    Ok(())
+}
+
+/// Polls until a poll brings nothing new.
+fn receive_all(phase: &mut ReceivePhase, links: &Links, stop: &Stop) -> Result<Exit> {
+    let (mut exit, mut quarantined) = (Exit::DONE, Vec::new());
+    loop {
+        let received = phase.poll(PollCause::Due)?;
+        quarantined.extend(received.quarantined);
+        if received.new_messages > 0 && !stop.is_requested() {
+            continue;
+        }
+        for (number, error) in &received.failed_links {
+            add(&mut exit, exit_of_link(&links.get(*number)?.address(), error));
+        }
+        add(&mut exit, exit_of_quarantine(&phase.stopped(), &quarantined));
+        return Ok(exit);
+    }
+}
+
+fn send_all(phase: &mut SendPhase) -> Result<Exit> {
+    let sent = phase.round(Serve::Everybody)?;
+    let mut exit = Exit::DONE;
+    for (site, error) in &sent.failed_links {
+        add(&mut exit, exit_of_link(&phase.address_of(site)?, error));
+    }
+    add(&mut exit, exit_of_quarantine(&phase.stopped(), &[]));
+    Ok(exit)
+}
+
+/// Waits until the scan has passed the marker. The limit runs only while the scan stands still.
+fn wait_for_scan(store: &Store, marker: Lsn, limit: Duration, stop: &Stop) -> Result<bool> {
+    let clock = store.clock();
+    let (mut scanned, mut since) = (store.scanned_through(), clock.monotonic());
+    loop {
+        if store.wait_scanned(marker, LOOK_EVERY.min(limit))? {
+            return Ok(true);
+        }
+        let (moved, now) = (store.scanned_through(), clock.monotonic());
+        if moved != scanned {
+            (scanned, since) = (moved, now);
+        }
+        if now.saturating_sub(since) >= limit || stop.is_requested() {
+            return Ok(false);
+        }
+    }
+}
+
+fn no_scanner(store: &Store, marker: Lsn, limit: Duration) -> Result<Exit> {
+    let holder = store.phase_holder(milepost_engine::Phase::Scan)?;
+    let who = match holder {
+        Some(holder) => format!("the scan phase is held by {holder} and stands still"),
+        None => "no process runs the scan phase (-i); start one, or run the agent with -b alone".to_owned(),
+    };
+    Ok(Exit::because(
+        ExitCode::Failed,
+        format!("the marker at {marker} did not come through within {limit:?}: {who}. What was queued is sent"),
+    ))
+}
+
+fn add(exit: &mut Exit, other: Exit) {
+    *exit = std::mem::replace(exit, Exit::DONE).and(other);
+}

@@ -1,0 +1,190 @@
+//! Phases side by side until they are asked to stop: one thread each.
+//!
+//! A failure that may pass (no space, a stalled holder) is told and tried again; any other ends the agent,
+//! the other phases finishing what they have in hand.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use milepost_engine::{Error, ErrorKind, Lsn, Result, Store};
+
+use crate::receive::ReceivePhase;
+use crate::scan::ScanPhase;
+use crate::send::{SendPhase, Serve};
+use crate::tracking::PollCause;
+
+use super::run::{Running, exit_of_quarantine};
+use super::{AgentOptions, Exit, LOOK_EVERY, Links, Stop};
+
+/// Pause before something that failed is tried again, and between polls that bring nothing though the
+/// link says that something waits.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Runs the phases until `stop` is requested or one of them fails for good.
+pub(super) fn run(running: Running) -> Exit {
+    let Running { store, links, options, stop, receive, scan, send } = running;
+    let exit = Mutex::new(Exit::DONE);
+    let ended = |outcome: Result<Exit>| {
+        let one = outcome.unwrap_or_else(|error| {
+            tracing::error!(%error, "a phase failed");
+            Exit::failed(&error)
+        });
+        if one.code != super::ExitCode::Done {
+            stop.request();
+        }
+        let mut all = exit.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *all = std::mem::replace(&mut *all, Exit::DONE).and(one);
+    };
+    std::thread::scope(|scope| {
+        if let Some(phase) = receive {
+            scope.spawn(|| ended(receive_on(phase, &store, &links, &options, &stop)));
+        }
+        if let Some(phase) = scan {
+            scope.spawn(|| ended(scan_on(phase, &store, &options, &stop)));
+        }
+        if let Some(phase) = send {
+            scope.spawn(|| ended(send_on(phase, &store, &options, &stop)));
+        }
+    });
+    exit.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn receive_on(
+    mut phase: ReceivePhase,
+    store: &Store,
+    links: &Links,
+    options: &AgentOptions,
+    stop: &Stop,
+) -> Result<Exit> {
+    let (mut cause, mut quarantined) = (PollCause::Due, Vec::new());
+    while !stop.is_requested() {
+        let received = match phase.poll(cause) {
+            Ok(received) => received,
+            Err(error) => {
+                bear(error, store, stop)?;
+                continue;
+            }
+        };
+        for (number, error) in &received.failed_links {
+            tracing::warn!(link = links.get(*number)?.address(), %error, "a link could not be polled");
+        }
+        if received.transactions > 0 {
+            tracing::info!(transactions = received.transactions, "applied");
+        }
+        quarantined.extend(received.quarantined);
+        let in_use = phase.links_in_use();
+        if in_use.is_empty() || (cause == PollCause::Push && received.new_messages == 0) {
+            pause(store, RETRY_AFTER.min(options.receive_every), stop);
+        }
+        let pushed = !in_use.is_empty() && links.wait_for_push(&in_use, options.receive_every);
+        cause = if pushed { PollCause::Push } else { PollCause::Due };
+    }
+    Ok(exit_of_quarantine(&phase.stopped(), &quarantined))
+}
+
+fn scan_on(phase: ScanPhase, store: &Store, options: &AgentOptions, stop: &Stop) -> Result<Exit> {
+    let mut phase = Some(phase);
+    while !stop.is_requested() {
+        // After a failure the phase begins anew where the queue says it ended (Q1).
+        let mut one = match phase.take().map_or_else(|| ScanPhase::open(store), Ok) {
+            Ok(one) => one,
+            Err(error) => {
+                bear(error, store, stop)?;
+                continue;
+            }
+        };
+        match scan_once(&mut one, store, options) {
+            Ok(()) => phase = Some(one),
+            Err(error) => {
+                drop(one);
+                bear(error, store, stop)?;
+            }
+        }
+    }
+    if let Some(mut phase) = phase {
+        phase.sync()?;
+    }
+    Ok(Exit::DONE)
+}
+
+fn scan_once(phase: &mut ScanPhase, store: &Store, options: &AgentOptions) -> Result<()> {
+    let scanned = phase.step()?;
+    if scanned.frames > 0 {
+        return Ok(());
+    }
+    if let Some(min_bytes) = options.rotate {
+        store.rotate(min_bytes)?;
+    }
+    phase.wait(LOOK_EVERY).map(|_| ())
+}
+
+fn send_on(mut phase: SendPhase, store: &Store, options: &AgentOptions, stop: &Stop) -> Result<Exit> {
+    while !stop.is_requested() {
+        let seen = store.watermarks().durable;
+        let sent = match phase.round(Serve::InTurn) {
+            Ok(sent) => sent,
+            Err(error) => {
+                bear(error, store, stop)?;
+                continue;
+            }
+        };
+        for (site, error) in &sent.failed_links {
+            tracing::warn!(%site, %error, "cannot send");
+        }
+        if sent.messages > 0 {
+            tracing::info!(messages = sent.messages, transactions = sent.transactions, "sent");
+        }
+        if !sent.failed_links.is_empty() {
+            pause(store, RETRY_AFTER, stop);
+        }
+        wait_for_more(&mut phase, store, seen, options, stop)?;
+    }
+    Ok(exit_of_quarantine(&phase.stopped(), &[]))
+}
+
+/// Waits until another turn opens, a timer of tracking runs out, or a pause (`-sd`) has passed; while a
+/// turn is open, the queue's growth ends the wait at once, and anything else in the log (a confirmation, a
+/// request, a definition) at the next look.
+fn wait_for_more(
+    phase: &mut SendPhase,
+    store: &Store,
+    seen: Lsn,
+    options: &AgentOptions,
+    stop: &Stop,
+) -> Result<()> {
+    let clock = store.clock();
+    let started = clock.monotonic();
+    let timers = [phase.until_opening(), phase.until_timer().map(|until| until.max(LOOK_EVERY))];
+    let limit = timers.into_iter().flatten().fold(options.send_every, Duration::min);
+    while !stop.is_requested() {
+        let waited = clock.monotonic().saturating_sub(started);
+        let Some(left) = limit.checked_sub(waited).filter(|left| !left.is_zero()) else { return Ok(()) };
+        if !phase.is_open() {
+            clock.sleep(left.min(LOOK_EVERY));
+        } else if phase.wait(left.min(LOOK_EVERY))? || store.watermarks().durable != seen {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Tells of a failure that may pass, and waits; hands back any other.
+fn bear(error: Error, store: &Store, stop: &Stop) -> Result<()> {
+    match error.kind() {
+        ErrorKind::Full | ErrorKind::Unavailable => {
+            tracing::warn!(%error, "not now; trying again");
+            pause(store, RETRY_AFTER, stop);
+            Ok(())
+        }
+        _ => Err(error),
+    }
+}
+
+fn pause(store: &Store, pause: Duration, stop: &Stop) {
+    let started = store.clock().monotonic();
+    while !stop.is_requested() {
+        let waited = store.clock().monotonic().saturating_sub(started);
+        let Some(left) = pause.checked_sub(waited).filter(|left| !left.is_zero()) else { return };
+        store.clock().sleep(left.min(LOOK_EVERY));
+    }
+}

@@ -1,0 +1,112 @@
+//! [`run`]: an agent from its options to its exit.
+
+use std::path::Path;
+
+use milepost_engine::{ErrorKind, Options, Result, Store};
+
+use crate::link::LinkError;
+use crate::receive::{ReceiveOptions, ReceivePhase};
+use crate::scan::ScanPhase;
+use crate::send::{SendOptions, SendPhase};
+use crate::tracking::Patience;
+
+use super::{AgentOptions, Exit, ExitCode, Links, Stop, batch, continuous, link_opener};
+
+/// The phases that a process runs.
+pub(super) struct Running {
+    pub store: Store,
+    pub links: Links,
+    pub options: AgentOptions,
+    pub stop: Stop,
+    pub receive: Option<ReceivePhase>,
+    pub scan: Option<ScanPhase>,
+    pub send: Option<SendPhase>,
+}
+
+/// Runs an agent on the store in `dir` until it is done, fails, or `stop` is requested. Blocks; must not
+/// be called from within an async runtime.
+#[must_use]
+pub fn run(dir: &Path, options: &AgentOptions, stop: &Stop) -> Exit {
+    if let Err(error) = options.check() {
+        return Exit::because(ExitCode::Usage, error.to_string());
+    }
+    let store = match Options::new().open(dir) {
+        Ok(store) => store,
+        Err(error) => return Exit::because(ExitCode::of(&error), error.to_string()),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Exit::because(ExitCode::Failed, format!("cannot start the agent's threads: {error}")),
+    };
+    let links = Links::new(link_opener(&store, options), runtime.handle().clone(), stop.clone());
+    let exit = run_on(&store, &links, options, stop);
+    let closed = store.close();
+    // A link that hangs must not keep the process.
+    runtime.shutdown_background();
+    match closed {
+        Ok(()) => exit,
+        Err(error) => exit.and(Exit::failed(&error)),
+    }
+}
+
+/// As [`run`], on an open store and given links.
+#[must_use]
+pub fn run_on(store: &Store, links: &Links, options: &AgentOptions, stop: &Stop) -> Exit {
+    if let Err(error) = options.check() {
+        return Exit::because(ExitCode::Usage, error.to_string());
+    }
+    let (batch, running) = match open(store, links, options, stop) {
+        Ok(opened) => opened,
+        Err(error) if error.kind() == ErrorKind::Conflict => {
+            let hint = if options.batch { " (with -b -r -s the scan is left to that process)" } else { "" };
+            return Exit::because(ExitCode::PhaseHeld, format!("{error}{hint}"));
+        }
+        Err(error) => return Exit::failed(&error),
+    };
+    tracing::info!(site = %store.site(), phases = ?options.phases, batch, "the agent runs");
+    let exit = if batch { batch::run(running) } else { continuous::run(running) };
+    tracing::info!(code = exit.code.number(), "the agent leaves");
+    exit
+}
+
+/// Takes the locks of all phases before any of them works.
+fn open(store: &Store, links: &Links, options: &AgentOptions, stop: &Stop) -> Result<(bool, Running)> {
+    let phases = options.phases;
+    let batch = options.batch || (phases.send && SendPhase::is_batch_by_schedule(store)?);
+    let patience = Patience { polls: if batch { 0 } else { options.patience }, every: options.receive_every };
+    let receive = ReceiveOptions {
+        group: options.group,
+        memory: options.memory,
+        keep: options.keep,
+        apply: options.apply,
+        patience,
+    };
+    let send = SendOptions {
+        message_bytes: options.message_bytes,
+        urgency: if batch { std::time::Duration::ZERO } else { options.urgency },
+        send_every: options.send_every,
+    };
+    let running = Running {
+        store: store.clone(),
+        links: links.clone(),
+        options: options.clone(),
+        stop: stop.clone(),
+        receive: phases.receive.then(|| ReceivePhase::open(store, links, receive, stop)).transpose()?,
+        scan: phases.scan.then(|| ScanPhase::open(store)).transpose()?,
+        send: phases.send.then(|| SendPhase::open(store, links, send, stop)).transpose()?,
+    };
+    Ok((batch, running))
+}
+
+/// How a failed link ends a batch run.
+pub(super) fn exit_of_link(address: &str, error: &LinkError) -> Exit {
+    let code = if error.is_unreachable() { ExitCode::NoServer } else { ExitCode::Failed };
+    Exit::because(code, format!("link {address}: {error}"))
+}
+
+/// How messages in quarantine and stopped pairs end a run.
+pub(super) fn exit_of_quarantine(stopped: &[(milepost_engine::SiteName, String)], quarantined: &[String]) -> Exit {
+    let stops = stopped.iter().map(|(site, reason)| format!("the pair with {site} is stopped: {reason}"));
+    let all: Vec<String> = stops.chain(quarantined.iter().cloned()).collect();
+    if all.is_empty() { Exit::DONE } else { Exit::because(ExitCode::Quarantined, all.join("; ")) }
+}
