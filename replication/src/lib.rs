@@ -12,6 +12,7 @@ pub mod scan;
 pub mod schedule;
 pub mod send;
 pub mod server;
+pub mod status;
 pub mod tracking;
 pub mod units;
 pub mod wire;

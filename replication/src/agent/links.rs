@@ -12,6 +12,7 @@ use crate::catalog::Remote;
 use crate::link::{Link, LinkError};
 
 use super::Stop;
+use super::open::effective;
 
 /// Number of a link within its process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,14 +37,18 @@ pub struct Links {
 
 struct Shared {
     open: Box<OpenLink>,
+    /// Replace the addresses of remotes that are on servers (`-x`).
+    endpoints: Vec<String>,
     known: Mutex<Vec<(Vec<String>, Arc<dyn Link>)>>,
 }
 
 impl Links {
     /// Links opened by `open`, whose futures run on `runtime`; waits end when `stop` is requested.
+    /// `endpoints` replace the addresses of remotes that are on servers, when there are any.
     #[must_use]
-    pub fn new(open: Box<OpenLink>, runtime: Handle, stop: Stop) -> Links {
-        Links { shared: Arc::new(Shared { open, known: Mutex::new(Vec::new()) }), runtime, stop }
+    pub fn new(open: Box<OpenLink>, endpoints: &[String], runtime: Handle, stop: Stop) -> Links {
+        let shared = Shared { open, endpoints: endpoints.to_vec(), known: Mutex::new(Vec::new()) };
+        Links { shared: Arc::new(shared), runtime, stop }
     }
 
     /// The link of a remote.
@@ -51,12 +56,13 @@ impl Links {
     /// # Errors
     /// `Invalid` when an address is of no known kind.
     pub fn of(&self, remote: &Remote) -> Result<LinkNumber> {
+        let wanted = effective(&remote.links, &self.shared.endpoints);
         let mut known = self.shared.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(number) = known.iter().position(|(addresses, _)| *addresses == remote.links) {
+        if let Some(number) = known.iter().position(|(addresses, _)| addresses == wanted) {
             return Ok(LinkNumber(number));
         }
-        let link = (self.shared.open)(&remote.links)?;
-        known.push((remote.links.clone(), link));
+        let link = (self.shared.open)(wanted)?;
+        known.push((wanted.to_vec(), link));
         Ok(LinkNumber(known.len() - 1))
     }
 

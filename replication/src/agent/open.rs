@@ -2,26 +2,43 @@
 
 use std::sync::Arc;
 
-use milepost_engine::{Error, Result, Store};
+use milepost_engine::{Error, Store};
 
-use crate::endpoint::LinkAddress;
-use crate::link::{DirectoryLink, Link};
+use crate::endpoint::{EndpointList, LinkAddress, PrimaryRetries};
+use crate::link::{DirectoryLink, Link, ServerLink, ServerLinkOptions};
 
 use super::{AgentOptions, OpenLink};
 
-/// What opens the links of a store's agent. Endpoints of the options replace those of every remote that
-/// is on a server.
+/// What opens the links of a store's agent: one directory, or a list of servers with the primary first.
 #[must_use]
-pub fn link_opener(store: &Store, _options: &AgentOptions) -> Box<OpenLink> {
+pub fn link_opener(store: &Store, options: &AgentOptions) -> Box<OpenLink> {
     let (own, rng) = (store.site().clone(), Arc::clone(store.rng()));
+    let primary = PrimaryRetries { count: options.primary_retries, delay: options.primary_retry_delay };
+    let connect_timeout = options.connect_timeout;
     Box::new(move |addresses: &[String]| {
-        let parsed = addresses.iter().map(|text| text.parse()).collect::<Result<Vec<LinkAddress>>>()?;
-        match &parsed[..] {
-            [LinkAddress::Directory(dir)] => {
-                let link: Arc<dyn Link> = Arc::new(DirectoryLink::new(dir, own.clone(), Arc::clone(&rng)));
-                Ok(link)
+        let first = addresses.first().map(|text| text.parse()).transpose()?;
+        let link: Arc<dyn Link> = match first {
+            Some(LinkAddress::Directory(dir)) if addresses.len() == 1 => {
+                Arc::new(DirectoryLink::new(dir, own.clone(), Arc::clone(&rng)))
             }
-            _ => Err(Error::invalid(format!("the addresses {addresses:?} are no one directory"))),
-        }
+            Some(LinkAddress::Directory(dir)) => {
+                let dir = dir.display();
+                return Err(Error::invalid(format!("a directory ({dir}) has no alternates; give it alone")));
+            }
+            Some(LinkAddress::Server(_)) => {
+                let list = EndpointList::parse(addresses)?;
+                let options = ServerLinkOptions { primary, connect_timeout, ..ServerLinkOptions::default() };
+                Arc::new(ServerLink::new(own.clone(), list, options, Arc::clone(&rng)))
+            }
+            None => return Err(Error::invalid("a remote has no link address")),
+        };
+        Ok(link)
     })
+}
+
+/// The addresses a remote is reached at: its own, or the endpoints of the command line (`-x`) where its
+/// own are servers.
+pub(super) fn effective<'a>(own: &'a [String], endpoints: &'a [String]) -> &'a [String] {
+    let on_server = own.first().is_some_and(|text| matches!(text.parse(), Ok(LinkAddress::Server(_))));
+    if on_server && !endpoints.is_empty() { endpoints } else { own }
 }

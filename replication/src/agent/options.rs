@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use milepost_engine::{Error, Result};
 
+use crate::endpoint::EndpointList;
 use crate::message::{MAX_MESSAGE_BYTES, MIN_MESSAGE_BYTES};
 
 /// Phases that a process runs.
@@ -126,15 +127,12 @@ impl AgentOptions {
         if self.receive_every.is_zero() || self.send_every.is_zero() {
             return Err(Error::invalid("-rd and -sd: a pause is longer than nothing"));
         }
+        if !self.endpoints.is_empty() {
+            EndpointList::parse(&self.endpoints)?;
+        }
         if self.rotate.is_some() && !self.phases.scan {
             return Err(Error::invalid("-x [n] rotates after the scan, and this process does not scan (-i)"));
         }
         Ok(())
-    }
-
-    /// Polls with a gap open before it is asked for: none in batch.
-    #[must_use]
-    pub fn effective_patience(&self) -> u32 {
-        if self.batch { 0 } else { self.patience }
     }
 }

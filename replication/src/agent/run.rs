@@ -38,7 +38,7 @@ pub fn run(dir: &Path, options: &AgentOptions, stop: &Stop) -> Exit {
         Ok(runtime) => runtime,
         Err(error) => return Exit::because(ExitCode::Failed, format!("cannot start the agent's threads: {error}")),
     };
-    let links = Links::new(link_opener(&store, options), runtime.handle().clone(), stop.clone());
+    let links = Links::new(link_opener(&store, options), &options.endpoints, runtime.handle().clone(), stop.clone());
     let exit = run_on(&store, &links, options, stop);
     let closed = store.close();
     // A link that hangs must not keep the process.

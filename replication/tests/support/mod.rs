@@ -190,7 +190,7 @@ impl Site {
 
     pub fn links(&self, stop: &Stop) -> Links {
         let (net, own) = (self.net.clone(), self.store.site().to_string());
-        Links::new(Box::new(move |_| Ok(net.link(&own))), self.runtime.handle().clone(), stop.clone())
+        Links::new(Box::new(move |_| Ok(net.link(&own))), &[], self.runtime.handle().clone(), stop.clone())
     }
 
     pub fn scan(&self) {

@@ -1,0 +1,140 @@
+//! [`status`]: what `milepost status` says: per remote the positions and the lag, per phase who runs it.
+//!
+//! Positions that only the sending process knows (`log_sent`, `confirm_received`) are in its memory; what
+//! any process can say of them is the least they are: the position confirmed, and what was received.
+
+use milepost_engine::{Lsn, Phase, Result, SiteName, Store, Watermarks};
+use serde::Serialize;
+
+use crate::catalog::{Catalog, Remote, Subscription};
+use crate::message::Point;
+use crate::receive::{Quarantined, quarantined};
+use crate::send::{Postings, QueueEntries};
+use crate::tracking::{Neighbour, PairRecords};
+
+/// A store and its remotes at one moment.
+#[derive(Clone, Debug, Serialize)]
+pub struct StoreStatus {
+    /// Name of the site.
+    pub site: String,
+    /// Id of the store.
+    pub store_id: String,
+    /// Current lineage.
+    pub epoch: String,
+    /// End of the durable log.
+    pub durable: u64,
+    /// The scan has seen everything at or below.
+    pub scanned: u64,
+    /// Bytes of log that the scan has not seen.
+    pub scan_lag_bytes: u64,
+    /// Bytes in the stable queue.
+    pub queue_bytes: u64,
+    /// Who runs which phase.
+    pub phases: Vec<PhaseStatus>,
+    /// Every remote, by name.
+    pub remotes: Vec<RemoteStatus>,
+    /// Messages that need an operator.
+    pub quarantine: Vec<Quarantined>,
+}
+
+/// One phase.
+#[derive(Clone, Debug, Serialize)]
+pub struct PhaseStatus {
+    /// `receive`, `scan` or `send`.
+    pub phase: &'static str,
+    /// Who runs it and since when, if anybody does.
+    pub holder: Option<String>,
+}
+
+/// One remote. Positions are text: `none`, or `epoch/place/chain`.
+#[derive(Clone, Debug, Serialize)]
+pub struct RemoteStatus {
+    /// Name of the site.
+    pub remote: String,
+    /// Links, primary first.
+    pub links: Vec<String>,
+    /// True for the neighbour above.
+    pub consolidated: bool,
+    /// Id of its store, once we heard from it.
+    pub site_id: Option<String>,
+    /// Generation of the pair.
+    pub generation: u32,
+    /// Last commit of ours that it said it has: at least this was sent (`log_sent`).
+    pub log_sent: String,
+    /// Last commit of ours that it confirmed (`confirm_sent`).
+    pub confirm_sent: String,
+    /// Last commit of its that is in our log (`log_received`).
+    pub log_received: String,
+    /// Last commit of its that our next message confirms (`confirm_received` follows it).
+    pub confirm_received: String,
+    /// Ranges it asked for again (`resend_count`).
+    pub resend_count: u64,
+    /// Ranges we asked for again (`rereceive_count`).
+    pub rereceive_count: u64,
+    /// Transactions queued for it and not confirmed.
+    pub lag_transactions: u64,
+    /// Bytes of their events, at most.
+    pub lag_bytes: u64,
+    /// Why nothing moves until an operator acts.
+    pub stopped: Option<String>,
+}
+
+/// Reads the status of a store from its log and queue.
+///
+/// # Errors
+/// Those of log and queue.
+pub fn status(store: &Store) -> Result<StoreStatus> {
+    let marks = store.watermarks();
+    let mut postings = Postings::default();
+    QueueEntries::open(store)?.follow(|entry, at| postings.note(entry, at))?;
+    let catalog = Catalog::load(store)?;
+    let holder = |phase: Phase| Ok(PhaseStatus { phase: phase.name(), holder: store.phase_holder(phase)? });
+    let remote = |remote: &Remote| remote_status(store, &catalog, &postings, remote);
+    Ok(StoreStatus {
+        site: store.site().to_string(),
+        store_id: store.id().to_string(),
+        epoch: store.epoch().to_string(),
+        durable: marks.durable.0,
+        scanned: marks.scanned.0,
+        scan_lag_bytes: scan_lag(store, marks)?,
+        queue_bytes: store.queue_bytes()?,
+        phases: Phase::ALL.into_iter().map(holder).collect::<Result<_>>()?,
+        remotes: catalog.remotes().map(remote).collect::<Result<_>>()?,
+        quarantine: quarantined(store)?,
+    })
+}
+
+fn remote_status(store: &Store, catalog: &Catalog, postings: &Postings, remote: &Remote) -> Result<RemoteStatus> {
+    let neighbour = Neighbour { name: remote.site.clone(), generation: remote.generation };
+    let records = PairRecords::load(&neighbour, |key| Ok(store.pinned(key)?.map(|(value, _)| value)))?;
+    let confirmed = records.told.confirmed;
+    let (lag_transactions, lag_bytes) = lag(catalog, postings, &remote.site, confirmed.place().at);
+    let text = |point: &Point| point.to_string();
+    Ok(RemoteStatus {
+        remote: remote.site.to_string(),
+        links: remote.links.clone(),
+        consolidated: remote.consolidated,
+        site_id: records.pair.as_ref().map(|pair| pair.site.to_string()),
+        generation: records.generation(),
+        log_sent: text(&records.told.received),
+        confirm_sent: text(&confirmed),
+        log_received: text(&records.received.point),
+        confirm_received: text(&records.received.point),
+        resend_count: records.told.serve_number,
+        rereceive_count: records.told.ask_number,
+        lag_transactions,
+        lag_bytes,
+        stopped: records.pair.as_ref().and_then(|pair| pair.stopped.as_ref()).map(ToString::to_string),
+    })
+}
+
+/// The scan's position is that of the last frame it saw, which has a length of its own.
+fn scan_lag(store: &Store, marks: Watermarks) -> Result<u64> {
+    let mut scan = store.scan(marks.scanned)?;
+    Ok(scan.next()?.map_or(0, |first| marks.durable.since(first.lsn())))
+}
+
+fn lag(catalog: &Catalog, postings: &Postings, site: &SiteName, confirmed: Lsn) -> (u64, u64) {
+    let subscriptions: Vec<&Subscription> = catalog.subscriptions_of(site).collect();
+    postings.backlog(site, &subscriptions, confirmed)
+}
