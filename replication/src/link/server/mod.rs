@@ -45,6 +45,10 @@ pub struct ServerLinkOptions {
     /// Silence after which a request's connection counts as dead, default 30 s; a large transfer may
     /// take 1 s more per 16 KiB.
     pub request_timeout: Duration,
+    /// Number of this process among those of its site, random; default drawn by the link. Links of one
+    /// process that may reach one group of servers by different lists must share it, or the newer
+    /// takes the mailbox over from the older.
+    pub session: Option<u64>,
 }
 
 impl Default for ServerLinkOptions {
@@ -53,6 +57,7 @@ impl Default for ServerLinkOptions {
             primary: PrimaryRetries::default(),
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(30),
+            session: None,
         }
     }
 }
@@ -98,7 +103,7 @@ impl ServerLink {
         options: ServerLinkOptions,
         rng: Arc<dyn Rng>,
     ) -> ServerLink {
-        let session = rng.next_u64();
+        let session = options.session.unwrap_or_else(|| rng.next_u64());
         let shared = Shared {
             own,
             endpoints,
