@@ -3,6 +3,7 @@
 //!
 //! - [`disk`]: a disk that loses, tears and reorders what was not synced, and the processes on it
 //! - [`crash`]: the crash test over it
+//! - [`sites`]: sites, their agents and the links between them
 //! - [`SimRng`]: where every choice is drawn from
 //!
 //! The harness is test code: what contradicts it stops the test that uses it.
@@ -19,5 +20,6 @@
 pub mod crash;
 pub mod disk;
 mod random;
+pub mod sites;
 
 pub use random::{SimRng, mix};
