@@ -166,6 +166,21 @@ pub(super) fn write(storage: &dyn Storage, first: Lsn, bytes: &[u8], word: u64) 
     })
 }
 
+/// Removes what writers of sidecars left behind when they died; for a process that is alone in the
+/// store.
+///
+/// # Errors
+/// `Internal` when the folder cannot be read.
+pub fn remove_unfinished(storage: &dyn Storage) -> Result<()> {
+    let failed = |error| Error::io("remove unfinished sidecar indexes", name::FOLDER, error);
+    for file in storage.list(name::FOLDER).map_err(failed)? {
+        if name::is_unfinished_sidecar(&file) {
+            storage.unlink(&format!("{}/{file}", name::FOLDER)).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
 fn write_all(file: &dyn StorageFile, bytes: &[u8]) -> io::Result<()> {
     let mut rest = bytes;
     let mut at = 0;

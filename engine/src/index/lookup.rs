@@ -12,7 +12,6 @@ use crate::{Chain, Error, Lsn, Result, StoreId, StreamName, StreamVersion};
 use super::active::{ActiveIndex, Totals, skipped};
 use super::build::PinnedState;
 use super::locations::{Locations, Run, RunSource};
-use super::name;
 use super::place::{BlockPlace, Posting};
 use super::sealed::{Held, List, Rebuild, Sealed, SealedSegments, SegmentSource};
 use super::sidecar::Fault;
@@ -72,24 +71,6 @@ impl Index {
         Index {
             shared: Arc::new(Shared { segments, state }),
         }
-    }
-
-    /// Removes what writers of sidecars left behind when they died; for a process that is alone in the
-    /// store.
-    ///
-    /// # Errors
-    /// `Internal` when the folder cannot be read.
-    pub fn remove_unfinished(&self) -> Result<()> {
-        let storage = &self.segments().storage;
-        let failed = |error| Error::io("remove unfinished sidecar indexes", name::FOLDER, error);
-        for file in storage.list(name::FOLDER).map_err(failed)? {
-            if name::is_unfinished_sidecar(&file) {
-                storage
-                    .unlink(&format!("{}/{file}", name::FOLDER))
-                    .map_err(failed)?;
-            }
-        }
-        Ok(())
     }
 
     /// Makes the sidecars whose files are missing, oldest first. Queries do this too, for what they

@@ -32,6 +32,7 @@ mod sealed;
 mod sidecar;
 
 pub use active::{ActiveIndex, Totals};
+pub use build::remove_unfinished;
 pub use check::SidecarState;
 pub(crate) use check::sidecar_state;
 pub use locations::Locations;

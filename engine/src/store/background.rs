@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::log::Judge;
 use crate::sync::{Condvar, Mutex, Ordering};
 use crate::{Error, Lsn, Result};
 
@@ -120,6 +121,12 @@ impl Shared {
     /// Spare and sidecars: files that save time later and are needed by nobody.
     pub(super) fn tend_files(&self) -> Result<()> {
         self.log.prepare_spare()?;
+        // Whole segments only: a store that is never asked for a stream leaves sidecars all the same,
+        // and the first question does not have to read everything that was ever appended.
+        let (tail, durable) = (super::streams::active_segment(&self.log), self.log.control.durable());
+        if self.streams.index.end().0 <= tail && tail < durable {
+            self.catch_up(durable)?;
+        }
         self.streams.index.write_sealed()
     }
 }

@@ -34,9 +34,12 @@ impl Store {
             return Err(Error::invalid("a transaction without events"));
         }
         let (frame, seq) = self.encode(frame)?;
-        let expecting = !expectations.is_empty();
-        if expecting {
+        if !expectations.is_empty() {
             self.shared().catch_up(self.log().control.appended())?;
+            // Outside the append lock, so that no sidecar has to be read or made under it (E5).
+            for (stream, _) in &expectations {
+                self.shared().version_of(stream.as_str())?;
+            }
         }
         let written = self.log().submit(
             Request {

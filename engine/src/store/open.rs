@@ -204,6 +204,7 @@ fn recover_all(storage: &Arc<dyn Storage>, identity: &Identity) -> Result<Arc<dy
         removed
             .map_err(|error| Error::io("remove unfinished segments", storage.root().join(folder), error))?;
     }
+    crate::index::remove_unfinished(&**storage)?;
     let genesis = Chain::genesis(identity.id);
     let dir = |kind| {
         Arc::new(SegmentDir::new(Arc::clone(storage), kind, identity.id, || {

@@ -131,7 +131,7 @@ fn what_a_dead_writer_left_behind_is_removed() {
         .storage
         .put("log/0000000000000000.idx.tmp-00000000000000ff", vec![1]);
     bench.storage.put("log/0000000000000000.seg", vec![2]);
-    bench.index.remove_unfinished().unwrap();
+    crate::index::remove_unfinished(&*bench.storage).unwrap();
     assert_eq!(bench.storage.names().len(), 4);
     assert!(
         bench
