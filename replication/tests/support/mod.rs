@@ -76,7 +76,7 @@ impl Net {
         boxes.mail.entry(site.to_owned()).or_default().insert(format!("put-{number}"), bytes);
     }
 
-    fn link(&self, own: &str) -> Arc<dyn Link> {
+    pub fn end(&self, own: &str) -> Arc<dyn Link> {
         Arc::new(End { net: self.clone(), own: own.to_owned() })
     }
 }
@@ -190,7 +190,7 @@ impl Site {
 
     pub fn links(&self, stop: &Stop) -> Links {
         let (net, own) = (self.net.clone(), self.store.site().to_string());
-        Links::new(Box::new(move |_| Ok(net.link(&own))), &[], self.runtime.handle().clone(), stop.clone())
+        Links::new(Box::new(move |_| Ok(net.end(&own))), &[], self.runtime.handle().clone(), stop.clone())
     }
 
     pub fn scan(&self) {

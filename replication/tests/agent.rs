@@ -1,0 +1,278 @@
+//! The agent as one process or as three, in batch and side by side.
+#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use milepost_engine::{Phase, Store};
+use milepost_replication::agent::{AgentOptions, Exit, ExitCode, Links, OpenLink, Phases, Stop, run, run_on};
+use milepost_replication::catalog::{Definitions, NewRemote, Schedule, Start};
+use milepost_replication::link::{Batch, Link, LinkError, LinkFuture, MessageId, PollRequest};
+use support::*;
+
+fn batch(receive: bool, scan: bool, send: bool) -> AgentOptions {
+    AgentOptions { batch: true, phases: Phases::of(receive, scan, send), ..AgentOptions::default() }
+}
+
+fn quick(receive: bool, scan: bool, send: bool) -> AgentOptions {
+    let (every, phases) = (Duration::from_millis(20), Phases::of(receive, scan, send));
+    AgentOptions { phases, receive_every: every, send_every: every, ..AgentOptions::default() }
+}
+
+fn run_here(site: &Site, options: &AgentOptions, stop: &Stop) -> Exit {
+    run_on(&site.store, &site.links(stop), options, stop)
+}
+
+fn pair(net: &Net) -> (tempfile::TempDir, Site, Site) {
+    let dir = tempfile::tempdir().unwrap();
+    let (head, shop) = (Site::new(dir.path(), "head", net), Site::new(dir.path(), "shop", net));
+    for (one, other) in [(&head, "shop"), (&shop, "head")] {
+        one.remote(other);
+        one.publish("all", "**", None);
+        one.subscribe(other, "all", None, Start::Now);
+    }
+    (dir, head, shop)
+}
+
+/// Asks until it is true; a test that never gets there says so after a minute.
+fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
+    for _ in 0..6000 {
+        if is_true() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("never: {what}");
+}
+
+#[test]
+fn batch_does_everything_once_and_exits_0() {
+    let (_dir, head, shop) = pair(&Net::default());
+    head.commit(&[("s/1", "a")]);
+    assert_eq!(run_here(&head, &batch(false, false, false), &Stop::new()), Exit::DONE);
+    assert_eq!(run_here(&shop, &batch(false, false, false), &Stop::new()), Exit::DONE);
+    assert_eq!(shop.payloads(), ["a"]);
+}
+
+#[test]
+fn a_second_process_for_a_phase_is_refused_with_3_and_the_holder() {
+    let (_dir, head, _shop) = pair(&Net::default());
+    let other: Store = options().open(&head.root).unwrap();
+    let _held = other.lock_phase(Phase::Scan).unwrap();
+    let exit = run_here(&head, &batch(false, false, false), &Stop::new());
+    assert_eq!(exit.code, ExitCode::PhaseHeld);
+    let message = exit.message.unwrap();
+    assert!(message.contains("scan") && message.contains(&std::process::id().to_string()), "{message}");
+    // The phases that are free can be had.
+    assert_eq!(run_here(&head, &batch(true, false, false), &Stop::new()), Exit::DONE);
+}
+
+#[test]
+fn batch_send_without_a_scanner_sends_what_is_queued_and_exits_1() {
+    let (_dir, head, shop) = pair(&Net::default());
+    head.commit(&[("s/1", "queued")]);
+    head.scan();
+    head.commit(&[("s/1", "not scanned")]);
+    let options = AgentOptions { marker_wait: Duration::from_millis(50), ..batch(false, false, true) };
+    let exit = run_here(&head, &options, &Stop::new());
+    assert_eq!(exit.code, ExitCode::Failed);
+    assert!(exit.message.unwrap().contains("no process runs the scan phase"));
+    shop.receive();
+    assert_eq!(shop.payloads(), ["queued"]);
+}
+
+#[test]
+fn batch_send_waits_for_its_marker_while_another_process_scans() {
+    let (_dir, head, shop) = pair(&Net::default());
+    let other: Store = options().open(&head.root).unwrap();
+    let (stop, links) = (Stop::new(), head.links(&Stop::new()));
+    std::thread::scope(|scope| {
+        let scanning = scope.spawn(|| run_on(&other, &links, &quick(false, true, false), &stop));
+        eventually("the scan holds its phase", || head.store.phase_holder(Phase::Scan).unwrap().is_some());
+        for number in 0..20 {
+            head.commit(&[("s/1", &number.to_string())]);
+            // All that was committed before is sent: that is what the marker is for.
+            assert_eq!(run_here(&head, &batch(false, false, true), &Stop::new()), Exit::DONE);
+            shop.receive();
+            assert_eq!(shop.payloads().len(), number + 1);
+        }
+        stop.request();
+        assert_eq!(scanning.join().unwrap(), Exit::DONE);
+    });
+}
+
+#[test]
+fn three_processes_each_stopped_and_started_again_lose_and_double_nothing() {
+    let (_dir, head, shop) = pair(&Net::default());
+    let sites = [&head, &shop];
+    let done = Stop::new();
+    std::thread::scope(|scope| {
+        for (number, phases) in [(true, false, false), (false, true, false), (false, false, true)].into_iter().enumerate() {
+            for site in sites {
+                let done = &done;
+                scope.spawn(move || {
+                    let mut round = 0;
+                    while !done.is_requested() {
+                        // A handle of its own, as another process has, for a random-looking while.
+                        let store: Store = options().open(&site.root).unwrap();
+                        let stop = Stop::new();
+                        let links = site.links(&stop);
+                        let exit = std::thread::scope(|inner| {
+                            let agent = inner.spawn(|| run_on(&store, &links, &quick(phases.0, phases.1, phases.2), &stop));
+                            std::thread::sleep(Duration::from_millis(30 + (round * 37 + number as u64 * 53) % 90));
+                            stop.request();
+                            agent.join().unwrap()
+                        });
+                        assert_eq!(exit, Exit::DONE);
+                        round += 1;
+                    }
+                });
+            }
+        }
+        for number in 0..200 {
+            for site in sites {
+                site.commit(&[("s/1", &number.to_string())]);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        eventually("all came", || sites.iter().all(|site| site.received().len() >= 200));
+        done.request();
+    });
+    let expected: Vec<String> = (0..200).map(|number: u32| number.to_string()).collect();
+    for site in sites {
+        assert_eq!(site.payloads(), expected, "at {}", site.store.site());
+        assert_nothing_doubled(site);
+    }
+}
+
+#[test]
+fn side_by_side_a_commit_reaches_the_other_site_and_a_stop_ends_with_0() {
+    let (_dir, head, shop) = pair(&Net::default());
+    let stop = Stop::new();
+    std::thread::scope(|scope| {
+        let both = [&head, &shop].map(|site| {
+            let stop = stop.clone();
+            scope.spawn(move || run_here(site, &quick(false, false, false), &stop))
+        });
+        let lsn = head.commit(&[("s/1", "hello")]);
+        eventually("it came", || shop.payloads() == ["hello"]);
+        eventually("it was confirmed and freed", || {
+            let status = milepost_replication::status::status(&head.store).unwrap();
+            let remote = &status.remotes[0];
+            remote.lag_transactions == 0 && remote.confirm_sent.contains(&format!("/{lsn}/"))
+        });
+        stop.request();
+        both.into_iter().for_each(|agent| assert_eq!(agent.join().unwrap(), Exit::DONE));
+    });
+}
+
+#[test]
+fn a_remote_without_a_schedule_makes_every_sending_process_a_batch_run() {
+    let (_dir, head, shop) = pair(&Net::default());
+    let unscheduled = NewRemote {
+        site: name("shop"),
+        links: vec!["memory://".to_owned()],
+        schedule: Schedule::None,
+        consolidated: false,
+    };
+    Definitions::new(&head.store).add_remote(unscheduled, true).unwrap();
+    head.commit(&[("s/1", "a")]);
+    // It returns by itself, though nobody asked for a batch run.
+    assert_eq!(run_here(&head, &quick(false, false, false), &Stop::new()), Exit::DONE);
+    shop.receive();
+    assert_eq!(shop.payloads(), ["a"]);
+}
+
+#[test]
+fn the_whole_agent_works_over_a_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mail, net) = (dir.path().join("mail"), Net::default());
+    std::fs::create_dir(&mail).unwrap();
+    let roots = ["head", "shop"].map(|site| {
+        let site = Site::new(dir.path(), site, &net);
+        let other = if site.store.site().as_str() == "head" { "shop" } else { "head" };
+        let remote = NewRemote {
+            site: name(other),
+            links: vec![format!("file://{}", mail.display())],
+            schedule: Schedule::EverySeconds(60),
+            consolidated: false,
+        };
+        site.definitions().add_remote(remote, false).unwrap();
+        site.publish("all", "**", None);
+        site.subscribe(other, "all", None, Start::Now);
+        site.commit(&[("s/1", site.store.site().as_str())]);
+        site.root
+    });
+    for _ in 0..3 {
+        for root in &roots {
+            assert_eq!(run(root, &batch(false, false, false), &Stop::new()), Exit::DONE);
+        }
+    }
+    for (root, other) in roots.iter().zip(["shop", "head"]) {
+        let store = options().open(root).unwrap();
+        assert_eq!(store.stream_version("s/1").unwrap().unwrap().0, 1, "its own event and that of {other}");
+    }
+}
+
+/// A link that nobody answers.
+struct Dead;
+
+impl Link for Dead {
+    fn deliver<'a>(&'a self, _: &'a milepost_engine::SiteName, _: &'a [u8]) -> LinkFuture<'a, ()> {
+        Box::pin(async { Err(LinkError::unreachable("nowhere:1", "connection refused")) })
+    }
+
+    fn poll<'a>(&'a self, _: PollRequest<'a>) -> LinkFuture<'a, Batch> {
+        Box::pin(async { Err(LinkError::unreachable("nowhere:1", "connection refused")) })
+    }
+
+    fn remove<'a>(&'a self, _: &'a [MessageId]) -> LinkFuture<'a, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn address(&self) -> String {
+        "nowhere:1".to_owned()
+    }
+}
+
+#[test]
+fn links_that_can_be_reached_are_served_and_the_rest_ends_with_4() {
+    let net = Net::default();
+    let (_dir, head, shop) = pair(&net);
+    let dead = NewRemote {
+        site: name("far"),
+        links: vec!["dead://".to_owned()],
+        schedule: Schedule::EverySeconds(1),
+        consolidated: false,
+    };
+    Definitions::new(&head.store).add_remote(dead, false).unwrap();
+    head.subscribe("far", "all", None, Start::Now);
+    head.commit(&[("s/1", "a")]);
+    let living: Arc<dyn Link> = net.end("head");
+    let open: Box<OpenLink> = Box::new(move |addresses| {
+        Ok(if addresses[0] == "dead://" { Arc::new(Dead) } else { Arc::clone(&living) })
+    });
+    let stop = Stop::new();
+    let links = Links::new(open, &[], head.runtime.handle().clone(), stop.clone());
+    let exit = run_on(&head.store, &links, &batch(false, false, false), &stop);
+    assert_eq!(exit.code, ExitCode::NoServer);
+    assert!(exit.message.unwrap().contains("nowhere:1"));
+    shop.receive();
+    assert_eq!(shop.payloads(), ["a"]);
+}
+
+#[test]
+fn what_is_not_built_yet_is_refused_by_name_with_2() {
+    let (_dir, head, _shop) = pair(&Net::default());
+    for (options, named) in [
+        (AgentOptions { only_backed_up: true, ..AgentOptions::default() }, "-u"),
+        (AgentOptions { workers: Some(4), ..AgentOptions::default() }, "-w"),
+        (AgentOptions { message_bytes: 9_999, ..AgentOptions::default() }, "-l"),
+    ] {
+        let exit = run_here(&head, &options, &Stop::new());
+        assert_eq!(exit.code, ExitCode::Usage);
+        assert!(exit.message.unwrap().contains(named));
+    }
+}
