@@ -23,6 +23,7 @@ use super::control::Tail;
 use super::judge::{Judge, Verdict};
 use super::lock::AppendLock;
 use super::recover::{write_all, zero};
+use super::segment::Segment;
 
 /// Frames that one caller wants committed together, and what it expects.
 pub(crate) struct Request {
@@ -237,6 +238,7 @@ impl Log {
             // that fails, the intent stays and whoever comes next repairs.
             let start = segment.offset(from);
             if zero(&*segment.file, start, start + len).is_ok() {
+                self.sync_zeros(&segment)?;
                 self.control.clear_intent();
             }
             return Err(
@@ -318,6 +320,7 @@ impl Log {
             zero(&*segment.file, from, to).map_err(|error| {
                 Error::io("zero what a dead writer left", self.dir.path(&segment), error).at_lsn(at)
             })?;
+            self.sync_zeros(&segment)?;
             tracing::warn!(
                 lsn = at.0,
                 bytes = len,
@@ -328,6 +331,18 @@ impl Log {
         self.control.publish(tail);
         self.control.clear_intent();
         Ok(())
+    }
+
+    /// Zeros over removed bytes are synced by who wrote them, before anything takes their place: a block
+    /// said to be absent must not come back with a power cut, nor garbage stand behind the last block
+    /// of a segment that is rolled next (S2).
+    fn sync_zeros(&self, segment: &Segment) -> Result<()> {
+        segment.file.sync_data().map_err(|error| {
+            self.control.set_poisoned(self.generation);
+            Error::closed("removed bytes may still be on disk: this handle is dead; open the store again")
+                .at_path(self.dir.path(segment))
+                .caused_by(error)
+        })
     }
 
     /// The tail at `appended`, from the headers before it.

@@ -13,6 +13,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::block::HEADER_LEN;
 use crate::storage::{OpenMode, StorageFile};
 use crate::width::{to_u64, to_usize};
 use crate::{Chain, Epoch, Error, Lsn, Result};
@@ -191,7 +192,9 @@ pub(crate) fn write_block_again(cursor: &mut Cursor, start: Lsn) -> Result<Lsn> 
     Ok(end)
 }
 
-/// Zeroes every non-zero byte behind the tail, so that no old block can come back into line.
+/// Zeroes every non-zero byte behind the tail, so that no old block can come back into line. Where the
+/// next header would stand zeros are written in any case: the cache may show zeros that an earlier
+/// recovery failed to get onto the disk (S3).
 fn finish_cut(cursor: &mut Cursor, dir: &SegmentDir, tail: Lsn) -> Result<()> {
     let segment = Arc::clone(cursor.segment());
     if cursor.dirty_behind(tail)? {
@@ -199,8 +202,12 @@ fn finish_cut(cursor: &mut Cursor, dir: &SegmentDir, tail: Lsn) -> Result<()> {
         zero(&*segment.file, from, to)
             .map_err(|error| Error::io("zero what lies behind the log's end", dir.path(&segment), error))?;
         tracing::info!(lsn = tail.0, "the log was cut behind its last whole block");
+        return Ok(());
     }
-    Ok(())
+    let (from, len) = (segment.offset(tail), segment.len());
+    let to = from.saturating_add(to_u64(HEADER_LEN)).min(len);
+    zero(&*segment.file, from, to)
+        .map_err(|error| Error::io("zero the place of the next block", dir.path(&segment), error))
 }
 
 /// Zeroes a range of a file.
