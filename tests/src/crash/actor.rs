@@ -75,7 +75,9 @@ impl<'a> Actor<'a> {
             number,
             rng,
             habits,
-            deeds_left: habits.deeds, process: None }
+            deeds_left: habits.deeds,
+            process: None,
+        }
     }
 
     /// Does all its deeds, in as many processes as it takes.

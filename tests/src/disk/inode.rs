@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use crate::SimRng;
 
-use super::pages::{PAGE, Pages, SECTOR, SECTORS};
+use super::pages::{PAGE, Pages, SECTOR, SECTORS, is_zero};
 
 /// Un-synced sectors of one page.
 #[derive(Clone, Default)]
@@ -79,7 +79,7 @@ impl Inode {
     fn write_page(&mut self, number: usize, inside: usize, bytes: &[u8]) {
         let untouched = !self.dirty.contains_key(&number);
         let nothing_there = self.cache.page(number).is_none() && self.disk.page(number).is_none();
-        if untouched && nothing_there && bytes.iter().all(|byte| *byte == 0) {
+        if untouched && nothing_there && is_zero(bytes) {
             return;
         }
         let page = self.dirty.entry(number).or_default();

@@ -41,7 +41,7 @@ impl Pages {
 
     /// Writes within one page.
     pub fn write_page(&mut self, number: usize, inside: usize, bytes: &[u8]) {
-        if self.page(number).is_none() && bytes.iter().all(|byte| *byte == 0) {
+        if self.page(number).is_none() && is_zero(bytes) {
             return;
         }
         if self.pages.len() <= number {
@@ -91,4 +91,10 @@ impl Pages {
     pub fn count(&self) -> usize {
         self.pages.len()
     }
+}
+
+/// True when all bytes, at most a page, are zero.
+pub fn is_zero(bytes: &[u8]) -> bool {
+    static ZEROS: [u8; PAGE] = [0; PAGE];
+    bytes == &ZEROS[..bytes.len()]
 }

@@ -391,7 +391,8 @@ impl SharedCells for SimCells {
     fn load(&self, cell: Cell) -> u64 {
         let seen = self.word(OpKind::CellLoad, cell, 0, |word| *word);
         // A killed process may go on looking: its own assertions shall not fail on its way out.
-        seen.or_else(|| lock(&self.process.machine).word(self.page, cell).copied()).unwrap_or(0)
+        seen.or_else(|| lock(&self.process.machine).word(self.page, cell).copied())
+            .unwrap_or(0)
     }
 
     fn store(&self, cell: Cell, value: u64) {
