@@ -15,6 +15,8 @@ pub fn link_opener(store: &Store, options: &AgentOptions) -> Box<OpenLink> {
     let (own, rng) = (store.site().clone(), Arc::clone(store.rng()));
     let primary = PrimaryRetries { count: options.primary_retries, delay: options.primary_retry_delay };
     let connect_timeout = options.connect_timeout;
+    // One for all links of the process: two lists may name the same servers in another order.
+    let session = Some(rng.next_u64());
     Box::new(move |addresses: &[String]| {
         let first = addresses.first().map(|text| text.parse()).transpose()?;
         let link: Arc<dyn Link> = match first {
@@ -27,7 +29,8 @@ pub fn link_opener(store: &Store, options: &AgentOptions) -> Box<OpenLink> {
             }
             Some(LinkAddress::Server(_)) => {
                 let list = EndpointList::parse(addresses)?;
-                let options = ServerLinkOptions { primary, connect_timeout, ..ServerLinkOptions::default() };
+                let options =
+                    ServerLinkOptions { primary, connect_timeout, session, ..ServerLinkOptions::default() };
                 Arc::new(ServerLink::new(own.clone(), list, options, Arc::clone(&rng)))
             }
             None => return Err(Error::invalid("a remote has no link address")),

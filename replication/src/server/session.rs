@@ -19,7 +19,6 @@ use tokio::time::timeout;
 
 use super::ServerLimits;
 use super::store::{MailboxPoll, MessageStore, StoreError};
-use crate::link::MAX_MESSAGE_BYTES;
 use crate::wire::{
     Answer, ErrorCode, FrameReader, MAX_BODY, MessageKey, PREAMBLE_LEN, Preamble, ReadLimits, Request, Scope,
     WireError,
@@ -79,7 +78,7 @@ impl Session {
         let (reader, mut writer, site, number) = greeting.map_err(|_| WireError::Silent(limit))??;
         let welcome = Answer::Welcome {
             store: store.id(),
-            max_message: u32::try_from(MAX_MESSAGE_BYTES).unwrap_or(u32::MAX),
+            max_message: u32::try_from(store.max_message()).unwrap_or(u32::MAX),
             name: store.name().clone(),
         };
         write(&mut writer, &welcome, 0, limits.write).await?;
@@ -139,8 +138,14 @@ impl Session {
         match request {
             Request::Hello { .. } => Ok(error(ErrorCode::Invalid, "a second Hello on one connection")),
             Request::Ping => Ok(Answer::Pong),
-            Request::Put { message, .. } if message.is_empty() || message.len() > MAX_MESSAGE_BYTES => {
-                Ok(error(ErrorCode::Invalid, "a message has 1 byte to 16 MiB"))
+            Request::Put { message, .. }
+                if message.is_empty() || message.len() > self.store.max_message() =>
+            {
+                let most = self.store.max_message();
+                Ok(error(
+                    ErrorCode::Invalid,
+                    format!("a message has 1 to {most} bytes"),
+                ))
             }
             Request::Put { to, id, message } => {
                 let key = MessageKey {
@@ -261,7 +266,7 @@ fn refusal(failure: StoreError) -> (Answer, Option<End>) {
             },
             None,
         ),
-        StoreError::Contradiction(reason) => (error(ErrorCode::Refused, reason), None),
+        StoreError::Refused(reason) => (error(ErrorCode::Refused, reason), None),
         StoreError::Broken(broken) => {
             let reason = "this server's message store must be opened again".to_owned();
             (

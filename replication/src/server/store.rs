@@ -25,11 +25,14 @@ pub trait MessageStore: Send + Sync + 'static {
     /// Its name, for operators.
     fn name(&self) -> &SiteName;
 
+    /// Largest message it keeps, in bytes.
+    fn max_message(&self) -> usize;
+
     /// Keeps a message for `to`, durably.
     ///
     /// # Errors
-    /// `Full` when the mailbox or the disk is, `Contradiction` for a known key with other bytes,
-    /// `NotNow`, `Broken`.
+    /// `Full` when the mailbox or the disk is, `Refused` for a known key with other bytes, `NotNow`,
+    /// `Broken`.
     fn put(&self, to: SiteName, key: MessageKey, message: Vec<u8>) -> StoreFuture<'_, ()>;
 
     /// Messages that wait for a site, oldest first.
@@ -90,9 +93,9 @@ pub enum StoreError {
     /// The store is stalled: try another server, or later.
     #[error("{0}")]
     NotNow(String),
-    /// A known key came with other bytes.
+    /// Asking again will not help: a known key with other bytes.
     #[error("{0}")]
-    Contradiction(String),
+    Refused(String),
     /// This process's handle of the store is dead or the store damaged: the server ends.
     #[error("{0}")]
     Broken(milepost_engine::Error),
@@ -103,8 +106,11 @@ impl From<milepost_engine::Error> for StoreError {
         use milepost_engine::ErrorKind;
         match error.kind() {
             ErrorKind::Full => StoreError::Full(error.to_string()),
-            ErrorKind::Unavailable | ErrorKind::Conflict => StoreError::NotNow(error.to_string()),
-            _ => StoreError::Broken(error),
+            ErrorKind::Invalid => StoreError::Refused(error.to_string()),
+            ErrorKind::Closed | ErrorKind::Corrupt | ErrorKind::Behind => StoreError::Broken(error),
+            // A moment without descriptors or memory must not end the server; a failed write or sync
+            // comes back as `Closed`.
+            _ => StoreError::NotNow(error.to_string()),
         }
     }
 }

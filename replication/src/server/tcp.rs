@@ -20,7 +20,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What a server allows its clients.
 #[derive(Clone, Copy, Debug)]
 pub struct ServerLimits {
-    /// Clients at once, default 4096; one more is told "not now".
+    /// Clients at once, default 512, well below the descriptors a process usually has; one more is told
+    /// "not now".
     pub connections: usize,
     /// Time for a client to say who it is, default 5 s.
     pub handshake: Duration,
@@ -37,7 +38,7 @@ pub struct ServerLimits {
 impl Default for ServerLimits {
     fn default() -> Self {
         ServerLimits {
-            connections: 4096,
+            connections: 512,
             handshake: Duration::from_secs(5),
             idle: Duration::from_secs(15 * 60),
             frame: Duration::from_secs(30),

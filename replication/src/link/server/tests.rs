@@ -420,7 +420,10 @@ async fn the_newest_session_of_a_site_polls_and_a_mere_sender_takes_nothing_over
 async fn two_links_of_one_process_share_the_mailbox() {
     let dir = TempDir::new().unwrap();
     let (a, b) = (Server::start(&dir).await, Server::start(&dir).await);
-    let options = ServerLinkOptions { session: Some(5), ..ServerLinkOptions::default() };
+    let options = ServerLinkOptions {
+        session: Some(5),
+        ..ServerLinkOptions::default()
+    };
     let one = link_with("bern", &[a.address, b.address], options);
     let other = link_with("bern", &[b.address, a.address], options);
     for _ in 0..2 {

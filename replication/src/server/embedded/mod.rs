@@ -15,21 +15,27 @@
 //! the history; each claim pins its session.
 
 mod index;
+mod making;
 mod recent;
 mod record;
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use milepost_engine::frame::NewFrame;
-use milepost_engine::{Durability, Error, LogScan, Lsn, Options, Pinned, Result, SiteName, Store, StoreId};
+use milepost_engine::width::to_usize;
+use milepost_engine::{
+    Durability, Error, ErrorKind, LogScan, Lsn, Options, Pinned, Result, SiteName, Store, StoreId,
+};
 use tokio::sync::watch;
 
 use self::index::{Admission, Index, Waiting};
 use self::recent::Recent;
 use self::record::Record;
 use super::store::{Delivery, MailboxPoll, MessageStore, StoreError, StoreFuture};
+use crate::link::MAX_MESSAGE_BYTES;
 use crate::wire::{Delivered, MessageKey};
 
 /// Pinned: LSN before which no message waits, 8 bytes little endian.
@@ -86,22 +92,14 @@ struct Tail {
 }
 
 impl EmbeddedStore {
-    /// Opens the message store in `dir`, or makes it under the site name `server`.
+    /// Opens the message store in `dir`, or makes it under the site name `server`. Several servers may
+    /// do so at the same moment.
     ///
     /// # Errors
     /// As [`Options::open`]; `Corrupt` when its records cannot be read.
-    pub fn open_or_init(
-        dir: &std::path::Path,
-        options: Options,
-        limits: MailboxLimits,
-    ) -> Result<EmbeddedStore> {
-        let store = match options.clone().init(dir, SiteName::new("server")?) {
-            Ok(store) => store,
-            // Something is there already, perhaps since this very moment, made by another server.
-            Err(error) if error.kind() == milepost_engine::ErrorKind::Conflict => options.open(dir)?,
-            Err(error) => return Err(error),
-        };
-        EmbeddedStore::over(store, limits)
+    pub fn open_or_init(dir: &Path, options: Options, limits: MailboxLimits) -> Result<EmbeddedStore> {
+        making::make_if_missing(dir, &options)?;
+        EmbeddedStore::over(options.open(dir)?, limits)
     }
 
     /// The message store over an open engine store.
@@ -169,6 +167,11 @@ impl MessageStore for EmbeddedStore {
         self.shared.store.site()
     }
 
+    fn max_message(&self) -> usize {
+        // A frame must fit a segment, with its block around it.
+        MAX_MESSAGE_BYTES.min(to_usize(self.shared.store.segment_bytes() / 2))
+    }
+
     fn put(&self, to: SiteName, key: MessageKey, message: Vec<u8>) -> StoreFuture<'_, ()> {
         self.run(move |shared| shared.put(to, key, &message))
     }
@@ -201,9 +204,14 @@ impl Shared {
     }
 
     /// The index, read to the durable end.
-    fn current(&self) -> Result<MutexGuard<'_, Tail>> {
+    fn current(&self) -> Result<MutexGuard<'_, Tail>, StoreError> {
         let mut tail = self.locked();
-        if tail.read_on()? {
+        let came = tail.read_on().map_err(|error| match error.kind() {
+            // Somebody's Put or Removed cannot be read: to go on would be to guess which.
+            ErrorKind::Invalid => StoreError::Broken(error),
+            _ => StoreError::from(error),
+        })?;
+        if came {
             self.arrivals.send_modify(|count| *count = count.wrapping_add(1));
         }
         Ok(tail)
@@ -216,7 +224,7 @@ impl Shared {
                 // The index holds only what is durable (R2), so this may be acknowledged.
                 Admission::Known => return Ok(()),
                 Admission::Contradiction => {
-                    return Err(StoreError::Contradiction(format!(
+                    return Err(StoreError::Refused(format!(
                         "another message of {} waits for {to} under the same key {:032x}",
                         key.from, key.id
                     )));
@@ -373,14 +381,21 @@ impl ReadBack<'_> {
 fn follow(shared: &Weak<Shared>) {
     while let Some(strong) = shared.upgrade() {
         let seen = strong.store.watermarks().durable;
-        let read = strong.current().map(|_| ());
+        let read = strong.current().map(drop);
         let store = strong.store.clone();
         drop(strong);
-        let waited = read.and_then(|()| store.wait_durable(seen, TAIL_WAIT));
-        if let Err(error) = waited {
+        let waited = read.and_then(|()| store.wait_durable(seen, TAIL_WAIT).map_err(StoreError::from));
+        match waited {
+            Ok(_) => {}
             // Every request meets the same error and says it; only the telling at once ends here.
-            tracing::error!(%error, "the message store can no longer be followed");
-            return;
+            Err(StoreError::Broken(error)) => {
+                tracing::error!(%error, "the message store can no longer be followed");
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the message store cannot be followed now");
+                std::thread::sleep(TAIL_WAIT);
+            }
         }
     }
 }

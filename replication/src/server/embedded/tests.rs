@@ -73,6 +73,13 @@ async fn one_upload_through_two_servers_at_once_waits_once() {
     }
     assert_eq!(waiting(&a, "bern").await.len(), 20);
     assert_eq!(waiting(&b, "bern").await, waiting(&a, "bern").await);
+    let appended = a.shared.store.watermarks().appended;
+    put(&a, "bern", 7, b"same").await.unwrap();
+    assert_eq!(
+        a.shared.store.watermarks().appended,
+        appended,
+        "a repeat costs the log nothing"
+    );
     a.remove(site("bern"), (0..20).map(key).collect()).await.unwrap();
     put(&b, "bern", 3, b"same").await.unwrap();
     assert_eq!(
@@ -203,7 +210,7 @@ async fn a_known_key_with_other_bytes_is_refused_not_acknowledged() {
     put(&a, "bern", 1, b"one").await.unwrap();
     assert!(matches!(
         put(&b, "bern", 1, b"other").await,
-        Err(StoreError::Contradiction(_))
+        Err(StoreError::Refused(_))
     ));
 }
 
@@ -236,4 +243,26 @@ async fn an_arrival_through_one_server_is_told_at_another() {
     arrivals.changed().await.unwrap();
     assert!(b.last_arrival(&site("bern")) > 0);
     assert_eq!(b.last_arrival(&site("basel")), 0);
+}
+
+/// The largest message the store names must be one it keeps, even with the smallest segments, and one
+/// that it cannot keep must not end the server.
+#[tokio::test]
+async fn the_largest_message_fits_a_segment_and_one_beyond_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let store = open(
+        dir.path(),
+        MailboxLimits {
+            recent_bytes: 0,
+            ..MailboxLimits::default()
+        },
+    );
+    let largest = vec![3; store.max_message()];
+    assert_eq!(largest.len(), 512 << 10);
+    put(&store, "bern", 1, &largest).await.unwrap();
+    assert!(matches!(
+        put(&store, "bern", 2, &vec![3; 2 << 20]).await,
+        Err(StoreError::Refused(_))
+    ));
+    assert_eq!(waiting(&store, "bern").await, [(1, largest)]);
 }
