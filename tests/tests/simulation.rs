@@ -7,7 +7,9 @@ use milepost_tests::sites::{Planted, run};
 const EVERYDAY_SEEDS: u64 = 1_000;
 
 fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
+    std::env::var(variable)
+        .ok()
+        .map(|text| text.parse().expect("a number"))
 }
 
 fn told(seed: u64, failure: &str) -> String {
@@ -20,7 +22,9 @@ fn told(seed: u64, failure: &str) -> String {
 #[test]
 fn every_transaction_arrives_once_and_in_order_and_the_sites_fall_silent() {
     let one = number("MILEPOST_SEED");
-    let seeds = one.map_or(0..number("MILEPOST_SEEDS").unwrap_or(EVERYDAY_SEEDS), |seed| seed..seed + 1);
+    let seeds = one.map_or(0..number("MILEPOST_SEEDS").unwrap_or(EVERYDAY_SEEDS), |seed| {
+        seed..seed + 1
+    });
     let (mut applied, mut messages, mut slowest) = (0, 0, 0);
     for seed in seeds {
         match run(seed, Planted::Nothing) {
@@ -32,7 +36,10 @@ fn every_transaction_arrives_once_and_in_order_and_the_sites_fall_silent() {
         }
     }
     println!("{applied} transactions applied from {messages} messages; slowest recovery {slowest} rounds");
-    assert!(one.is_some() || applied > 50_000, "the run must move something: {applied}");
+    assert!(
+        one.is_some() || applied > 50_000,
+        "the run must move something: {applied}"
+    );
 }
 
 #[test]

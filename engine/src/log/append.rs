@@ -321,6 +321,9 @@ impl Log {
                 Error::io("zero what a dead writer left", self.dir.path(&segment), error).at_lsn(at)
             })?;
             self.sync_zeros(&segment)?;
+            if len == 0 {
+                self.sync_segment_names()?;
+            }
             tracing::warn!(
                 lsn = at.0,
                 bytes = len,
@@ -341,6 +344,17 @@ impl Log {
             self.control.set_poisoned(self.generation);
             Error::closed("removed bytes may still be on disk: this handle is dead; open the store again")
                 .at_path(self.dir.path(segment))
+                .caused_by(error)
+        })
+    }
+
+    /// S2: a roller that died may have named a segment without syncing the folder.
+    fn sync_segment_names(&self) -> Result<()> {
+        let (storage, folder) = (self.dir.storage(), self.dir.folder());
+        storage.sync_dir(folder).map_err(|error| {
+            self.control.set_poisoned(self.generation);
+            Error::closed("a new segment's name may not be durable; open the store again")
+                .at_path(storage.root().join(folder))
                 .caused_by(error)
         })
     }

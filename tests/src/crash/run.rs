@@ -85,7 +85,9 @@ fn live(seed: u64, rng: &SimRng, odds: Odds, habits: Habits) -> Result<Report, S
     for moment in &moments {
         let mut left = CRASHES;
         while left > 0 {
-            let (states, trace) = survive(&moment.disk, &moment.model, rng, &habits)?;
+            let outcome = survive(&moment.disk, &moment.model, rng, &habits);
+            let (states, trace) =
+                outcome.map_err(|text| format!("power lost at operation {}: {text}", moment.op))?;
             report.states += states;
             report.trace = mix(report.trace ^ trace);
             left = left.saturating_sub(states);

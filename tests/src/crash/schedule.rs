@@ -18,6 +18,8 @@ pub struct Moment {
     pub disk: SimDisk,
     /// What was known.
     pub model: Model,
+    /// Number of the operation that did not happen any more.
+    pub op: u64,
 }
 
 /// How likely what is, one in so many operations; 0 is never.
@@ -211,6 +213,7 @@ impl Schedule {
             let model = self.model.lock().unwrap().clone();
             state.moments.push(Moment {
                 disk: self.disk.snapshot(),
+                op: self.disk.ops(),
                 model,
             });
         }

@@ -94,16 +94,28 @@ impl MemLog {
             let text = |bytes: &str| bytes.to_owned();
             self.by_lsn.insert(frame.lsn(), self.records.len());
             self.records.push(Record {
-                position: Position { epoch: frame.epoch(), lsn: frame.lsn(), chain },
+                position: Position {
+                    epoch: frame.epoch(),
+                    lsn: frame.lsn(),
+                    chain,
+                },
                 kind: frame.kind(),
                 origin: frame.origin().unwrap().map(|origin| origin.to_owned().unwrap()),
                 via: frame.via().unwrap().map(|via| via.to_owned().unwrap()),
                 events: frame
                     .events()
                     .map(|event| event.unwrap())
-                    .map(|event| (event.ordinal, text(event.stream().unwrap()), event.payload.to_vec()))
+                    .map(|event| {
+                        (
+                            event.ordinal,
+                            text(event.stream().unwrap()),
+                            event.payload.to_vec(),
+                        )
+                    })
                     .collect(),
-                pins: pins.map(|pin| (pin.key.to_vec(), pin.value.map(<[u8]>::to_vec))).collect(),
+                pins: pins
+                    .map(|pin| (pin.key.to_vec(), pin.value.map(<[u8]>::to_vec)))
+                    .collect(),
                 block: self.ends.len() as u64,
             });
             let record = self.records.last().unwrap();
@@ -127,7 +139,12 @@ impl MemLog {
         let kept = self.durable_blocks + rng.index(self.ends.len() - self.durable_blocks);
         self.ends.truncate(kept + 1);
         self.records.retain(|record| record.block <= kept as u64);
-        self.by_lsn = self.records.iter().enumerate().map(|(index, record)| (record.position.lsn, index)).collect();
+        self.by_lsn = self
+            .records
+            .iter()
+            .enumerate()
+            .map(|(index, record)| (record.position.lsn, index))
+            .collect();
         self.sync();
         self.pinned = self.durable_pinned.clone();
     }

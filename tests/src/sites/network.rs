@@ -29,7 +29,14 @@ impl Network {
     /// An empty network.
     #[must_use]
     pub fn new(rng: SimRng) -> Network {
-        Network { parcels: Vec::new(), archive: Vec::new(), rng, faulty: true, next: 0, taken: 0 }
+        Network {
+            parcels: Vec::new(),
+            archive: Vec::new(),
+            rng,
+            faulty: true,
+            next: 0,
+            taken: 0,
+        }
     }
 
     /// Takes a message; false when the link could not be reached. Taken means durable for the sender, and
@@ -56,7 +63,12 @@ impl Network {
                 _ => {}
             }
             let delay = *self.rng.pick(&[0, 0, 0, 20, 90, 300, 2000]);
-            self.put(from, to, bytes, now + Duration::from_secs(self.rng.below(delay + 1)));
+            self.put(
+                from,
+                to,
+                bytes,
+                now + Duration::from_secs(self.rng.below(delay + 1)),
+            );
         }
         true
     }
@@ -72,14 +84,20 @@ impl Network {
     /// The faults stop; what is on its way arrives.
     pub fn heal(&mut self, now: Duration) {
         self.faulty = false;
-        self.parcels.iter_mut().for_each(|parcel| parcel.visible = parcel.visible.min(now));
+        self.parcels
+            .iter_mut()
+            .for_each(|parcel| parcel.visible = parcel.visible.min(now));
     }
 
     /// What waits for `to` from `from`, in any order.
     pub fn poll(&mut self, from: usize, to: usize, now: Duration) -> Vec<(u64, Vec<u8>)> {
         let waits = |parcel: &&Parcel| parcel.from == from && parcel.to == to && parcel.visible <= now;
-        let mut found: Vec<_> =
-            self.parcels.iter().filter(waits).map(|parcel| (parcel.id, parcel.bytes.clone())).collect();
+        let mut found: Vec<_> = self
+            .parcels
+            .iter()
+            .filter(waits)
+            .map(|parcel| (parcel.id, parcel.bytes.clone()))
+            .collect();
         for index in (1..found.len()).rev() {
             found.swap(index, self.rng.index(index + 1));
         }
@@ -94,6 +112,12 @@ impl Network {
 
     fn put(&mut self, from: usize, to: usize, bytes: Vec<u8>, visible: Duration) {
         self.next += 1;
-        self.parcels.push(Parcel { id: self.next, from, to, visible, bytes });
+        self.parcels.push(Parcel {
+            id: self.next,
+            from,
+            to,
+            visible,
+            bytes,
+        });
     }
 }

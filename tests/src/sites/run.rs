@@ -63,16 +63,29 @@ pub fn run(seed: u64, planted: Planted) -> Result<Report, String> {
     world.network.heal(world.now);
     let rounds = world.settle()?;
     world.fall_silent()?;
-    let applied = world.hops().iter().map(|(from, to)| world.held(*from, *to).len() as u64).sum();
-    Ok(Report { sites: world.sites.len(), applied, messages: world.network.taken, rounds })
+    let applied = world
+        .hops()
+        .iter()
+        .map(|(from, to)| world.held(*from, *to).len() as u64)
+        .sum();
+    Ok(Report {
+        sites: world.sites.len(),
+        applied,
+        messages: world.network.taken,
+        rounds,
+    })
 }
 
 impl World {
     fn new(seed: u64, planted: Planted) -> World {
         let rng = SimRng::new(seed);
         // A pair, a chain of three, a star and a chain of four.
-        let shapes: [&[(usize, usize)]; 4] =
-            [&[(0, 1)], &[(0, 1), (1, 2)], &[(0, 1), (0, 2), (0, 3)], &[(0, 1), (1, 2), (2, 3)]];
+        let shapes: [&[(usize, usize)]; 4] = [
+            &[(0, 1)],
+            &[(0, 1), (1, 2)],
+            &[(0, 1), (0, 2), (0, 3)],
+            &[(0, 1), (1, 2), (2, 3)],
+        ];
         let edges = *rng.pick(&shapes);
         let sites = (0..=edges.len()).map(|index| {
             let peers = edges.iter().filter_map(|(a, b)| match index {
@@ -85,7 +98,13 @@ impl World {
         });
         let sites = sites.collect();
         let network = Network::new(rng.fork());
-        World { sites, network, rng, now: Duration::from_secs(1), rejoined: Vec::new() }
+        World {
+            sites,
+            network,
+            rng,
+            now: Duration::from_secs(1),
+            rejoined: Vec::new(),
+        }
     }
 
     fn faulty_round(&mut self) -> Result<(), String> {
@@ -123,7 +142,12 @@ impl World {
         for (from, to, had) in had {
             self.sites[from].rejoin(to);
             let peer = self.sites[from].peers.iter().find(|peer| peer.index == to);
-            self.rejoined.push(Rejoined { from, to, had, until: peer.unwrap().start });
+            self.rejoined.push(Rejoined {
+                from,
+                to,
+                had,
+                until: peer.unwrap().start,
+            });
         }
     }
 
@@ -164,7 +188,11 @@ impl World {
     }
 
     fn stopped(&self) -> Result<(), String> {
-        match self.sites.iter().find_map(|site| site.stopped().map(|why| (site.index, why))) {
+        match self
+            .sites
+            .iter()
+            .find_map(|site| site.stopped().map(|why| (site.index, why)))
+        {
             Some((index, why)) => Err(format!("site {index} stopped a pair: {why}")),
             None => Ok(()),
         }
@@ -172,15 +200,24 @@ impl World {
 
     /// Every way from a site to a neighbour.
     fn hops(&self) -> Vec<(usize, usize)> {
-        let of = |site: &Site| site.peers.iter().map(|peer| (site.index, peer.index)).collect::<Vec<_>>();
+        let of = |site: &Site| {
+            site.peers
+                .iter()
+                .map(|peer| (site.index, peer.index))
+                .collect::<Vec<_>>()
+        };
         self.sites.iter().flat_map(of).collect()
     }
 
     /// What `to` has of `from`, in its order.
     fn held(&self, from: usize, to: usize) -> Vec<Due> {
         let (from, site) = (name(from), &self.sites[to]);
-        let came = site.log.records().filter(|record| record.via.as_ref().is_some_and(|via| via.name == from));
-        came.map(|record| site.known_as(record, record.events.iter().collect())).collect()
+        let came = site
+            .log
+            .records()
+            .filter(|record| record.via.as_ref().is_some_and(|via| via.name == from));
+        came.map(|record| site.known_as(record, record.events.iter().collect()))
+            .collect()
     }
 
     /// What `from` has for `to`, in its order.
@@ -189,7 +226,8 @@ impl World {
         let cut = self.rejoined.iter().find(|cut| (cut.from, cut.to) == (from, to));
         let counts = |lsn: Lsn| cut.is_none_or(|cut| lsn <= cut.had || lsn > cut.until);
         let due = site.due(to).filter(|(record, _)| counts(record.position.lsn));
-        due.map(|(record, events)| site.known_as(record, events)).collect()
+        due.map(|(record, events)| site.known_as(record, events))
+            .collect()
     }
 
     /// Exactly once, in order, whole, on every hop; and no transaction twice at any site by any way.
@@ -197,7 +235,11 @@ impl World {
         for (from, to) in self.hops() {
             let (expected, held) = (self.expected(from, to), self.held(from, to));
             if expected != held {
-                let first = expected.iter().zip(&held).take_while(|(want, have)| want == have).count();
+                let first = expected
+                    .iter()
+                    .zip(&held)
+                    .take_while(|(want, have)| want == have)
+                    .count();
                 return Err(format!(
                     "site {to} has {} transactions of site {from} where {} are due; the first difference is number {first}",
                     held.len(),
@@ -206,8 +248,13 @@ impl World {
             }
         }
         for site in &self.sites {
-            let transactions = site.log.records().filter(|record| record.kind == FrameKind::TRANSACTION);
-            let mut origins: Vec<_> = transactions.map(|record| site.known_as(record, Vec::new()).0).collect();
+            let transactions = site
+                .log
+                .records()
+                .filter(|record| record.kind == FrameKind::TRANSACTION);
+            let mut origins: Vec<_> = transactions
+                .map(|record| site.known_as(record, Vec::new()).0)
+                .collect();
             let count = origins.len();
             origins.sort();
             origins.dedup();

@@ -9,8 +9,8 @@ use milepost_replication::message::{
     Carried, Limits, MIN_MESSAGE_BYTES, Message, Packed, Packer, Place, Point, decode, decode_header, encode,
 };
 use milepost_replication::tracking::{
-    Leave, Me, NOTE, Neighbour, OwnEnd, Pace, PairRecords, PairState, Patience, PollCause, ProbeRecord, ProbingTimes,
-    Receiver, SendAction, Sender, Verdict,
+    Leave, Me, NOTE, Neighbour, OwnEnd, Pace, PairRecords, PairState, Patience, PollCause, ProbeRecord,
+    ProbingTimes, Receiver, SendAction, Sender, Verdict,
 };
 
 use super::{MemLog, Network, Record};
@@ -78,16 +78,32 @@ impl Site {
     /// A site with an empty log.
     #[must_use]
     pub fn new(index: usize, neighbours: &[usize], mut log: MemLog, planted: Planted, rng: SimRng) -> Site {
-        let me = Me { name: name(index), id: log.id };
+        let me = Me {
+            name: name(index),
+            id: log.id,
+        };
         log.forget_pins = planted == Planted::ApplyWithoutMoving;
         let peer = |&index: &usize| Peer {
             index,
-            neighbour: Neighbour { name: name(index), generation: 1 },
+            neighbour: Neighbour {
+                name: name(index),
+                generation: 1,
+            },
             start: Lsn::ZERO,
             freed: Place::NONE,
         };
         let peers = neighbours.iter().map(peer).collect();
-        Site { index, log, peers, planted, me, receive: None, send: None, rng, commits: 0 }
+        Site {
+            index,
+            log,
+            peers,
+            planted,
+            me,
+            receive: None,
+            send: None,
+            rng,
+            commits: 0,
+        }
     }
 
     /// Commits a transaction of a few events; now and then a large one. Not durable yet.
@@ -125,7 +141,11 @@ impl Site {
     /// An operator makes the pair anew on this side: what is committed from now on is due.
     pub fn rejoin(&mut self, peer: usize) {
         self.log.sync();
-        let end = self.log.records().last().map_or(Lsn::ZERO, |record| record.position.lsn);
+        let end = self
+            .log
+            .records()
+            .last()
+            .map_or(Lsn::ZERO, |record| record.position.lsn);
         let peer = self.peers.iter_mut().find(|other| other.index == peer).unwrap();
         peer.neighbour.generation += 1;
         (peer.start, peer.freed) = (end, Place::NONE);
@@ -142,8 +162,17 @@ impl Site {
     /// Why a pair stopped, if one did.
     #[must_use]
     pub fn stopped(&self) -> Option<String> {
-        let reason = |peer: &Peer| self.load(peer).pair.and_then(|pair| pair.stopped).map(|stop| stop.to_string());
-        let receiving = self.receive.iter().flatten().find_map(|receiver| receiver.stopped().map(ToString::to_string));
+        let reason = |peer: &Peer| {
+            self.load(peer)
+                .pair
+                .and_then(|pair| pair.stopped)
+                .map(|stop| stop.to_string())
+        };
+        let receiving = self
+            .receive
+            .iter()
+            .flatten()
+            .find_map(|receiver| receiver.stopped().map(ToString::to_string));
         self.peers.iter().find_map(reason).or(receiving)
     }
 
@@ -151,9 +180,17 @@ impl Site {
     pub fn due(&self, peer: usize) -> impl Iterator<Item = (&Record, Vec<&(u32, String, Vec<u8>)>)> {
         let to = name(peer);
         let local = move |record: &&Record| record.via.as_ref().is_none_or(|via| via.name != to);
-        let transactions = self.log.records().filter(|record| record.kind == FrameKind::TRANSACTION).filter(local);
+        let transactions = self
+            .log
+            .records()
+            .filter(|record| record.kind == FrameKind::TRANSACTION)
+            .filter(local);
         transactions.filter_map(move |record| {
-            let events: Vec<_> = record.events.iter().filter(|event| goes_to(&event.1, peer)).collect();
+            let events: Vec<_> = record
+                .events
+                .iter()
+                .filter(|event| goes_to(&event.1, peer))
+                .collect();
             (!events.is_empty()).then_some((record, events))
         })
     }
@@ -161,7 +198,10 @@ impl Site {
     /// A record as the model compares it.
     #[must_use]
     pub fn known_as(&self, record: &Record, events: Vec<&(u32, String, Vec<u8>)>) -> Due {
-        let origin = record.origin.as_ref().map_or((self.log.id.0, record.position.lsn), |o| (o.site.0, o.lsn));
+        let origin = record
+            .origin
+            .as_ref()
+            .map_or((self.log.id.0, record.position.lsn), |o| (o.site.0, o.lsn));
         (origin, events.into_iter().cloned().collect())
     }
 
@@ -194,9 +234,18 @@ impl Site {
             if self.planted != Planted::StartWithoutSync {
                 self.log.sync();
             }
-            let patience = Patience { polls: self.rng.below(3) as u32, every: Duration::from_secs(30) };
+            let patience = Patience {
+                polls: self.rng.below(3) as u32,
+                every: Duration::from_secs(30),
+            };
             let new = |peer: &Peer| {
-                Receiver::new(self.me.clone(), peer.neighbour.clone(), self.load(peer), patience, 1 << 20)
+                Receiver::new(
+                    self.me.clone(),
+                    peer.neighbour.clone(),
+                    self.load(peer),
+                    patience,
+                    1 << 20,
+                )
             };
             self.receive = Some(self.peers.iter().map(new).collect());
         }
@@ -208,7 +257,10 @@ impl Site {
                 None => return,
             }
         }
-        let pins: Vec<_> = receivers.iter().flat_map(|receiver| receiver.notes().unwrap()).collect();
+        let pins: Vec<_> = receivers
+            .iter()
+            .flat_map(|receiver| receiver.notes().unwrap())
+            .collect();
         if !pins.is_empty() {
             let mut note = NewFrame::of_kind(NOTE, Vec::new());
             pins.into_iter().for_each(|record| note.pin(record));
@@ -289,10 +341,22 @@ impl Site {
     /// What a correct agent never does, in words.
     pub fn send_round(&mut self, network: &mut Network, now: Duration) -> Result<(), String> {
         let mut senders = self.send.take().unwrap_or_else(|| {
-            let times = ProbingTimes { first: Duration::from_secs(120), longest: Duration::from_secs(86_400) };
-            let pace = Pace { urgency: Duration::from_secs(self.rng.below(2) * 40), probing: times };
+            let times = ProbingTimes {
+                first: Duration::from_secs(120),
+                longest: Duration::from_secs(86_400),
+            };
+            let pace = Pace {
+                urgency: Duration::from_secs(self.rng.below(2) * 40),
+                probing: times,
+            };
             let new = |peer: &Peer| {
-                Sender::new(self.me.clone(), peer.neighbour.clone(), self.load_for_send(peer), pace, now)
+                Sender::new(
+                    self.me.clone(),
+                    peer.neighbour.clone(),
+                    self.load_for_send(peer),
+                    pace,
+                    now,
+                )
             };
             self.peers.iter().map(new).collect()
         });
@@ -317,7 +381,11 @@ impl Site {
         network: &mut Network,
         now: Duration,
     ) -> Result<bool, String> {
-        let (to, start, freed) = (self.peers[peer].index, self.peers[peer].start, self.peers[peer].freed);
+        let (to, start, freed) = (
+            self.peers[peer].index,
+            self.peers[peer].start,
+            self.peers[peer].freed,
+        );
         let due: BTreeMap<Place, Carried> = self
             .due(to)
             .filter(|(record, _)| record.position.lsn > start)
@@ -327,20 +395,32 @@ impl Site {
                 for (ordinal, stream, payload) in events {
                     frame.push_raw(*ordinal, stream, "did", &[], payload).unwrap();
                 }
-                (point.place(), Carried::with_events_of(point, record.origin.clone(), &frame))
+                (
+                    point.place(),
+                    Carried::with_events_of(point, record.origin.clone(), &frame),
+                )
             })
             .collect();
         let newest = due.keys().next_back().copied();
-        let own = OwnEnd { epoch: self.log.epoch, lineage: None, durable: self.log.durable() };
+        let own = OwnEnd {
+            epoch: self.log.epoch,
+            lineage: None,
+            durable: self.log.durable(),
+        };
         for _ in 0..40 {
             let rng = self.rng.clone();
-            let Some(action) = sender.next(now, newest, &mut || rng.word()) else { return Ok(true) };
+            let Some(action) = sender.next(now, newest, &mut || rng.word()) else {
+                return Ok(true);
+            };
             self.rng.word();
             let messages = match action {
                 SendAction::Data { previous } => {
                     self.has(freed, previous, to)?;
                     let few = 1 + self.rng.index(8);
-                    let chosen = due.range((std::ops::Bound::Excluded(previous.place()), std::ops::Bound::Unbounded));
+                    let chosen = due.range((
+                        std::ops::Bound::Excluded(previous.place()),
+                        std::ops::Bound::Unbounded,
+                    ));
                     pack(previous, chosen.map(|(_, carried)| carried).take(few), None)
                 }
                 SendAction::Serve { range, .. } => {
@@ -349,7 +429,11 @@ impl Site {
                         std::ops::Bound::Excluded(range.after.place()),
                         std::ops::Bound::Included(range.up_to.place()),
                     );
-                    pack(range.after, due.range(bounds).map(|(_, carried)| carried), Some(range.up_to))
+                    pack(
+                        range.after,
+                        due.range(bounds).map(|(_, carried)| carried),
+                        Some(range.up_to),
+                    )
                 }
                 SendAction::Probe(record) => {
                     self.pin_probe(&record, peer);
@@ -384,7 +468,10 @@ impl Site {
                 sender.delivered(&message, now);
             }
         }
-        Err(format!("site {} never finds an end of what it has to send to site {to}", self.index))
+        Err(format!(
+            "site {} never finds an end of what it has to send to site {to}",
+            self.index
+        ))
     }
 
     /// What lies after a point must not be freed yet.
