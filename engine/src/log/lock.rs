@@ -79,8 +79,13 @@ fn stalled(control: &Control, limit: Duration) -> Error {
         .ok()
         .and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok());
     let since = since.map_or_else(String::new, |since| format!(" since {since}"));
+    // Between taking the lock and writing its number here a holder has no name yet.
+    let holder = match holder {
+        0 => "a process that has not told its number".to_owned(),
+        holder => format!("process {holder} (the last to have told its number), holding it{since}"),
+    };
     Error::unavailable(format!(
-        "the append lock was not free within {limit:?}; process {holder} has it{since} and is stalled or stopped; \
+        "the append lock was not free within {limit:?}: {holder} is stalled or stopped; \
          nothing was written: let that process go on or end it, then try again"
     ))
 }

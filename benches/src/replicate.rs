@@ -1,0 +1,137 @@
+//! Replicate: transactions that are in one store until they are in another, over a directory link: scan,
+//! send, receive and apply, one batch run of the agent at each site. Limit: the same transactions
+//! appended to a store directly, one sync for every 256.
+
+use std::path::Path;
+
+use milepost_engine::frame::{FrameKind, NewFrame};
+use milepost_engine::{Durability, Lsn, Options, SiteName, Store};
+use milepost_replication::agent::{AgentOptions, ExitCode, Stop, run as run_agent};
+use milepost_replication::catalog::{
+    Definitions, NewPublication, NewRemote, NewSubscription, Schedule, Start,
+};
+
+use crate::Outcome;
+use crate::report::{Measured, Report};
+use crate::workload::{Workload, timed};
+
+/// Transactions that share a sync in the limit.
+const GROUP: usize = 256;
+
+/// Measures the way of the workload from one store into another.
+pub fn run(folder: &Path, workload: &Workload, rounds: usize, report: &mut Report) -> Outcome<()> {
+    let (hq, shop) = ("hq".parse::<SiteName>()?, "shop".parse::<SiteName>()?);
+    let from = Options::new().init(folder.join("hq"), hq.clone())?;
+    let to = Options::new().init(folder.join("shop"), shop.clone())?;
+    let direct = Options::new().init(folder.join("direct"), "direct".parse()?)?;
+    let link = folder.join("link");
+    std::fs::create_dir(&link)?;
+    let link = format!("file://{}", link.display());
+    subscribe(&from, &shop, &to, &hq, &link)?;
+    let (mut milepost, mut limit, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for _ in 0..rounds {
+        let began = to.watermarks().durable;
+        for chunk in chunks(workload)? {
+            from.append_frames(chunk, Durability::Buffered)?;
+        }
+        from.sync()?;
+        let (outcome, took) = timed(|| agent(from.root()).and_then(|()| agent(to.root())));
+        outcome?;
+        milepost.push(took);
+        let arrived = events_after(&to, began)?;
+        if arrived != workload.events {
+            return Err(format!("{arrived} of {} events arrived", workload.events).into());
+        }
+        bytes = to.watermarks().durable.since(began);
+        let prepared = chunks(workload)?;
+        let (outcome, took) = timed(|| append(&direct, prepared));
+        outcome?;
+        limit.push(took);
+    }
+    report.note(format!(
+        "replicate: {} events in transactions of {}, {rounds} rounds, directory link, both agents in batch",
+        workload.events, workload.batch
+    ));
+    report.add(Measured {
+        step: "replicate",
+        threads: 1,
+        payload: workload.payload,
+        events: workload.events,
+        bytes,
+        milepost,
+        limit,
+    });
+    Ok(())
+}
+
+fn subscribe(from: &Store, shop: &SiteName, to: &Store, hq: &SiteName, link: &str) -> Outcome<()> {
+    let definitions = Definitions::new(from);
+    definitions.add_publication(
+        NewPublication::new("all", &["orders/**".to_owned()], &[], None),
+        false,
+    )?;
+    definitions.add_remote(remote(shop, link, false), false)?;
+    definitions.add_subscription(NewSubscription {
+        remote: shop.clone(),
+        publication: "all".to_owned(),
+        value: None,
+        start: Start::Now,
+    })?;
+    Definitions::new(to).add_remote(remote(hq, link, true), false)?;
+    Ok(())
+}
+
+fn remote(site: &SiteName, link: &str, consolidated: bool) -> NewRemote {
+    NewRemote {
+        site: site.clone(),
+        links: vec![link.to_owned()],
+        schedule: Schedule::None,
+        consolidated,
+    }
+}
+
+/// One batch run of all three phases.
+fn agent(store: &Path) -> Outcome<()> {
+    let options = AgentOptions {
+        batch: true,
+        ..AgentOptions::default()
+    };
+    let exit = run_agent(store, &options, &Stop::new());
+    if exit.code == ExitCode::Done {
+        return Ok(());
+    }
+    Err(format!("the agent of {}: {exit:?}", store.display()).into())
+}
+
+/// The workload's transactions, encoded ahead, in groups.
+fn chunks(workload: &Workload) -> Outcome<Vec<Vec<NewFrame>>> {
+    let (mut chunks, mut at, mut bytes) = (Vec::new(), 0, Vec::new());
+    while at < workload.events {
+        let mut chunk = Vec::with_capacity(GROUP);
+        while chunk.len() < GROUP && at < workload.events {
+            let (transaction, count) = workload.transaction(at, &mut bytes)?;
+            chunk.push(transaction.into_parts().0);
+            at += count;
+        }
+        chunks.push(chunk);
+    }
+    Ok(chunks)
+}
+
+fn append(store: &Store, chunks: Vec<Vec<NewFrame>>) -> Outcome<()> {
+    for chunk in chunks {
+        store.append_frames(chunk, Durability::Synced)?;
+    }
+    Ok(())
+}
+
+/// Events of transactions behind a position.
+fn events_after(store: &Store, after: Lsn) -> Outcome<u64> {
+    let (mut events, mut scan) = (0, store.scan(Lsn(after.0.saturating_sub(1)))?);
+    while let Some(frame) = scan.next()? {
+        if frame.kind() == FrameKind::TRANSACTION {
+            events += u64::from(frame.event_count());
+        }
+    }
+    Ok(events)
+}
