@@ -3,7 +3,7 @@
 //! Positions that only the sending process knows (`log_sent`, `confirm_received`) are in its memory; what
 //! any process can say of them is the least they are: the position confirmed, and what was received.
 
-use milepost_engine::{Lsn, Phase, Result, SiteName, Store, Watermarks};
+use milepost_engine::{Lsn, Phase, Result, Store, Watermarks};
 use serde::Serialize;
 
 use crate::catalog::{Catalog, Remote, Subscription};
@@ -108,7 +108,7 @@ fn remote_status(store: &Store, catalog: &Catalog, postings: &Postings, remote: 
     let neighbour = Neighbour { name: remote.site.clone(), generation: remote.generation };
     let records = PairRecords::load(&neighbour, |key| Ok(store.pinned(key)?.map(|(value, _)| value)))?;
     let confirmed = records.told.confirmed;
-    let (lag_transactions, lag_bytes) = lag(catalog, postings, &remote.site, confirmed.place().at);
+    let (lag_transactions, lag_bytes) = lag(catalog, postings, remote, confirmed.place().at);
     let text = |point: &Point| point.to_string();
     Ok(RemoteStatus {
         remote: remote.site.to_string(),
@@ -134,7 +134,7 @@ fn scan_lag(store: &Store, marks: Watermarks) -> Result<u64> {
     Ok(scan.next()?.map_or(0, |first| marks.durable.since(first.lsn())))
 }
 
-fn lag(catalog: &Catalog, postings: &Postings, site: &SiteName, confirmed: Lsn) -> (u64, u64) {
-    let subscriptions: Vec<&Subscription> = catalog.subscriptions_of(site).collect();
-    postings.backlog(site, &subscriptions, confirmed)
+fn lag(catalog: &Catalog, postings: &Postings, remote: &Remote, confirmed: Lsn) -> (u64, u64) {
+    let subscriptions: Vec<&Subscription> = catalog.subscriptions_of(remote).collect();
+    postings.backlog(&remote.site, &subscriptions, confirmed)
 }

@@ -176,7 +176,7 @@ impl<'a> Definitions<'a> {
         let Some(current) = catalog.remote(site) else {
             return Err(Error::invalid(format!("there is no remote {site}")));
         };
-        if let Some(user) = catalog.subscriptions_of(site).find(|subscription| subscription.is_in_force()) {
+        if let Some(user) = catalog.subscriptions_of(current).find(|subscription| subscription.is_in_force()) {
             return Err(Error::conflict(format!(
                 "remote {site} cannot be removed while it has subscription {} (publication {}); remove that first",
                 user.id, user.publication

@@ -140,9 +140,11 @@ impl Catalog {
         self.subscriptions.values()
     }
 
-    /// Subscriptions of one remote, ended ones included, in the order they were made.
-    pub fn subscriptions_of<'a>(&'a self, remote: &'a SiteName) -> impl Iterator<Item = &'a Subscription> {
-        self.subscriptions.values().filter(move |subscription| subscription.remote == *remote)
+    /// Subscriptions of a remote, ended ones included, in the order they were made. Those of a former
+    /// remote of the same name ended with it.
+    pub fn subscriptions_of<'a>(&'a self, remote: &'a Remote) -> impl Iterator<Item = &'a Subscription> {
+        let own = |one: &&Subscription| one.remote == remote.site && one.id.lsn() > remote.added;
+        self.subscriptions.values().filter(own)
     }
 }
 

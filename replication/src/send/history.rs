@@ -28,6 +28,8 @@ struct Judge {
     remote: SiteName,
     /// Where the subscription was made: what every place of its history says first.
     starts: Position,
+    /// Where the remote was added: subscriptions before were another's of its name.
+    added: Lsn,
     own_site: (StoreId, SiteName),
     catalog: Catalog,
     own: Matcher,
@@ -50,18 +52,22 @@ impl History {
         let next = Lsn(subscription.from.0.max(after.0.saturating_add(1)));
         let at_start = Catalog::as_of(store, starts)?;
         let own = Matcher::new(&at_start, |one| one.id == subscription.id)?;
+        let added = at_start.remote(&subscription.remote).map_or(Lsn::ZERO, |remote| remote.added);
+        let is_earlier = |one: &Subscription| {
+            one.remote == subscription.remote && one.id < subscription.id && one.id.lsn() > added
+        };
         let mut earlier = Vec::new();
-        for one in at_start.subscriptions_of(&subscription.remote) {
-            if one.id < subscription.id && one.from < one.id.lsn() {
+        for one in at_start.subscriptions().filter(|one| is_earlier(one)) {
+            if one.from < one.id.lsn() {
                 earlier.push(Matcher::new(&Catalog::as_of(store, one.id.lsn())?, |other| other.id == one.id)?);
             }
         }
         let behind = Lsn(next.0.saturating_sub(1));
         let catalog = Catalog::as_of(store, behind)?;
-        let live = Matcher::new(&catalog, |one| one.remote == subscription.remote && one.id < subscription.id)?;
+        let live = Matcher::new(&catalog, is_earlier)?;
         let own_site = (store.id(), store.site().clone());
         let (remote, found) = (subscription.remote.clone(), Vec::new());
-        let judge = Judge { remote, starts: position, own_site, catalog, own, earlier, live, found };
+        let judge = Judge { remote, starts: position, added, own_site, catalog, own, earlier, live, found };
         Ok(History { log: store.scan(behind)?, judge, ended: false })
     }
 
@@ -97,8 +103,9 @@ pub enum Found {
 impl Judge {
     fn look(&mut self, frame: &FrameRef<'_>) -> Result<Option<Carried>> {
         if self.catalog.follow(frame)? {
-            let (remote, starts) = (&self.remote, self.starts.lsn);
-            self.live = Matcher::new(&self.catalog, |one| one.remote == *remote && one.id.lsn() < starts)?;
+            let (remote, between) = (&self.remote, self.added.plus(1)..self.starts.lsn);
+            let is_earlier = |one: &Subscription| one.remote == *remote && between.contains(&one.id.lsn());
+            self.live = Matcher::new(&self.catalog, is_earlier)?;
             return Ok(None);
         }
         let came_from_it = frame.via()?.is_some_and(|via| via.name == self.remote.as_str());

@@ -412,7 +412,7 @@ impl SendPhase {
         pair: &mut Pair,
         ask: impl FnOnce(&mut Stream, &mut Sources<'_>) -> Result<T>,
     ) -> Result<T> {
-        let subscriptions: Vec<&Subscription> = self.catalog.subscriptions_of(&pair.remote.site).collect();
+        let subscriptions: Vec<&Subscription> = self.catalog.subscriptions_of(&pair.remote).collect();
         let mut sources = Sources {
             store: &self.store,
             queue: &mut self.queue,
@@ -428,7 +428,7 @@ impl SendPhase {
     fn free(&mut self) -> Result<()> {
         let mut through = self.scanned;
         for (name, pair) in &self.pairs {
-            let subscriptions: Vec<&Subscription> = self.catalog.subscriptions_of(name).collect();
+            let subscriptions: Vec<&Subscription> = self.catalog.subscriptions_of(&pair.remote).collect();
             let confirmed = pair.sender.confirm_sent().place();
             if self.postings.next_due(name, &subscriptions, confirmed.at).is_some() {
                 through = through.min(confirmed.at);

@@ -1,0 +1,242 @@
+//! What a site does not take: it is kept, told to the operator, and never counted as applied (R6).
+#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
+
+mod support;
+
+use milepost_engine::Lsn;
+use milepost_replication::agent::{AgentOptions, ExitCode, Phases, Stop, run_on};
+use milepost_replication::catalog::Start;
+use milepost_replication::receive::{ReceiveOptions, ReceivePhase, quarantined};
+use milepost_replication::status::status;
+use milepost_replication::tracking::PollCause;
+use support::*;
+
+fn one_way(net: &Net) -> (tempfile::TempDir, Site, Site) {
+    let dir = tempfile::tempdir().unwrap();
+    let (head, shop) = (Site::new(dir.path(), "head", net), Site::new(dir.path(), "shop", net));
+    head.publish("all", "**", None);
+    head.remote("shop");
+    shop.remote("head");
+    head.subscribe("shop", "all", None, Start::Now);
+    (dir, head, shop)
+}
+
+fn receive_with(site: &Site, options: ReceiveOptions) -> ReceivePhase {
+    let stop = Stop::new();
+    ReceivePhase::open(&site.store, &site.links(&stop), options, &stop).unwrap()
+}
+
+#[test]
+fn a_damaged_message_is_lost_and_comes_again_r3() {
+    let net = Net::default();
+    let (_dir, head, shop) = one_way(&net);
+    let mut sending = head.send_phase();
+    head.commit(&[("s/1", "first")]);
+    head.scan();
+    sending.round(milepost_replication::send::Serve::Everybody).unwrap();
+    let mut message = net.steal("shop").remove(0);
+    let middle = message.len() / 2;
+    message[middle] ^= 1;
+    net.put("shop", message);
+    assert_eq!(shop.receive().transactions, 0);
+    assert_eq!(net.waiting("shop"), 0, "a damaged message leaves the link");
+    // The next one shows the hole; the shop asks, and the same send phase serves the range.
+    head.commit(&[("s/1", "second")]);
+    head.scan();
+    sending.round(milepost_replication::send::Serve::Everybody).unwrap();
+    shop.receive();
+    assert_eq!(shop.payloads().len(), 0, "nothing is applied over a hole");
+    shop.send();
+    head.receive();
+    sending.round(milepost_replication::send::Serve::Everybody).unwrap();
+    shop.receive();
+    assert_eq!(shop.payloads(), ["first", "second"]);
+    let told = &status(&head.store).unwrap().remotes[0];
+    assert_eq!(told.resend_count, 1);
+}
+
+#[test]
+fn messages_of_a_site_that_is_no_remote_wait_until_it_is_one() {
+    let net = Net::default();
+    let dir = tempfile::tempdir().unwrap();
+    let (head, shop) = (Site::new(dir.path(), "head", &net), Site::new(dir.path(), "shop", &net));
+    head.publish("all", "**", None);
+    head.remote("shop");
+    head.subscribe("shop", "all", None, Start::Now);
+    shop.remote("elsewhere");
+    head.commit(&[("s/1", "early")]);
+    head.turn();
+    let mut receiving = shop.receive_phase();
+    receiving.poll(PollCause::Due).unwrap();
+    assert_eq!((shop.received().len(), net.waiting("shop")), (0, 1));
+    assert!(quarantined(&shop.store).unwrap().is_empty());
+    shop.remote("head");
+    receiving.poll(PollCause::Due).unwrap();
+    assert_eq!(shop.payloads(), ["early"]);
+}
+
+#[test]
+fn a_loop_of_three_sites_stops_the_pair_and_ends_with_5_r4() {
+    let dir = tempfile::tempdir().unwrap();
+    let net = Net::default();
+    let names = ["one", "two", "three"];
+    let sites: Vec<Site> = names.iter().map(|site| Site::new(dir.path(), site, &net)).collect();
+    for (number, site) in sites.iter().enumerate() {
+        let (next, before) = (names[(number + 1) % 3], names[(number + 2) % 3]);
+        site.publish("all", "**", None);
+        site.remote(next);
+        site.remote(before);
+        site.subscribe(next, "all", None, Start::Now);
+    }
+    sites[0].commit(&[("s/1", "round and round")]);
+    for site in [&sites[0], &sites[1], &sites[2]] {
+        site.turn();
+    }
+    let options = AgentOptions { batch: true, phases: Phases::of(true, false, false), ..AgentOptions::default() };
+    for _ in 0..2 {
+        let stop = Stop::new();
+        let exit = run_on(&sites[0].store, &sites[0].links(&stop), &options, &stop);
+        assert_eq!(exit.code, ExitCode::Quarantined, "also for a process that comes later");
+        assert!(exit.message.unwrap().contains("loop"));
+    }
+    assert_eq!(sites[0].received().len(), 0);
+    let kept = quarantined(&sites[0].store).unwrap();
+    assert_eq!(kept.len(), 1);
+    assert!(kept[0].reason.contains("loop") && sites[0].root.join(&kept[0].file).is_file());
+    assert_eq!(net.waiting("one"), 1, "what is not applied stays on its link");
+    let remotes = status(&sites[0].store).unwrap().remotes;
+    assert!(remotes.iter().any(|remote| remote.stopped.as_ref().is_some_and(|why| why.contains("loop"))));
+    sites.iter().for_each(assert_nothing_doubled);
+}
+
+#[test]
+fn a_neighbour_restored_from_an_older_copy_is_stopped_and_applies_nothing_wrong_r5() {
+    let net = Net::default();
+    let (dir, mut head, shop) = one_way(&net);
+    shop.publish("all", "**", None);
+    shop.subscribe("head", "all", None, Start::Now);
+    head.commit(&[("s/1", "common")]);
+    (0..2).for_each(|_| [&head, &shop].into_iter().for_each(Site::turn));
+    // Closed, copied, gone on with; then the copy takes the place of the store.
+    let copy = dir.path().join("copy");
+    let root = head.root.clone();
+    head.store.clone().close().unwrap();
+    copy_dir(&root, &copy);
+    head.store = options().open(&root).unwrap();
+    head.commit(&[("s/1", "lost with the disk")]);
+    (0..2).for_each(|_| [&head, &shop].into_iter().for_each(Site::turn));
+    assert_eq!(shop.payloads(), ["common", "lost with the disk"]);
+    head.store.clone().close().unwrap();
+    head.store = options().open(&copy).unwrap();
+    head.root = copy;
+    head.commit(&[("s/1", "another history, as long as the other")]);
+    for _ in 0..3 {
+        [&head, &shop].into_iter().for_each(Site::turn);
+    }
+    assert_eq!(shop.payloads(), ["common", "lost with the disk"], "nothing of another history is applied");
+    let stopped = |site: &Site| status(&site.store).unwrap().remotes[0].stopped.clone();
+    let reasons: Vec<String> = [&head, &shop].into_iter().filter_map(stopped).collect();
+    assert!(reasons.iter().any(|reason| reason.contains("histories have parted")), "{reasons:?}");
+}
+
+fn copy_dir(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_dir(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn keep_leaves_messages_on_the_link_and_looks_at_each_once() {
+    let net = Net::default();
+    let (_dir, head, shop) = one_way(&net);
+    head.commit(&[("s/1", "a")]);
+    head.turn();
+    let mut receiving = receive_with(&shop, ReceiveOptions { keep: true, ..shop.receive_options() });
+    assert_eq!(receiving.poll(PollCause::Due).unwrap().transactions, 1);
+    let again = receiving.poll(PollCause::Due).unwrap();
+    assert_eq!((again.new_messages, again.duplicates, net.waiting("shop")), (0, 0, 1));
+    assert_eq!(shop.payloads(), ["a"]);
+}
+
+#[test]
+fn without_applying_messages_are_checked_and_neither_log_nor_link_changes() {
+    let net = Net::default();
+    let (_dir, head, shop) = one_way(&net);
+    head.commit(&[("s/1", "a")]);
+    head.turn();
+    let before = shop.store.watermarks().durable;
+    {
+        let mut receiving = receive_with(&shop, ReceiveOptions { apply: false, ..shop.receive_options() });
+        assert_eq!(receiving.poll(PollCause::Due).unwrap().transactions, 1, "it says what it would do");
+        assert_eq!(receiving.poll(PollCause::Due).unwrap().new_messages, 0);
+    }
+    assert_eq!((shop.store.watermarks().durable, net.waiting("shop")), (before, 1));
+    shop.receive();
+    assert_eq!(shop.payloads(), ["a"]);
+}
+
+#[test]
+fn messages_beyond_the_memory_wait_on_their_link_and_none_is_lost() {
+    // All but the first are behind a gap, and together they are many times the memory.
+    let net = Net::default();
+    let (_dir, mut head, shop) = one_way(&net);
+    head.message_bytes = 10_000;
+    let mut word = 1_u64;
+    for number in 0..100 {
+        let noise: String = (0..9_000)
+            .map(|_| {
+                word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                char::from(b'a' + u8::try_from(word >> 59).unwrap())
+            })
+            .collect();
+        head.commit(&[("s/1", &number.to_string()), ("s/2", &noise)]);
+    }
+    head.scan();
+    head.send();
+    assert!(net.waiting("shop") >= 100);
+    let mut receiving = receive_with(&shop, ReceiveOptions { memory: 300_000, ..shop.receive_options() });
+    let mut polls = 0;
+    while shop.received().len() < 100 {
+        receiving.poll(PollCause::Due).unwrap();
+        polls += 1;
+        assert!(polls < 50, "only {} came", shop.received().len());
+    }
+    let numbers: Vec<String> = shop.payloads().into_iter().filter(|one| one.len() < 4).collect();
+    assert_eq!(numbers, (0..100).map(|number| number.to_string()).collect::<Vec<_>>());
+    assert_eq!(net.waiting("shop"), 0);
+}
+
+#[test]
+fn a_remote_removed_and_added_again_begins_anew_with_what_is_committed_from_then_on() {
+    let net = Net::default();
+    let (_dir, head, shop) = one_way(&net);
+    head.commit(&[("s/1", "before")]);
+    head.turn();
+    shop.turn();
+    head.commit(&[("s/1", "unsent when it was removed")]);
+    head.scan();
+    let former = head.definitions().catalog().unwrap().subscriptions().next().unwrap().id;
+    let refused = head.definitions().remove_remote(&name("shop")).unwrap_err();
+    assert!(refused.to_string().contains(&former.to_string()), "{refused}");
+    head.definitions().remove_subscription(former, false).unwrap();
+    for (site, other) in [(&head, "shop"), (&shop, "head")] {
+        site.definitions().remove_remote(&name(other)).unwrap();
+        site.remote(other);
+    }
+    head.subscribe("shop", "all", None, Start::Now);
+    head.commit(&[("s/1", "after")]);
+    for _ in 0..2 {
+        head.turn();
+        shop.turn();
+    }
+    assert_eq!(shop.payloads(), ["before", "after"]);
+    assert_eq!(status(&head.store).unwrap().remotes[0].generation, 2);
+    assert!(shop.store.scan(Lsn::ZERO).is_ok());
+}
