@@ -492,7 +492,7 @@ fn blocks_of_format_1_are_written_and_read_as_ever() {
         kind: FrameKind::QUEUE_FIRST,
         ..small().remove(2)
     };
-    let queue = sealed(&[entry.clone()], &queue, 1);
+    let queue = sealed(std::slice::from_ref(&entry), &queue, 1);
     for (name, block, frames) in [
         ("log.block", log, small()),
         ("close.block", close, vec![]),

@@ -7,10 +7,13 @@ use super::*;
 use crate::block::{Block, BlockBuilder, BlockKind, HEADER_LEN, Seal};
 use crate::{Chain, ErrorKind, Event, StoreId};
 
+/// Breaks the bytes of a frame.
+type Change = fn(&mut Vec<u8>);
+
 /// The frame in a block of its own, changed by `change` before it is read.
 fn read_changed<T>(
     frame: NewFrame,
-    change: fn(&mut Vec<u8>),
+    change: Change,
     take: impl Fn(FrameRef<'_>) -> Result<T>,
 ) -> Result<T> {
     let mut builder = BlockBuilder::new();
@@ -56,13 +59,14 @@ fn with_all_sections() -> NewFrame {
 }
 
 fn everything(frame: FrameRef<'_>) -> Result<()> {
-    (frame.origin()?, frame.pinned()?);
+    frame.origin()?;
+    frame.pinned()?;
     frame.events().try_for_each(|event| event?.to_event().map(|_| ()))
 }
 
 #[test]
 fn contradictions_inside_a_frame_are_corrupt_and_name_its_position() {
-    let changes: [(&str, fn(&mut Vec<u8>)); 9] = [
+    let changes: [(&str, Change); 9] = [
         ("frame longer than its block", |bytes| bytes[0] = 0xf8),
         ("frame length not aligned", |bytes| bytes[0] -= 1),
         ("body before the fixed part ends", |bytes| bytes[24] = 24),
