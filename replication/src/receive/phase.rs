@@ -159,6 +159,11 @@ impl ReceivePhase {
             // What was refused for the former pair may be welcome to the next.
             self.done.retain(|key| self.leaving.contains(key));
         }
+        if catalog.remotes().any(|remote| !self.pairs.contains_key(&remote.site)) {
+            // A receiver killed between its write and its sync left frames that are not durable yet and
+            // will be: positions read without them would apply the same transactions again (R1).
+            self.store.sync()?;
+        }
         for remote in catalog.remotes() {
             let link = self.links.of(remote)?;
             if let Some(pair) = self.pairs.get_mut(&remote.site) {

@@ -362,8 +362,8 @@ impl Shared {
                 Ok(connection) => {
                     if index != state.last_endpoint {
                         let from = self.name_of(state.last_endpoint);
-                        tracing::warn!(from, to = %endpoint, "went over to another server");
-                        self.failovers.fetch_add(1, Ordering::Relaxed);
+                        let failovers = self.failovers.fetch_add(1, Ordering::Relaxed) + 1;
+                        tracing::warn!(failovers, from, to = %endpoint, "went over to another server");
                         state.last_endpoint = index;
                     }
                     return Ok((index, connection));
