@@ -89,6 +89,7 @@ impl Failure {
     }
 
     /// Why the command ends.
+    #[cfg(test)]
     pub fn exit(&self) -> Exit {
         self.exit
     }

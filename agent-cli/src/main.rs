@@ -11,6 +11,7 @@
 
 mod arguments;
 mod commands;
+mod demo;
 mod failure;
 mod output;
 mod payload;

@@ -78,10 +78,10 @@ pub struct Agent {
     /// Pause between looks for more to send (-sd T); bare number: minutes. A commit wakes it at once
     #[arg(long, value_name = "T", default_value = "1m", env = "MILEPOST_SEND_EVERY", value_parser = pause::minutes)]
     send_every: Duration,
-    /// Send and confirm only what the last backup covers
+    /// Send and confirm only what the last backup covers (refused: there is no backup command yet)
     #[arg(short = 'u', long, env = "MILEPOST_ONLY_BACKED_UP", value_parser = FalseyValueParser::new())]
     only_backed_up: bool,
-    /// Threads applying messages of different senders side by side [default: number of cores]
+    /// Threads applying messages of different senders side by side (one so far, others are refused)
     #[arg(short = 'w', long, value_name = "N", env = "MILEPOST_WORKERS")]
     workers: Option<u32>,
     /// Seal and start a new log segment after the scan, when it is larger than N (-x [N])
@@ -135,10 +135,8 @@ impl Agent {
     }
 
     fn options(&self) -> AgentOptions {
-        let named = Phases { receive: self.receive, scan: self.scan, send: self.send };
-        let any = self.receive || self.scan || self.send;
         AgentOptions {
-            phases: if any { named } else { Phases::default() },
+            phases: Phases::of(self.receive, self.scan, self.send),
             batch: self.batch,
             apply: !self.no_apply,
             group: self.group,

@@ -1,16 +1,19 @@
 //! The commands, one file each.
 
+mod agent;
 mod append;
 mod dump;
 mod export;
 pub mod import;
 mod init;
-mod leaving;
+pub mod leaving;
 mod log_output;
 mod publication;
 mod read;
 mod remote;
+mod serve;
 mod stat;
+mod status;
 mod store_dir;
 mod streams;
 mod subscription;
@@ -47,6 +50,14 @@ pub enum Command {
     Remote(remote::Remote),
     /// Say which remote is due what: add, list, remove.
     Subscription(subscription::Subscription),
+    /// Print how far each remote is, and who runs which phase.
+    Status(status::Status),
+    /// Run phases of the Message Agent: receive, scan, send.
+    Agent(Box<agent::Agent>),
+    /// Run a Milepost server.
+    Serve(serve::Serve),
+    /// Show the whole system at work, kill some of it, and prove that nothing was lost.
+    Demo(crate::demo::Demo),
 }
 
 impl Command {
@@ -68,6 +79,10 @@ impl Command {
             Command::Publication(command) => command.run(),
             Command::Remote(command) => command.run(),
             Command::Subscription(command) => command.run(),
+            Command::Status(command) => command.run(),
+            Command::Agent(command) => command.run(),
+            Command::Serve(command) => command.run(),
+            Command::Demo(command) => command.run(),
         }
     }
 }

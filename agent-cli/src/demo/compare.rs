@@ -18,6 +18,7 @@ use std::collections::HashMap;
 
 use milepost_engine::frame::{EventRef, FrameKind, FrameRef};
 use milepost_engine::{Epoch, Lsn, Result, Store, StoreId};
+use serde::Serialize;
 
 /// An event, with everything that must be equal at all sites.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +42,7 @@ pub struct Delivery {
 }
 
 /// What a comparison found, in transactions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Verdict {
     /// Due.
     pub due: u64,

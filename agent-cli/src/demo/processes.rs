@@ -88,9 +88,22 @@ impl Process {
         }
     }
 
+    /// Fails unless it runs.
+    ///
+    /// # Errors
+    /// Exit 1 with what it said last.
+    pub fn must_run(&mut self) -> Outcome {
+        if self.is_running()? { Ok(()) } else { Err(self.died()) }
+    }
+
+    /// Asks it to leave, by closing its standard input.
+    pub fn ask_to_leave(&mut self) {
+        drop(self.child.stdin.take());
+    }
+
     /// Asks it to leave, and kills it when it has not left in time.
     pub fn leave(&mut self, limit: Duration) {
-        drop(self.child.stdin.take());
+        self.ask_to_leave();
         let end = SystemClock.monotonic() + limit;
         while matches!(self.child.try_wait(), Ok(None)) && SystemClock.monotonic() < end {
             SystemClock.sleep(LOOK_AGAIN);

@@ -28,8 +28,7 @@ pub struct Record {
     block: u64,
 }
 
-/// See the module. A clone is a copy of the directory.
-#[derive(Clone)]
+/// See the module.
 pub struct MemLog {
     /// Identity of the store.
     pub id: StoreId,

@@ -42,6 +42,8 @@ impl InputKey {
     /// # Errors
     /// Exit 1 when other inputs were imported and this one was not: resuming would double or miss.
     pub fn stopped_at<R: std::io::BufRead>(&self, store: &Store, input: &Lines<R>) -> Outcome<Option<Mark>> {
+        // An import killed between its write and its sync left lines that are not durable yet and will be.
+        store.sync()?;
         if let Some((value, lsn)) = store.pinned(&self.0)? {
             let mark = read(&value).ok_or_else(|| {
                 Failure::failed(format!("the import record at LSN {lsn} was written by a newer milepost; use that"))

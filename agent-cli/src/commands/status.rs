@@ -1,0 +1,74 @@
+//! `milepost status`: how far each remote is, and who runs which phase.
+
+use clap::Args;
+use milepost_replication::status::{RemoteStatus, StoreStatus, status};
+
+use super::store_dir::StoreDir;
+use crate::failure::{EXIT_CODES, Outcome};
+use crate::output::{self, Out};
+
+/// Print how far each remote is, and who runs which phase.
+///
+/// For each remote: log_sent (at least so much of our log was sent), confirm_sent (what it confirmed),
+/// log_received (what of its log is in ours), confirm_received (what our next message confirms),
+/// resend_count and rereceive_count (losses it told us, and we told it), and how far it lags in
+/// transactions and bytes. Positions are epoch/LSN/chain, or none. For each phase: which process runs it,
+/// since when. Messages in quarantine are listed with their reasons.
+#[derive(Args)]
+#[command(after_long_help = format!("Example:\n  milepost status hq --json\n\n{EXIT_CODES}"))]
+pub struct Status {
+    #[command(flatten)]
+    store: StoreDir,
+    /// Print the facts as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+impl Status {
+    /// Prints the facts.
+    pub fn run(self) -> Outcome {
+        let store = self.store.open()?;
+        let facts = status(&store)?;
+        if self.json {
+            return output::tell(true, &facts, format_args!(""));
+        }
+        let mut out = Out::new();
+        print_store(&facts, &mut out)?;
+        for remote in &facts.remotes {
+            print_remote(remote, &mut out)?;
+        }
+        for held in &facts.quarantine {
+            out.line(format_args!("QUARANTINE {held:?}"))?;
+        }
+        out.flush()
+    }
+}
+
+fn print_store(facts: &StoreStatus, out: &mut Out) -> Outcome {
+    out.line(format_args!("site {}, store {}, epoch {}", facts.site, facts.store_id, facts.epoch))?;
+    out.line(format_args!(
+        "log durable to {}, scanned to {} ({} bytes behind), {} bytes in the queue",
+        facts.durable, facts.scanned, facts.scan_lag_bytes, facts.queue_bytes
+    ))?;
+    for phase in &facts.phases {
+        let holder = phase.holder.as_deref().unwrap_or("not running");
+        out.line(format_args!("{:<8} {holder}", phase.phase))?;
+    }
+    Ok(())
+}
+
+fn print_remote(remote: &RemoteStatus, out: &mut Out) -> Outcome {
+    let above = if remote.consolidated { ", consolidated" } else { "" };
+    out.line(format_args!("remote {}: {}{above}", remote.remote, remote.links.join(" ")))?;
+    out.line(format_args!("  lag               {} transactions, {} bytes", remote.lag_transactions, remote.lag_bytes))?;
+    out.line(format_args!("  log_sent          {}", remote.log_sent))?;
+    out.line(format_args!("  confirm_sent      {}", remote.confirm_sent))?;
+    out.line(format_args!("  log_received      {}", remote.log_received))?;
+    out.line(format_args!("  confirm_received  {}", remote.confirm_received))?;
+    out.line(format_args!("  resend_count      {}", remote.resend_count))?;
+    out.line(format_args!("  rereceive_count   {}", remote.rereceive_count))?;
+    if let Some(reason) = &remote.stopped {
+        out.line(format_args!("  STOPPED           {reason}"))?;
+    }
+    Ok(())
+}
