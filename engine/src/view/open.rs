@@ -139,8 +139,13 @@ impl<P: Projection> View<P> {
     /// As [`View::open`]. The view stays at its last batch.
     pub fn catch_up(&mut self, progress: &mut dyn FnMut(ViewProgress)) -> Result<Lsn> {
         let done = self.fold_in(progress);
+        self.broken_by(done)
+    }
+
+    /// Notes that sled failed. A batch that failed while it was put together is harmless, one that
+    /// failed in the database is not.
+    pub(super) fn broken_by<T>(&mut self, done: Result<T>) -> Result<T> {
         if let Err(error) = &done {
-            // A batch that failed half-way in memory only is harmless, one that failed in sled is not.
             self.broken |= error.kind() == crate::ErrorKind::Internal;
         }
         done

@@ -381,6 +381,24 @@ fn a_view_of_an_older_version_or_another_projection_is_made_again() {
     assert_eq!(kinds(2).get(b"k0").unwrap(), None);
 }
 
+#[test]
+fn a_database_that_panics_is_an_error_and_not_the_end_of_the_process() {
+    let error = caught::<()>("read", || panic!("what sled does on files it did not expect")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Internal);
+}
+
+#[test]
+fn a_view_whose_database_failed_is_not_left_as_if_it_were_whole() {
+    let place = closed();
+    let store = place.open("a");
+    let mut view = open(&store);
+    append(&store, "s/0", "the batch that fails");
+    view.broken_by::<()>(Err(crate::Error::internal("sled cannot write")))
+        .unwrap_err();
+    drop(view);
+    assert_eq!(open(&store).cause(), Some(RebuildCause::NotClosed));
+}
+
 /// Fails at an event of the kind `poison`.
 struct Failing(AtomicU32);
 

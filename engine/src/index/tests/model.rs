@@ -34,7 +34,7 @@ pub(super) struct Bench {
     pub(super) rebuilt: Arc<Mutex<Vec<Lsn>>>,
     blocks: Vec<ModelBlock>,
     durable: Lsn,
-    serial: u64,
+    pub(super) serial: u64,
 }
 
 #[derive(Clone, Debug)]
