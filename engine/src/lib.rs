@@ -39,6 +39,10 @@ mod event;
 pub mod frame;
 pub mod index;
 mod log;
+#[cfg(feature = "planted")]
+pub mod planted;
+#[cfg(not(feature = "planted"))]
+mod planted;
 mod position;
 mod queue;
 mod site;

@@ -10,6 +10,7 @@
 
 use std::time::Duration;
 
+use crate::planted::{self, Bug};
 use crate::storage::Cell;
 use crate::sync::{Condvar, Mutex};
 use crate::{Error, Lsn, Result};
@@ -112,12 +113,17 @@ impl Log {
         let before = self.control.durable();
         let target = self.control.appended();
         let segment = self.dir.open(self.control.lsn(Cell::TailSegment))?;
-        if before < segment.safe_from {
+        if before < segment.safe_from && !planted::is(Bug::NoWriteAgain) {
             self.write_again(before, segment.safe_from.min(target), holds)?;
         }
         self.control.cells().raise(Cell::SyncBegun, target.0);
         let started = self.clock.monotonic();
-        if let Err(error) = segment.file.sync_data() {
+        let synced = if planted::is(Bug::SkipSync) {
+            Ok(())
+        } else {
+            segment.file.sync_data()
+        };
+        if let Err(error) = synced {
             self.control.set_poisoned(self.generation);
             return Err(Error::closed(
                 "the disk did not take what was written: this handle is dead, nothing acknowledged is lost; \

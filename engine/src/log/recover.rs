@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::block::HEADER_LEN;
+use crate::planted::{self, Bug};
 use crate::storage::{OpenMode, StorageFile};
 use crate::width::{to_u64, to_usize};
 use crate::{Chain, Epoch, Error, Lsn, Result};
@@ -174,6 +175,9 @@ fn end_of(dir: &Arc<SegmentDir>, first: Lsn, end: Lsn) -> Result<(Chain, Option<
 /// S3: the page cache may show bytes that the disk never took and whose failure was told to a process
 /// that is gone; written again through this descriptor they are dirty again, and the sync is ours.
 fn write_again(cursor: &mut Cursor, walked: &Walked) -> Result<()> {
+    if planted::is(Bug::CacheBelieved) {
+        return Ok(());
+    }
     for (start, _) in walked.beyond.iter().filter(|(_, end)| *end > walked.durable) {
         write_block_again(cursor, *start)?;
     }
@@ -196,6 +200,9 @@ pub(crate) fn write_block_again(cursor: &mut Cursor, start: Lsn) -> Result<Lsn> 
 /// next header would stand zeros are written in any case: the cache may show zeros that an earlier
 /// recovery failed to get onto the disk (S3).
 fn finish_cut(cursor: &mut Cursor, dir: &SegmentDir, tail: Lsn) -> Result<()> {
+    if planted::is(Bug::StaleBytesBehindCut) {
+        return Ok(());
+    }
     let segment = Arc::clone(cursor.segment());
     if cursor.dirty_behind(tail)? {
         let (from, to) = (segment.offset(tail), segment.len());

@@ -11,6 +11,7 @@
 use std::sync::Arc;
 
 use crate::clock::Rng;
+use crate::planted::{self, Bug};
 use crate::storage::{OpenMode, StorageFile};
 use crate::sync::MutexGuard;
 use crate::{Error, ErrorKind, Lsn, Result};
@@ -115,7 +116,8 @@ impl SegmentDir {
                 .rename(&format!("{folder}/{ready}"), &name)
                 .map_err(|error| Error::io("name a new segment", &path, error).at_lsn(first))?;
         }
-        let synced = storage.sync_dir(folder);
+        let skip = planted::is(Bug::SkipDirectorySync);
+        let synced = if skip { Ok(()) } else { storage.sync_dir(folder) };
         synced.map_err(|error| {
             Error::closed("a new segment's name may not be durable; open the store again")
                 .at_path(&path)

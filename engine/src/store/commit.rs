@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::frame::{EncodedFrame, FrameKind, NewFrame};
 use crate::log::{Judge, Request, Written};
+use crate::planted::{self, Bug};
 use crate::sync::Ordering;
 use crate::width::to_u64;
 use crate::{CommitOutcome, Committed, Error, Lsn, Result, StreamName, Transaction, TransactionId};
@@ -190,6 +191,7 @@ impl Store {
             self.inner.background.something_to_do();
         }
         match durability {
+            Durability::Synced if planted::is(Bug::AcknowledgeBeforeSync) => Ok(()),
             Durability::Synced => self
                 .log()
                 .make_durable(end)

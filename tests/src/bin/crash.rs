@@ -12,7 +12,7 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
-use milepost_tests::crash::run_many;
+use milepost_tests::crash::{hush, run_many};
 
 fn main() -> ExitCode {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         }
     }
     let threads = if states == 1 { 1 } else { threads as usize };
-    std::panic::set_hook(Box::new(|_| {}));
+    hush();
     let start = Instant::now();
     match run_many(seed, states, threads) {
         Ok(report) => {

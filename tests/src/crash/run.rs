@@ -1,6 +1,7 @@
 //! [`run`]: everything that one seed means, and [`run_many`]: seeds on all cores until enough states.
 
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -9,10 +10,21 @@ use milepost_engine::SiteName;
 use crate::disk::SimDisk;
 use crate::{SimRng, mix};
 
-use super::actor::{Actor, Habits, options};
+use super::actor::{Actor, Habits, options, panic_text};
 use super::model::Model;
 use super::recover::survive;
 use super::schedule::{Odds, Schedule};
+
+/// Lets threads without a name panic in silence, as simulated processes do when they are killed or find
+/// a bug, which the run tells by itself.
+pub fn hush() {
+    let loud = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if std::thread::current().name().is_some() {
+            loud(panic);
+        }
+    }));
+}
 
 /// What a run saw.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,7 +66,9 @@ const CRASHES: u64 = 8;
 pub fn run(seed: u64) -> Result<Report, Failure> {
     let rng = SimRng::new(seed);
     let (odds, habits) = draw(&rng);
-    live(seed, &rng, odds, habits).map_err(|text| {
+    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| live(seed, &rng, odds, habits)));
+    let outcome = outcome.unwrap_or_else(|payload| Err(format!("a panic: {}", panic_text(&*payload))));
+    outcome.map_err(|text| {
         let text = format!("{text}\n  with {odds:?}, {habits:?}");
         Failure { seed, text }
     })

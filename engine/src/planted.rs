@@ -1,0 +1,77 @@
+//! Bugs planted on purpose, so that the crash test can prove that it would find them.
+//!
+//! Only with the feature `planted`, which the tests package asks for and no release has; even then
+//! none is chosen until [`set`] says so. Without the feature [`is`] is `false` at compile time.
+
+/// A bug that a hurried change might bring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    not(feature = "planted"),
+    expect(dead_code, reason = "named where it would bite")
+)]
+#[repr(u8)]
+pub enum Bug {
+    /// A sync is believed to have happened.
+    SkipSync = 1,
+    /// A new segment's name is not synced (S2).
+    SkipDirectorySync,
+    /// A commit is acknowledged as soon as it is written (E1).
+    AcknowledgeBeforeSync,
+    /// A block is believed when its header is.
+    HeaderChecksumOnly,
+    /// What a dead writer left stays where it is (E5).
+    NoTailRepair,
+    /// Recovery leaves old blocks behind the cut, and the chain is not looked at.
+    StaleBytesBehindCut,
+    /// A handle's sync vouches for bytes written before its descriptor was opened (S1).
+    NoWriteAgain,
+    /// Recovery believes the page cache (S3).
+    CacheBelieved,
+}
+
+impl Bug {
+    /// All of them.
+    #[cfg(feature = "planted")]
+    pub const ALL: [Bug; 8] = [
+        Bug::SkipSync,
+        Bug::SkipDirectorySync,
+        Bug::AcknowledgeBeforeSync,
+        Bug::HeaderChecksumOnly,
+        Bug::NoTailRepair,
+        Bug::StaleBytesBehindCut,
+        Bug::NoWriteAgain,
+        Bug::CacheBelieved,
+    ];
+}
+
+#[cfg(feature = "planted")]
+static CHOSEN: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(0);
+
+/// Chooses the bug of the whole process; `None` is health.
+#[cfg(feature = "planted")]
+pub fn set(bug: Option<Bug>) {
+    let number = bug.map_or(0, Bug::number);
+    CHOSEN.store(number, std::sync::atomic::Ordering::Relaxed);
+}
+
+#[cfg(feature = "planted")]
+impl Bug {
+    #[expect(clippy::as_conversions, reason = "the discriminant is the number")]
+    const fn number(self) -> u8 {
+        self as u8
+    }
+}
+
+/// True when this bug was chosen.
+#[cfg(feature = "planted")]
+#[inline]
+pub(crate) fn is(bug: Bug) -> bool {
+    CHOSEN.load(std::sync::atomic::Ordering::Relaxed) == bug.number()
+}
+
+/// Never: nothing is planted here.
+#[cfg(not(feature = "planted"))]
+#[inline]
+pub(crate) const fn is(_: Bug) -> bool {
+    false
+}
