@@ -5,10 +5,6 @@
 
 /// A bug that a hurried change might bring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(
-    not(feature = "planted"),
-    expect(dead_code, reason = "named where it would bite")
-)]
 #[repr(u8)]
 pub enum Bug {
     /// A sync is believed to have happened.
