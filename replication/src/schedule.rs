@@ -26,7 +26,11 @@ pub fn until_next_turn(
             let due = last_turn.map_or(now, |last| last.saturating_add(Duration::from_secs(seconds)));
             Some(due.saturating_sub(now))
         }
-        Schedule::AtMinute(minute) => Some(until_minute(minute, last_turn.map(|last| now.saturating_sub(last)), wall_micros)),
+        Schedule::AtMinute(minute) => Some(until_minute(
+            minute,
+            last_turn.map(|last| now.saturating_sub(last)),
+            wall_micros,
+        )),
     }
 }
 
@@ -35,7 +39,8 @@ pub fn until_next_turn(
 fn until_minute(minute: u16, ago: Option<Duration>, wall_micros: i64) -> Duration {
     let second_of_day = wall_micros.div_euclid(1_000_000).rem_euclid(86_400);
     let micros = wall_micros.rem_euclid(1_000_000);
-    let since_midnight = Duration::from_secs(second_of_day.unsigned_abs()) + Duration::from_micros(micros.unsigned_abs());
+    let since_midnight =
+        Duration::from_secs(second_of_day.unsigned_abs()) + Duration::from_micros(micros.unsigned_abs());
     let begins = Duration::from_secs(u64::from(minute % 1440) * 60);
     let (ends, day) = (begins + Duration::from_secs(60), Duration::from_secs(DAY_SECONDS));
     let within = since_midnight >= begins && since_midnight < ends;
@@ -66,14 +71,36 @@ mod tests {
             (Schedule::EverySeconds(60), Some(s(5)), s(500), 0, Some(s(0))),
             // 02:00, asked at 01:00, within it, after it, and before 1970.
             (Schedule::AtMinute(120), None, s(5), HOUR, Some(s(3600))),
-            (Schedule::AtMinute(120), None, s(5), 2 * HOUR + 30_000_000, Some(s(0))),
-            (Schedule::AtMinute(120), Some(s(0)), s(5), 2 * HOUR + 30_000_000, Some(s(86_370))),
-            (Schedule::AtMinute(120), Some(s(0)), s(86_400), 2 * HOUR, Some(s(0))),
+            (
+                Schedule::AtMinute(120),
+                None,
+                s(5),
+                2 * HOUR + 30_000_000,
+                Some(s(0)),
+            ),
+            (
+                Schedule::AtMinute(120),
+                Some(s(0)),
+                s(5),
+                2 * HOUR + 30_000_000,
+                Some(s(86_370)),
+            ),
+            (
+                Schedule::AtMinute(120),
+                Some(s(0)),
+                s(86_400),
+                2 * HOUR,
+                Some(s(0)),
+            ),
             (Schedule::AtMinute(120), None, s(5), 3 * HOUR, Some(s(23 * 3600))),
             (Schedule::AtMinute(120), None, s(5), -23 * HOUR, Some(s(3600))),
         ];
         for (schedule, last, now, wall, expected) in table {
-            assert_eq!(until_next_turn(schedule, last, now, wall), expected, "{schedule:?} {last:?} {wall}");
+            assert_eq!(
+                until_next_turn(schedule, last, now, wall),
+                expected,
+                "{schedule:?} {last:?} {wall}"
+            );
         }
     }
 

@@ -16,7 +16,11 @@ use milepost_engine::{Error, Result};
 /// # Errors
 /// `Invalid` for anything else.
 pub fn parse_duration(text: &str) -> Result<Duration> {
-    let wrong = || Error::invalid(format!("{text:?} is no duration: write 30s, 5m, 2h, 1d, or minutes as a number"));
+    let wrong = || {
+        Error::invalid(format!(
+            "{text:?} is no duration: write 30s, 5m, 2h, 1d, or minutes as a number"
+        ))
+    };
     let (number, seconds) = match text.trim().to_ascii_lowercase() {
         text if text.ends_with('s') => (text, 1),
         text if text.ends_with('m') => (text, 60),
@@ -36,18 +40,29 @@ pub fn parse_duration(text: &str) -> Result<Duration> {
 /// # Errors
 /// `Invalid` for anything else.
 pub fn parse_size(text: &str) -> Result<u64> {
-    let wrong = || Error::invalid(format!("{text:?} is no size: write a number of bytes, or 64K, or 64M"));
+    let wrong = || {
+        Error::invalid(format!(
+            "{text:?} is no size: write a number of bytes, or 64K, or 64M"
+        ))
+    };
     let trimmed = text.trim();
     let (digits, factor) = match trimmed.strip_suffix(['k', 'K']) {
         Some(digits) => (digits, 1 << 10),
-        None => trimmed.strip_suffix(['m', 'M']).map_or((trimmed, 1), |digits| (digits, 1 << 20)),
+        None => trimmed
+            .strip_suffix(['m', 'M'])
+            .map_or((trimmed, 1), |digits| (digits, 1 << 20)),
     };
-    whole_number(digits).and_then(|count| count.checked_mul(factor)).ok_or_else(wrong)
+    whole_number(digits)
+        .and_then(|count| count.checked_mul(factor))
+        .ok_or_else(wrong)
 }
 
 /// Digits only: `u64::from_str` would take a plus sign.
 fn whole_number(digits: &str) -> Option<u64> {
-    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+    digits
+        .bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then(|| digits.parse().ok())?
 }
 
 #[cfg(test)]
@@ -56,10 +71,34 @@ mod tests {
 
     #[test]
     fn a_bare_number_is_minutes_and_units_are_what_they_say() {
-        for (text, seconds) in [("1", 60), ("30s", 30), ("5m", 300), ("2h", 7200), ("1d", 86400), ("0", 0), (" 7 ", 420), ("2H", 7200)] {
-            assert_eq!(parse_duration(text).unwrap(), Duration::from_secs(seconds), "{text}");
+        for (text, seconds) in [
+            ("1", 60),
+            ("30s", 30),
+            ("5m", 300),
+            ("2h", 7200),
+            ("1d", 86400),
+            ("0", 0),
+            (" 7 ", 420),
+            ("2H", 7200),
+        ] {
+            assert_eq!(
+                parse_duration(text).unwrap(),
+                Duration::from_secs(seconds),
+                "{text}"
+            );
         }
-        for text in ["", "s", "1.5m", "-1", "+1", "5ms", "1mm", "1w", "99999999999999999999", "18446744073709551615d"] {
+        for text in [
+            "",
+            "s",
+            "1.5m",
+            "-1",
+            "+1",
+            "5ms",
+            "1mm",
+            "1w",
+            "99999999999999999999",
+            "18446744073709551615d",
+        ] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }

@@ -49,9 +49,15 @@ impl Endpoint {
         let name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
         let plain = !host.is_empty() && host.len() <= 253 && host.bytes().all(name);
         if port == 0 || !(v6 || plain) {
-            return Err(Error::invalid(format!("{host:?} port {port} is no host and port of a server")));
+            return Err(Error::invalid(format!(
+                "{host:?} port {port} is no host and port of a server"
+            )));
         }
-        Ok(Endpoint { host, port, tls: false })
+        Ok(Endpoint {
+            host,
+            port,
+            tls: false,
+        })
     }
 
     /// Name or address of the host, without brackets.
@@ -73,10 +79,13 @@ impl Endpoint {
     }
 
     fn historic(inside: &str, whole: &str) -> Result<Endpoint> {
-        let wrong = |what: &str| Error::invalid(format!("{whole:?} {what}; write tcpip(host=NAME;port=NUMBER)"));
+        let wrong =
+            |what: &str| Error::invalid(format!("{whole:?} {what}; write tcpip(host=NAME;port=NUMBER)"));
         let (mut host, mut port) = (None, None);
         for pair in inside.split(';').map(str::trim).filter(|pair| !pair.is_empty()) {
-            let (key, value) = pair.split_once('=').ok_or_else(|| wrong("has a setting without ="))?;
+            let (key, value) = pair
+                .split_once('=')
+                .ok_or_else(|| wrong("has a setting without ="))?;
             let slot = match key.trim().to_ascii_lowercase().as_str() {
                 "host" => &mut host,
                 "port" => &mut port,
@@ -86,8 +95,12 @@ impl Endpoint {
                 return Err(wrong("says a setting twice"));
             }
         }
-        let (Some(host), Some(port)) = (host, port) else { return Err(wrong("lacks host or port")) };
-        let port = port.parse().map_err(|_| wrong("has a port that is not 1 to 65535"))?;
+        let (Some(host), Some(port)) = (host, port) else {
+            return Err(wrong("lacks host or port"));
+        };
+        let port = port
+            .parse()
+            .map_err(|_| wrong("has a port that is not 1 to 65535"))?;
         Endpoint::new(host.trim_start_matches('[').trim_end_matches(']'), port)
     }
 
@@ -118,7 +131,9 @@ impl FromStr for Endpoint {
 
     fn from_str(text: &str) -> Result<Endpoint> {
         let text = text.trim();
-        let historic = text.split_once('(').and_then(|(word, rest)| Some((word, rest.strip_suffix(')')?)));
+        let historic = text
+            .split_once('(')
+            .and_then(|(word, rest)| Some((word, rest.strip_suffix(')')?)));
         if let Some((word, inside)) = historic
             && word.trim().eq_ignore_ascii_case("tcpip")
         {
@@ -128,9 +143,14 @@ impl FromStr for Endpoint {
             return Endpoint::url(authority, text);
         }
         if let Some(authority) = text.strip_prefix("milepost+tls://") {
-            return Ok(Endpoint { tls: true, ..Endpoint::url(authority, text)? });
+            return Ok(Endpoint {
+                tls: true,
+                ..Endpoint::url(authority, text)?
+            });
         }
-        Err(Error::invalid(format!("{text:?} is no server: write milepost://HOST:PORT or tcpip(host=HOST;port=PORT)")))
+        Err(Error::invalid(format!(
+            "{text:?} is no server: write milepost://HOST:PORT or tcpip(host=HOST;port=PORT)"
+        )))
     }
 }
 
@@ -151,7 +171,9 @@ impl FromStr for LinkAddress {
             return text.parse().map(LinkAddress::Server);
         };
         if !path.starts_with('/') || path.contains('\0') {
-            return Err(Error::invalid(format!("{text:?} is no directory: write file:///DIR with an absolute path")));
+            return Err(Error::invalid(format!(
+                "{text:?} is no directory: write file:///DIR with an absolute path"
+            )));
         }
         Ok(LinkAddress::Directory(PathBuf::from(path)))
     }
@@ -200,7 +222,10 @@ mod tests {
     fn every_spelling_of_an_endpoint_is_read_as_typed() {
         let table = [
             ("tcpip(host=127.0.0.1;port=7001)", "milepost://127.0.0.1:7001"),
-            ("TCPIP( Port = 7001 ; HOST = hq.example )", "milepost://hq.example:7001"),
+            (
+                "TCPIP( Port = 7001 ; HOST = hq.example )",
+                "milepost://hq.example:7001",
+            ),
             ("tcpip(host=::1;port=1)", "milepost://[::1]:1"),
             ("milepost://hq:7001", "milepost://hq:7001"),
             ("milepost://hq:7001/", "milepost://hq:7001"),
@@ -244,7 +269,8 @@ mod tests {
 
     #[test]
     fn an_endpoint_named_twice_is_one_endpoint() {
-        let list = EndpointList::parse(&["milepost://a:1", "milepost://b:1", "tcpip(host=a;port=1)"]).unwrap();
+        let list =
+            EndpointList::parse(&["milepost://a:1", "milepost://b:1", "tcpip(host=a;port=1)"]).unwrap();
         assert_eq!(list.endpoints().len(), 2);
     }
 

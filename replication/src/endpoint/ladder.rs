@@ -69,7 +69,13 @@ impl Ladder {
     #[must_use]
     pub fn new(list: &EndpointList, retries: PrimaryRetries) -> Ladder {
         let endpoints = list.endpoints().to_vec();
-        Ladder { endpoints, retries, failed: Vec::new(), primary_failed: 0, index: 0 }
+        Ladder {
+            endpoints,
+            retries,
+            failed: Vec::new(),
+            primary_failed: 0,
+            index: 0,
+        }
     }
 
     /// What to do next; the same until [`Ladder::failed`] is called.
@@ -79,16 +85,27 @@ impl Ladder {
             Some(endpoint) => {
                 let again = self.index == 0 && self.primary_failed > 0;
                 let wait = if again { self.retries.delay } else { Duration::ZERO };
-                Step::Try(Attempt { endpoint: endpoint.clone(), index: self.index, wait })
+                Step::Try(Attempt {
+                    endpoint: endpoint.clone(),
+                    index: self.index,
+                    wait,
+                })
             }
-            None => Step::GiveUp(NoServer { attempts: self.failed.clone() }),
+            None => Step::GiveUp(NoServer {
+                attempts: self.failed.clone(),
+            }),
         }
     }
 
     /// The attempt that [`Ladder::step`] named failed. Later calls than that are without effect.
     pub fn failed(&mut self, reason: impl Into<String>) {
-        let Some(endpoint) = self.endpoints.get(self.index) else { return };
-        self.failed.push(FailedAttempt { endpoint: endpoint.to_string(), reason: reason.into() });
+        let Some(endpoint) = self.endpoints.get(self.index) else {
+            return;
+        };
+        self.failed.push(FailedAttempt {
+            endpoint: endpoint.to_string(),
+            reason: reason.into(),
+        });
         if self.index == 0 && self.primary_failed < self.retries.count {
             self.primary_failed += 1;
         } else {
@@ -103,7 +120,10 @@ impl fmt::Display for NoServer {
         // Attempts on the primary repeat one endpoint; its last reason and their number say it all.
         let mut rest = self.attempts.as_slice();
         while let Some((first, _)) = rest.split_first() {
-            let same = rest.iter().take_while(|attempt| attempt.endpoint == first.endpoint).count();
+            let same = rest
+                .iter()
+                .take_while(|attempt| attempt.endpoint == first.endpoint)
+                .count();
             let (own, after) = rest.split_at(same);
             let last = own.last().unwrap_or(first);
             write!(f, "{last}")?;
@@ -146,7 +166,10 @@ mod tests {
 
     #[test]
     fn attempts_follow_the_table_of_the_field() {
-        let retries = |count, seconds| PrimaryRetries { count, delay: Duration::from_secs(seconds) };
+        let retries = |count, seconds| PrimaryRetries {
+            count,
+            delay: Duration::from_secs(seconds),
+        };
         let table: [(u16, PrimaryRetries, &[(usize, u64)]); 5] = [
             (1, retries(0, 0), &[(0, 0)]),
             (3, retries(0, 0), &[(0, 0), (1, 0), (2, 0)]),
@@ -157,13 +180,20 @@ mod tests {
             (1, retries(2, 0), &[(0, 0), (0, 0), (0, 0)]),
         ];
         for (count, retries, expected) in table {
-            assert_eq!(climb(Ladder::new(&list(count), retries)).0, expected, "{count} endpoints, {retries:?}");
+            assert_eq!(
+                climb(Ladder::new(&list(count), retries)).0,
+                expected,
+                "{count} endpoints, {retries:?}"
+            );
         }
     }
 
     #[test]
     fn the_error_gives_a_reason_per_endpoint() {
-        let retries = PrimaryRetries { count: 1, delay: Duration::ZERO };
+        let retries = PrimaryRetries {
+            count: 1,
+            delay: Duration::ZERO,
+        };
         let (_, no_server) = climb(Ladder::new(&list(2), retries));
         assert_eq!(
             no_server.to_string(),

@@ -41,13 +41,23 @@ impl Carried {
     /// A transaction without events.
     #[must_use]
     pub fn new(point: Point, origin: Option<Origin>) -> Carried {
-        Carried { point, origin, event_count: 0, events: Vec::new() }
+        Carried {
+            point,
+            origin,
+            event_count: 0,
+            events: Vec::new(),
+        }
     }
 
     /// A transaction with the events of `frame`.
     #[must_use]
     pub fn with_events_of(point: Point, origin: Option<Origin>, frame: &NewFrame) -> Carried {
-        Carried { point, origin, event_count: frame.event_count(), events: frame.body().to_vec() }
+        Carried {
+            point,
+            origin,
+            event_count: frame.event_count(),
+            events: frame.body().to_vec(),
+        }
     }
 
     /// A transaction whose events are the given ones, in order.
@@ -62,7 +72,13 @@ impl Carried {
         let mut frame = NewFrame::transaction();
         for event in events {
             let headers = event.headers();
-            frame.push_raw(event.ordinal, event.stream()?, event.kind()?, headers.bytes(), event.payload)?;
+            frame.push_raw(
+                event.ordinal,
+                event.stream()?,
+                event.kind()?,
+                headers.bytes(),
+                event.payload,
+            )?;
         }
         Ok(Carried::with_events_of(point, origin, &frame))
     }
@@ -100,7 +116,13 @@ impl Carried {
             let event = event?;
             event.headers().read()?;
             let headers = event.headers().bytes();
-            frame.push_raw(event.ordinal, event.stream()?, event.kind()?, headers, event.payload)?;
+            frame.push_raw(
+                event.ordinal,
+                event.stream()?,
+                event.kind()?,
+                headers,
+                event.payload,
+            )?;
         }
         Ok(frame)
     }
@@ -108,7 +130,10 @@ impl Carried {
     /// Length of its encoding in bytes.
     #[must_use]
     pub fn encoded_len(&self) -> usize {
-        let origin = self.origin.as_ref().map_or(0, |origin| 40 + align8(origin.name.as_str().len()));
+        let origin = self
+            .origin
+            .as_ref()
+            .map_or(0, |origin| 40 + align8(origin.name.as_str().len()));
         ITEM_HEAD + Point::LEN + 8 + origin + self.events.len()
     }
 
@@ -118,11 +143,17 @@ impl Carried {
     /// `Invalid` when it is not.
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<()> {
         let len = self.encoded_len();
-        let field = u32::try_from(len)
-            .map_err(|_| milepost_engine::Error::invalid(format!("a transaction of {len} bytes exceeds 4 GiB")))?;
+        let field = u32::try_from(len).map_err(|_| {
+            milepost_engine::Error::invalid(format!("a transaction of {len} bytes exceeds 4 GiB"))
+        })?;
         let start = out.len();
         out.put_u32(field);
-        out.extend_from_slice(&[KIND_TRANSACTION, if self.origin.is_some() { FLAG_ORIGIN } else { 0 }, 0, 0]);
+        out.extend_from_slice(&[
+            KIND_TRANSACTION,
+            if self.origin.is_some() { FLAG_ORIGIN } else { 0 },
+            0,
+            0,
+        ]);
         self.point.put(out);
         out.put_u32(self.event_count);
         out.put_u32(0);
@@ -130,7 +161,10 @@ impl Carried {
             put_origin(out, origin);
         }
         out.extend_from_slice(&self.events);
-        assert!(out.len() - start == len, "the length field counts what was written");
+        assert!(
+            out.len() - start == len,
+            "the length field counts what was written"
+        );
         Ok(())
     }
 
@@ -143,11 +177,18 @@ impl Carried {
         let (carried, flags) = Carried::take(bytes).ok_or(bad)?;
         if flags & !(FLAG_ORIGIN | FLAG_OPTIONAL) != 0 {
             let what = format!("a transaction with flags {flags:#x}");
-            return Err(MessageFault::NeedsNewer { version: super::VERSION, what });
+            return Err(MessageFault::NeedsNewer {
+                version: super::VERSION,
+                what,
+            });
         }
         match carried.checked_len() {
             Ok(len) if len == carried.events.len() => {}
-            _ => return Err(MessageFault::Contradiction("an event of a transaction cannot be read")),
+            _ => {
+                return Err(MessageFault::Contradiction(
+                    "an event of a transaction cannot be read",
+                ));
+            }
         }
         Ok(carried)
     }
@@ -155,15 +196,30 @@ impl Carried {
     fn take(bytes: &[u8]) -> Option<(Carried, u8)> {
         let mut front = Front(bytes);
         let len = front.u32()?;
-        let [kind, flags, 0, 0] = front.array()? else { return None };
-        if u64::from(len) != to_u64(bytes.len()) || kind != KIND_TRANSACTION || !bytes.len().is_multiple_of(8) {
+        let [kind, flags, 0, 0] = front.array()? else {
+            return None;
+        };
+        if u64::from(len) != to_u64(bytes.len()) || kind != KIND_TRANSACTION || !bytes.len().is_multiple_of(8)
+        {
             return None;
         }
         let point = Point::take(&mut front).filter(|point| !point.is_none())?;
         let event_count = front.u32()?;
         front.u32().filter(|reserved| *reserved == 0)?;
-        let origin = if flags & FLAG_ORIGIN != 0 { Some(take_origin(&mut front)?) } else { None };
-        Some((Carried { point, origin, event_count, events: front.0.to_vec() }, flags))
+        let origin = if flags & FLAG_ORIGIN != 0 {
+            Some(take_origin(&mut front)?)
+        } else {
+            None
+        };
+        Some((
+            Carried {
+                point,
+                origin,
+                event_count,
+                events: front.0.to_vec(),
+            },
+            flags,
+        ))
     }
 
     /// Length of the events as our writer would have written them; fails where it would have refused.
@@ -183,7 +239,9 @@ impl Carried {
 
 fn put_origin(out: &mut Vec<u8>, origin: &Origin) {
     let name = origin.name.as_str().as_bytes();
-    let Ok(name_len) = u16::try_from(name.len()) else { unreachable!("a site name is at most 64 bytes") };
+    let Ok(name_len) = u16::try_from(name.len()) else {
+        unreachable!("a site name is at most 64 bytes")
+    };
     out.put_site(origin.site);
     out.put_u64(origin.epoch.0);
     out.put_u64(origin.lsn.0);
@@ -197,5 +255,10 @@ fn take_origin(front: &mut Front<'_>) -> Option<Origin> {
     let name_len = usize::from(front.u16()?);
     front.array::<6>().filter(|reserved| *reserved == [0; 6])?;
     let name = std::str::from_utf8(front.padded(name_len)?).ok()?;
-    Some(Origin { site, name: SiteName::new(name).ok()?, epoch, lsn })
+    Some(Origin {
+        site,
+        name: SiteName::new(name).ok()?,
+        epoch,
+        lsn,
+    })
 }

@@ -61,7 +61,16 @@ impl Prefix {
             let (head_len, body_len, raw_len) = (front.u32()?, front.u32()?, front.u32()?);
             let (flags, _reserved) = (front.u16()?, front.u16()?);
             let (head_crc, crc) = (front.u32()?, front.u32()?);
-            Some(Prefix { version, reads, head_len, body_len, raw_len, flags, head_crc, crc })
+            Some(Prefix {
+                version,
+                reads,
+                head_len,
+                body_len,
+                raw_len,
+                flags,
+                head_crc,
+                crc,
+            })
         };
         read().ok_or(MessageFault::Damaged("it ends within its head"))
     }
@@ -78,7 +87,9 @@ pub(super) fn encode_head(header: &Header, item_count: u32) -> Vec<u8> {
     out.put_site(header.to.id.unwrap_or_default());
     let (from, to) = (header.from.name.as_str(), header.to.name.as_str());
     for name in [from, to] {
-        let Ok(len) = u16::try_from(name.len()) else { unreachable!("a site name is at most 64 bytes") };
+        let Ok(len) = u16::try_from(name.len()) else {
+            unreachable!("a site name is at most 64 bytes")
+        };
         out.put_u16(len);
     }
     out.put_u32(0);
@@ -123,7 +134,9 @@ fn encode_fields(header: &Header, out: &mut Vec<u8>) {
 }
 
 fn put_field(out: &mut Vec<u8>, tag: u16, flags: u16, value: &[u8]) {
-    let Ok(len) = u32::try_from(value.len()) else { unreachable!("a field is at most a few KiB") };
+    let Ok(len) = u32::try_from(value.len()) else {
+        unreachable!("a field is at most a few KiB")
+    };
     out.put_u16(tag);
     out.put_u16(flags);
     out.put_u32(len);
@@ -149,8 +162,14 @@ fn take_fixed(front: &mut Front<'_>, reads: u16) -> Option<(Header, u32)> {
     let mut name = |len| SiteName::new(std::str::from_utf8(names.bytes(len)?).ok()?).ok();
     let (from, to) = (name(from_len)?, name(to_len)?);
     let known = |id: StoreId| (id != StoreId::default()).then_some(id);
-    let from = Address { name: from, id: Some(known(from_id)?) };
-    let to = Address { name: to, id: known(to_id) };
+    let from = Address {
+        name: from,
+        id: Some(known(from_id)?),
+    };
+    let to = Address {
+        name: to,
+        id: known(to_id),
+    };
     let (generation, item_count) = (front.u32()?, front.u32()?);
     let (epoch, durable) = (Epoch(front.u64()?), Lsn(front.u64()?));
     let mut point = || Point::take(front);
@@ -190,7 +209,10 @@ fn take_fields(front: &mut Front<'_>, header: &mut Header) -> Result<(), Message
             Some(false) if flags & FIELD_REQUIRED == 0 => {}
             Some(false) => {
                 let what = format!("it requires field {tag}, which is not known here");
-                return Err(MessageFault::NeedsNewer { version: VERSION, what });
+                return Err(MessageFault::NeedsNewer {
+                    version: VERSION,
+                    what,
+                });
             }
             None => return Err(bad()),
         }
@@ -224,7 +246,10 @@ fn take_requests(front: &mut Front<'_>) -> Option<Requests> {
         if ranges.len() == Requests::MAX_RANGES {
             return None;
         }
-        ranges.push(Range { after: Point::take(front)?, up_to: Point::take(front)? });
+        ranges.push(Range {
+            after: Point::take(front)?,
+            up_to: Point::take(front)?,
+        });
     }
     Some(Requests { number, ranges })
 }

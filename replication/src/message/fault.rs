@@ -44,7 +44,10 @@ impl fmt::Display for MessageFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             MessageFault::Damaged(what) => {
-                write!(f, "the message is damaged ({what}) and counts as lost; it will be asked for again")
+                write!(
+                    f,
+                    "the message is damaged ({what}) and counts as lost; it will be asked for again"
+                )
             }
             MessageFault::TooLarge { claimed, limit } => write!(
                 f,
@@ -55,7 +58,10 @@ impl fmt::Display for MessageFault {
                 "the message (version {version}) needs a newer milepost: {what}; update this site, nothing was removed"
             ),
             MessageFault::Contradiction(what) => {
-                write!(f, "the message contradicts itself ({what}); it is kept and its sender has a fault")
+                write!(
+                    f,
+                    "the message contradicts itself ({what}); it is kept and its sender has a fault"
+                )
             }
         }
     }

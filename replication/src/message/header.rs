@@ -52,7 +52,10 @@ impl Header {
     pub fn new(from: (SiteName, StoreId), to: Address, generation: u32, epoch: Epoch) -> Header {
         Header {
             reads: super::VERSION,
-            from: Address { name: from.0, id: Some(from.1) },
+            from: Address {
+                name: from.0,
+                id: Some(from.1),
+            },
             to,
             generation,
             epoch,

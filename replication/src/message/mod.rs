@@ -44,7 +44,10 @@ impl Message {
     /// A message that carries nothing.
     #[must_use]
     pub fn bare(header: Header) -> Message {
-        Message { header, items: Vec::new() }
+        Message {
+            header,
+            items: Vec::new(),
+        }
     }
 
     /// True when it moves the stream: it carries something, or says that nothing is due up to `last`.

@@ -42,7 +42,10 @@ impl Packed {
     #[must_use]
     pub fn under(self, mut header: Header) -> Message {
         (header.previous, header.last) = (self.previous, self.last);
-        Message { header, items: self.items }
+        Message {
+            header,
+            items: self.items,
+        }
     }
 }
 
@@ -52,7 +55,12 @@ impl Packer {
     #[must_use]
     pub fn new(previous: Point, message_bytes: usize) -> Packer {
         let bytes = message_bytes.clamp(MIN_MESSAGE_BYTES, MAX_MESSAGE_BYTES);
-        Packer { room: bytes - HEAD_ROOM, previous, items: Vec::new(), used: 0 }
+        Packer {
+            room: bytes - HEAD_ROOM,
+            previous,
+            items: Vec::new(),
+            used: 0,
+        }
     }
 
     /// Adds a transaction; returns the messages that became full, in order.
@@ -88,14 +96,22 @@ impl Packer {
         if last.place() <= told.place() {
             return self.cut();
         }
-        Some(Packed { previous: self.previous, last, items: std::mem::take(&mut self.items) })
+        Some(Packed {
+            previous: self.previous,
+            last,
+            items: std::mem::take(&mut self.items),
+        })
     }
 
     fn cut(&mut self) -> Option<Packed> {
         let last = self.items.last()?.point();
         self.used = 0;
         let previous = std::mem::replace(&mut self.previous, last);
-        Some(Packed { previous, last, items: std::mem::take(&mut self.items) })
+        Some(Packed {
+            previous,
+            last,
+            items: std::mem::take(&mut self.items),
+        })
     }
 
     fn parts(&mut self, carried: &Carried) -> Result<Vec<Packed>> {
@@ -108,9 +124,19 @@ impl Packer {
         let mut offset = 0;
         let mut parts = Vec::new();
         for piece in encoding.chunks(piece_len) {
-            let part = Part { point, offset, total, digest, piece: piece.to_vec() };
+            let part = Part {
+                point,
+                offset,
+                total,
+                digest,
+                piece: piece.to_vec(),
+            };
             offset += to_u64(piece.len());
-            parts.push(Packed { previous, last: point, items: vec![Item::Part(part)] });
+            parts.push(Packed {
+                previous,
+                last: point,
+                items: vec![Item::Part(part)],
+            });
         }
         self.previous = point;
         Ok(parts)

@@ -61,7 +61,8 @@ impl Part {
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        let (Ok(len), Ok(piece_len)) = (u32::try_from(self.encoded_len()), u32::try_from(self.piece.len())) else {
+        let (Ok(len), Ok(piece_len)) = (u32::try_from(self.encoded_len()), u32::try_from(self.piece.len()))
+        else {
             unreachable!("a piece fits a message, which is bounded far below 4 GiB")
         };
         out.put_u32(len);
@@ -80,7 +81,9 @@ impl Part {
         let bad = MessageFault::Contradiction("a part of a transaction cannot be read");
         let part = Part::take(bytes).ok_or(bad)?;
         if part.piece.is_empty() || part.end() > part.total {
-            return Err(MessageFault::Contradiction("a part lies outside of its transaction"));
+            return Err(MessageFault::Contradiction(
+                "a part lies outside of its transaction",
+            ));
         }
         Ok(part)
     }
@@ -88,7 +91,9 @@ impl Part {
     fn take(bytes: &[u8]) -> Option<Part> {
         let mut front = Front(bytes);
         let len = front.u32()?;
-        let [KIND_PART, 0, 0, 0] = front.array()? else { return None };
+        let [KIND_PART, 0, 0, 0] = front.array()? else {
+            return None;
+        };
         let point = Point::take(&mut front).filter(|point| !point.is_none())?;
         let (offset, total) = (front.u64()?, front.u64()?);
         let digest = front.array().map(u128::from_le_bytes)?;
@@ -96,7 +101,13 @@ impl Part {
         front.u32().filter(|reserved| *reserved == 0)?;
         let piece = front.padded(piece_len)?.to_vec();
         let whole = front.is_empty() && u64::from(len) == to_u64(bytes.len());
-        whole.then_some(Part { point, offset, total, digest, piece })
+        whole.then_some(Part {
+            point,
+            offset,
+            total,
+            digest,
+            piece,
+        })
     }
 }
 
@@ -132,7 +143,10 @@ impl Joiner {
     /// A joiner of transactions of at most `limit` bytes encoded.
     #[must_use]
     pub fn new(limit: u64) -> Joiner {
-        Joiner { limit, under_way: None }
+        Joiner {
+            limit,
+            under_way: None,
+        }
     }
 
     /// Bytes held.
@@ -154,7 +168,10 @@ impl Joiner {
     /// pieces are there and do not make a transaction with that digest and point; they are forgotten.
     pub fn join(&mut self, part: &Part) -> Result<Joined, MessageFault> {
         if part.total > self.limit {
-            return Err(MessageFault::TooLarge { claimed: part.total, limit: self.limit });
+            return Err(MessageFault::TooLarge {
+                claimed: part.total,
+                limit: self.limit,
+            });
         }
         let same = |under_way: &UnderWay| {
             (under_way.point, under_way.digest, under_way.total) == (part.point, part.digest, part.total)
@@ -182,12 +199,14 @@ impl UnderWay {
     /// repeats hold nothing. Held bytes stay below twice the total.
     fn keep(&mut self, part: &Part) {
         let covering = self.pieces.range(..=part.offset).next_back();
-        let covered = covering.is_some_and(|(at, piece)| at.saturating_add(to_u64(piece.len())) >= part.end());
+        let covered =
+            covering.is_some_and(|(at, piece)| at.saturating_add(to_u64(piece.len())) >= part.end());
         if covered {
             return;
         }
         let end = part.end();
-        self.pieces.retain(|at, piece| *at < part.offset || at.saturating_add(to_u64(piece.len())) > end);
+        self.pieces
+            .retain(|at, piece| *at < part.offset || at.saturating_add(to_u64(piece.len())) > end);
         self.pieces.insert(part.offset, part.piece.clone());
         self.held = self.pieces.values().map(|piece| to_u64(piece.len())).sum();
     }
@@ -207,11 +226,15 @@ impl UnderWay {
 
     fn check(&self, encoding: &[u8]) -> Result<Carried, MessageFault> {
         if Part::digest_of(encoding) != self.digest {
-            return Err(MessageFault::Contradiction("the parts of a transaction do not have its digest"));
+            return Err(MessageFault::Contradiction(
+                "the parts of a transaction do not have its digest",
+            ));
         }
         let carried = Carried::decode(encoding)?;
         if carried.point != self.point {
-            return Err(MessageFault::Contradiction("the parts of a transaction tell another position"));
+            return Err(MessageFault::Contradiction(
+                "the parts of a transaction tell another position",
+            ));
         }
         Ok(carried)
     }

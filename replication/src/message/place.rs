@@ -27,30 +27,47 @@ pub struct Place {
 
 impl Place {
     /// Before everything.
-    pub const NONE: Place = Place { at: Lsn::ZERO, back: Lsn::ZERO };
+    pub const NONE: Place = Place {
+        at: Lsn::ZERO,
+        back: Lsn::ZERO,
+    };
 
     /// The place of a live commit.
     #[must_use]
     pub const fn live(lsn: Lsn) -> Place {
-        Place { at: lsn, back: Lsn::ZERO }
+        Place {
+            at: lsn,
+            back: Lsn::ZERO,
+        }
     }
 
     /// The place of a commit at `read_from` in the history of a subscription that starts at `starts`.
     #[must_use]
     pub const fn history(starts: Lsn, read_from: Lsn) -> Place {
-        Place { at: starts, back: read_from }
+        Place {
+            at: starts,
+            back: read_from,
+        }
     }
 
     /// LSN of the commit itself.
     #[must_use]
     pub fn commit_lsn(self) -> Lsn {
-        if self.back == Lsn::ZERO { self.at } else { self.back }
+        if self.back == Lsn::ZERO {
+            self.at
+        } else {
+            self.back
+        }
     }
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.back == Lsn::ZERO { write!(f, "{}", self.at) } else { write!(f, "{}<{}", self.back, self.at) }
+        if self.back == Lsn::ZERO {
+            write!(f, "{}", self.at)
+        } else {
+            write!(f, "{}<{}", self.back, self.at)
+        }
     }
 }
 
@@ -66,21 +83,33 @@ pub struct Point {
 
 impl Point {
     /// Before everything: nothing was sent, received or confirmed yet.
-    pub const NONE: Point =
-        Point { position: Position { epoch: Epoch(0), lsn: Lsn::ZERO, chain: Chain(0) }, back: Lsn::ZERO };
+    pub const NONE: Point = Point {
+        position: Position {
+            epoch: Epoch(0),
+            lsn: Lsn::ZERO,
+            chain: Chain(0),
+        },
+        back: Lsn::ZERO,
+    };
     /// Encoded length in bytes.
     pub const LEN: usize = 32;
 
     /// The point of a live commit.
     #[must_use]
     pub const fn live(position: Position) -> Point {
-        Point { position, back: Lsn::ZERO }
+        Point {
+            position,
+            back: Lsn::ZERO,
+        }
     }
 
     /// Its place.
     #[must_use]
     pub const fn place(&self) -> Place {
-        Place { at: self.position.lsn, back: self.back }
+        Place {
+            at: self.position.lsn,
+            back: self.back,
+        }
     }
 
     /// True for [`Point::NONE`].
@@ -101,8 +130,19 @@ impl Point {
     pub(super) fn take(front: &mut Front<'_>) -> Option<Point> {
         let (epoch, at) = (Epoch(front.u64()?), Lsn(front.u64()?));
         let (back, chain) = (Lsn(front.u64()?), Chain(front.u64()?));
-        let point = Point { position: Position { epoch, lsn: at, chain }, back };
-        let fits = if at == Lsn::ZERO { point == Point::NONE } else { back < at };
+        let point = Point {
+            position: Position {
+                epoch,
+                lsn: at,
+                chain,
+            },
+            back,
+        };
+        let fits = if at == Lsn::ZERO {
+            point == Point::NONE
+        } else {
+            back < at
+        };
         fits.then_some(point)
     }
 }
@@ -112,7 +152,13 @@ impl fmt::Display for Point {
         if self.is_none() {
             return f.write_str("none");
         }
-        write!(f, "{}/{}/{}", self.position.epoch, self.place(), self.position.chain)
+        write!(
+            f,
+            "{}/{}/{}",
+            self.position.epoch,
+            self.place(),
+            self.position.chain
+        )
     }
 }
 

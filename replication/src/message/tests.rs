@@ -7,20 +7,37 @@ use proptest::prelude::*;
 use super::*;
 
 fn point(lsn: u64) -> Point {
-    Point::live(Position { epoch: Epoch(7), lsn: Lsn(lsn), chain: Chain(lsn.wrapping_mul(31)) })
+    Point::live(Position {
+        epoch: Epoch(7),
+        lsn: Lsn(lsn),
+        chain: Chain(lsn.wrapping_mul(31)),
+    })
 }
 
 fn carried(lsn: u64, payload: &[u8]) -> Carried {
     let mut frame = NewFrame::transaction();
-    let event = Event::new("orders/7", "placed", payload).unwrap().header("shop", "bern").unwrap();
+    let event = Event::new("orders/7", "placed", payload)
+        .unwrap()
+        .header("shop", "bern")
+        .unwrap();
     frame.push_event(3, &event).unwrap();
-    frame.push_event(5, &Event::new("stock", "taken", *b"{}").unwrap()).unwrap();
-    let origin = Origin { site: StoreId(9), name: "hub".parse().unwrap(), epoch: Epoch(1), lsn: Lsn(lsn * 2) };
+    frame
+        .push_event(5, &Event::new("stock", "taken", *b"{}").unwrap())
+        .unwrap();
+    let origin = Origin {
+        site: StoreId(9),
+        name: "hub".parse().unwrap(),
+        epoch: Epoch(1),
+        lsn: Lsn(lsn * 2),
+    };
     Carried::with_events_of(point(lsn), lsn.is_multiple_of(2).then_some(origin), &frame)
 }
 
 fn header() -> Header {
-    let to = Address { name: "bern".parse().unwrap(), id: None };
+    let to = Address {
+        name: "bern".parse().unwrap(),
+        id: None,
+    };
     let mut header = Header::new(("hq".parse().unwrap(), StoreId(1)), to, 4, Epoch(7));
     header.durable = Lsn(1000);
     header.received = point(50);
@@ -29,16 +46,32 @@ fn header() -> Header {
 }
 
 fn full() -> Message {
-    let mut message = Message { header: header(), items: Vec::new() };
+    let mut message = Message {
+        header: header(),
+        items: Vec::new(),
+    };
     message.header.to.id = Some(StoreId(2));
     message.header.previous = point(10);
     message.header.last = point(30);
-    message.header.lineage = Some(Lineage { parent: Epoch(6), fork: Lsn(5) });
-    message.header.requests =
-        Some(Requests { number: 3, ranges: vec![Range { after: Point::NONE, up_to: point(9) }] });
-    message.header.probe = Some(Probe { nonce: 77, log_sent: point(30) });
+    message.header.lineage = Some(Lineage {
+        parent: Epoch(6),
+        fork: Lsn(5),
+    });
+    message.header.requests = Some(Requests {
+        number: 3,
+        ranges: vec![Range {
+            after: Point::NONE,
+            up_to: point(9),
+        }],
+    });
+    message.header.probe = Some(Probe {
+        nonce: 77,
+        log_sent: point(30),
+    });
     message.header.answer = Some(u64::MAX);
-    message.items = [12, 13, 30].map(|lsn| Item::Transaction(carried(lsn, b"{\"a\":1}"))).to_vec();
+    message.items = [12, 13, 30]
+        .map(|lsn| Item::Transaction(carried(lsn, b"{\"a\":1}")))
+        .to_vec();
     message
 }
 
@@ -90,7 +123,10 @@ fn every_flipped_bit_missing_byte_and_surplus_byte_is_damage() {
 fn a_newer_version_stops_the_pair_and_a_flipped_version_does_not() {
     let mut bytes = encode(&full()).unwrap();
     bytes[4] = 2;
-    assert!(take(&bytes).unwrap_err().is_loss(), "the checksum comes before the version");
+    assert!(
+        take(&bytes).unwrap_err().is_loss(),
+        "the checksum comes before the version"
+    );
     assert!(take(&forge(bytes)).unwrap_err().stops_pair());
 }
 
@@ -130,9 +166,18 @@ fn a_body_that_claims_to_unpack_to_more_is_refused_before_anything_is_allocated(
     // Within the limit, and beyond what LZ4 can make of so few bytes.
     let mut claims = bytes.clone();
     claims[16..20].copy_from_slice(&(8u32 << 20).to_le_bytes());
-    assert!(matches!(take(&forge(claims)), Err(MessageFault::Contradiction(_))));
-    let small = Limits { message_bytes: 100, ..Limits::default() };
-    assert!(matches!(decode(&bytes, &small), Err(MessageFault::TooLarge { .. })));
+    assert!(matches!(
+        take(&forge(claims)),
+        Err(MessageFault::Contradiction(_))
+    ));
+    let small = Limits {
+        message_bytes: 100,
+        ..Limits::default()
+    };
+    assert!(matches!(
+        decode(&bytes, &small),
+        Err(MessageFault::TooLarge { .. })
+    ));
 }
 
 #[test]
@@ -144,26 +189,49 @@ fn a_message_that_contradicts_itself_is_neither_packed_nor_taken() {
         ("before previous", |m| m.header.previous = point(12)),
         ("beyond last", |m| m.header.last = point(29)),
         ("backwards", |m| m.header.previous = point(31)),
-        ("confirms more than it received", |m| m.header.confirmed = point(51)),
+        ("confirms more than it received", |m| {
+            m.header.confirmed = point(51)
+        }),
         ("not durable", |m| m.header.durable = Lsn(29)),
         ("a part among others", |m| {
-            m.items[2] = Item::Part(Part { point: point(30), offset: 0, total: 9, digest: 0, piece: vec![1] });
+            m.items[2] = Item::Part(Part {
+                point: point(30),
+                offset: 0,
+                total: 9,
+                digest: 0,
+                piece: vec![1],
+            });
         }),
     ];
     for (name, spoil) in spoilers {
         let mut message = full();
         spoil(&mut message);
-        let taken = encode(&message).map_err(|_| ()).and_then(|bytes| take(&bytes).map_err(|_| ()));
+        let taken = encode(&message)
+            .map_err(|_| ())
+            .and_then(|bytes| take(&bytes).map_err(|_| ()));
         assert!(taken.is_err(), "{name}");
     }
 }
 
 #[test]
 fn history_is_ordered_by_where_it_is_read_within_where_its_subscription_starts() {
-    let mut places = [Place::live(Lsn(9)), Place::history(Lsn(8), Lsn(5)), Place::history(Lsn(8), Lsn(2)), Place::NONE];
+    let mut places = [
+        Place::live(Lsn(9)),
+        Place::history(Lsn(8), Lsn(5)),
+        Place::history(Lsn(8), Lsn(2)),
+        Place::NONE,
+    ];
     places.sort();
     let live = Place::live(Lsn(9));
-    assert_eq!(places, [Place::NONE, Place::history(Lsn(8), Lsn(2)), Place::history(Lsn(8), Lsn(5)), live]);
+    assert_eq!(
+        places,
+        [
+            Place::NONE,
+            Place::history(Lsn(8), Lsn(2)),
+            Place::history(Lsn(8), Lsn(5)),
+            live
+        ]
+    );
     assert_eq!(Place::history(Lsn(8), Lsn(5)).commit_lsn(), Lsn(5));
 }
 
@@ -179,7 +247,11 @@ fn packed(transactions: &[Carried], limit: usize) -> Vec<Message> {
         let mut header = full().header;
         header.durable = Lsn(u64::MAX);
         let bytes = encode(&packed.under(header)).unwrap();
-        assert!(bytes.len() <= limit.max(MIN_MESSAGE_BYTES), "{} bytes of {limit}", bytes.len());
+        assert!(
+            bytes.len() <= limit.max(MIN_MESSAGE_BYTES),
+            "{} bytes of {limit}",
+            bytes.len()
+        );
         take(&bytes).unwrap()
     };
     out.into_iter().map(under).collect()
@@ -216,7 +288,10 @@ fn noise(len: usize, seed: u64) -> Vec<u8> {
 #[test]
 fn parts_of_two_encodings_never_join_and_cuts_of_one_encoding_do() {
     let ours = carried(20, &noise(40_000, 1));
-    let (coarse, fine) = (packed(std::slice::from_ref(&ours), 30_000), packed(std::slice::from_ref(&ours), 10_000));
+    let (coarse, fine) = (
+        packed(std::slice::from_ref(&ours), 30_000),
+        packed(std::slice::from_ref(&ours), 10_000),
+    );
     let theirs = packed(&[carried(20, &noise(40_000, 2))], 10_000);
     let parts = |messages: &[Message]| -> Vec<Part> {
         let part = |message: &Message| match &message.items[0] {
@@ -239,7 +314,11 @@ fn parts_of_two_encodings_never_join_and_cuts_of_one_encoding_do() {
     let mut joiner = Joiner::new(1 << 20);
     for (index, part) in fine.iter().enumerate() {
         let part = if index == 1 { &theirs[1] } else { part };
-        assert_eq!(joiner.join(part), Ok(Joined::Waiting), "part {index} completes a mixture");
+        assert_eq!(
+            joiner.join(part),
+            Ok(Joined::Waiting),
+            "part {index} completes a mixture"
+        );
     }
     let mut small = Joiner::new(1000);
     assert!(matches!(small.join(&fine[0]), Err(MessageFault::TooLarge { .. })));
@@ -253,12 +332,27 @@ fn parts_with_a_forged_digest_are_refused_whole() {
         carried(20, b"x").encode(&mut out).unwrap();
         out
     };
-    let part = |digest| Part { point: point(20), offset: 0, total: encoding.len() as u64, digest, piece: encoding.clone() };
+    let part = |digest| Part {
+        point: point(20),
+        offset: 0,
+        total: encoding.len() as u64,
+        digest,
+        piece: encoding.clone(),
+    };
     let mut joiner = Joiner::new(1 << 20);
-    assert!(matches!(joiner.join(&part(1)), Err(MessageFault::Contradiction(_))));
-    let moved = Part { point: point(21), ..part(Part::digest_of(&encoding)) };
+    assert!(matches!(
+        joiner.join(&part(1)),
+        Err(MessageFault::Contradiction(_))
+    ));
+    let moved = Part {
+        point: point(21),
+        ..part(Part::digest_of(&encoding))
+    };
     assert!(matches!(joiner.join(&moved), Err(MessageFault::Contradiction(_))));
-    assert!(matches!(joiner.join(&part(Part::digest_of(&encoding))), Ok(Joined::Whole(_))));
+    assert!(matches!(
+        joiner.join(&part(Part::digest_of(&encoding))),
+        Ok(Joined::Whole(_))
+    ));
 }
 
 #[test]
@@ -266,7 +360,10 @@ fn a_served_range_ends_where_it_was_asked_to_end() {
     let mut packer = Packer::new(point(1), 10_000);
     assert!(packer.push(carried(4, b"x")).unwrap().is_empty());
     let message = packer.finish_at(point(9)).unwrap();
-    assert_eq!((message.previous, message.last, message.items.len()), (point(1), point(9), 1));
+    assert_eq!(
+        (message.previous, message.last, message.items.len()),
+        (point(1), point(9), 1)
+    );
     let nothing_due = Packer::new(point(1), 10_000).finish_at(point(9)).unwrap();
     assert_eq!((nothing_due.previous, nothing_due.last), (point(1), point(9)));
     assert_eq!(Packer::new(point(9), 10_000).finish_at(point(9)), None);

@@ -24,7 +24,10 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { message_bytes: MAX_MESSAGE_BYTES, raw_bytes: MAX_MESSAGE_BYTES }
+        Limits {
+            message_bytes: MAX_MESSAGE_BYTES,
+            raw_bytes: MAX_MESSAGE_BYTES,
+        }
     }
 }
 
@@ -45,16 +48,33 @@ pub fn encode(message: &Message) -> Result<Vec<u8>> {
         }
     }
     let packed = lz4_flex::block::compress(&raw);
-    let (body, flags) = if packed.len() < raw.len() { (&packed, FLAG_LZ4) } else { (&raw, 0) };
-    let too_large = || Error::invalid(format!("a message of {} bytes exceeds {MAX_MESSAGE_BYTES}", raw.len()));
+    let (body, flags) = if packed.len() < raw.len() {
+        (&packed, FLAG_LZ4)
+    } else {
+        (&raw, 0)
+    };
+    let too_large = || {
+        Error::invalid(format!(
+            "a message of {} bytes exceeds {MAX_MESSAGE_BYTES}",
+            raw.len()
+        ))
+    };
     let count = u32::try_from(message.items.len()).map_err(|_| too_large())?;
     let mut bytes = envelope::encode_head(&message.header, count);
-    let lengths = (u32::try_from(bytes.len()), u32::try_from(body.len()), u32::try_from(raw.len()));
-    let (Ok(head_len), Ok(body_len), Ok(raw_len)) = lengths else { return Err(too_large()) };
+    let lengths = (
+        u32::try_from(bytes.len()),
+        u32::try_from(body.len()),
+        u32::try_from(raw.len()),
+    );
+    let (Ok(head_len), Ok(body_len), Ok(raw_len)) = lengths else {
+        return Err(too_large());
+    };
     if raw.len() > MAX_MESSAGE_BYTES || bytes.len() + body.len() > MAX_MESSAGE_BYTES {
         return Err(too_large());
     }
-    let fields = [head_len, body_len, raw_len, u32::from(flags)].map(u32::to_le_bytes).concat();
+    let fields = [head_len, body_len, raw_len, u32::from(flags)]
+        .map(u32::to_le_bytes)
+        .concat();
     put_at(&mut bytes, 8, &fields);
     let head_crc = crc(&bytes);
     bytes.extend_from_slice(body);
@@ -74,11 +94,20 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Message, MessageFault> {
     }
     let (header, count) = envelope::decode_head(head, prefix.reads)?;
     if prefix.flags & !FLAG_LZ4 != 0 {
-        let what = format!("its body is stored in a way (flags {:#x}) that is not known here", prefix.flags);
-        return Err(MessageFault::NeedsNewer { version: prefix.version, what });
+        let what = format!(
+            "its body is stored in a way (flags {:#x}) that is not known here",
+            prefix.flags
+        );
+        return Err(MessageFault::NeedsNewer {
+            version: prefix.version,
+            what,
+        });
     }
     let raw = unpack(&prefix, body, limits)?;
-    let message = Message { header, items: decode_items(&raw, count)? };
+    let message = Message {
+        header,
+        items: decode_items(&raw, count)?,
+    };
     match order_fault(&message) {
         Some(fault) => Err(MessageFault::Contradiction(fault)),
         None => Ok(message),
@@ -98,7 +127,10 @@ pub fn decode_header(bytes: &[u8], limits: &Limits) -> Result<Header, MessageFau
 /// Prefix, head and body, once lengths, head checksum and version are found good.
 fn checked_head<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Prefix, &'a [u8], &'a [u8]), MessageFault> {
     if bytes.len() > limits.message_bytes {
-        return Err(MessageFault::TooLarge { claimed: to_u64(bytes.len()), limit: to_u64(limits.message_bytes) });
+        return Err(MessageFault::TooLarge {
+            claimed: to_u64(bytes.len()),
+            limit: to_u64(limits.message_bytes),
+        });
     }
     let prefix = Prefix::take(bytes)?;
     if !envelope::lengths_agree(&prefix, bytes.len()) {
@@ -111,7 +143,10 @@ fn checked_head<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Prefix, &'a [u8
     }
     if prefix.version == 0 || prefix.version > VERSION {
         let what = format!("this program reads version {VERSION}");
-        return Err(MessageFault::NeedsNewer { version: prefix.version, what });
+        return Err(MessageFault::NeedsNewer {
+            version: prefix.version,
+            what,
+        });
     }
     Ok((prefix, head, body))
 }
@@ -124,10 +159,14 @@ fn unpack<'a>(prefix: &Prefix, body: &'a [u8], limits: &Limits) -> Result<Cow<'a
     }
     if prefix.flags & FLAG_LZ4 == 0 {
         let agrees = prefix.raw_len == prefix.body_len;
-        return agrees.then_some(Cow::Borrowed(body)).ok_or(MessageFault::Contradiction("its body has two lengths"));
+        return agrees
+            .then_some(Cow::Borrowed(body))
+            .ok_or(MessageFault::Contradiction("its body has two lengths"));
     }
     if claimed > u64::from(prefix.body_len).saturating_mul(LZ4_RATIO) {
-        return Err(MessageFault::Contradiction("its body claims to unpack to more than it can"));
+        return Err(MessageFault::Contradiction(
+            "its body claims to unpack to more than it can",
+        ));
     }
     let mut raw = vec![0; u32_to_usize(prefix.raw_len)];
     match lz4_flex::block::decompress_into(body, &mut raw) {
@@ -151,7 +190,10 @@ fn decode_items(raw: &[u8], count: u32) -> Result<Vec<Item>, MessageFault> {
             _ if flags & FLAG_OPTIONAL != 0 => {}
             _ => {
                 let what = format!("it carries an item of kind {kind}");
-                return Err(MessageFault::NeedsNewer { version: VERSION, what });
+                return Err(MessageFault::NeedsNewer {
+                    version: VERSION,
+                    what,
+                });
             }
         }
         left = left.checked_sub(1).ok_or_else(bad)?;

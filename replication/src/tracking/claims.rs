@@ -61,7 +61,10 @@ pub(super) fn note(
     own: &dyn OwnLog,
 ) -> Result<Result<Noted, StopReason>> {
     let claims = [header.received, header.confirmed];
-    for point in claims.into_iter().filter(|point| point.place() >= told.confirmed.place()) {
+    for point in claims
+        .into_iter()
+        .filter(|point| point.place() >= told.confirmed.place())
+    {
         if let Err(stop) = check(told, point, own)? {
             return Ok(Err(stop));
         }
@@ -87,7 +90,9 @@ pub(super) fn note(
 
 /// Is `point` one of our log?
 fn check(told: &ToldRecord, point: Point, own: &dyn OwnLog) -> Result<Result<(), StopReason>> {
-    let known = [told.received, told.confirmed].into_iter().find(|known| known.place() == point.place());
+    let known = [told.received, told.confirmed]
+        .into_iter()
+        .find(|known| known.place() == point.place());
     if point.is_none() || known == Some(point) {
         return Ok(Ok(()));
     }
@@ -97,9 +102,14 @@ fn check(told: &ToldRecord, point: Point, own: &dyn OwnLog) -> Result<Result<(),
     }
     let text = match ours {
         Some(ours) => format!("it holds our log as {}, which is {ours} here", point.position),
-        None => format!("it holds our log to {}, where no commit of ours is", point.position),
+        None => format!(
+            "it holds our log to {}, where no commit of ours is",
+            point.position
+        ),
     };
-    Ok(Err(StopReason::Fork(format!("{text}; this store is an older copy, or its copy is: rejoin the remote"))))
+    Ok(Err(StopReason::Fork(format!(
+        "{text}; this store is an older copy, or its copy is: rejoin the remote"
+    ))))
 }
 
 /// Notes the answer to `probe`, once: its nonce is spent. An answer that was given before the neighbour
@@ -121,14 +131,24 @@ fn note_answer(
         told.went_back = told.went_back.saturating_add(1);
         told.serve.clear();
     } else if told.received.place() < probe.log_sent.place() {
-        serve(told, Range { after: told.received, up_to: probe.log_sent });
+        serve(
+            told,
+            Range {
+                after: told.received,
+                up_to: probe.log_sent,
+            },
+        );
     }
     told.answered = Some(probe.nonce);
     Ok(Ok(()))
 }
 
 fn note_requests(told: &mut ToldRecord, header: &Header, own: &dyn OwnLog) -> Result<Result<(), StopReason>> {
-    let Some(requests) = header.requests.as_ref().filter(|requests| requests.number != told.its_request) else {
+    let Some(requests) = header
+        .requests
+        .as_ref()
+        .filter(|requests| requests.number != told.its_request)
+    else {
         forget_served(told);
         return Ok(Ok(()));
     };
@@ -139,8 +159,15 @@ fn note_requests(told: &mut ToldRecord, header: &Header, own: &dyn OwnLog) -> Re
                 return Ok(Err(stop));
             }
         }
-        let after = if range.after.place() < told.received.place() { told.received } else { range.after };
-        let range = Range { after, up_to: range.up_to };
+        let after = if range.after.place() < told.received.place() {
+            told.received
+        } else {
+            range.after
+        };
+        let range = Range {
+            after,
+            up_to: range.up_to,
+        };
         if !range.is_empty() {
             serve(told, range);
         }

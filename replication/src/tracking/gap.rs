@@ -20,7 +20,10 @@ pub struct Patience {
 
 impl Patience {
     /// At once.
-    pub const NONE: Patience = Patience { polls: 0, every: Duration::ZERO };
+    pub const NONE: Patience = Patience {
+        polls: 0,
+        every: Duration::ZERO,
+    };
 }
 
 /// How a poll came about.
@@ -57,7 +60,9 @@ struct Open {
 impl Gaps {
     /// Notes a hole; `at_once` for one that no waiting fills.
     pub fn see(&mut self, range: Range, at_once: bool) {
-        let lower = self.seen.is_none_or(|(seen, _)| range.up_to.place() < seen.up_to.place());
+        let lower = self
+            .seen
+            .is_none_or(|(seen, _)| range.up_to.place() < seen.up_to.place());
         let urgent = at_once || self.seen.is_some_and(|(_, urgent)| urgent);
         if lower {
             self.seen = Some((range, urgent));
@@ -80,24 +85,39 @@ impl Gaps {
         cause: PollCause,
         patience: Patience,
     ) -> Option<Range> {
-        let seen = self.seen.take().filter(|(range, _)| range.up_to.place() > received);
+        let seen = self
+            .seen
+            .take()
+            .filter(|(range, _)| range.up_to.place() > received);
         let Some((range, at_once)) = seen else {
             self.open = None;
             return None;
         };
-        let fresh = Open { after: received, since: now, counted_at: now, counted: 0, asked: 0 };
+        let fresh = Open {
+            after: received,
+            since: now,
+            counted_at: now,
+            counted: 0,
+            asked: 0,
+        };
         let open = match &mut self.open {
             Some(open) if open.after == received => open,
             other => other.insert(fresh),
         };
-        if cause == PollCause::Due && now.saturating_sub(open.counted_at) >= patience.every && now > open.since {
+        if cause == PollCause::Due
+            && now.saturating_sub(open.counted_at) >= patience.every
+            && now > open.since
+        {
             open.counted = open.counted.saturating_add(1);
             open.counted_at = now;
         }
         let needed = match open.asked {
             0 if at_once => 0,
             0 => patience.polls,
-            asked => patience.polls.max(1).saturating_mul(1 << (asked - 1).min(MAX_DOUBLINGS)),
+            asked => patience
+                .polls
+                .max(1)
+                .saturating_mul(1 << (asked - 1).min(MAX_DOUBLINGS)),
         };
         let waited = now.saturating_sub(open.since) >= patience.every.saturating_mul(needed);
         if open.counted < needed || !waited {

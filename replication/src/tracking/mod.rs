@@ -11,6 +11,7 @@
 //! one pair. Refuses to know how messages travel, which transactions are due, and when a remote's turn is.
 
 mod claims;
+mod contact;
 mod gap;
 mod probe;
 mod receiver;

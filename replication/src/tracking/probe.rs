@@ -26,7 +26,10 @@ impl ProbingTimes {
     pub fn for_interval(send_every: Duration) -> ProbingTimes {
         let day = Duration::from_secs(24 * 60 * 60);
         let first = send_every.saturating_mul(2).max(Duration::from_secs(60));
-        ProbingTimes { first, longest: day.max(first) }
+        ProbingTimes {
+            first,
+            longest: day.max(first),
+        }
     }
 }
 
@@ -49,9 +52,16 @@ struct Open {
 
 impl Probing {
     pub(super) fn new(times: ProbingTimes, records: &PairRecords, now: Duration) -> Probing {
-        let open = records.probe.filter(|probe| records.told.answered != Some(probe.nonce));
+        let open = records
+            .probe
+            .filter(|probe| records.told.answered != Some(probe.nonce));
         let open = open.map(|record| Open { record, sent: true });
-        Probing { times, open, since: now, wait: times.first }
+        Probing {
+            times,
+            open,
+            since: now,
+            wait: times.first,
+        }
     }
 
     /// The neighbour moved on, asked or answered.
@@ -98,8 +108,14 @@ impl Probing {
 
     /// The probe was delivered; it is repeated after twice the time.
     pub(super) fn sent(&mut self, nonce: u64, now: Duration) {
-        let Some(open) = self.open.as_mut().filter(|open| open.record.nonce == nonce) else { return };
-        self.wait = if open.sent { self.wait.saturating_mul(2).min(self.times.longest) } else { self.times.first };
+        let Some(open) = self.open.as_mut().filter(|open| open.record.nonce == nonce) else {
+            return;
+        };
+        self.wait = if open.sent {
+            self.wait.saturating_mul(2).min(self.times.longest)
+        } else {
+            self.times.first
+        };
         open.sent = true;
         self.since = now;
     }

@@ -22,11 +22,14 @@ use std::time::Duration;
 use milepost_engine::frame::NewFrame;
 use milepost_engine::{Pinned, Result, SiteName, StoreId, Via};
 
-use crate::message::{Carried, Header, Item, Joined, Joiner, Message, MessageFault, Place, Point, Range, VERSION};
+use crate::message::{
+    Carried, Header, Item, Joined, Joiner, Message, MessageFault, Place, Point, Range, VERSION,
+};
 
 use super::claims::{self, Noted, OwnLog};
+use super::contact::{self, Contact};
 use super::gap::{Gaps, Patience, PollCause};
-use super::state::{NOTE, Neighbour, PairRecord, PairRecords, PairState, ProbeRecord, ReceivedRecord, StopReason};
+use super::state::{NOTE, Neighbour, PairRecords, PairState, ProbeRecord, ReceivedRecord, StopReason};
 use super::verdict::{Apply, Leave, Refusal, Verdict};
 
 /// Most lineages remembered as past.
@@ -59,7 +62,13 @@ pub struct Receiver {
 impl Receiver {
     /// The state as the log holds it. Transactions in parts are joined in memory up to `join_limit` bytes.
     #[must_use]
-    pub fn new(me: Me, neighbour: Neighbour, records: PairRecords, patience: Patience, join_limit: u64) -> Receiver {
+    pub fn new(
+        me: Me,
+        neighbour: Neighbour,
+        records: PairRecords,
+        patience: Patience,
+        join_limit: u64,
+    ) -> Receiver {
         let pinned = records.clone();
         let mut receiver = Receiver {
             me,
@@ -105,7 +114,12 @@ impl Receiver {
     ///
     /// # Errors
     /// Those of our own log; the message was not taken.
-    pub fn receive(&mut self, message: &Message, probe: Option<&ProbeRecord>, own: &dyn OwnLog) -> Result<Verdict> {
+    pub fn receive(
+        &mut self,
+        message: &Message,
+        probe: Option<&ProbeRecord>,
+        own: &dyn OwnLog,
+    ) -> Result<Verdict> {
         if let Some(verdict) = self.refuse(&message.header) {
             return Ok(verdict);
         }
@@ -120,7 +134,11 @@ impl Receiver {
         if let Some(pair) = &mut self.records.pair {
             pair.reads = header.reads;
         }
-        let verdict = if message.has_data() { self.receive_data(message)? } else { Verdict::Noted };
+        let verdict = if message.has_data() {
+            self.receive_data(message)?
+        } else {
+            Verdict::Noted
+        };
         if verdict.leave() == Leave::WhenDurable {
             self.note_once(header, noted);
         }
@@ -174,12 +192,18 @@ impl Receiver {
 
     /// Ends a poll: counts patience and asks for what is missing.
     pub fn poll_ended(&mut self, now: Duration, cause: PollCause) {
-        let due = self.gaps.poll_ended(self.staged.place(), now, cause, self.patience);
+        let due = self
+            .gaps
+            .poll_ended(self.staged.place(), now, cause, self.patience);
         let told = &mut self.records.told;
-        told.asks.retain(|range| range.up_to.place() > self.staged.place());
+        told.asks
+            .retain(|range| range.up_to.place() > self.staged.place());
         if let Some(range) = due {
             told.ask_number = told.ask_number.saturating_add(1);
-            told.asks = vec![Range { after: self.staged, up_to: range.up_to }];
+            told.asks = vec![Range {
+                after: self.staged,
+                up_to: range.up_to,
+            }];
         }
     }
 
@@ -199,7 +223,12 @@ impl Receiver {
         if self.records.told != self.pinned.told {
             pins.push(self.records.told.pin(&self.neighbour.name)?);
         }
-        if let Some(pair) = self.records.pair.as_ref().filter(|_| self.records.pair != self.pinned.pair) {
+        if let Some(pair) = self
+            .records
+            .pair
+            .as_ref()
+            .filter(|_| self.records.pair != self.pinned.pair)
+        {
             pins.push(pair.pin(&self.neighbour.name)?);
         }
         Ok(pins)
@@ -211,77 +240,56 @@ impl Receiver {
         self.pinned.pair = self.records.pair.clone();
     }
 
-    /// Who is it, is it for us, of this pair's generation and lineage? First contact settles that.
+    /// Refuses what is not of this pair; first contact settles who is.
     fn refuse(&mut self, header: &Header) -> Option<Verdict> {
-        let from = header.from.id.unwrap_or_default();
-        if header.from.name != self.neighbour.name || header.to.name != self.me.name {
-            return Some(Verdict::Refused(Refusal::Misdirected));
-        }
-        if header.to.id.is_some_and(|id| id != self.me.id) || from == self.me.id {
-            return Some(Verdict::Refused(Refusal::NotForThisStore));
-        }
-        let ours = self.records.generation();
-        match &self.records.pair {
-            Some(pair) if pair.site != from => {
-                Some(Verdict::Refused(Refusal::OtherSite { known: pair.site, came: from }))
-            }
-            Some(pair) if pair.generation != header.generation => {
-                Some(Verdict::OtherGeneration { ours: pair.generation, theirs: header.generation })
-            }
-            Some(pair) if pair.stopped.is_some() => pair.stopped.clone().map(Verdict::Stopped),
-            Some(pair) if pair.past_epochs.contains(&header.epoch) => Some(Verdict::PastLineage),
-            Some(_) => None,
-            None if header.generation < ours => {
-                Some(Verdict::OtherGeneration { ours, theirs: header.generation })
-            }
-            None => {
-                self.meet(header, from);
+        match contact::judge(&self.me, &self.neighbour, &self.records, header) {
+            Contact::Known => None,
+            Contact::First(met) => {
+                if met.generation() != self.records.generation() {
+                    self.staged = Point::NONE;
+                }
+                self.records = met;
                 None
             }
-        }
-    }
-
-    /// First contact pins who the neighbour is.
-    fn meet(&mut self, header: &Header, site: StoreId) {
-        let generation = header.generation;
-        self.records.pair = Some(PairRecord {
-            site,
-            epoch: header.epoch,
-            past_epochs: Vec::new(),
-            generation,
-            reads: header.reads,
-            stopped: None,
-        });
-        if generation != self.records.generation() {
-            self.records.received = ReceivedRecord { generation, point: Point::NONE };
-            self.records.told = super::state::ToldRecord { generation, ..Default::default() };
-            self.staged = Point::NONE;
+            Contact::Not(verdict) => Some(verdict),
         }
     }
 
     fn receive_data(&mut self, message: &Message) -> Result<Verdict> {
         let (header, r) = (&message.header, self.staged);
         let (previous, last) = (header.previous, header.last);
-        if let Some(lineage) = header.lineage.filter(|lineage| lineage.parent == r.position.epoch) {
-            if header.epoch != r.position.epoch && r.position.lsn > lineage.fork {
-                let text = format!("its log left the one we know at {}, and we hold it to {r}", lineage.fork);
-                return Ok(self.stop(StopReason::Fork(text)));
-            }
+        let parted = header.lineage.filter(|lineage| {
+            lineage.parent == r.position.epoch
+                && header.epoch != r.position.epoch
+                && r.position.lsn > lineage.fork
+        });
+        if let Some(lineage) = parted {
+            let text = format!(
+                "its log left the one we know at {}, and we hold it to {r}",
+                lineage.fork
+            );
+            return Ok(self.stop(StopReason::Fork(text)));
         }
         if previous.place() > r.place() {
-            let range = Range { after: r, up_to: previous };
+            let range = Range {
+                after: r,
+                up_to: previous,
+            };
             self.gaps.see(range, false);
             return Ok(Verdict::Gap(range));
         }
         // The one point of the message at our own place, if it names one, proves or refutes it.
-        let mut points = [previous, last].into_iter().chain(message.items.iter().map(Item::point));
+        let mut points = [previous, last]
+            .into_iter()
+            .chain(message.items.iter().map(Item::point));
         match points.find(|point| point.place() == r.place()) {
             Some(point) if point != r && header.epoch == self.epoch() => {
                 let text = format!("it tells {point} where we hold {r}");
                 Ok(self.stop(StopReason::Fork(text)))
             }
             _ if last.place() <= r.place() => {
-                let rest = matches!(message.items.as_slice(), [Item::Part(part)] if part.point == self.joined);
+                let rest =
+                    matches!(message.items.as_slice(), [Item::Part(part)] if part.point == self.joined);
                 if !rest {
                     self.owe_answer();
                 }
@@ -289,7 +297,10 @@ impl Receiver {
             }
             Some(point) if point == r => self.apply(message),
             _ => {
-                let range = Range { after: r, up_to: last };
+                let range = Range {
+                    after: r,
+                    up_to: last,
+                };
                 self.gaps.see(range, true);
                 Ok(Verdict::Unproven(range))
             }
@@ -334,14 +345,22 @@ impl Receiver {
         self.follow(header);
         self.pin_pair(&mut frames)?;
         self.staged = header.last;
-        Ok(Verdict::Apply(Apply { frames, transactions, overlap, to: header.last }))
+        Ok(Verdict::Apply(Apply {
+            frames,
+            transactions,
+            overlap,
+            to: header.last,
+        }))
     }
 
     fn frame(&self, header: &Header, carried: &Carried) -> Result<Result<NewFrame, StopReason>> {
         let sender = header.from.id.unwrap_or_default();
         let origin = carried.origin_from(&header.from.name, sender);
         if origin.site == self.me.id {
-            let text = format!("{} sent back our own transaction {}", header.from.name, origin.lsn);
+            let text = format!(
+                "{} sent back our own transaction {}",
+                header.from.name, origin.lsn
+            );
             return Ok(Err(StopReason::Loop(text)));
         }
         let mut frame = carried.frame()?;
@@ -353,7 +372,10 @@ impl Receiver {
             position: carried.point.position,
             back: carried.point.back,
         });
-        frame.pin(self.received_at(header, carried.point).pin(&self.neighbour.name)?);
+        frame.pin(
+            self.received_at(header, carried.point)
+                .pin(&self.neighbour.name)?,
+        );
         Ok(Ok(frame))
     }
 
@@ -365,13 +387,20 @@ impl Receiver {
     }
 
     fn received_at(&self, header: &Header, point: Point) -> ReceivedRecord {
-        ReceivedRecord { generation: header.generation, point }
+        ReceivedRecord {
+            generation: header.generation,
+            point,
+        }
     }
 
     /// The pair's record goes with the first frame after it changed, so that no position is ever ours
     /// without knowing whose.
     fn pin_pair(&mut self, frames: &mut [NewFrame]) -> Result<()> {
-        let changed = self.records.pair.as_ref().filter(|_| self.records.pair != self.pinned.pair);
+        let changed = self
+            .records
+            .pair
+            .as_ref()
+            .filter(|_| self.records.pair != self.pinned.pair);
         if let (Some(pair), Some(frame)) = (changed, frames.first_mut()) {
             frame.pin(pair.pin(&self.neighbour.name)?);
         }
@@ -380,7 +409,14 @@ impl Receiver {
 
     /// Follows a neighbour into its new lineage, once a message proved that it goes on from where we are.
     fn follow(&mut self, header: &Header) {
-        let Some(pair) = self.records.pair.as_mut().filter(|pair| pair.epoch != header.epoch) else { return };
+        let Some(pair) = self
+            .records
+            .pair
+            .as_mut()
+            .filter(|pair| pair.epoch != header.epoch)
+        else {
+            return;
+        };
         let past = std::mem::replace(&mut pair.epoch, header.epoch);
         pair.past_epochs.push(past);
         if pair.past_epochs.len() > MAX_PAST_EPOCHS {
@@ -389,7 +425,11 @@ impl Receiver {
     }
 
     fn epoch(&self) -> milepost_engine::Epoch {
-        self.records.pair.as_ref().map(|pair| pair.epoch).unwrap_or_default()
+        self.records
+            .pair
+            .as_ref()
+            .map(|pair| pair.epoch)
+            .unwrap_or_default()
     }
 
     fn owe_answer(&mut self) {

@@ -122,7 +122,11 @@ impl Sender {
     #[must_use]
     pub fn log_sent(&self) -> Point {
         let received = self.told().received;
-        if received.place() > self.log_sent.place() { received } else { self.log_sent }
+        if received.place() > self.log_sent.place() {
+            received
+        } else {
+            self.log_sent
+        }
     }
 
     /// `confirm_sent`: what may be freed for this remote.
@@ -146,7 +150,12 @@ impl Sender {
     /// What to send now, or nothing. `newest` is the last place due to this remote in the queue; `draw`
     /// gives a random nonce. Ask again after each delivery; a link that fails ends the round.
     #[must_use]
-    pub fn next(&mut self, now: Duration, newest: Option<Place>, draw: &mut dyn FnMut() -> u64) -> Option<SendAction> {
+    pub fn next(
+        &mut self,
+        now: Duration,
+        newest: Option<Place>,
+        draw: &mut dyn FnMut() -> u64,
+    ) -> Option<SendAction> {
         if self.stopped().is_some() {
             return None;
         }
@@ -166,7 +175,10 @@ impl Sender {
     /// A header with all that is owed to the neighbour; `previous` and `last` stand at `log_sent`.
     #[must_use]
     pub fn header(&self, own: &OwnEnd) -> Header {
-        let to = Address { name: self.neighbour.name.clone(), id: self.pair().map(|pair| pair.site) };
+        let to = Address {
+            name: self.neighbour.name.clone(),
+            id: self.pair().map(|pair| pair.site),
+        };
         let from = (self.me.name.clone(), self.me.id);
         let mut header = Header::new(from, to, self.records.generation(), own.epoch);
         let log_sent = self.log_sent();
@@ -189,7 +201,10 @@ impl Sender {
     #[must_use]
     pub fn probe(&self, record: &ProbeRecord, own: &OwnEnd) -> Message {
         let mut header = self.header(own);
-        header.probe = Some(Probe { nonce: record.nonce, log_sent: record.log_sent });
+        header.probe = Some(Probe {
+            nonce: record.nonce,
+            log_sent: record.log_sent,
+        });
         Message::bare(header)
     }
 
@@ -243,12 +258,25 @@ impl Sender {
     /// yet goes as data, in its turn.
     fn due_range(&mut self, now: Duration) -> Option<(u64, Range)> {
         let (log_sent, served, received) = (self.log_sent(), self.served, self.told().received);
-        let open = self.told().serve.iter().filter(|(number, _)| *number > served).find_map(|(number, range)| {
-            let after = if range.after.place() < received.place() { received } else { range.after };
-            let up_to = if range.up_to.place() > log_sent.place() { log_sent } else { range.up_to };
-            let range = Range { after, up_to };
-            (!range.is_empty()).then_some((*number, range))
-        });
+        let open = self
+            .told()
+            .serve
+            .iter()
+            .filter(|(number, _)| *number > served)
+            .find_map(|(number, range)| {
+                let after = if range.after.place() < received.place() {
+                    received
+                } else {
+                    range.after
+                };
+                let up_to = if range.up_to.place() > log_sent.place() {
+                    log_sent
+                } else {
+                    range.up_to
+                };
+                let range = Range { after, up_to };
+                (!range.is_empty()).then_some((*number, range))
+            });
         let since = match (self.requested_at, open) {
             (_, None) => {
                 self.requested_at = None;
@@ -272,7 +300,11 @@ impl Sender {
 
     fn open_asks(&self) -> impl Iterator<Item = Range> + '_ {
         let received = self.records.received.point.place();
-        self.told().asks.iter().copied().filter(move |range| range.up_to.place() > received)
+        self.told()
+            .asks
+            .iter()
+            .copied()
+            .filter(move |range| range.up_to.place() > received)
     }
 
     fn told(&self) -> &ToldRecord {

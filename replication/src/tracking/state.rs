@@ -52,7 +52,10 @@ pub trait PairState: Encode + Decode<()> + Sized {
     /// # Errors
     /// `Invalid` when it is larger than a value may be.
     fn pin(&self, remote: &SiteName) -> Result<Pinned> {
-        Ok(Pinned { key: Self::key(remote), value: Some(codec::encode(self)?) })
+        Ok(Pinned {
+            key: Self::key(remote),
+            value: Some(codec::encode(self)?),
+        })
     }
 
     /// Reads a pinned value.
@@ -213,18 +216,32 @@ impl PairRecords {
         mut find: impl FnMut(&[u8]) -> Result<Option<Vec<u8>>>,
     ) -> Result<PairRecords> {
         let name = &neighbour.name;
-        let pair = find(&PairRecord::key(name))?.map(|value| PairRecord::read(&value)).transpose()?;
+        let pair = find(&PairRecord::key(name))?
+            .map(|value| PairRecord::read(&value))
+            .transpose()?;
         let pair = pair.filter(|pair| pair.generation >= neighbour.generation);
         let generation = pair.as_ref().map_or(neighbour.generation, |pair| pair.generation);
-        let received = find(&ReceivedRecord::key(name))?.map(|value| ReceivedRecord::read(&value)).transpose()?;
-        let told = find(&ToldRecord::key(name))?.map(|value| ToldRecord::read(&value)).transpose()?;
-        let probe = find(&ProbeRecord::key(name))?.map(|value| ProbeRecord::read(&value)).transpose()?;
+        let received = find(&ReceivedRecord::key(name))?
+            .map(|value| ReceivedRecord::read(&value))
+            .transpose()?;
+        let told = find(&ToldRecord::key(name))?
+            .map(|value| ToldRecord::read(&value))
+            .transpose()?;
+        let probe = find(&ProbeRecord::key(name))?
+            .map(|value| ProbeRecord::read(&value))
+            .transpose()?;
         let received = received.filter(|record| record.generation == generation);
         let told = told.filter(|record| record.generation == generation);
         Ok(PairRecords {
             pair,
-            received: received.unwrap_or(ReceivedRecord { generation, point: Point::NONE }),
-            told: told.unwrap_or(ToldRecord { generation, ..ToldRecord::default() }),
+            received: received.unwrap_or(ReceivedRecord {
+                generation,
+                point: Point::NONE,
+            }),
+            told: told.unwrap_or(ToldRecord {
+                generation,
+                ..ToldRecord::default()
+            }),
             probe: probe.filter(|record| record.generation == generation),
         })
     }

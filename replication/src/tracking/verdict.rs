@@ -73,7 +73,11 @@ impl std::fmt::Debug for Verdict {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Verdict::Apply(apply) => {
-                write!(f, "Apply({} transactions to {}, {} held)", apply.transactions, apply.to, apply.overlap)
+                write!(
+                    f,
+                    "Apply({} transactions to {}, {} held)",
+                    apply.transactions, apply.to, apply.overlap
+                )
             }
             Verdict::PartWaiting => f.write_str("PartWaiting"),
             Verdict::Noted => f.write_str("Noted"),
@@ -125,11 +129,14 @@ impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Refusal::Misdirected => f.write_str("the message is addressed to or from another site"),
-            Refusal::NotForThisStore => {
-                f.write_str("the message is meant for another store under this site's name; rejoin the remote")
-            }
+            Refusal::NotForThisStore => f.write_str(
+                "the message is meant for another store under this site's name; rejoin the remote",
+            ),
             Refusal::OtherSite { known, came } => {
-                write!(f, "the remote was {known} at first contact and is {came} now; rejoin it if it was made anew")
+                write!(
+                    f,
+                    "the remote was {known} at first contact and is {came} now; rejoin it if it was made anew"
+                )
             }
             Refusal::TooLarge(fault) => fault.fmt(f),
         }

@@ -12,19 +12,31 @@ fn says(received: Point, confirmed: Point) -> Message {
 
 fn asks(number: u64, after: Point, up_to: Point) -> Message {
     let mut message = says(after, after);
-    message.header.requests = Some(Requests { number, ranges: vec![Range { after, up_to }] });
+    message.header.requests = Some(Requests {
+        number,
+        ranges: vec![Range { after, up_to }],
+    });
     message
 }
 
 /// A receiver whose neighbour has told that it has our log up to here.
 fn told(lsn: u64) -> Receiver {
     let mut receiver = holding(10);
-    assert!(matches!(take(&mut receiver, &says(ours(lsn), ours(lsn))), Verdict::Noted));
+    assert!(matches!(
+        take(&mut receiver, &says(ours(lsn), ours(lsn))),
+        Verdict::Noted
+    ));
     receiver
 }
 
 fn probe(held: u64, log_sent: u64) -> ProbeRecord {
-    ProbeRecord { generation: 1, nonce: 7, log_sent: ours(log_sent), held: ours(held), suspicions: 0 }
+    ProbeRecord {
+        generation: 1,
+        nonce: 7,
+        log_sent: ours(log_sent),
+        held: ours(held),
+        suspicions: 0,
+    }
 }
 
 fn answers(receiver: &mut Receiver, lsn: u64, probe: &ProbeRecord) -> Verdict {
@@ -38,21 +50,50 @@ fn a_claim_above_what_we_hold_moves_it() {
     let mut receiver = told(100);
     let _ = take(&mut receiver, &says(ours(250), ours(240)));
     let told = &receiver.records().told;
-    assert_eq!((told.received, told.confirmed, told.suspicions), (ours(250), ours(240), 0));
+    assert_eq!(
+        (told.received, told.confirmed, told.suspicions),
+        (ours(250), ours(240), 0)
+    );
 }
 
 #[test]
 fn a_claim_that_our_log_does_not_bear_out_is_a_fork() {
     let beyond_our_end = ours(1010);
     let on_no_commit = ours(205);
-    let other_chain = Point { position: Position { chain: Chain(3), ..ours(200).position }, back: Lsn(0) };
-    let other_chain_where_it_was = Point { position: Position { chain: Chain(3), ..ours(100).position }, back: Lsn(0) };
+    let other_chain = Point {
+        position: Position {
+            chain: Chain(3),
+            ..ours(200).position
+        },
+        back: Lsn(0),
+    };
+    let other_chain_where_it_was = Point {
+        position: Position {
+            chain: Chain(3),
+            ..ours(100).position
+        },
+        back: Lsn(0),
+    };
     let other_epoch = in_epoch(Epoch(0x0f), 200);
-    for point in [beyond_our_end, on_no_commit, other_chain, other_chain_where_it_was, other_epoch] {
-        for message in [says(point, Point::NONE), says(point, point), asks(1, ours(100), point), asks(1, point, ours(300))] {
+    for point in [
+        beyond_our_end,
+        on_no_commit,
+        other_chain,
+        other_chain_where_it_was,
+        other_epoch,
+    ] {
+        for message in [
+            says(point, Point::NONE),
+            says(point, point),
+            asks(1, ours(100), point),
+            asks(1, point, ours(300)),
+        ] {
             let mut receiver = told(100);
             let verdict = take(&mut receiver, &message);
-            assert!(matches!(verdict, Verdict::Stopped(StopReason::Fork(_))), "{point}: {verdict:?}");
+            assert!(
+                matches!(verdict, Verdict::Stopped(StopReason::Fork(_))),
+                "{point}: {verdict:?}"
+            );
             assert_eq!(receiver.records().told.received, ours(100));
         }
     }
@@ -73,7 +114,10 @@ fn an_old_claim_changes_nothing_but_raises_a_suspicion() {
         assert!(matches!(take(&mut receiver, &says(old, old)), Verdict::Noted));
     }
     let told = &receiver.records().told;
-    assert_eq!((told.received, told.confirmed, told.went_back), (ours(200), ours(200), 0));
+    assert_eq!(
+        (told.received, told.confirmed, told.went_back),
+        (ours(200), ours(200), 0)
+    );
     assert_eq!(told.suspicions, 3);
 }
 
@@ -96,14 +140,29 @@ fn an_old_claim_in_a_message_that_waits_is_suspected_once_it_leaves_and_not_in_e
 #[test]
 fn a_neighbour_went_back_when_the_answer_to_a_probe_says_less_than_was_held_before_it() {
     let mut receiver = told(200);
-    assert!(matches!(answers(&mut receiver, 100, &probe(200, 300)), Verdict::Noted));
+    assert!(matches!(
+        answers(&mut receiver, 100, &probe(200, 300)),
+        Verdict::Noted
+    ));
     let told = receiver.records().told.clone();
-    assert_eq!((told.received, told.confirmed, told.went_back), (ours(100), ours(100), 1));
+    assert_eq!(
+        (told.received, told.confirmed, told.went_back),
+        (ours(100), ours(100), 1)
+    );
     assert_eq!(told.suspicions, 0, "this is proved, not suspected");
     // The link repeats the answer after the neighbour has caught up: its nonce is spent.
     let _ = take(&mut receiver, &says(ours(300), ours(300)));
-    assert!(matches!(answers(&mut receiver, 100, &probe(200, 300)), Verdict::Noted));
-    assert_eq!((receiver.records().told.received, receiver.records().told.went_back), (ours(300), 1));
+    assert!(matches!(
+        answers(&mut receiver, 100, &probe(200, 300)),
+        Verdict::Noted
+    ));
+    assert_eq!(
+        (
+            receiver.records().told.received,
+            receiver.records().told.went_back
+        ),
+        (ours(300), 1)
+    );
 }
 
 /// The neighbour answered at 100, went on and told 200; then the answer came, with the right nonce.
@@ -114,31 +173,70 @@ fn an_answer_that_was_overtaken_by_better_news_is_no_return_to_the_past() {
     let _ = take(&mut receiver, &says(ours(200), ours(200)));
     assert!(matches!(answers(&mut receiver, 100, &open), Verdict::Noted));
     let told = &receiver.records().told;
-    assert_eq!((told.received, told.went_back, told.answered), (ours(200), 0, Some(7)));
-    assert_eq!(told.serve, [(1, Range { after: ours(200), up_to: ours(300) })]);
+    assert_eq!(
+        (told.received, told.went_back, told.answered),
+        (ours(200), 0, Some(7))
+    );
+    assert_eq!(
+        told.serve,
+        [(
+            1,
+            Range {
+                after: ours(200),
+                up_to: ours(300)
+            }
+        )]
+    );
 }
 
 #[test]
 fn an_answer_with_another_nonce_or_none_open_proves_nothing() {
     let mut receiver = told(200);
-    let other = ProbeRecord { nonce: 8, ..probe(200, 300) };
+    let other = ProbeRecord {
+        nonce: 8,
+        ..probe(200, 300)
+    };
     assert!(matches!(answers(&mut receiver, 100, &other), Verdict::Noted));
-    let of_another_generation = ProbeRecord { generation: 2, ..probe(200, 300) };
-    assert!(matches!(answers(&mut receiver, 100, &of_another_generation), Verdict::Noted));
+    let of_another_generation = ProbeRecord {
+        generation: 2,
+        ..probe(200, 300)
+    };
+    assert!(matches!(
+        answers(&mut receiver, 100, &of_another_generation),
+        Verdict::Noted
+    ));
     let mut message = says(ours(100), ours(100));
     message.header.answer = Some(7);
     let _ = take(&mut receiver, &message);
     let told = &receiver.records().told;
-    assert_eq!((told.received, told.went_back, told.answered), (ours(200), 0, None));
+    assert_eq!(
+        (told.received, told.went_back, told.answered),
+        (ours(200), 0, None)
+    );
 }
 
 #[test]
 fn the_answer_to_a_probe_makes_what_is_missing_at_the_end_go_again() {
     let mut receiver = told(100);
-    assert!(matches!(answers(&mut receiver, 150, &probe(100, 300)), Verdict::Noted));
-    assert_eq!(receiver.records().told.serve, [(1, Range { after: ours(150), up_to: ours(300) })]);
+    assert!(matches!(
+        answers(&mut receiver, 150, &probe(100, 300)),
+        Verdict::Noted
+    ));
+    assert_eq!(
+        receiver.records().told.serve,
+        [(
+            1,
+            Range {
+                after: ours(150),
+                up_to: ours(300)
+            }
+        )]
+    );
     let mut nothing_missing = told(100);
-    assert!(matches!(answers(&mut nothing_missing, 300, &probe(100, 300)), Verdict::Noted));
+    assert!(matches!(
+        answers(&mut nothing_missing, 300, &probe(100, 300)),
+        Verdict::Noted
+    ));
     assert_eq!(nothing_missing.records().told.serve, []);
 }
 
@@ -148,10 +246,28 @@ fn a_request_is_noted_once_however_often_it_comes() {
     for _ in 0..3 {
         let _ = take(&mut receiver, &asks(4, ours(100), ours(150)));
     }
-    assert_eq!(receiver.records().told.serve, [(1, Range { after: ours(100), up_to: ours(150) })]);
+    assert_eq!(
+        receiver.records().told.serve,
+        [(
+            1,
+            Range {
+                after: ours(100),
+                up_to: ours(150)
+            }
+        )]
+    );
     // Asked anew for the same range, it goes again, once, under a new number.
     let _ = take(&mut receiver, &asks(5, ours(100), ours(150)));
-    assert_eq!(receiver.records().told.serve, [(2, Range { after: ours(100), up_to: ours(150) })]);
+    assert_eq!(
+        receiver.records().told.serve,
+        [(
+            2,
+            Range {
+                after: ours(100),
+                up_to: ours(150)
+            }
+        )]
+    );
     // What it has by now is forgotten; an old request for it is no news.
     let _ = take(&mut receiver, &says(ours(150), ours(150)));
     let _ = take(&mut receiver, &asks(3, ours(100), ours(150)));
@@ -162,7 +278,10 @@ fn a_request_is_noted_once_however_often_it_comes() {
 fn the_ranges_kept_for_a_neighbour_are_bounded() {
     let mut receiver = told(100);
     for number in 1..100 {
-        let _ = take(&mut receiver, &asks(number, ours(100), ours(100 + number % 50 * 10 + 10)));
+        let _ = take(
+            &mut receiver,
+            &asks(number, ours(100), ours(100 + number % 50 * 10 + 10)),
+        );
     }
     assert_eq!(receiver.records().told.serve.len(), 16);
 }
@@ -172,6 +291,10 @@ fn a_store_that_fails_leaves_the_message_untaken() {
     let mut receiver = told(100);
     let before = receiver.records().told.clone();
     let fails = |_: Lsn| -> Result<Option<Position>> { Err(milepost_engine::Error::internal("no disk")) };
-    assert!(receiver.receive(&says(ours(200), ours(200)), None, &fails).is_err());
+    assert!(
+        receiver
+            .receive(&says(ours(200), ours(200)), None, &fails)
+            .is_err()
+    );
     assert_eq!(receiver.records().told, before);
 }

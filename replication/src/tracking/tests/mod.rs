@@ -29,7 +29,11 @@ fn in_epoch(epoch: Epoch, lsn: u64) -> Point {
     if lsn == 0 {
         return Point::NONE;
     }
-    Point::live(Position { epoch, lsn: Lsn(lsn), chain: Chain(lsn ^ epoch.0) })
+    Point::live(Position {
+        epoch,
+        lsn: Lsn(lsn),
+        chain: Chain(lsn ^ epoch.0),
+    })
 }
 
 /// A point of our own log, which has a commit at every multiple of ten up to 1,000.
@@ -44,7 +48,10 @@ fn own_log(lsn: Lsn) -> Result<Option<Position>> {
 }
 
 fn header() -> Header {
-    let to = Address { name: "bern".parse().unwrap(), id: Some(BERN) };
+    let to = Address {
+        name: "bern".parse().unwrap(),
+        id: Some(BERN),
+    };
     let mut header = Header::new(("hq".parse().unwrap(), HQ), to, 1, ITS_EPOCH);
     header.durable = Lsn(u64::MAX);
     header
@@ -52,7 +59,12 @@ fn header() -> Header {
 
 fn carried(point: Point) -> Carried {
     let mut frame = NewFrame::transaction();
-    frame.push_event(0, &Event::new("orders/1", "placed", point.position.lsn.0.to_le_bytes()).unwrap()).unwrap();
+    frame
+        .push_event(
+            0,
+            &Event::new("orders/1", "placed", point.position.lsn.0.to_le_bytes()).unwrap(),
+        )
+        .unwrap();
     Carried::with_events_of(point, None, &frame)
 }
 
@@ -61,17 +73,41 @@ fn data(previous: u64, lsns: &[u64]) -> Message {
     let mut header = header();
     header.previous = at(previous);
     header.last = at(lsns.last().copied().unwrap_or(previous));
-    Message { header, items: lsns.iter().map(|lsn| Item::Transaction(carried(at(*lsn)))).collect() }
+    Message {
+        header,
+        items: lsns
+            .iter()
+            .map(|lsn| Item::Transaction(carried(at(*lsn))))
+            .collect(),
+    }
 }
 
 fn receiver_from(records: PairRecords, polls: u32) -> Receiver {
-    let me = Me { name: "bern".parse().unwrap(), id: BERN };
-    let neighbour = Neighbour { name: "hq".parse().unwrap(), generation: 1 };
-    Receiver::new(me, neighbour, records, Patience { polls, every: Duration::from_secs(60) }, 1 << 20)
+    let me = Me {
+        name: "bern".parse().unwrap(),
+        id: BERN,
+    };
+    let neighbour = Neighbour {
+        name: "hq".parse().unwrap(),
+        generation: 1,
+    };
+    Receiver::new(
+        me,
+        neighbour,
+        records,
+        Patience {
+            polls,
+            every: Duration::from_secs(60),
+        },
+        1 << 20,
+    )
 }
 
 fn empty() -> PairRecords {
-    let neighbour = Neighbour { name: "hq".parse().unwrap(), generation: 1 };
+    let neighbour = Neighbour {
+        name: "hq".parse().unwrap(),
+        generation: 1,
+    };
     PairRecords::load(&neighbour, |_| Ok(None)).unwrap()
 }
 
@@ -84,7 +120,10 @@ fn fresh() -> Receiver {
 fn holding(lsn: u64) -> Receiver {
     let mut receiver = fresh();
     for lsn in (10..=lsn).step_by(10) {
-        assert!(matches!(take(&mut receiver, &data(lsn - 10, &[lsn])), Verdict::Apply(_)));
+        assert!(matches!(
+            take(&mut receiver, &data(lsn - 10, &[lsn])),
+            Verdict::Apply(_)
+        ));
     }
     receiver.durable();
     receiver.noted();
@@ -100,5 +139,10 @@ fn answers_due(receiver: &Receiver) -> u64 {
 }
 
 fn origin(site: StoreId, lsn: u64) -> Origin {
-    Origin { site, name: "bern".parse().unwrap(), epoch: OUR_EPOCH, lsn: Lsn(lsn) }
+    Origin {
+        site,
+        name: "bern".parse().unwrap(),
+        epoch: OUR_EPOCH,
+        lsn: Lsn(lsn),
+    }
 }

@@ -7,7 +7,10 @@ use crate::tracking::gap::Gaps;
 const EVERY: Duration = Duration::from_secs(60);
 
 fn hole(up_to: u64) -> Range {
-    Range { after: at(10), up_to: at(up_to) }
+    Range {
+        after: at(10),
+        up_to: at(up_to),
+    }
 }
 
 /// Polls with a hole open at these seconds; returns those that asked.
@@ -17,7 +20,10 @@ fn asked(polls: u32, seconds: impl IntoIterator<Item = (u64, PollCause)>) -> Vec
     for (second, cause) in seconds {
         gaps.see(hole(20), false);
         let patience = Patience { polls, every: EVERY };
-        if gaps.poll_ended(Place::live(Lsn(10)), Duration::from_secs(second), cause, patience).is_some() {
+        if gaps
+            .poll_ended(Place::live(Lsn(10)), Duration::from_secs(second), cause, patience)
+            .is_some()
+        {
             asked.push(second);
         }
     }
@@ -45,17 +51,40 @@ fn pushes_and_hasty_polls_do_not_count() {
 
 #[test]
 fn a_transfer_under_way_suspends_the_count() {
-    let transfer = (0..20).map(|n| (n * 60, if n < 10 { PollCause::Transfer } else { PollCause::Due }));
+    let transfer = (0..20).map(|n| {
+        (
+            n * 60,
+            if n < 10 {
+                PollCause::Transfer
+            } else {
+                PollCause::Due
+            },
+        )
+    });
     assert_eq!(asked(1, transfer).first(), Some(&600));
 }
 
 #[test]
 fn a_trickle_behind_the_hole_does_not_reset_it_and_progress_does() {
-    let patience = Patience { polls: 2, every: EVERY };
+    let patience = Patience {
+        polls: 2,
+        every: EVERY,
+    };
     let mut gaps = Gaps::default();
     let mut poll = |minute: u64, received: u64, up_to: u64| {
-        gaps.see(Range { after: at(received), up_to: at(up_to) }, false);
-        gaps.poll_ended(Place::live(Lsn(received)), EVERY * minute as u32, PollCause::Due, patience)
+        gaps.see(
+            Range {
+                after: at(received),
+                up_to: at(up_to),
+            },
+            false,
+        );
+        gaps.poll_ended(
+            Place::live(Lsn(received)),
+            EVERY * minute as u32,
+            PollCause::Due,
+            patience,
+        )
     };
     assert_eq!(poll(0, 10, 50), None);
     assert_eq!(poll(1, 10, 60), None, "later messages came, the hole is the same");
@@ -68,7 +97,10 @@ fn a_trickle_behind_the_hole_does_not_reset_it_and_progress_does() {
 fn a_hole_that_closed_is_not_asked_for() {
     let mut gaps = Gaps::default();
     gaps.see(hole(20), true);
-    assert_eq!(gaps.poll_ended(Place::live(Lsn(20)), EVERY, PollCause::Due, Patience::NONE), None);
+    assert_eq!(
+        gaps.poll_ended(Place::live(Lsn(20)), EVERY, PollCause::Due, Patience::NONE),
+        None
+    );
     assert!(!gaps.is_open());
 }
 
@@ -80,7 +112,17 @@ fn the_lowest_hole_is_asked_for_from_where_we_are_by_then() {
     let _ = take(&mut receiver, &data(10, &[20]));
     receiver.poll_ended(EVERY, PollCause::Due);
     let told = &receiver.records().told;
-    assert_eq!((told.asks.as_slice(), told.ask_number), ([Range { after: at(20), up_to: at(40) }].as_slice(), 1));
+    assert_eq!(
+        (told.asks.as_slice(), told.ask_number),
+        (
+            [Range {
+                after: at(20),
+                up_to: at(40)
+            }]
+            .as_slice(),
+            1
+        )
+    );
     // Once filled, the wish is withdrawn.
     let _ = take(&mut receiver, &data(20, &[30, 40]));
     receiver.poll_ended(EVERY, PollCause::Due);

@@ -35,7 +35,10 @@ fn what_lies_behind_a_gap_stays_on_the_link() {
     let mut receiver = holding(20);
     let verdict = take(&mut receiver, &data(30, &[40]));
     assert!(matches!(verdict, Verdict::Gap(range) if range.after == at(20) && range.up_to == at(30)));
-    assert_eq!((verdict.leave(), receiver.staged(), answers_due(&receiver)), (Leave::Stay, at(20), 0));
+    assert_eq!(
+        (verdict.leave(), receiver.staged(), answers_due(&receiver)),
+        (Leave::Stay, at(20), 0)
+    );
 }
 
 #[test]
@@ -53,12 +56,22 @@ fn an_overlap_that_does_not_name_our_position_is_not_applied_but_asked_for() {
     assert!(matches!(verdict, Verdict::Unproven(_)) && verdict.leave() == Leave::Stay);
     receiver.poll_ended(Duration::ZERO, PollCause::Due);
     let asks = &receiver.records().told.asks;
-    assert_eq!((asks[0].after, asks[0].up_to), (at(30), at(35)), "at once, whatever the patience");
+    assert_eq!(
+        (asks[0].after, asks[0].up_to),
+        (at(30), at(35)),
+        "at once, whatever the patience"
+    );
 }
 
 #[test]
 fn our_position_with_another_chain_is_a_fork_wherever_the_message_names_it() {
-    let other = Point { position: Position { chain: Chain(99), ..at(30).position }, back: Lsn(0) };
+    let other = Point {
+        position: Position {
+            chain: Chain(99),
+            ..at(30).position
+        },
+        back: Lsn(0),
+    };
     let mut follows = data(30, &[40]);
     follows.header.previous = other;
     let mut overlaps = data(10, &[30, 40]);
@@ -69,7 +82,10 @@ fn our_position_with_another_chain_is_a_fork_wherever_the_message_names_it() {
     for message in [follows, overlaps, ends] {
         let mut receiver = holding(30);
         let verdict = take(&mut receiver, &message);
-        assert!(matches!(verdict, Verdict::Stopped(StopReason::Fork(_))), "{verdict:?}");
+        assert!(
+            matches!(verdict, Verdict::Stopped(StopReason::Fork(_))),
+            "{verdict:?}"
+        );
         // It stays stopped, also for messages that would fit and in the next process.
         let mut next = receiver_from(receiver.records().clone(), 1);
         assert!(matches!(take(&mut next, &data(30, &[40])), Verdict::Stopped(_)));
@@ -86,8 +102,14 @@ fn a_neighbour_is_followed_into_a_new_lineage_that_goes_on_from_our_position() {
     message.items = vec![Item::Transaction(carried(in_epoch(new, 40)))];
     assert!(matches!(take(&mut receiver, &message), Verdict::Apply(_)));
     // From now on the old lineage is late, and says nothing.
-    assert!(matches!(take(&mut receiver, &data(40, &[50])), Verdict::PastLineage));
-    assert!(matches!(take(&mut receiver, &data(30, &[40])), Verdict::PastLineage));
+    assert!(matches!(
+        take(&mut receiver, &data(40, &[50])),
+        Verdict::PastLineage
+    ));
+    assert!(matches!(
+        take(&mut receiver, &data(30, &[40])),
+        Verdict::PastLineage
+    ));
 }
 
 #[test]
@@ -95,8 +117,14 @@ fn a_lineage_of_which_we_hold_more_than_its_parent_gave_it_is_a_fork() {
     let new = Epoch(0xe2);
     let mut message = data(20, &[40]);
     message.header.epoch = new;
-    message.header.lineage = Some(Lineage { parent: ITS_EPOCH, fork: Lsn(25) });
-    assert!(matches!(take(&mut holding(30), &message), Verdict::Stopped(StopReason::Fork(_))));
+    message.header.lineage = Some(Lineage {
+        parent: ITS_EPOCH,
+        fork: Lsn(25),
+    });
+    assert!(matches!(
+        take(&mut holding(30), &message),
+        Verdict::Stopped(StopReason::Fork(_))
+    ));
     // At or before the fork, the pair goes on by itself.
     let verdict = take(&mut holding(20), &message);
     assert!(matches!(verdict, Verdict::Apply(_)), "{verdict:?}");
@@ -120,9 +148,20 @@ fn first_contact_pins_site_lineage_and_generation() {
     let apply = applied(take(&mut receiver, &message));
     let pair = receiver.records().pair.clone().unwrap();
     assert_eq!((pair.site, pair.epoch, pair.generation), (HQ, ITS_EPOCH, 3));
-    let keys: Vec<_> = apply.frames[0].pinned().iter().map(|pin| pin.key.clone()).collect();
-    assert_eq!(keys, [b"received/hq".to_vec(), b"pair/hq".to_vec()], "with the first frame of all");
-    assert!(matches!(take(&mut receiver, &data(10, &[20])), Verdict::OtherGeneration { ours: 3, theirs: 1 }));
+    let keys: Vec<_> = apply.frames[0]
+        .pinned()
+        .iter()
+        .map(|pin| pin.key.clone())
+        .collect();
+    assert_eq!(
+        keys,
+        [b"received/hq".to_vec(), b"pair/hq".to_vec()],
+        "with the first frame of all"
+    );
+    assert!(matches!(
+        take(&mut receiver, &data(10, &[20])),
+        Verdict::OtherGeneration { ours: 3, theirs: 1 }
+    ));
 
     let mut stranger = data(10, &[20]);
     stranger.header.generation = 3;
@@ -134,9 +173,15 @@ fn first_contact_pins_site_lineage_and_generation() {
 
 #[test]
 fn a_generation_below_the_one_proposed_here_is_dropped_even_at_first_contact() {
-    let neighbour = Neighbour { name: "hq".parse().unwrap(), generation: 2 };
+    let neighbour = Neighbour {
+        name: "hq".parse().unwrap(),
+        generation: 2,
+    };
     let records = PairRecords::load(&neighbour, |_| Ok(None)).unwrap();
-    let me = Me { name: "bern".parse().unwrap(), id: BERN };
+    let me = Me {
+        name: "bern".parse().unwrap(),
+        id: BERN,
+    };
     let mut receiver = Receiver::new(me, neighbour, records, Patience::NONE, 0);
     let verdict = take(&mut receiver, &data(0, &[10]));
     assert!(matches!(verdict, Verdict::OtherGeneration { ours: 2, theirs: 1 }));
@@ -148,17 +193,26 @@ fn records_of_a_pair_that_was_made_anew_count_as_absent() {
     let old = holding(30).records().clone();
     let find = |key: &[u8]| {
         Ok(match key {
-            b"pair/hq" => old.pair.as_ref().map(|pair| milepost_engine::codec::encode(pair).unwrap()),
+            b"pair/hq" => old
+                .pair
+                .as_ref()
+                .map(|pair| milepost_engine::codec::encode(pair).unwrap()),
             b"received/hq" => Some(milepost_engine::codec::encode(&old.received).unwrap()),
             b"told/hq" => Some(milepost_engine::codec::encode(&old.told).unwrap()),
             _ => None,
         })
     };
-    let mut neighbour = Neighbour { name: "hq".parse().unwrap(), generation: 1 };
+    let mut neighbour = Neighbour {
+        name: "hq".parse().unwrap(),
+        generation: 1,
+    };
     assert_eq!(PairRecords::load(&neighbour, find).unwrap(), old);
     neighbour.generation = 2;
     let anew = PairRecords::load(&neighbour, find).unwrap();
-    assert_eq!((anew.pair.clone(), anew.received.point, anew.generation()), (None, Point::NONE, 2));
+    assert_eq!(
+        (anew.pair.clone(), anew.received.point, anew.generation()),
+        (None, Point::NONE, 2)
+    );
 }
 
 #[test]
@@ -181,7 +235,10 @@ fn our_own_transaction_that_comes_back_stops_the_pair_as_a_loop() {
     if let Item::Transaction(carried) = &mut message.items[1] {
         carried.origin = Some(origin(BERN, 70));
     }
-    assert!(matches!(take(&mut receiver, &message), Verdict::Stopped(StopReason::Loop(_))));
+    assert!(matches!(
+        take(&mut receiver, &message),
+        Verdict::Stopped(StopReason::Loop(_))
+    ));
     assert_eq!(receiver.staged(), at(10), "nothing of it is applied");
 }
 
@@ -189,7 +246,10 @@ fn our_own_transaction_that_comes_back_stops_the_pair_as_a_loop() {
 fn a_position_is_told_only_once_it_is_durable() {
     let mut receiver = holding(10);
     let _ = applied(take(&mut receiver, &data(10, &[20])));
-    assert_eq!((receiver.staged(), receiver.records().received.point), (at(20), at(10)));
+    assert_eq!(
+        (receiver.staged(), receiver.records().received.point),
+        (at(20), at(10))
+    );
     receiver.abandon();
     assert_eq!(receiver.staged(), at(10));
     let _ = applied(take(&mut receiver, &data(10, &[20])));
@@ -222,10 +282,16 @@ fn events_and_position_are_one_frame() {
     let frames: Vec<_> = block.frames().map(|frame| frame.unwrap()).collect();
     for (frame, lsn) in frames.iter().zip([20, 30]) {
         let (via, origin) = (frame.via().unwrap().unwrap(), frame.origin().unwrap().unwrap());
-        assert_eq!((via.site, via.position, origin.site, origin.lsn), (HQ, at(lsn).position, HQ, Lsn(lsn)));
+        assert_eq!(
+            (via.site, via.position, origin.site, origin.lsn),
+            (HQ, at(lsn).position, HQ, Lsn(lsn))
+        );
         let pins = frame.pinned().unwrap();
         assert_eq!(pins[0].key, b"received/hq");
-        assert_eq!(ReceivedRecord::read(pins[0].value.unwrap()).unwrap().point, at(lsn));
+        assert_eq!(
+            ReceivedRecord::read(pins[0].value.unwrap()).unwrap().point,
+            at(lsn)
+        );
         assert_eq!(frame.event_count(), 1);
     }
 }
@@ -249,11 +315,17 @@ fn a_stretch_without_events_for_us_moves_the_position_by_a_note() {
 #[test]
 fn parts_wait_on_the_link_until_their_transaction_is_whole_and_are_no_news_afterwards() {
     let mut receiver = holding(10);
-    let noise: Vec<u8> = (0..30_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let noise: Vec<u8> = (0..30_000u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect();
     let mut frame = NewFrame::transaction();
-    frame.push_event(0, &Event::new("big", "came", noise).unwrap()).unwrap();
+    frame
+        .push_event(0, &Event::new("big", "came", noise).unwrap())
+        .unwrap();
     let mut packer = Packer::new(at(10), 10_000);
-    let packed = packer.push(Carried::with_events_of(at(20), None, &frame)).unwrap();
+    let packed = packer
+        .push(Carried::with_events_of(at(20), None, &frame))
+        .unwrap();
     let mut messages: Vec<_> = packed.into_iter().map(|packed| packed.under(header())).collect();
     messages.swap(0, 2);
     let (last, first) = messages.split_last().unwrap();
@@ -277,9 +349,18 @@ fn parts_wait_on_the_link_until_their_transaction_is_whole_and_are_no_news_after
 fn a_transaction_beyond_the_limit_is_refused_before_it_is_held() {
     let mut receiver = holding(10);
     let mut message = data(10, &[20]);
-    let part = Part { point: at(20), offset: 0, total: u64::MAX, digest: 1, piece: vec![0; 10] };
+    let part = Part {
+        point: at(20),
+        offset: 0,
+        total: u64::MAX,
+        digest: 1,
+        piece: vec![0; 10],
+    };
     message.items = vec![Item::Part(part)];
-    assert!(matches!(take(&mut receiver, &message), Verdict::Refused(Refusal::TooLarge(_))));
+    assert!(matches!(
+        take(&mut receiver, &message),
+        Verdict::Refused(Refusal::TooLarge(_))
+    ));
     assert_eq!(receiver.held_bytes(), 0);
 }
 
@@ -287,9 +368,15 @@ fn a_transaction_beyond_the_limit_is_refused_before_it_is_held() {
 fn every_probe_is_answered_and_answers_and_confirmations_are_not() {
     let mut receiver = holding(10);
     let mut probe = Message::bare(header());
-    probe.header.probe = Some(Probe { nonce: 5, log_sent: at(40) });
+    probe.header.probe = Some(Probe {
+        nonce: 5,
+        log_sent: at(40),
+    });
     assert!(matches!(take(&mut receiver, &probe), Verdict::Noted));
-    assert_eq!((answers_due(&receiver), receiver.records().told.nonce), (1, Some(5)));
+    assert_eq!(
+        (answers_due(&receiver), receiver.records().told.nonce),
+        (1, Some(5))
+    );
     let mut confirmation = Message::bare(header());
     confirmation.header.received = ours(20);
     confirmation.header.confirmed = ours(20);
@@ -300,17 +387,32 @@ fn every_probe_is_answered_and_answers_and_confirmations_are_not() {
 
 #[test]
 fn a_fault_stops_its_own_pair_only_and_a_newer_program_goes_on() {
-    let newer = MessageFault::NeedsNewer { version: 1, what: "a field".into() };
+    let newer = MessageFault::NeedsNewer {
+        version: 1,
+        what: "a field".into(),
+    };
     let mut receiver = holding(10);
     let mut strange = header();
     strange.generation = 9;
-    assert!(matches!(receiver.receive_fault(&newer, Some(&strange)), Verdict::OtherGeneration { .. }));
-    assert!(matches!(receiver.receive_fault(&MessageFault::Damaged("x"), None), Verdict::Lost));
+    assert!(matches!(
+        receiver.receive_fault(&newer, Some(&strange)),
+        Verdict::OtherGeneration { .. }
+    ));
+    assert!(matches!(
+        receiver.receive_fault(&MessageFault::Damaged("x"), None),
+        Verdict::Lost
+    ));
     assert_eq!(receiver.stopped(), None);
     let verdict = receiver.receive_fault(&newer, Some(&header()));
-    assert!(matches!(verdict, Verdict::Stopped(StopReason::NeedsNewer(1, _))) && verdict.leave() == Leave::Stay);
+    assert!(
+        matches!(verdict, Verdict::Stopped(StopReason::NeedsNewer(1, _))) && verdict.leave() == Leave::Stay
+    );
     assert!(receiver.stopped().is_some());
-    assert_eq!(receiver_from(receiver.records().clone(), 1).stopped(), None, "this program reads version 1");
+    assert_eq!(
+        receiver_from(receiver.records().clone(), 1).stopped(),
+        None,
+        "this program reads version 1"
+    );
 }
 
 proptest! {

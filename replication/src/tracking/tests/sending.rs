@@ -12,9 +12,21 @@ fn seconds(n: u64) -> Duration {
 
 /// Bern sends to hq: its own log is `ours`, the neighbour's `at`.
 fn sender_from(records: PairRecords) -> Sender {
-    let me = Me { name: "bern".parse().unwrap(), id: BERN };
-    let neighbour = Neighbour { name: "hq".parse().unwrap(), generation: 1 };
-    let pace = Pace { urgency: seconds(30), probing: ProbingTimes { first: FIRST, longest: DAY } };
+    let me = Me {
+        name: "bern".parse().unwrap(),
+        id: BERN,
+    };
+    let neighbour = Neighbour {
+        name: "hq".parse().unwrap(),
+        generation: 1,
+    };
+    let pace = Pace {
+        urgency: seconds(30),
+        probing: ProbingTimes {
+            first: FIRST,
+            longest: DAY,
+        },
+    };
     Sender::new(me, neighbour, records, pace, seconds(0))
 }
 
@@ -30,14 +42,24 @@ fn next(sender: &mut Sender, now: u64, newest: u64) -> Option<SendAction> {
 }
 
 fn own() -> OwnEnd {
-    OwnEnd { epoch: OUR_EPOCH, lineage: None, durable: Lsn(1000) }
+    OwnEnd {
+        epoch: OUR_EPOCH,
+        lineage: None,
+        durable: Lsn(1000),
+    }
 }
 
 /// Sends data up to `lsn` and tells the sender that the link has it.
 fn send(sender: &mut Sender, lsn: u64, now: u64) {
     let mut header = sender.header(&own());
     header.last = ours(lsn);
-    sender.delivered(&Message { header, items: vec![Item::Transaction(carried(ours(lsn)))] }, seconds(now));
+    sender.delivered(
+        &Message {
+            header,
+            items: vec![Item::Transaction(carried(ours(lsn)))],
+        },
+        seconds(now),
+    );
 }
 
 fn tell(sender: &mut Sender) -> Header {
@@ -50,12 +72,21 @@ fn tell(sender: &mut Sender) -> Header {
 fn data_are_sent_once_and_after_a_restart_from_what_was_confirmed() {
     let confirmed = records(|records| (records.told.received, records.told.confirmed) = (ours(20), ours(20)));
     let mut sender = sender_from(confirmed.clone());
-    assert_eq!(next(&mut sender, 0, 50), Some(SendAction::Data { previous: ours(20) }));
+    assert_eq!(
+        next(&mut sender, 0, 50),
+        Some(SendAction::Data { previous: ours(20) })
+    );
     send(&mut sender, 50, 0);
     assert_eq!((next(&mut sender, 0, 50), sender.log_sent()), (None, ours(50)));
-    assert_eq!(next(&mut sender, 0, 60), Some(SendAction::Data { previous: ours(50) }));
+    assert_eq!(
+        next(&mut sender, 0, 60),
+        Some(SendAction::Data { previous: ours(50) })
+    );
     let mut again = sender_from(confirmed);
-    assert_eq!(next(&mut again, 0, 50), Some(SendAction::Data { previous: ours(20) }));
+    assert_eq!(
+        next(&mut again, 0, 50),
+        Some(SendAction::Data { previous: ours(20) })
+    );
 }
 
 #[test]
@@ -63,7 +94,10 @@ fn nothing_that_was_received_is_sent() {
     let mut sender = sender_from(records(|_| {}));
     let received = records(|records| records.told.received = ours(40));
     sender.note(received, seconds(1));
-    assert_eq!(next(&mut sender, 1, 50), Some(SendAction::Data { previous: ours(40) }));
+    assert_eq!(
+        next(&mut sender, 1, 50),
+        Some(SendAction::Data { previous: ours(40) })
+    );
 }
 
 #[test]
@@ -72,7 +106,10 @@ fn data_never_go_again_by_time_alone() {
     send(&mut sender, 50, 0);
     for day in 0..50 {
         let action = next(&mut sender, day * 86_400, 50);
-        assert!(!matches!(action, Some(SendAction::Data { .. } | SendAction::Serve { .. })), "{action:?}");
+        assert!(
+            !matches!(action, Some(SendAction::Data { .. } | SendAction::Serve { .. })),
+            "{action:?}"
+        );
     }
 }
 
@@ -81,7 +118,10 @@ fn a_confirmation_goes_alone_when_nothing_else_goes_and_once() {
     let mut sender = sender_from(records(|_| {}));
     assert_eq!(next(&mut sender, 0, 0), Some(SendAction::Tell));
     let header = tell(&mut sender);
-    assert_eq!((header.received, header.confirmed, header.to.id), (at(10), at(10), Some(HQ)));
+    assert_eq!(
+        (header.received, header.confirmed, header.to.id),
+        (at(10), at(10), Some(HQ))
+    );
     assert_eq!(header.previous, header.last, "no data, so nobody answers it");
     assert_eq!(next(&mut sender, 0, 0), None);
     sender.note(holding(20).records().clone(), seconds(1));
@@ -92,14 +132,27 @@ fn a_confirmation_goes_alone_when_nothing_else_goes_and_once() {
 fn what_is_owed_goes_with_data_where_data_go() {
     let mut sender = sender_from(records(|records| {
         (records.told.answers_due, records.told.nonce) = (2, Some(77));
-        records.told.asks = vec![Range { after: at(10), up_to: at(30) }];
+        records.told.asks = vec![Range {
+            after: at(10),
+            up_to: at(30),
+        }];
         records.told.ask_number = 1;
     }));
     let header = sender.header(&own());
-    assert_eq!((header.answer, header.requests.unwrap().ranges.len()), (Some(77), 1));
+    assert_eq!(
+        (header.answer, header.requests.unwrap().ranges.len()),
+        (Some(77), 1)
+    );
     send(&mut sender, 50, 0);
-    assert_eq!(next(&mut sender, 0, 50), None, "answered, asked and confirmed by the way");
-    assert_eq!((sender.header(&own()).answer, sender.header(&own()).requests), (None, None));
+    assert_eq!(
+        next(&mut sender, 0, 50),
+        None,
+        "answered, asked and confirmed by the way"
+    );
+    assert_eq!(
+        (sender.header(&own()).answer, sender.header(&own()).requests),
+        (None, None)
+    );
 }
 
 #[test]
@@ -111,7 +164,10 @@ fn every_answer_owed_is_given_and_an_old_wish_is_not_told() {
     let _ = tell(&mut sender);
     let filled = records(|records| {
         (records.told.answers_due, records.told.ask_number) = (1, 4);
-        records.told.asks = vec![Range { after: Point::NONE, up_to: at(10) }];
+        records.told.asks = vec![Range {
+            after: Point::NONE,
+            up_to: at(10),
+        }];
     });
     sender.note(filled, seconds(2));
     assert_eq!(next(&mut sender, 2, 0), None);
@@ -127,11 +183,19 @@ fn unconfirmed_data_are_probed_for_with_one_nonce_at_doubling_intervals_up_to_a_
     let (mut now, mut wait, mut nonces) = (60, 60, Vec::new());
     for _ in 0..20 {
         assert_eq!(next(&mut sender, now - 1, 60), None, "not before {now}");
-        let Some(SendAction::Probe(record)) = next(&mut sender, now, 60) else { unreachable!("no probe at {now}") };
+        let Some(SendAction::Probe(record)) = next(&mut sender, now, 60) else {
+            unreachable!("no probe at {now}")
+        };
         assert_eq!((record.log_sent, record.held), (ours(60), Point::NONE));
         nonces.push(record.nonce);
         let message = sender.probe(&record, &own());
-        assert_eq!(message.header.probe, Some(Probe { nonce: record.nonce, log_sent: ours(60) }));
+        assert_eq!(
+            message.header.probe,
+            Some(Probe {
+                nonce: record.nonce,
+                log_sent: ours(60)
+            })
+        );
         assert!(!message.has_data());
         sender.delivered(&message, seconds(now));
         now += wait;
@@ -155,7 +219,9 @@ fn a_probe_that_no_link_took_does_not_wait_and_keeps_its_nonce() {
 fn an_answered_probe_is_over_and_a_confirmed_pair_is_not_probed() {
     let mut sender = sender_from(records(|_| {}));
     send(&mut sender, 50, 0);
-    let Some(SendAction::Probe(record)) = next(&mut sender, 60, 50) else { unreachable!("due") };
+    let Some(SendAction::Probe(record)) = next(&mut sender, 60, 50) else {
+        unreachable!("due")
+    };
     let message = sender.probe(&record, &own());
     sender.delivered(&message, seconds(60));
     let answered = records(|records| {
@@ -170,7 +236,12 @@ fn an_answered_probe_is_over_and_a_confirmed_pair_is_not_probed() {
 
 #[test]
 fn a_probe_that_waits_for_its_answer_outlives_its_process() {
-    let record = ProbeRecord { generation: 1, nonce: 5, log_sent: ours(50), ..ProbeRecord::default() };
+    let record = ProbeRecord {
+        generation: 1,
+        nonce: 5,
+        log_sent: ours(50),
+        ..ProbeRecord::default()
+    };
     let mut sender = sender_from(records(|records| records.probe = Some(record)));
     let _ = tell(&mut sender);
     assert_eq!(next(&mut sender, 59, 0), None);
@@ -180,7 +251,9 @@ fn a_probe_that_waits_for_its_answer_outlives_its_process() {
 #[test]
 fn a_suspicion_is_probed_at_once_and_once() {
     let mut sender = sender_from(records(|records| records.told.suspicions = 3));
-    let Some(SendAction::Probe(record)) = next(&mut sender, 0, 0) else { unreachable!("due") };
+    let Some(SendAction::Probe(record)) = next(&mut sender, 0, 0) else {
+        unreachable!("due")
+    };
     let message = sender.probe(&record, &own());
     sender.delivered(&message, seconds(0));
     assert_eq!(next(&mut sender, 1, 0), None);
@@ -198,42 +271,84 @@ fn a_suspicion_is_probed_at_once_and_once() {
 fn a_requested_range_is_served_once_after_the_urgency_and_clipped_to_what_is_missing_and_was_sent() {
     let wanted = |number, after, up_to| {
         records(move |records| {
-            records.told.serve = vec![(number, Range { after: ours(after), up_to: ours(up_to) })];
+            records.told.serve = vec![(
+                number,
+                Range {
+                    after: ours(after),
+                    up_to: ours(up_to),
+                },
+            )];
             (records.told.received, records.told.confirmed) = (ours(20), ours(20));
         })
     };
     let mut sender = sender_from(wanted(1, 10, 80));
     let _ = tell(&mut sender);
-    assert_eq!(next(&mut sender, 0, 20), None, "nothing was sent yet: it goes as data, in its turn");
+    assert_eq!(
+        next(&mut sender, 0, 20),
+        None,
+        "nothing was sent yet: it goes as data, in its turn"
+    );
     send(&mut sender, 50, 0);
     assert_eq!(next(&mut sender, 1, 50), None, "collected first");
-    let range = Range { after: ours(20), up_to: ours(50) };
-    assert_eq!(next(&mut sender, 31, 50), Some(SendAction::Serve { number: 1, range }));
+    let range = Range {
+        after: ours(20),
+        up_to: ours(50),
+    };
+    assert_eq!(
+        next(&mut sender, 31, 50),
+        Some(SendAction::Serve { number: 1, range })
+    );
     sender.served(1);
     assert_eq!(next(&mut sender, 50, 50), None);
     sender.note(wanted(2, 20, 40), seconds(51));
     let _ = next(&mut sender, 51, 50);
-    let range = Range { after: ours(20), up_to: ours(40) };
-    assert_eq!(next(&mut sender, 90, 50), Some(SendAction::Serve { number: 2, range }));
+    let range = Range {
+        after: ours(20),
+        up_to: ours(40),
+    };
+    assert_eq!(
+        next(&mut sender, 90, 50),
+        Some(SendAction::Serve { number: 2, range })
+    );
 }
 
 #[test]
 fn a_neighbour_that_went_back_is_sent_to_from_there() {
-    let mut sender = sender_from(records(|records| (records.told.received, records.told.confirmed) = (ours(50), ours(50))));
+    let mut sender = sender_from(records(|records| {
+        (records.told.received, records.told.confirmed) = (ours(50), ours(50))
+    }));
     send(&mut sender, 80, 0);
     let back = records(|records| {
-        (records.told.received, records.told.confirmed, records.told.went_back) = (ours(30), ours(30), 1);
+        (
+            records.told.received,
+            records.told.confirmed,
+            records.told.went_back,
+        ) = (ours(30), ours(30), 1);
     });
     sender.note(back, seconds(1));
-    assert_eq!(next(&mut sender, 1, 80), Some(SendAction::Data { previous: ours(30) }));
+    assert_eq!(
+        next(&mut sender, 1, 80),
+        Some(SendAction::Data { previous: ours(30) })
+    );
 }
 
 #[test]
 fn a_part_moves_nothing_until_it_ends_its_transaction() {
     let mut sender = sender_from(records(|_| {}));
-    let mut message = Message { header: sender.header(&own()), items: Vec::new() };
+    let mut message = Message {
+        header: sender.header(&own()),
+        items: Vec::new(),
+    };
     message.header.last = ours(50);
-    let part = |offset| Item::Part(Part { point: ours(50), offset, total: 20, digest: 0, piece: vec![0; 10] });
+    let part = |offset| {
+        Item::Part(Part {
+            point: ours(50),
+            offset,
+            total: 20,
+            digest: 0,
+            piece: vec![0; 10],
+        })
+    };
     message.items = vec![part(0)];
     sender.delivered(&message, seconds(0));
     assert_eq!(sender.log_sent(), Point::NONE);
@@ -251,14 +366,28 @@ fn a_stopped_pair_is_sent_nothing_and_a_pair_made_anew_everything() {
     });
     sender.note(stopped, seconds(1));
     assert_eq!(next(&mut sender, 1_000_000, 90), None);
-    let anew = Neighbour { name: "hq".parse().unwrap(), generation: 2 };
+    let anew = Neighbour {
+        name: "hq".parse().unwrap(),
+        generation: 2,
+    };
     sender.note(PairRecords::load(&anew, |_| Ok(None)).unwrap(), seconds(2));
-    assert_eq!(next(&mut sender, 2, 90), Some(SendAction::Data { previous: Point::NONE }));
+    assert_eq!(
+        next(&mut sender, 2, 90),
+        Some(SendAction::Data {
+            previous: Point::NONE
+        })
+    );
     assert_eq!(sender.header(&own()).generation, 2);
 }
 
 #[test]
 fn the_first_probe_comes_after_two_send_intervals_and_at_least_a_minute() {
     assert_eq!(ProbingTimes::for_interval(seconds(1)).first, FIRST);
-    assert_eq!(ProbingTimes::for_interval(seconds(600)), ProbingTimes { first: seconds(1200), longest: DAY });
+    assert_eq!(
+        ProbingTimes::for_interval(seconds(600)),
+        ProbingTimes {
+            first: seconds(1200),
+            longest: DAY
+        }
+    );
 }

@@ -1,0 +1,88 @@
+//! Is a message of this pair: for us, from the site we met, of our generation, of a lineage not left?
+//!
+//! First contact pins who the neighbour is; from then on another store under its name is refused until an
+//! operator rejoins it. What is of another generation or of a lineage that its sender left is late, and
+//! dropped. Nothing else of such a message is looked at.
+
+use milepost_engine::StoreId;
+
+use crate::message::{Header, Point};
+
+use super::receiver::Me;
+use super::state::{Neighbour, PairRecord, PairRecords, ReceivedRecord, ToldRecord};
+use super::verdict::{Refusal, Verdict};
+
+/// What a message's addresses, generation and lineage come to.
+pub(super) enum Contact {
+    /// Of this pair.
+    Known,
+    /// Of this pair, and the first: the records are these from now on.
+    First(PairRecords),
+    /// Not of this pair, or the pair is stopped.
+    Not(Verdict),
+}
+
+/// Judges a message by its head.
+pub(super) fn judge(me: &Me, neighbour: &Neighbour, records: &PairRecords, header: &Header) -> Contact {
+    let from = header.from.id.unwrap_or_default();
+    if header.from.name != neighbour.name || header.to.name != me.name {
+        return Contact::Not(Verdict::Refused(Refusal::Misdirected));
+    }
+    if header.to.id.is_some_and(|id| id != me.id) || from == me.id {
+        return Contact::Not(Verdict::Refused(Refusal::NotForThisStore));
+    }
+    let theirs = header.generation;
+    let Some(pair) = &records.pair else {
+        let ours = records.generation();
+        let other = Verdict::OtherGeneration { ours, theirs };
+        return if theirs < ours {
+            Contact::Not(other)
+        } else {
+            Contact::First(meet(records, header, from))
+        };
+    };
+    if pair.site != from {
+        Contact::Not(Verdict::Refused(Refusal::OtherSite {
+            known: pair.site,
+            came: from,
+        }))
+    } else if pair.generation != theirs {
+        Contact::Not(Verdict::OtherGeneration {
+            ours: pair.generation,
+            theirs,
+        })
+    } else if let Some(reason) = &pair.stopped {
+        Contact::Not(Verdict::Stopped(reason.clone()))
+    } else if pair.past_epochs.contains(&header.epoch) {
+        Contact::Not(Verdict::PastLineage)
+    } else {
+        Contact::Known
+    }
+}
+
+/// First contact pins site, lineage and generation. A higher generation than the one proposed here begins
+/// anew.
+fn meet(records: &PairRecords, header: &Header, site: StoreId) -> PairRecords {
+    let generation = header.generation;
+    let mut met = records.clone();
+    met.pair = Some(PairRecord {
+        site,
+        epoch: header.epoch,
+        past_epochs: Vec::new(),
+        generation,
+        reads: header.reads,
+        stopped: None,
+    });
+    if generation != records.generation() {
+        met.received = ReceivedRecord {
+            generation,
+            point: Point::NONE,
+        };
+        met.told = ToldRecord {
+            generation,
+            ..ToldRecord::default()
+        };
+        met.probe = None;
+    }
+    met
+}
