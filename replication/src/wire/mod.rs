@@ -11,16 +11,19 @@
 //! bytes that have arrived. A frame of an unknown kind is skipped when its sender marked it optional
 //! and ends the connection otherwise. This module opens no sockets.
 
+mod answer;
 mod body;
 pub(crate) mod fields;
 mod frame;
 mod preamble;
 mod reader;
+mod request;
 
-pub use body::{Answer, Delivered, ErrorCode, Request, Scope};
+pub use answer::{Answer, Delivered, ErrorCode, Scope};
 pub use frame::{Frame, HEADER_LEN, MAX_BODY};
 pub use preamble::{HIGHEST_VERSION, LOWEST_VERSION, PREAMBLE_LEN, Preamble};
 pub use reader::{FrameReader, ReadLimits};
+pub use request::Request;
 
 use milepost_engine::SiteName;
 

@@ -12,6 +12,7 @@
 //! exhausted the link answers everything with that error until the next round begins.
 
 mod connection;
+mod failover;
 mod name;
 
 use std::borrow::Cow;
@@ -26,9 +27,10 @@ use milepost_engine::{SiteName, StoreId};
 use tokio::sync::{Mutex, Notify};
 
 use self::connection::Connection;
+use self::failover::Reached;
 use super::{Batch, Incoming, Link, LinkError, LinkFuture, MessageId, PollRequest};
-use crate::endpoint::{Attempt, EndpointList, Ladder, PrimaryRetries, Step};
-use crate::wire::{Answer, Delivered, ErrorCode, MessageKey, Request, Scope};
+use crate::endpoint::{EndpointList, PrimaryRetries};
+use crate::wire::{Answer, Delivered, ErrorCode, MessageKey, Request};
 
 /// Most keys of one Remove, and of the messages a poll asks not to be given.
 const MAX_KEYS: usize = 4096;
@@ -159,14 +161,6 @@ impl Link for ServerLink {
     }
 }
 
-/// What a request may depend on: the server that was reached.
-#[derive(Clone, Copy)]
-struct Reached {
-    max_message: u32,
-    /// This session has taken its mailbox over in that store.
-    claimed: bool,
-}
-
 impl Shared {
     async fn deliver(&self, to: &SiteName, message: &[u8]) -> Result<(), LinkError> {
         // One key for all attempts of this delivery: that makes repeating it safe.
@@ -254,133 +248,6 @@ impl Shared {
             }
         }
         Ok(())
-    }
-
-    /// Asks until an endpoint answers, on the connection at hand and then up one ladder; returns who
-    /// answered. A server that says "not now" for itself counts as one that failed.
-    async fn ask<'r>(
-        &self,
-        state: &mut State,
-        transfer: u64,
-        request: impl Fn(Reached) -> Result<Cow<'r, Request>, LinkError>,
-    ) -> Result<(usize, Answer), LinkError> {
-        let round = self.round.load(Ordering::Relaxed);
-        if let Some((_, error)) = state.gave_up.as_ref().filter(|(when, _)| *when == round) {
-            return Err(error.clone());
-        }
-        let mut ladder = None;
-        loop {
-            let at_hand = state
-                .connection
-                .take()
-                .filter(|(_, connection)| connection.is_alive());
-            let (endpoint, mut connection) = match at_hand {
-                Some(at_hand) => at_hand,
-                None => match self.connect(state, &mut ladder).await {
-                    Ok(connected) => connected,
-                    Err(error) => {
-                        state.gave_up = Some((round, error.clone()));
-                        return Err(error);
-                    }
-                },
-            };
-            let claimed = state.claimed.contains(&connection.store);
-            let reached = Reached {
-                max_message: connection.max_message,
-                claimed,
-            };
-            let asked = match request(reached) {
-                Ok(request) => {
-                    connection
-                        .ask(&request, self.options.request_timeout, transfer)
-                        .await
-                }
-                Err(error) => {
-                    state.connection = Some((endpoint, connection));
-                    return Err(error);
-                }
-            };
-            let reason = match asked {
-                Ok(Answer::NotNow {
-                    scope: Scope::Server,
-                    reason,
-                }) => format!("says not now: {reason}"),
-                Ok(answer) => {
-                    state.connection = Some((endpoint, connection));
-                    return Ok((endpoint, answer));
-                }
-                Err(error) => format!("lost while asked: {error}"),
-            };
-            tracing::info!(
-                endpoint = self.name_of(endpoint),
-                reason,
-                "a connection to a server is given up"
-            );
-            match &mut ladder {
-                Some(ladder) => Ladder::failed(ladder, reason),
-                // It was connected before this request; the ladder begins at the primary.
-                None => ladder = Some(self.new_ladder()),
-            }
-        }
-    }
-
-    fn new_ladder(&self) -> Ladder {
-        Ladder::new(&self.endpoints, self.options.primary)
-    }
-
-    /// Climbs the ladder until an endpoint greets. The ladder stays on that rung.
-    async fn connect(
-        &self,
-        state: &mut State,
-        ladder: &mut Option<Ladder>,
-    ) -> Result<(usize, Connection), LinkError> {
-        let ladder = ladder.get_or_insert_with(|| self.new_ladder());
-        loop {
-            let Attempt {
-                endpoint,
-                index,
-                wait,
-            } = match ladder.step() {
-                Step::Try(attempt) => attempt,
-                Step::GiveUp(none) => {
-                    return Err(LinkError::Unreachable {
-                        attempts: none.attempts,
-                    });
-                }
-            };
-            if !wait.is_zero() {
-                tokio::time::sleep(wait).await;
-            }
-            let who = (&self.own, self.session);
-            let opened = Connection::open(
-                &endpoint,
-                who,
-                self.options.connect_timeout,
-                Arc::clone(&self.pushed),
-            );
-            match opened.await {
-                Ok(connection) => {
-                    if index != state.last_endpoint {
-                        let from = self.name_of(state.last_endpoint);
-                        let failovers = self.failovers.fetch_add(1, Ordering::Relaxed) + 1;
-                        tracing::warn!(failovers, from, to = %endpoint, "went over to another server");
-                        state.last_endpoint = index;
-                    }
-                    return Ok((index, connection));
-                }
-                Err(reason) => {
-                    tracing::info!(%endpoint, reason, "an attempt at a server failed");
-                    ladder.failed(reason);
-                }
-            }
-        }
-    }
-
-    fn name_of(&self, endpoint: usize) -> String {
-        self.endpoints
-            .endpoints()
-            .get(endpoint)
-            .map_or_else(String::new, ToString::to_string)
     }
 
     /// What an answer that is not the one hoped for means to the caller.

@@ -15,9 +15,10 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::endpoint::Endpoint;
 use crate::server::{EmbeddedStore, MailboxLimits, ServerLimits, accept};
-use crate::wire::{Frame, HEADER_LEN, PREAMBLE_LEN, Preamble};
+use crate::wire::{Frame, HEADER_LEN, PREAMBLE_LEN, Preamble, Scope};
 
-const SHORT: Duration = Duration::from_millis(300);
+/// Limits for what never comes; long enough that what comes is never late on a busy machine.
+const SHORT: Duration = Duration::from_secs(2);
 
 fn site(name: &str) -> SiteName {
     SiteName::new(name).unwrap()

@@ -16,6 +16,7 @@
 
 mod index;
 mod making;
+mod read_back;
 mod recent;
 mod record;
 
@@ -31,7 +32,8 @@ use milepost_engine::{
 };
 use tokio::sync::watch;
 
-use self::index::{Admission, Index, Waiting};
+use self::index::{Admission, Index};
+use self::read_back::ReadBack;
 use self::recent::Recent;
 use self::record::Record;
 use super::store::{Delivery, MailboxPoll, MessageStore, StoreError, StoreFuture};
@@ -42,8 +44,6 @@ use crate::wire::{Delivered, MessageKey};
 const PINNED_OLDEST: &[u8] = b"message-store/oldest";
 /// Pinned, with a site's name behind it: the session that polls its mailbox, 8 bytes little endian.
 const PINNED_HOLDER: &[u8] = b"message-store/holder/";
-/// A message this near behind the last one read is reached by reading on, in bytes.
-const READ_ON: u64 = 1 << 20;
 /// How long the tail waits for new frames before it looks whether it is still needed.
 const TAIL_WAIT: Duration = Duration::from_millis(250);
 
@@ -269,10 +269,7 @@ impl Shared {
             let cached: Vec<_> = chosen.iter().map(|(lsn, _)| tail.recent.get(*lsn)).collect();
             (chosen, next, cached)
         };
-        let mut log = ReadBack {
-            store: &self.store,
-            scan: None,
-        };
+        let mut log = ReadBack::new(&self.store);
         let mut messages = Vec::with_capacity(chosen.len());
         for ((lsn, waiting), cached) in chosen.into_iter().zip(cached) {
             let message = match cached {
@@ -340,40 +337,6 @@ impl Tail {
             self.index.advance(frame.lsn());
         }
         Ok(came)
-    }
-}
-
-/// Reads messages back from the log, in ascending order.
-struct ReadBack<'s> {
-    store: &'s Store,
-    scan: Option<LogScan>,
-}
-
-impl ReadBack<'_> {
-    fn message_at(&mut self, lsn: Lsn, waiting: &Waiting) -> Result<Vec<u8>> {
-        let reachable = self
-            .scan
-            .take()
-            .filter(|scan| lsn.since(scan.position()) < READ_ON);
-        let scan = match reachable {
-            Some(scan) => scan,
-            None => self.store.scan(Lsn(lsn.0.saturating_sub(1)))?,
-        };
-        let scan = self.scan.insert(scan);
-        while let Some(frame) = scan.next()? {
-            if frame.lsn() < lsn {
-                continue;
-            }
-            if let (true, Some(Record::Put { key, message, .. })) =
-                (frame.lsn() == lsn, Record::of_frame(&frame)?)
-                && key == waiting.key
-                && message.len() == waiting.len
-            {
-                return Ok(message.to_vec());
-            }
-            break;
-        }
-        Err(Error::corrupt("a message that was put is not in the log where it was").at_lsn(lsn))
     }
 }
 
