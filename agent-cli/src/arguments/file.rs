@@ -39,9 +39,10 @@ pub fn add_to(command: &Command, words: Vec<OsString>) -> Outcome<Vec<OsString>>
         let argument = argument.filter(|argument| argument.get_id() != "config").ok_or_else(|| {
             refuse(path, &format!("{key:?} is not an option of `milepost {name}`"))
         })?;
+        let spelled = spell(argument, &long, &value).map_err(|reason| refuse(path, &reason))?;
         let given = matches.value_source(argument.get_id().as_str());
         if !matches!(given, Some(ValueSource::CommandLine | ValueSource::EnvVariable)) {
-            added.extend(spell(argument, &long, &value).map_err(|reason| refuse(path, &reason))?);
+            added.extend(spelled);
         }
     }
     let mut words = words;

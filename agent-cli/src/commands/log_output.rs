@@ -34,7 +34,7 @@ pub struct LogOutput {
     #[arg(short = 'q', long, conflicts_with = "verbose", env = "MILEPOST_QUIET", value_parser = clap::builder::FalseyValueParser::new())]
     quiet: bool,
     /// Log more; twice for traces
-    #[arg(short = 'v', long, action = clap::ArgAction::Count)]
+    #[arg(short = 'v', long, env = "MILEPOST_VERBOSE", action = clap::ArgAction::Count)]
     verbose: u8,
 }
 
