@@ -163,6 +163,23 @@ fn history_comes_before_what_is_live_and_overlapping_subscriptions_give_an_event
 }
 
 #[test]
+fn history_waits_until_the_scan_has_passed_its_subscription() {
+    // What is committed and due before the subscription was made may not be in the queue yet: were the
+    // history sent first, the places of those commits would lie behind it for ever.
+    let (_dir, head, shop) = head_and_shop(&Net::default());
+    head.publish("old", "bills/**", None);
+    head.commit(&[("bills/1", "history")]);
+    head.commit(&[("orders/1", "live, not scanned")]);
+    head.subscribe("shop", "old", None, Start::Beginning);
+    assert_eq!(head.send().transactions, 0);
+    for _ in 0..2 {
+        head.turn();
+        shop.turn();
+    }
+    assert_eq!(shop.payloads(), ["live, not scanned", "history"]);
+}
+
+#[test]
 fn a_new_process_for_every_step_loses_and_doubles_nothing() {
     // The harness opens every phase anew for every call; here the stores are reopened as well, in the
     // middle of everything, so that nothing but the files carries over.
