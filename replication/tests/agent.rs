@@ -47,6 +47,15 @@ fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
     panic!("never: {what}");
 }
 
+/// Lets the agents of a test leave also when the test fails, so that it fails and does not hang.
+struct Leave<'a>(&'a Stop);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        self.0.request();
+    }
+}
+
 #[test]
 fn batch_does_everything_once_and_exits_0() {
     let (_dir, head, shop) = pair(&Net::default());
@@ -89,6 +98,7 @@ fn batch_send_waits_for_its_marker_while_another_process_scans() {
     let other: Store = options().open(&head.root).unwrap();
     let (stop, links) = (Stop::new(), head.links(&Stop::new()));
     std::thread::scope(|scope| {
+        let leave = Leave(&stop);
         let scanning = scope.spawn(|| run_on(&other, &links, &quick(false, true, false), &stop));
         eventually("the scan holds its phase", || head.store.phase_holder(Phase::Scan).unwrap().is_some());
         for number in 0..20 {
@@ -98,7 +108,7 @@ fn batch_send_waits_for_its_marker_while_another_process_scans() {
             shop.receive();
             assert_eq!(shop.payloads().len(), number + 1);
         }
-        stop.request();
+        drop(leave);
         assert_eq!(scanning.join().unwrap(), Exit::DONE);
     });
 }
@@ -109,6 +119,7 @@ fn three_processes_each_stopped_and_started_again_lose_and_double_nothing() {
     let sites = [&head, &shop];
     let done = Stop::new();
     std::thread::scope(|scope| {
+        let leave = Leave(&done);
         for (number, phases) in [(true, false, false), (false, true, false), (false, false, true)].into_iter().enumerate() {
             for site in sites {
                 let done = &done;
@@ -138,7 +149,7 @@ fn three_processes_each_stopped_and_started_again_lose_and_double_nothing() {
             std::thread::sleep(Duration::from_millis(5));
         }
         eventually("all came", || sites.iter().all(|site| site.received().len() >= 200));
-        done.request();
+        drop(leave);
     });
     let expected: Vec<String> = (0..200).map(|number: u32| number.to_string()).collect();
     for site in sites {
@@ -152,6 +163,7 @@ fn side_by_side_a_commit_reaches_the_other_site_and_a_stop_ends_with_0() {
     let (_dir, head, shop) = pair(&Net::default());
     let stop = Stop::new();
     std::thread::scope(|scope| {
+        let leave = Leave(&stop);
         let both = [&head, &shop].map(|site| {
             let stop = stop.clone();
             scope.spawn(move || run_here(site, &quick(false, false, false), &stop))
@@ -163,7 +175,7 @@ fn side_by_side_a_commit_reaches_the_other_site_and_a_stop_ends_with_0() {
             let remote = &status.remotes[0];
             remote.lag_transactions == 0 && remote.confirm_sent.contains(&format!("/{lsn}/"))
         });
-        stop.request();
+        drop(leave);
         both.into_iter().for_each(|agent| assert_eq!(agent.join().unwrap(), Exit::DONE));
     });
 }

@@ -3,11 +3,13 @@
 //! A failure that may pass (no space, a stalled holder) is told and tried again; any other ends the agent,
 //! the other phases finishing what they have in hand.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use milepost_engine::{Error, ErrorKind, Lsn, Result, Store};
 
+use crate::link::LinkError;
 use crate::receive::ReceivePhase;
 use crate::scan::ScanPhase;
 use crate::send::{SendPhase, Serve};
@@ -56,7 +58,7 @@ fn receive_on(
     options: &AgentOptions,
     stop: &Stop,
 ) -> Result<Exit> {
-    let (mut cause, mut quarantined) = (PollCause::Due, Vec::new());
+    let (mut cause, mut quarantined, mut said) = (PollCause::Due, Vec::new(), Said::default());
     while !stop.is_requested() {
         let received = match phase.poll(cause) {
             Ok(received) => received,
@@ -66,7 +68,10 @@ fn receive_on(
             }
         };
         for (number, error) in &received.failed_links {
-            tracing::warn!(link = links.get(*number)?.address(), %error, "a link could not be polled");
+            said.say(links.get(*number)?.address(), error);
+        }
+        if received.failed_links.is_empty() {
+            said.all_well();
         }
         if received.transactions > 0 {
             tracing::info!(transactions = received.transactions, "applied");
@@ -119,6 +124,7 @@ fn scan_once(phase: &mut ScanPhase, store: &Store, options: &AgentOptions) -> Re
 }
 
 fn send_on(mut phase: SendPhase, store: &Store, options: &AgentOptions, stop: &Stop) -> Result<Exit> {
+    let mut said = Said::default();
     while !stop.is_requested() {
         let seen = store.watermarks().durable;
         let sent = match phase.round(Serve::InTurn) {
@@ -129,7 +135,10 @@ fn send_on(mut phase: SendPhase, store: &Store, options: &AgentOptions, stop: &S
             }
         };
         for (site, error) in &sent.failed_links {
-            tracing::warn!(%site, %error, "cannot send");
+            said.say(site.to_string(), error);
+        }
+        if sent.failed_links.is_empty() && sent.messages > 0 {
+            said.all_well();
         }
         if sent.messages > 0 {
             tracing::info!(messages = sent.messages, transactions = sent.transactions, "sent");
@@ -166,6 +175,26 @@ fn wait_for_more(
         }
     }
     Ok(())
+}
+
+/// What was told of links that fail, so that a server away for a night does not fill the log.
+#[derive(Default)]
+struct Said(BTreeMap<String, String>);
+
+impl Said {
+    fn say(&mut self, whom: String, error: &LinkError) {
+        let text = error.to_string();
+        if self.0.get(&whom) != Some(&text) {
+            tracing::warn!(link = whom, error = text, "a link does not work; what it is due stays queued");
+            self.0.insert(whom, text);
+        }
+    }
+
+    fn all_well(&mut self) {
+        if !std::mem::take(&mut self.0).is_empty() {
+            tracing::info!("links work again");
+        }
+    }
 }
 
 /// Tells of a failure that may pass, and waits; hands back any other.

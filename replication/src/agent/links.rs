@@ -4,12 +4,12 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use milepost_engine::{Error, Result};
+use milepost_engine::{Error, Result, SiteName};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use crate::catalog::Remote;
-use crate::link::{Link, LinkError};
+use crate::link::{Batch, Link, LinkError, LinkFuture, MessageId, PollRequest};
 
 use super::Stop;
 use super::open::effective;
@@ -51,19 +51,19 @@ impl Links {
         Links { shared: Arc::new(shared), runtime, stop }
     }
 
-    /// The link of a remote.
-    ///
-    /// # Errors
-    /// `Invalid` when an address is of no known kind.
-    pub fn of(&self, remote: &Remote) -> Result<LinkNumber> {
+    /// The link of a remote. Addresses that lead nowhere are a link that refuses everything with the
+    /// reason, so that the other remotes are served.
+    #[must_use]
+    pub fn of(&self, remote: &Remote) -> LinkNumber {
         let wanted = effective(&remote.links, &self.shared.endpoints);
         let mut known = self.shared.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(number) = known.iter().position(|(addresses, _)| addresses == wanted) {
-            return Ok(LinkNumber(number));
+            return LinkNumber(number);
         }
-        let link = (self.shared.open)(wanted)?;
+        let link = (self.shared.open)(wanted)
+            .unwrap_or_else(|error| Arc::new(NoLink { addresses: wanted.join(" "), reason: error.to_string() }));
         known.push((wanted.to_vec(), link));
-        Ok(LinkNumber(known.len() - 1))
+        LinkNumber(known.len() - 1)
     }
 
     /// A link by number.
@@ -110,6 +110,36 @@ impl Links {
                 () = self.stop.requested() => false,
             }
         })
+    }
+}
+
+/// Stands for addresses that no link can be made of.
+struct NoLink {
+    addresses: String,
+    reason: String,
+}
+
+impl NoLink {
+    fn refuse<T: Send + 'static>(&self) -> LinkFuture<'_, T> {
+        Box::pin(async { Err(LinkError::refused(self.addresses.as_str(), self.reason.as_str())) })
+    }
+}
+
+impl Link for NoLink {
+    fn deliver<'a>(&'a self, _to: &'a SiteName, _message: &'a [u8]) -> LinkFuture<'a, ()> {
+        self.refuse()
+    }
+
+    fn poll<'a>(&'a self, _request: PollRequest<'a>) -> LinkFuture<'a, Batch> {
+        self.refuse()
+    }
+
+    fn remove<'a>(&'a self, _ids: &'a [MessageId]) -> LinkFuture<'a, ()> {
+        self.refuse()
+    }
+
+    fn address(&self) -> String {
+        self.addresses.clone()
     }
 }
 

@@ -165,7 +165,7 @@ impl ReceivePhase {
             self.store.sync()?;
         }
         for remote in catalog.remotes() {
-            let link = self.links.of(remote)?;
+            let link = self.links.of(remote);
             if let Some(pair) = self.pairs.get_mut(&remote.site) {
                 pair.link = link;
                 continue;

@@ -235,7 +235,7 @@ impl SendPhase {
     fn look_at(&mut self, remote: Remote, now: Duration) -> Result<()> {
         let neighbour = Neighbour { name: remote.site.clone(), generation: remote.generation };
         let records = PairRecords::load(&neighbour, |key| Ok(self.store.pinned(key)?.map(|(value, _)| value)))?;
-        let link = self.links.of(&remote)?;
+        let link = self.links.of(&remote);
         if let Some(pair) = self.pairs.get_mut(&remote.site) {
             pair.sender.note(records, now);
             (pair.link, pair.remote) = (link, remote);
