@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use milepost_engine::{Phase, Store};
-use milepost_replication::agent::{AgentOptions, Exit, ExitCode, Links, OpenLink, Phases, Stop, run, run_on};
+use milepost_replication::agent::{AgentOptions, Exit, ExitCode, Links, OpenLink, Phases, Stop, link_opener, run, run_on};
 use milepost_replication::catalog::{Definitions, NewRemote, Schedule, Start};
 use milepost_replication::link::{Batch, Link, LinkError, LinkFuture, MessageId, PollRequest};
 use support::*;
@@ -226,6 +226,31 @@ fn the_whole_agent_works_over_a_directory() {
         let store = options().open(root).unwrap();
         assert_eq!(store.stream_version("s/1").unwrap().unwrap().0, 1, "its own event and that of {other}");
     }
+}
+
+#[test]
+fn an_address_that_leads_nowhere_is_told_and_the_other_remotes_are_served() {
+    let (_dir, head, shop) = pair(&Net::default());
+    let nowhere = NewRemote {
+        site: name("far"),
+        links: vec!["ftp://somewhere".to_owned()],
+        schedule: Schedule::EverySeconds(1),
+        consolidated: false,
+    };
+    Definitions::new(&head.store).add_remote(nowhere, false).unwrap();
+    head.subscribe("far", "all", None, Start::Now);
+    head.commit(&[("s/1", "a")]);
+    let (real, living) = (link_opener(&head.store, &AgentOptions::default()), head.net.end("head"));
+    let open: Box<OpenLink> = Box::new(move |addresses| {
+        if addresses[0] == "memory://" { Ok(Arc::clone(&living)) } else { real(addresses) }
+    });
+    let stop = Stop::new();
+    let links = Links::new(open, &[], head.runtime.handle().clone(), stop.clone());
+    let exit = run_on(&head.store, &links, &batch(false, false, false), &stop);
+    assert_eq!(exit.code, ExitCode::Failed);
+    assert!(exit.message.unwrap().contains("ftp://somewhere"));
+    shop.receive();
+    assert_eq!(shop.payloads(), ["a"]);
 }
 
 /// A link that nobody answers.
