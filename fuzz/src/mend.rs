@@ -1,0 +1,69 @@
+//! Makes checksums right again. A checksum keeps accidents out, not somebody who wants in; what lies
+//! behind it must stand by itself.
+
+use std::ops::Range;
+
+use milepost_engine::block::{BlockHeader, HEADER_LEN};
+
+const FILTER_LEN: usize = 12;
+const BODY_LEN: usize = 16;
+const FILTER_CRC: usize = 28;
+const CHAIN: usize = 80;
+const BODY_CRC: usize = 112;
+const HEADER_CRC: usize = HEADER_LEN - 4;
+
+/// Mends the block at the start of `bytes` as far as its lengths lie inside; returns its header.
+pub fn block(bytes: &mut [u8], chain: Option<u64>) -> Option<BlockHeader> {
+    let (filter_len, body_len) = (word(bytes, FILTER_LEN)?, word(bytes, BODY_LEN)?);
+    let body_at = HEADER_LEN.checked_add(filter_len)?;
+    sum(bytes, HEADER_LEN..body_at, FILTER_CRC);
+    sum(bytes, body_at..body_at.checked_add(body_len)?, BODY_CRC);
+    if let Some(chain) = chain {
+        bytes
+            .get_mut(CHAIN..CHAIN + 8)?
+            .copy_from_slice(&chain.to_le_bytes());
+    }
+    sum(bytes, 0..HEADER_CRC, HEADER_CRC);
+    BlockHeader::parse(bytes).ok()
+}
+
+/// Mends all blocks of a segment, one behind the other, with one chain through them; `first` is kept
+/// as the chain before the first.
+pub fn segment(bytes: &mut [u8]) {
+    let (mut at, mut chain) = (0, None);
+    while let Some(header) = bytes.get_mut(at..).and_then(|rest| block(rest, chain)) {
+        chain = Some(header.chain_after().0);
+        at += header.block_len as usize;
+    }
+}
+
+/// Mends both checksums of a message.
+pub fn message(bytes: &mut [u8]) {
+    const HEAD_LEN: usize = 8;
+    const HEAD_CRC: usize = 24;
+    const CRC: usize = 28;
+    let Some(head_len) = word(bytes, HEAD_LEN) else {
+        return;
+    };
+    let Some(sums) = bytes.get_mut(HEAD_CRC..CRC + 4) else {
+        return;
+    };
+    sums.fill(0);
+    let head = bytes.get(..head_len).map_or(0, crc32fast::hash);
+    let all = crc32fast::hash(bytes);
+    bytes[HEAD_CRC..CRC].copy_from_slice(&head.to_le_bytes());
+    bytes[CRC..CRC + 4].copy_from_slice(&all.to_le_bytes());
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<usize> {
+    Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?) as usize)
+}
+
+fn sum(bytes: &mut [u8], range: Range<usize>, at: usize) {
+    if let Some(covered) = bytes.get(range) {
+        let crc = crc32fast::hash(covered);
+        if let Some(place) = bytes.get_mut(at..at + 4) {
+            place.copy_from_slice(&crc.to_le_bytes());
+        }
+    }
+}
