@@ -14,7 +14,7 @@ use super::{AgentOptions, OpenLink};
 pub fn link_opener(store: &Store, options: &AgentOptions) -> Box<OpenLink> {
     let (own, rng) = (store.site().clone(), Arc::clone(store.rng()));
     let primary = PrimaryRetries { count: options.primary_retries, delay: options.primary_retry_delay };
-    let connect_timeout = options.connect_timeout;
+    let (connect_timeout, one_round) = (options.connect_timeout, options.batch);
     // One for all links of the process: two lists may name the same servers in another order.
     let session = Some(rng.next_u64());
     Box::new(move |addresses: &[String]| {
@@ -30,7 +30,7 @@ pub fn link_opener(store: &Store, options: &AgentOptions) -> Box<OpenLink> {
             Some(LinkAddress::Server(_)) => {
                 let list = EndpointList::parse(addresses)?;
                 let options =
-                    ServerLinkOptions { primary, connect_timeout, session, ..ServerLinkOptions::default() };
+                    ServerLinkOptions { primary, connect_timeout, session, one_round, ..ServerLinkOptions::default() };
                 Arc::new(ServerLink::new(own.clone(), list, options, Arc::clone(&rng)))
             }
             None => return Err(Error::invalid("a remote has no link address")),

@@ -51,6 +51,9 @@ pub struct ServerLinkOptions {
     /// process that may reach one group of servers by different lists must share it, or the newer
     /// takes the mailbox over from the older.
     pub session: Option<u64>,
+    /// The process is one round from start to end (batch): a ladder that is exhausted stays so, whatever
+    /// its phases begin. Default no.
+    pub one_round: bool,
 }
 
 impl Default for ServerLinkOptions {
@@ -60,6 +63,7 @@ impl Default for ServerLinkOptions {
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(30),
             session: None,
+            one_round: false,
         }
     }
 }
@@ -125,7 +129,9 @@ impl ServerLink {
 
 impl Link for ServerLink {
     fn begin_round(&self) {
-        self.shared.round.fetch_add(1, Ordering::Relaxed);
+        if !self.shared.options.one_round {
+            self.shared.round.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn deliver<'a>(&'a self, to: &'a SiteName, message: &'a [u8]) -> LinkFuture<'a, ()> {

@@ -351,6 +351,25 @@ async fn the_primary_is_tried_n_times_more_and_each_alternate_once_then_all_are_
 }
 
 #[tokio::test]
+async fn a_batch_process_climbs_one_ladder_whatever_its_phases_begin() {
+    let (primary, count) = impostor(|stream| async move { drop(stream) }).await;
+    let options = ServerLinkOptions {
+        primary: PrimaryRetries {
+            count: 3,
+            delay: Duration::ZERO,
+        },
+        one_round: true,
+        ..ServerLinkOptions::default()
+    };
+    let hq = link_with("hq", &[primary], options);
+    for _ in 0..3 {
+        hq.begin_round();
+        assert!(poll(&hq).await.unwrap_err().is_unreachable());
+    }
+    assert_eq!(count.load(Ordering::SeqCst), 4);
+}
+
+#[tokio::test]
 async fn what_was_given_up_is_reached_again_in_the_next_round() {
     let dir = TempDir::new().unwrap();
     let (at, socket) = refusing_port();
