@@ -28,7 +28,8 @@ pub struct Record {
     block: u64,
 }
 
-/// See the module.
+/// See the module. A clone is a copy of the directory.
+#[derive(Clone)]
 pub struct MemLog {
     /// Identity of the store.
     pub id: StoreId,

@@ -18,4 +18,4 @@ mod site;
 pub use log::{MemLog, Record};
 pub use network::Network;
 pub use run::{Report, run};
-pub use site::Planted;
+pub use site::{Planted, Site};

@@ -1,5 +1,6 @@
 //! [`run`]: one seed, from an empty network of sites to the comparison with the model.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use milepost_engine::frame::FrameKind;
@@ -28,6 +29,8 @@ pub struct Report {
     pub messages: u64,
     /// Rounds from the end of the faults until everything had arrived.
     pub rounds: u64,
+    /// How often each rule was met.
+    pub seen: BTreeMap<&'static str, u64>,
 }
 
 /// A pair that was made anew: of what `from` committed up to `until`, `to` had it up to `had`.
@@ -68,11 +71,16 @@ pub fn run(seed: u64, planted: Planted) -> Result<Report, String> {
         .iter()
         .map(|(from, to)| world.held(*from, *to).len() as u64)
         .sum();
+    let mut seen = BTreeMap::new();
+    for (rule, count) in world.sites.iter().flat_map(|site| &site.seen) {
+        *seen.entry(*rule).or_default() += count;
+    }
     Ok(Report {
         sites: world.sites.len(),
         applied,
         messages: world.network.taken,
         rounds,
+        seen,
     })
 }
 

@@ -51,6 +51,10 @@ pub struct Site {
     pub log: MemLog,
     /// Neighbours.
     pub peers: Vec<Peer>,
+    /// How often each rule was met.
+    pub seen: BTreeMap<&'static str, u64>,
+    /// False where the log keeps what a neighbour confirmed, so that it can be sent again.
+    pub frees: bool,
     planted: Planted,
     me: Me,
     receive: Option<Vec<Receiver>>,
@@ -97,6 +101,8 @@ impl Site {
             index,
             log,
             peers,
+            seen: BTreeMap::new(),
+            frees: true,
             planted,
             me,
             receive: None,
@@ -293,7 +299,9 @@ impl Site {
                 Ok(message) => whole.push((id, message)),
                 Err(fault) => {
                     let header = decode_header(&bytes, &Limits::default()).ok();
-                    if receiver.receive_fault(&fault, header.as_ref()).leave() == Leave::WhenDurable {
+                    let verdict = receiver.receive_fault(&fault, header.as_ref());
+                    *self.seen.entry(rule(&verdict)).or_default() += 1;
+                    if verdict.leave() == Leave::WhenDurable {
                         settled.push(id);
                     }
                 }
@@ -308,6 +316,7 @@ impl Site {
             let probe = self.load(&self.peers[peer]).probe;
             let own = |lsn: Lsn| Result::Ok(self.log.position_at(lsn));
             let verdict = receiver.receive(&message, probe.as_ref(), &own).unwrap();
+            *self.seen.entry(rule(&verdict)).or_default() += 1;
             if verdict.leave() == Leave::WhenDurable {
                 settled.push(id);
             }
@@ -413,6 +422,13 @@ impl Site {
                 return Ok(true);
             };
             self.rng.word();
+            let kind = match action {
+                SendAction::Data { .. } => "data",
+                SendAction::Serve { .. } => "serve",
+                SendAction::Probe(_) => "probe",
+                SendAction::Tell => "tell",
+            };
+            *self.seen.entry(kind).or_default() += 1;
             let messages = match action {
                 SendAction::Data { previous } => {
                     self.has(freed, previous, to)?;
@@ -476,7 +492,7 @@ impl Site {
 
     /// What lies after a point must not be freed yet.
     fn has(&self, freed: Place, after: Point, to: usize) -> Result<(), String> {
-        if after.place() < freed {
+        if self.frees && after.place() < freed {
             return Err(format!(
                 "site {} must send site {to} again what lies after {after}, and freed it to {freed}",
                 self.index
@@ -490,6 +506,24 @@ impl Site {
         note.pin(record.pin(&self.peers[peer].neighbour.name).unwrap());
         self.log.append(vec![note], &self.rng);
         self.log.sync();
+    }
+}
+
+/// The rule that decided.
+fn rule(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Apply(apply) if apply.overlap > 0 => "overlap",
+        Verdict::Apply(_) => "apply",
+        Verdict::PartWaiting => "part",
+        Verdict::Noted => "noted",
+        Verdict::Duplicate => "duplicate",
+        Verdict::Gap(_) => "gap",
+        Verdict::Unproven(_) => "unproven",
+        Verdict::OtherGeneration { .. } => "other generation",
+        Verdict::PastLineage => "past lineage",
+        Verdict::Lost => "lost",
+        Verdict::Refused(_) => "refused",
+        Verdict::Stopped(_) => "stopped",
     }
 }
 
