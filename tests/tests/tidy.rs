@@ -109,7 +109,7 @@ fn without_strings(line: &str) -> String {
 
 /// Name of the function that begins on a line.
 fn function_name(line: &str) -> Option<&str> {
-    let mut words = line.trim().split_whitespace();
+    let mut words = line.split_whitespace();
     let before_fn = ["pub", "pub(crate)", "pub(super)", "const", "async", "unsafe"];
     let word = words.by_ref().find(|word| !before_fn.contains(word))?;
     let name = if word == "fn" { words.next()? } else { return None };

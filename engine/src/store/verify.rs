@@ -158,10 +158,14 @@ fn count_log(block: &Block<'_>, found: &mut Verified) -> Result<()> {
     let (mut frames, mut transactions, mut events) = (0u32, 0u64, 0u32);
     for frame in block.frames() {
         let frame = frame?;
-        (frame.origin()?, frame.via()?, frame.pinned()?);
+        frame.origin()?;
+        frame.via()?;
+        frame.pinned()?;
         for event in frame.events() {
             let event = event?;
-            (event.stream()?, event.kind()?, event.headers().read()?);
+            event.stream()?;
+            event.kind()?;
+            event.headers().read()?;
             events += 1;
         }
         transactions += u64::from(frame.event_count() > 0);
@@ -192,7 +196,6 @@ fn count_queue(block: &Block<'_>, found: &mut Verified) -> Result<()> {
 mod tests {
     use std::path::Path;
 
-    use super::*;
     use crate::{Options, Transaction};
 
     /// A store of three segments, two of them sealed with their sidecars, closed.

@@ -92,7 +92,8 @@ impl Probing {
         }
         let settled = records.probe.map_or(0, |probe| probe.suspicions);
         let suspicious = told.suspicions > settled;
-        if !suspicious && !(waited && waits(log_sent.place(), records)) {
+        let overdue = waited && waits(log_sent.place(), records);
+        if !suspicious && !overdue {
             return None;
         }
         let record = ProbeRecord {

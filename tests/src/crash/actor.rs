@@ -319,19 +319,18 @@ impl<'a> Actor<'a> {
 
     fn read(&self, desk: &Desk) -> Deed {
         let stream = *self.rng.pick(&STREAMS);
-        let mut next = self.rng.below(5);
+        let first = self.rng.below(5);
         let reader = self.answer(
             desk,
             "read_stream",
-            desk.store.read_stream(stream, StreamVersion(next)),
+            desk.store.read_stream(stream, StreamVersion(first)),
         )?;
-        for event in reader {
+        for (due, event) in (first..).zip(reader) {
             let event = self.answer(desk, "read_stream", event)?;
-            if event.version.0 != next {
+            if event.version.0 != due {
                 self.schedule
-                    .fail(format!("{stream} reads version {} after {next}", event.version));
+                    .fail(format!("{stream} reads version {} where {due} was due", event.version));
             }
-            next += 1;
             if let Some(tag) = super::model::tag_of(&event.payload) {
                 self.settle(desk, tag, Fate::Durable(event.lsn.0));
             }

@@ -56,20 +56,16 @@ pub fn main() {
 
 fn write(dir: &str, writer: u64, incarnation: u64) {
     let store = Options::new().open(dir).unwrap();
-    let threads: Vec<_> = (0..THREADS)
-        .map(|thread| {
-            let (store, first) = (store.clone(), Tag::first(writer, incarnation, thread));
-            std::thread::spawn(move || {
-                let mut author = Author::new(store, first, false);
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let mut author = Author::new(store.clone(), Tag::first(writer, incarnation, thread), false);
+            scope.spawn(move || {
                 loop {
                     author.commit_next();
                 }
-            })
-        })
-        .collect();
-    for thread in threads {
-        thread.join().unwrap();
-    }
+            });
+        }
+    });
 }
 
 /// One thread's commits, one after another.
