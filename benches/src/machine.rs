@@ -25,7 +25,11 @@ pub fn about(folder: &Path) -> Vec<String> {
             fs::read_to_string("/proc/sys/kernel/osrelease")
                 .map_or("unknown".to_owned(), |text| text.trim().to_owned()),
         ),
-        format!("files on {}", file_system(folder)),
+        format!(
+            "files on {}; load of the last minute before the run {}",
+            file_system(folder),
+            first_word("/proc/loadavg")
+        ),
     ]
 }
 
@@ -35,6 +39,12 @@ fn line_of(path: &str, key: &str) -> String {
     let line = text.lines().find(|line| line.starts_with(key));
     let value = line.and_then(|line| line.split_once(':'));
     value.map_or("unknown".to_owned(), |(_, value)| value.trim().to_owned())
+}
+
+/// What a file says before the first space.
+fn first_word(path: &str) -> String {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.split_whitespace().next().unwrap_or("unknown").to_owned()
 }
 
 /// Type and device of the mount that holds `folder`: the one with the longest path above it.

@@ -107,6 +107,9 @@ impl Report {
                 row.ratio_to_limit * 100.0
             );
         }
+        if self.rows.iter().any(|row| row.ratio_to_limit > 1.05) {
+            println!("\nnothing is faster than its limit: the machine was busy with other work, measure again");
+        }
     }
 }
 

@@ -132,7 +132,7 @@ fn three_processes_each_stopped_and_started_again_lose_and_double_nothing() {
                         let links = site.links(&stop);
                         let exit = std::thread::scope(|inner| {
                             let agent = inner.spawn(|| run_on(&store, &links, &quick(phases.0, phases.1, phases.2), &stop));
-                            std::thread::sleep(Duration::from_millis(30 + (round * 37 + number as u64 * 53) % 90));
+                            std::thread::sleep(Duration::from_millis(30 + (round * 37 + u64::try_from(number).unwrap() * 53) % 90));
                             stop.request();
                             agent.join().unwrap()
                         });

@@ -17,7 +17,7 @@ pub(super) enum Contact {
     /// Of this pair.
     Known,
     /// Of this pair, and the first: the records are these from now on.
-    First(PairRecords),
+    First(Box<PairRecords>),
     /// Not of this pair, or the pair is stopped.
     Not(Verdict),
 }
@@ -38,7 +38,7 @@ pub(super) fn judge(me: &Me, neighbour: &Neighbour, records: &PairRecords, heade
         return if theirs < ours {
             Contact::Not(other)
         } else {
-            Contact::First(meet(records, header, from))
+            Contact::First(Box::new(meet(records, header, from)))
         };
     };
     if pair.site != from {

@@ -248,7 +248,7 @@ impl Receiver {
                 if met.generation() != self.records.generation() {
                     self.staged = Point::NONE;
                 }
-                self.records = met;
+                self.records = *met;
                 None
             }
             Contact::Not(verdict) => Some(verdict),
