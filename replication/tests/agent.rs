@@ -4,6 +4,7 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use milepost_engine::{Phase, Store};
@@ -253,10 +254,15 @@ fn an_address_that_leads_nowhere_is_told_and_the_other_remotes_are_served() {
     assert_eq!(shop.payloads(), ["a"]);
 }
 
-/// A link that nobody answers.
-struct Dead;
+/// A link that nobody answers; it counts the rounds it was asked to begin.
+#[derive(Default)]
+struct Dead(AtomicUsize);
 
 impl Link for Dead {
+    fn begin_round(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn deliver<'a>(&'a self, _: &'a milepost_engine::SiteName, _: &'a [u8]) -> LinkFuture<'a, ()> {
         Box::pin(async { Err(LinkError::unreachable("nowhere:1", "connection refused")) })
     }
@@ -288,14 +294,18 @@ fn links_that_can_be_reached_are_served_and_the_rest_ends_with_4() {
     head.subscribe("far", "all", None, Start::Now);
     head.commit(&[("s/1", "a")]);
     let living: Arc<dyn Link> = net.end("head");
+    let dead = Arc::new(Dead::default());
+    let asked = Arc::clone(&dead);
     let open: Box<OpenLink> = Box::new(move |addresses| {
-        Ok(if addresses[0] == "dead://" { Arc::new(Dead) } else { Arc::clone(&living) })
+        let link: Arc<dyn Link> = if addresses[0] == "dead://" { dead.clone() } else { Arc::clone(&living) };
+        Ok(link)
     });
     let stop = Stop::new();
     let links = Links::new(open, &[], head.runtime.handle().clone(), stop.clone());
     let exit = run_on(&head.store, &links, &batch(false, false, false), &stop);
     assert_eq!(exit.code, ExitCode::NoServer);
     assert!(exit.message.unwrap().contains("nowhere:1"));
+    assert_eq!(asked.0.load(Ordering::Relaxed), 1, "one ladder of attempts for all phases of a batch run");
     shop.receive();
     assert_eq!(shop.payloads(), ["a"]);
 }

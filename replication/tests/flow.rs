@@ -4,6 +4,7 @@
 mod support;
 
 use milepost_replication::catalog::{Start, SubscribeBy};
+use milepost_replication::send::Serve;
 use support::*;
 
 /// Head office with publication `all`, and one shop that subscribes to it from now on.
@@ -275,4 +276,24 @@ fn the_queue_is_freed_when_all_who_are_due_something_have_confirmed_q2() {
     head.turn();
     shop.turn();
     assert_eq!(shop.received().len(), 41);
+}
+
+#[test]
+fn a_send_phase_that_runs_for_long_outlives_the_segments_it_freed_q2() {
+    let (_dir, head, shop) = head_and_shop(&Net::default());
+    let (mut sending, payload) = (head.send_phase(), "z".repeat(100_000));
+    for round in 1..=4 {
+        for _ in 0..25 {
+            head.commit(&[("orders/1", &payload)]);
+        }
+        head.scan();
+        sending.round(Serve::Everybody).unwrap();
+        shop.receive();
+        shop.send();
+        head.receive();
+        sending.round(Serve::Everybody).unwrap();
+        assert_eq!(shop.received().len(), round * 25);
+        assert!(head.store.queue_bytes().unwrap() < 2 << 20, "freed in round {round}");
+    }
+    assert_nothing_doubled(&shop);
 }

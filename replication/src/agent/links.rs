@@ -1,5 +1,6 @@
 //! [`Links`]: the links of one process, each opened once and shared by its phases and remotes.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,6 +14,9 @@ use crate::link::{Batch, Link, LinkError, LinkFuture, MessageId, PollRequest};
 
 use super::Stop;
 use super::open::effective;
+
+/// How long a call in hand may go on after all were asked to stop.
+const FINISH_WITHIN: Duration = Duration::from_secs(2);
 
 /// Number of a link within its process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,6 +37,8 @@ pub struct Links {
     shared: Arc<Shared>,
     runtime: Handle,
     stop: Stop,
+    /// In batch: the links whose only round has begun.
+    begun: Option<Arc<Mutex<BTreeSet<LinkNumber>>>>,
 }
 
 struct Shared {
@@ -48,7 +54,29 @@ impl Links {
     #[must_use]
     pub fn new(open: Box<OpenLink>, endpoints: &[String], runtime: Handle, stop: Stop) -> Links {
         let shared = Shared { open, endpoints: endpoints.to_vec(), known: Mutex::new(Vec::new()) };
-        Links { shared: Arc::new(shared), runtime, stop }
+        Links { shared: Arc::new(shared), runtime, stop, begun: None }
+    }
+
+    /// The same for a batch run: all its phases share one round, and with it one ladder of attempts.
+    #[must_use]
+    pub fn for_one_round(mut self) -> Links {
+        self.begun = Some(Arc::default());
+        self
+    }
+
+    /// Begins a round on a link: one that found no server tries again. In batch only the first counts.
+    ///
+    /// # Errors
+    /// `Internal` for a number of another process.
+    pub fn begin_round(&self, number: LinkNumber) -> Result<()> {
+        let fresh = match &self.begun {
+            Some(begun) => begun.lock().unwrap_or_else(PoisonError::into_inner).insert(number),
+            None => true,
+        };
+        if fresh {
+            self.get(number)?.begin_round();
+        }
+        Ok(())
     }
 
     /// The link of a remote. Addresses that lead nowhere are a link that refuses everything with the
@@ -79,11 +107,28 @@ impl Links {
     /// Runs one call of a link to its end, or to the moment when all shall stop: then `None`, and the
     /// call may have happened or not (R3).
     pub fn run<T>(&self, call: impl Future<Output = Result<T, LinkError>>) -> Option<Result<T, LinkError>> {
+        self.run_for(call, Duration::ZERO)
+    }
+
+    /// As [`Links::run`] for what is in hand when all shall stop: it has a moment to end.
+    pub fn finish<T>(&self, call: impl Future<Output = Result<T, LinkError>>) -> Option<Result<T, LinkError>> {
+        self.run_for(call, FINISH_WITHIN)
+    }
+
+    fn run_for<T>(
+        &self,
+        call: impl Future<Output = Result<T, LinkError>>,
+        grace: Duration,
+    ) -> Option<Result<T, LinkError>> {
+        let given_up = async {
+            self.stop.requested().await;
+            tokio::time::sleep(grace).await;
+        };
         self.runtime.block_on(async {
             tokio::select! {
                 biased;
                 done = call => Some(done),
-                () = self.stop.requested() => None,
+                () = given_up => None,
             }
         })
     }

@@ -86,14 +86,15 @@ fn open(store: &Store, links: &Links, options: &AgentOptions, stop: &Stop) -> Re
         urgency: if batch { std::time::Duration::ZERO } else { options.urgency },
         send_every: options.send_every,
     };
+    let links = if batch { links.clone().for_one_round() } else { links.clone() };
     let running = Running {
         store: store.clone(),
         links: links.clone(),
         options: options.clone(),
         stop: stop.clone(),
-        receive: phases.receive.then(|| ReceivePhase::open(store, links, receive, stop)).transpose()?,
+        receive: phases.receive.then(|| ReceivePhase::open(store, &links, receive, stop)).transpose()?,
         scan: phases.scan.then(|| ScanPhase::open(store)).transpose()?,
-        send: phases.send.then(|| SendPhase::open(store, links, send, stop)).transpose()?,
+        send: phases.send.then(|| SendPhase::open(store, &links, send, stop)).transpose()?,
     };
     Ok((batch, running))
 }

@@ -183,7 +183,7 @@ impl ReceivePhase {
     /// Polls one link to its end, applying as it goes.
     fn poll_link(&mut self, number: LinkNumber, received: &mut Received) -> Result<Result<(), LinkError>> {
         let link = self.links.get(number)?;
-        link.begin_round();
+        self.links.begin_round(number)?;
         let mut after: Option<PollCursor> = None;
         loop {
             let held = self.inbox.keys().chain(&self.done).chain(&self.strangers).filter(|key| key.link == number);
@@ -361,7 +361,7 @@ impl ReceivePhase {
             by_link.entry(key.link).or_default().push(key.id.clone());
         }
         for (number, ids) in by_link {
-            match self.links.run(self.links.get(number)?.remove(&ids)) {
+            match self.links.finish(self.links.get(number)?.remove(&ids)) {
                 Some(Ok(())) => {
                     for id in ids {
                         let key = MessageKey { link: number, id };

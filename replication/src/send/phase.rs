@@ -255,7 +255,7 @@ impl SendPhase {
         let numbers: BTreeSet<_> = due.iter().filter_map(|name| self.pairs.get(name).map(|pair| pair.link)).collect();
         for number in numbers {
             let link = self.links.get(number)?;
-            link.begin_round();
+            self.links.begin_round(number)?;
             if !self.begun.contains(&number)
                 && let Some(Ok(())) = self.links.run(link.begin_sending())
             {
@@ -377,7 +377,7 @@ impl SendPhase {
     ) -> Result<Result<(), LinkError>> {
         let bytes = encode(message)?;
         let name = pair.remote.site.clone();
-        match self.links.run(link.deliver(&name, &bytes)) {
+        match self.links.finish(link.deliver(&name, &bytes)) {
             Some(Ok(())) => {
                 pair.sender.delivered(message, self.store.clock().monotonic());
                 sent.messages += 1;
