@@ -70,7 +70,10 @@ pub struct Failure {
 impl Failure {
     /// A failure with its sentence.
     pub fn new(exit: Exit, text: impl Into<String>) -> Failure {
-        Failure { exit, text: text.into() }
+        Failure {
+            exit,
+            text: text.into(),
+        }
     }
 
     /// Exit 1 with a sentence.
@@ -126,7 +129,12 @@ mod tests {
     #[test]
     fn damaged_files_exit_6_and_every_other_kind_of_engine_error_exits_1() {
         assert_eq!(Failure::from(Error::corrupt("x")).exit().code(), 6);
-        for error in [Error::conflict("x"), Error::invalid("x"), Error::full("x"), Error::unavailable("x")] {
+        for error in [
+            Error::conflict("x"),
+            Error::invalid("x"),
+            Error::full("x"),
+            Error::unavailable("x"),
+        ] {
             assert_eq!(Failure::from(error).exit().code(), 1);
         }
     }

@@ -18,7 +18,9 @@ pub struct Out {
 impl Out {
     /// Takes standard output.
     pub fn new() -> Out {
-        Out { to: BufWriter::with_capacity(64 << 10, io::stdout().lock()) }
+        Out {
+            to: BufWriter::with_capacity(64 << 10, io::stdout().lock()),
+        }
     }
 
     /// Writes one value as one line of compact JSON.
@@ -41,7 +43,11 @@ impl Out {
 /// Prints one fact in the form asked for.
 pub fn tell(json: bool, value: &impl Serialize, text: fmt::Arguments<'_>) -> Outcome {
     let mut out = Out::new();
-    if json { out.json(value)? } else { out.line(text)? }
+    if json {
+        out.json(value)?
+    } else {
+        out.line(text)?
+    }
     out.flush()
 }
 

@@ -55,7 +55,10 @@ impl Serialize for PayloadText<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         match self {
             PayloadText::Json(raw) => raw.serialize(to),
-            PayloadText::Bytes(bytes) => Wrapped { base64: Cow::Owned(encode(bytes)) }.serialize(to),
+            PayloadText::Bytes(bytes) => Wrapped {
+                base64: Cow::Owned(encode(bytes)),
+            }
+            .serialize(to),
         }
     }
 }
@@ -111,7 +114,10 @@ fn decode(text: &str) -> Result<Vec<u8>, String> {
         }
         let mut word = 0u32;
         for letter in quad.iter().take(4 - padding) {
-            let value = ALPHABET.iter().position(|known| known == letter).ok_or_else(bad)?;
+            let value = ALPHABET
+                .iter()
+                .position(|known| known == letter)
+                .ok_or_else(bad)?;
             word = word << 6 | u32::try_from(value).map_err(|_| bad())?;
         }
         let [_, first, second, third] = (word << (6 * padding)).to_be_bytes();
@@ -142,7 +148,14 @@ mod tests {
 
     #[test]
     fn json_on_one_line_stands_as_it_is_down_to_its_blanks_and_numbers() {
-        for text in [r#"{"a": 1.000,"a":2}"#, "1e400", "null", r#""é\ud800""#, "[]", r#"{"base64":"a","x":1}"#] {
+        for text in [
+            r#"{"a": 1.000,"a":2}"#,
+            "1e400",
+            "null",
+            r#""é\ud800""#,
+            "[]",
+            r#"{"base64":"a","x":1}"#,
+        ] {
             assert_eq!(round_trip(text.as_bytes()), text);
         }
     }
@@ -152,7 +165,14 @@ mod tests {
         assert_eq!(round_trip(b""), r#"{"base64":""}"#);
         assert_eq!(round_trip(b"foob"), r#"{"base64":"Zm9vYg=="}"#);
         assert_eq!(round_trip(b"fooba"), r#"{"base64":"Zm9vYmE="}"#);
-        for payload in [&b" 1"[..], b"1 ", b"{\n}", b"\xff\x00", br#"{"base64":"AA=="}"#, br#"{"base64":"x"}"#] {
+        for payload in [
+            &b" 1"[..],
+            b"1 ",
+            b"{\n}",
+            b"\xff\x00",
+            br#"{"base64":"AA=="}"#,
+            br#"{"base64":"x"}"#,
+        ] {
             assert!(round_trip(payload).starts_with(r#"{"base64":""#));
         }
         let all: Vec<u8> = (0..=255).collect();
@@ -161,7 +181,16 @@ mod tests {
 
     #[test]
     fn what_is_not_base64_is_refused() {
-        for text in ["A", "AA=", "A===", "AA==AA==", "AB==", "A-==", "====", "AAA\u{e9}"] {
+        for text in [
+            "A",
+            "AA=",
+            "A===",
+            "AA==AA==",
+            "AB==",
+            "A-==",
+            "====",
+            "AAA\u{e9}",
+        ] {
             let line = serde_json::json!({ "base64": text }).to_string();
             let raw: &RawValue = serde_json::from_str(&line).unwrap();
             assert!(read(raw).is_err(), "{text}");

@@ -37,7 +37,8 @@ impl Progress {
     pub fn reach(&mut self, done: u64) {
         if !self.shown && self.bar.elapsed() > QUIET_FOR {
             self.shown = true;
-            self.bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(DRAWS_PER_SECOND));
+            self.bar
+                .set_draw_target(ProgressDrawTarget::stderr_with_hz(DRAWS_PER_SECOND));
         }
         self.bar.set_position(done);
     }

@@ -79,7 +79,11 @@ impl<'a> OriginLine<'a> {
             Some(origin) => (origin.name, origin.epoch, origin.lsn),
             None => (store.site().as_str(), frame.epoch(), frame.lsn()),
         };
-        Ok(OriginLine { site, epoch: epoch.to_string(), lsn: lsn.0 })
+        Ok(OriginLine {
+            site,
+            epoch: epoch.to_string(),
+            lsn: lsn.0,
+        })
     }
 }
 

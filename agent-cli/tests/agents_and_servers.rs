@@ -1,5 +1,13 @@
 //! agent, serve and status: historic options as typed, exit codes, configuration, leaving.
-#![allow(missing_docs, dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::as_conversions)]
+#![allow(
+    missing_docs,
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::as_conversions
+)]
 
 mod running;
 
@@ -13,10 +21,47 @@ use serde_json::Value;
 fn exchange(hq_links: &[&str], shop_links: &[&str]) -> Place {
     let place = Place::with_store("hq");
     place.run(&["init", "shop", "--site", "shop"]).ok();
-    place.run(&["publication", "add", "hq", "orders", "--streams", "orders/**"]).ok();
-    place.run(&[&["remote", "add", "hq", "shop", "--send-every", "1s", "--link"], hq_links].concat()).ok();
-    place.run(&[&["remote", "add", "shop", "hq", "--send-every", "1s", "--consolidated", "--link"], shop_links].concat()).ok();
-    place.run(&["subscription", "add", "hq", "--remote", "shop", "--publication", "orders"]).ok();
+    place
+        .run(&["publication", "add", "hq", "orders", "--streams", "orders/**"])
+        .ok();
+    place
+        .run(
+            &[
+                &["remote", "add", "hq", "shop", "--send-every", "1s", "--link"],
+                hq_links,
+            ]
+            .concat(),
+        )
+        .ok();
+    place
+        .run(
+            &[
+                &[
+                    "remote",
+                    "add",
+                    "shop",
+                    "hq",
+                    "--send-every",
+                    "1s",
+                    "--consolidated",
+                    "--link",
+                ],
+                shop_links,
+            ]
+            .concat(),
+        )
+        .ok();
+    place
+        .run(&[
+            "subscription",
+            "add",
+            "hq",
+            "--remote",
+            "shop",
+            "--publication",
+            "orders",
+        ])
+        .ok();
     place
 }
 
@@ -31,11 +76,18 @@ fn over_directory() -> Place {
 
 fn commit(place: &Place, number: u32) {
     let data = number.to_string();
-    place.run(&["append", "hq", "orders/1", "--kind", "placed", "--data", &data]).ok();
+    place
+        .run(&["append", "hq", "orders/1", "--kind", "placed", "--data", &data])
+        .ok();
 }
 
 fn at_shop(place: &Place) -> Vec<Value> {
-    place.run(&["export", "shop", "--origin", "hq"]).json().iter().map(|t| t["events"][0]["payload"].clone()).collect()
+    place
+        .run(&["export", "shop", "--origin", "hq"])
+        .json()
+        .iter()
+        .map(|t| t["events"][0]["payload"].clone())
+        .collect()
 }
 
 /// A child that is killed when the test ends.
@@ -45,20 +97,42 @@ impl Running {
     fn start(place: &Place, words: &[&str]) -> Running {
         let mut command = Command::new(assert_cmd::cargo::cargo_bin!("milepost"));
         command.args(words).current_dir(place.path(""));
-        Running(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+        Running(
+            command
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap(),
+        )
     }
 
     /// A server, and its address once it listens.
     fn server(place: &Place) -> (Running, String) {
-        let mut server = Running::start(place, &["serve", "--listen", "127.0.0.1:0", "--store", "messages", "--json"]);
+        let mut server = Running::start(
+            place,
+            &[
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "--store",
+                "messages",
+                "--json",
+            ],
+        );
         let mut line = String::new();
-        BufReader::new(server.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        BufReader::new(server.0.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
         let told: Value = serde_json::from_str(&line).unwrap();
         (server, told["listen"].as_str().unwrap().to_owned())
     }
 
     fn signal(&self, signal: &str) {
-        let sent = Command::new("kill").args([signal, &self.0.id().to_string()]).status().unwrap();
+        let sent = Command::new("kill")
+            .args([signal, &self.0.id().to_string()])
+            .status()
+            .unwrap();
         assert!(sent.success());
     }
 
@@ -87,7 +161,9 @@ fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
 fn runs(place: &Place, phase: &str) -> bool {
     let status = place.run(&["status", "hq", "--json"]).one();
     let phases = status["phases"].as_array().unwrap().clone();
-    phases.iter().any(|found| found["phase"] == phase && !found["holder"].is_null())
+    phases
+        .iter()
+        .any(|found| found["phase"] == phase && !found["holder"].is_null())
 }
 
 #[test]
@@ -105,11 +181,25 @@ fn batch_runs_with_every_historic_option_carry_commits_once_and_status_shows_it(
         }
     }
     assert_eq!(at_shop(&place), [0, 1, 2, 3, 4, 5]);
-    assert!(!std::fs::read_to_string(place.path("agent.log")).unwrap().is_empty());
+    assert!(
+        !std::fs::read_to_string(place.path("agent.log"))
+            .unwrap()
+            .is_empty()
+    );
     let status = place.run(&["status", "hq", "--json"]).one();
     let shop = &status["remotes"][0];
-    assert_eq!((&shop["remote"], &shop["lag_transactions"]), (&"shop".into(), &0.into()));
-    for name in ["log_sent", "confirm_sent", "log_received", "confirm_received", "resend_count", "rereceive_count"] {
+    assert_eq!(
+        (&shop["remote"], &shop["lag_transactions"]),
+        (&"shop".into(), &0.into())
+    );
+    for name in [
+        "log_sent",
+        "confirm_sent",
+        "log_received",
+        "confirm_received",
+        "resend_count",
+        "rereceive_count",
+    ] {
         assert!(shop.get(name).is_some(), "{name}");
     }
     assert!(place.run(&["status", "hq"]).ok().contains("lag"));
@@ -144,10 +234,17 @@ fn servers_typed_the_historic_way_replace_the_list_and_an_alternate_is_taken_at_
     let place = exchange(&["milepost://127.0.0.1:1"], &["milepost://127.0.0.1:1"]);
     let (_server, address) = Running::server(&place);
     let port = address.rsplit(':').next().unwrap();
-    let (dead, alive) = ("tcpip(host=127.0.0.1;port=1)", format!("tcpip(host=127.0.0.1;port={port})"));
+    let (dead, alive) = (
+        "tcpip(host=127.0.0.1;port=1)",
+        format!("tcpip(host=127.0.0.1;port={port})"),
+    );
     commit(&place, 1);
     for site in ["hq", "shop", "hq"] {
-        place.run(&["agent", site, "-b", "-x", dead, "-x", &alive, "-fr", "1", "-fd", "0"]).ok();
+        place
+            .run(&[
+                "agent", site, "-b", "-x", dead, "-x", &alive, "-fr", "1", "-fd", "0",
+            ])
+            .ok();
     }
     assert_eq!(at_shop(&place), [1]);
 }
@@ -156,8 +253,21 @@ fn servers_typed_the_historic_way_replace_the_list_and_an_alternate_is_taken_at_
 fn without_any_server_a_batch_exits_4_names_every_endpoint_and_loses_nothing() {
     let place = exchange(&["milepost://127.0.0.1:1"], &["milepost://127.0.0.1:1"]);
     commit(&place, 1);
-    let told = place.run(&["agent", "hq", "-b", "-x", "tcpip(host=127.0.0.1;port=2)", "--server", "milepost://127.0.0.1:3"]).fails(4);
-    assert!(told.contains("127.0.0.1:2") && told.contains("127.0.0.1:3"), "{told}");
+    let told = place
+        .run(&[
+            "agent",
+            "hq",
+            "-b",
+            "-x",
+            "tcpip(host=127.0.0.1;port=2)",
+            "--server",
+            "milepost://127.0.0.1:3",
+        ])
+        .fails(4);
+    assert!(
+        told.contains("127.0.0.1:2") && told.contains("127.0.0.1:3"),
+        "{told}"
+    );
     assert!(place.run(&["agent", "hq", "-b"]).fails(4).contains("127.0.0.1:1"));
     let (_server, address) = Running::server(&place);
     let server = format!("milepost://{address}");
@@ -184,8 +294,12 @@ fn wrong_usage_exits_2_and_says_what_is_wrong() {
         assert!(told.contains(word), "{options:?}: {told}");
     }
     place.run(&["agent"]).fails(2);
-    place.run(&["serve", "--listen", "127.0.0.1:0", "--store", "nats://h"]).fails(2);
-    place.run(&["serve", "--listen", "nonsense", "--store", "m"]).fails(1);
+    place
+        .run(&["serve", "--listen", "127.0.0.1:0", "--store", "nats://h"])
+        .fails(2);
+    place
+        .run(&["serve", "--listen", "nonsense", "--store", "m"])
+        .fails(1);
 }
 
 #[test]
@@ -193,24 +307,54 @@ fn the_command_line_wins_over_the_environment_and_that_over_the_file() {
     // 100 is refused by the agent, so an exit code shows which value was taken.
     let place = over_directory();
     let run = |options: &[&str], environment: &[(&str, &str)]| {
-        place.run_with(&[&["agent", "hq", "--config", "agent.toml"], options].concat(), "", environment).code
+        place
+            .run_with(
+                &[&["agent", "hq", "--config", "agent.toml"], options].concat(),
+                "",
+                environment,
+            )
+            .code
     };
-    let (bad, good) = (("MILEPOST_MESSAGE_BYTES", "100"), ("MILEPOST_MESSAGE_BYTES", "20000"));
+    let (bad, good) = (
+        ("MILEPOST_MESSAGE_BYTES", "100"),
+        ("MILEPOST_MESSAGE_BYTES", "20000"),
+    );
     place.write("agent.toml", "batch = true\nmessage-bytes = 100\n");
     assert_eq!(run(&[], &[]), 2, "from the file");
     assert_eq!(run(&[], &[good]), 0, "the environment over the file");
     assert_eq!(run(&["-l", "20000"], &[]), 0, "the command line over the file");
-    assert_eq!(run(&["-l", "20000"], &[bad]), 0, "the command line over the environment");
-    place.write("agent.toml", "batch = true\nmessage_bytes = \"20K\"\nserver = [\"milepost://a:1\"]\nverbose = 1\n");
+    assert_eq!(
+        run(&["-l", "20000"], &[bad]),
+        0,
+        "the command line over the environment"
+    );
+    place.write(
+        "agent.toml",
+        "batch = true\nmessage_bytes = \"20K\"\nserver = [\"milepost://a:1\"]\nverbose = 1\n",
+    );
     assert_eq!(run(&[], &[bad]), 2, "the environment over the file");
     assert_eq!(run(&[], &[]), 0);
-    for (file, word) in [("no-such = 1", "no-such"), ("batch = 3", "batch"), ("batch = ", "agent.toml"), ("config = \"x\"", "config")] {
+    for (file, word) in [
+        ("no-such = 1", "no-such"),
+        ("batch = 3", "batch"),
+        ("batch = ", "agent.toml"),
+        ("config = \"x\"", "config"),
+    ] {
         place.write("agent.toml", file);
         let told = place.run(&["agent", "hq", "-b", "-c", "agent.toml"]).fails(2);
         assert!(told.contains(word), "{file}: {told}");
     }
-    assert!(place.run(&["agent", "hq", "-b", "-c", "missing.toml"]).fails(2).contains("missing.toml"));
-    let environment = [("MILEPOST_BATCH", "1"), ("MILEPOST_VERBOSE", "2"), ("MILEPOST_SERVER", "milepost://a:1,milepost://b:2")];
+    assert!(
+        place
+            .run(&["agent", "hq", "-b", "-c", "missing.toml"])
+            .fails(2)
+            .contains("missing.toml")
+    );
+    let environment = [
+        ("MILEPOST_BATCH", "1"),
+        ("MILEPOST_VERBOSE", "2"),
+        ("MILEPOST_SERVER", "milepost://a:1,milepost://b:2"),
+    ];
     let ran = place.run_with(&["agent", "hq"], "", &environment);
     assert_eq!(ran.code, 0, "{}", ran.err);
 }
@@ -220,10 +364,24 @@ fn help_of_agent_serve_and_status_has_examples_and_the_exit_codes() {
     let place = Place::new();
     for command in ["agent", "serve", "status", "demo"] {
         let help = place.run(&[command, "--help"]).ok();
-        assert!(help.contains(&format!("  milepost {command}")) && help.contains("Exit codes:"), "{command}");
+        assert!(
+            help.contains(&format!("  milepost {command}")) && help.contains("Exit codes:"),
+            "{command}"
+        );
     }
     let help = place.run(&["agent", "--help"]).ok();
-    for historic in ["-ot", "-os", "-rd", "-rp", "-ru", "-sd", "-fr", "-fd", "-x", "tcpip(host="] {
+    for historic in [
+        "-ot",
+        "-os",
+        "-rd",
+        "-rp",
+        "-ru",
+        "-sd",
+        "-fr",
+        "-fd",
+        "-x",
+        "tcpip(host=",
+    ] {
         assert!(help.contains(historic), "{historic}");
     }
 }

@@ -1,5 +1,13 @@
 //! The demo proves what it says, with a small history and with the user's own.
-#![allow(missing_docs, dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::as_conversions)]
+#![allow(
+    missing_docs,
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::as_conversions
+)]
 
 mod running;
 
@@ -9,12 +17,25 @@ use running::Place;
 use serde_json::Value;
 
 const FIELDS: [&str; 10] = [
-    "site", "due", "received", "missing", "duplicated", "torn", "out_of_order", "failovers", "events_per_s",
+    "site",
+    "due",
+    "received",
+    "missing",
+    "duplicated",
+    "torn",
+    "out_of_order",
+    "failovers",
+    "events_per_s",
     "longest_gap_ms",
 ];
 
 fn assert_proven(rows: &[Value]) {
-    assert_eq!(rows.iter().map(|row| row["site"].as_str().unwrap()).collect::<Vec<_>>(), ["north", "south", "east", "hq"]);
+    assert_eq!(
+        rows.iter()
+            .map(|row| row["site"].as_str().unwrap())
+            .collect::<Vec<_>>(),
+        ["north", "south", "east", "hq"]
+    );
     for row in rows {
         let names: Vec<&String> = row.as_object().unwrap().keys().collect();
         assert_eq!(names.len(), FIELDS.len());
@@ -30,37 +51,68 @@ fn assert_proven(rows: &[Value]) {
 #[test]
 fn a_small_generated_history_arrives_and_the_kept_stores_are_whole() {
     let place = Place::new();
-    let ran = place.run(&["demo", "--events", "6000", "--seed", "3", "--keep", "kept", "--json"]);
+    let ran = place.run(&[
+        "demo", "--events", "6000", "--seed", "3", "--keep", "kept", "--json",
+    ]);
     assert!(ran.err.contains("SIGKILL"), "{}", ran.err);
     assert_proven(&ran.json());
     for store in ["kept/hq", "kept/north", "kept/south", "kept/east"] {
         place.run(&["verify", store]).ok();
     }
-    let total: u64 = ["north", "south", "east"].iter().map(|branch| {
-        let transactions = place.run(&["export", &format!("kept/{branch}"), "--origin", "hq"]).json();
-        transactions.iter().map(|t| t["events"].as_array().unwrap().len() as u64).sum::<u64>()
-    }).sum();
+    let total: u64 = ["north", "south", "east"]
+        .iter()
+        .map(|branch| {
+            let transactions = place
+                .run(&["export", &format!("kept/{branch}"), "--origin", "hq"])
+                .json();
+            transactions
+                .iter()
+                .map(|t| t["events"].as_array().unwrap().len() as u64)
+                .sum::<u64>()
+        })
+        .sum();
     assert_eq!(total, 6000, "every event is due somewhere");
-    assert!(place.run(&["demo", "--keep", "kept"]).fails(1).contains("not empty"));
+    assert!(
+        place
+            .run(&["demo", "--keep", "kept"])
+            .fails(1)
+            .contains("not empty")
+    );
 }
 
 #[test]
 fn a_line_that_cannot_be_read_stops_the_demo_with_file_and_line() {
     let place = Place::new();
-    place.write("mine.ndjson", "{\"events\":[{\"path\":\"a/b\"}]}\n{\"events\":3}\n");
-    assert!(place.run(&["demo", "--input", "mine.ndjson"]).fails(1).contains("mine.ndjson, line 2"));
+    place.write(
+        "mine.ndjson",
+        "{\"events\":[{\"path\":\"a/b\"}]}\n{\"events\":3}\n",
+    );
+    assert!(
+        place
+            .run(&["demo", "--input", "mine.ndjson"])
+            .fails(1)
+            .contains("mine.ndjson, line 2")
+    );
 }
 
 #[test]
 fn a_demo_that_is_killed_leaves_no_process_behind() {
     let place = Place::new();
     let mut demo = Command::new(assert_cmd::cargo::cargo_bin!("milepost"));
-    demo.args(["demo", "--events", "200000", "--keep", "kept"]).current_dir(place.path(""));
+    demo.args(["demo", "--events", "200000", "--keep", "kept"])
+        .current_dir(place.path(""));
     let mut demo = demo.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let holders = || -> Vec<String> {
         let ran = place.run(&["stat", "kept/hq", "--json"]);
-        let Ok(stat) = serde_json::from_str::<Value>(ran.out.trim()) else { return Vec::new() };
-        stat["phases"].as_array().unwrap().iter().filter_map(|phase| Some(phase["holder"].as_str()?.to_owned())).collect()
+        let Ok(stat) = serde_json::from_str::<Value>(ran.out.trim()) else {
+            return Vec::new();
+        };
+        stat["phases"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|phase| Some(phase["holder"].as_str()?.to_owned()))
+            .collect()
     };
     let wait_for = |count: usize| {
         for _ in 0..400 {
@@ -69,7 +121,11 @@ fn a_demo_that_is_killed_leaves_no_process_behind() {
             }
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
-        panic!("{} phases run instead of {count}: {:?}", holders().len(), holders());
+        panic!(
+            "{} phases run instead of {count}: {:?}",
+            holders().len(),
+            holders()
+        );
     };
     wait_for(3);
     demo.kill().unwrap();
@@ -86,5 +142,9 @@ fn the_real_history_is_distributed_and_proven_equal() {
         return;
     };
     let place = Place::new();
-    assert_proven(&place.run(&["demo", "--input", file.to_str().unwrap(), "--json"]).json());
+    assert_proven(
+        &place
+            .run(&["demo", "--input", file.to_str().unwrap(), "--json"])
+            .json(),
+    );
 }

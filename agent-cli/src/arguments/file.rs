@@ -30,15 +30,21 @@ pub fn add_to(command: &Command, words: Vec<OsString>) -> Outcome<Vec<OsString>>
     let Some((name, matches)) = lenient.as_ref().ok().and_then(ArgMatches::subcommand) else {
         return Ok(words);
     };
-    let Ok(Some(path)) = matches.try_get_one::<PathBuf>("config") else { return Ok(words) };
-    let Some(known) = command.find_subcommand(name) else { return Ok(words) };
+    let Ok(Some(path)) = matches.try_get_one::<PathBuf>("config") else {
+        return Ok(words);
+    };
+    let Some(known) = command.find_subcommand(name) else {
+        return Ok(words);
+    };
     let mut added = Vec::new();
     for (key, value) in read(path)? {
         let long = key.replace('_', "-");
-        let argument = known.get_arguments().find(|argument| argument.get_long() == Some(&long));
-        let argument = argument.filter(|argument| argument.get_id() != "config").ok_or_else(|| {
-            refuse(path, &format!("{key:?} is not an option of `milepost {name}`"))
-        })?;
+        let argument = known
+            .get_arguments()
+            .find(|argument| argument.get_long() == Some(&long));
+        let argument = argument
+            .filter(|argument| argument.get_id() != "config")
+            .ok_or_else(|| refuse(path, &format!("{key:?} is not an option of `milepost {name}`")))?;
         let spelled = spell(argument, &long, &value).map_err(|reason| refuse(path, &reason))?;
         let given = matches.value_source(argument.get_id().as_str());
         if !matches!(given, Some(ValueSource::CommandLine | ValueSource::EnvVariable)) {
@@ -47,13 +53,17 @@ pub fn add_to(command: &Command, words: Vec<OsString>) -> Outcome<Vec<OsString>>
     }
     let mut words = words;
     let behind_command = words.len().min(2);
-    words.splice(behind_command..behind_command, added.into_iter().map(OsString::from));
+    words.splice(
+        behind_command..behind_command,
+        added.into_iter().map(OsString::from),
+    );
     Ok(words)
 }
 
 fn read(path: &Path) -> Outcome<Table> {
     let text = std::fs::read_to_string(path).map_err(|error| refuse(path, &error.to_string()))?;
-    text.parse::<Table>().map_err(|error| refuse(path, error.to_string().trim_end()))
+    text.parse::<Table>()
+        .map_err(|error| refuse(path, error.to_string().trim_end()))
 }
 
 fn refuse(path: &Path, reason: &str) -> Failure {
@@ -63,12 +73,18 @@ fn refuse(path: &Path, reason: &str) -> Failure {
 /// The words that say the same as a line of the file.
 fn spell(argument: &Arg, long: &str, value: &Value) -> Result<Vec<String>, String> {
     match (argument.get_action(), value) {
-        (ArgAction::SetTrue, Value::Boolean(on)) => Ok(if *on { vec![format!("--{long}")] } else { Vec::new() }),
+        (ArgAction::SetTrue, Value::Boolean(on)) => Ok(if *on {
+            vec![format!("--{long}")]
+        } else {
+            Vec::new()
+        }),
         (ArgAction::Count, Value::Integer(times @ 0..=9)) => {
             Ok((0..*times).map(|_| format!("--{long}")).collect())
         }
         (ArgAction::Append, Value::Array(values)) => values.iter().map(|value| one(long, value)).collect(),
-        (ArgAction::Set, Value::Boolean(true)) if argument.get_num_args().is_some_and(|n| n.min_values() == 0) => {
+        (ArgAction::Set, Value::Boolean(true))
+            if argument.get_num_args().is_some_and(|n| n.min_values() == 0) =>
+        {
             Ok(vec![format!("--{long}")])
         }
         (ArgAction::Set | ArgAction::Append, value) => Ok(vec![one(long, value)?]),

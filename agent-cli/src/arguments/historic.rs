@@ -52,7 +52,10 @@ pub fn translate(words: impl IntoIterator<Item = OsString>) -> Result<Vec<OsStri
         if text == "--server" {
             long.push(word);
             if let Some(next) = words.next() {
-                long.push(next.to_str().map_or_else(|| Ok(next.clone()), |next| endpoint(next).map(Into::into))?);
+                long.push(
+                    next.to_str()
+                        .map_or_else(|| Ok(next.clone()), |next| endpoint(next).map(Into::into))?,
+                );
             }
             continue;
         }
@@ -100,7 +103,10 @@ fn endpoint(address: &str) -> Result<String, String> {
     if !address.to_ascii_lowercase().starts_with("tcpip") {
         return Ok(address.to_owned());
     }
-    let inside = address.get("tcpip".len()..).map(str::trim).and_then(|rest| rest.strip_prefix('('));
+    let inside = address
+        .get("tcpip".len()..)
+        .map(str::trim)
+        .and_then(|rest| rest.strip_prefix('('));
     let inside = inside.and_then(|rest| rest.strip_suffix(')')).ok_or_else(bad)?;
     let (mut host, mut port) = (None, None);
     for pair in inside.split(';').filter(|pair| !pair.trim().is_empty()) {
@@ -116,7 +122,11 @@ fn endpoint(address: &str) -> Result<String, String> {
     }
     let host = host.filter(|host| !host.is_empty()).ok_or_else(bad)?;
     let port: u16 = port.ok_or_else(bad)?.parse().map_err(|_| bad())?;
-    let bracketed = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() };
+    let bracketed = if host.contains(':') && !host.starts_with('[') {
+        format!("[{host}]")
+    } else {
+        host.to_owned()
+    };
     Ok(format!("milepost://{bracketed}:{port}"))
 }
 
@@ -125,9 +135,15 @@ mod tests {
     use super::*;
 
     fn long(line: &str) -> String {
-        let words = line.split(' ').filter(|word| !word.is_empty()).map(OsString::from);
+        let words = line
+            .split(' ')
+            .filter(|word| !word.is_empty())
+            .map(OsString::from);
         let long = translate(words).unwrap();
-        long.iter().map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ")
+        long.iter()
+            .map(|word| word.to_str().unwrap())
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     #[test]
@@ -135,7 +151,10 @@ mod tests {
         let table = [
             ("shop1 -r -i -s -b", "shop1 -r -i -s -b"),
             ("-isb -vv", "-isb -vv"),
-            ("-rd 5m -sd 30s -rp 3 -ru 10", "--receive-every 5m --send-every 30s --patience 3 --urgency 10"),
+            (
+                "-rd 5m -sd 30s -rp 3 -ru 10",
+                "--receive-every 5m --send-every 30s --patience 3 --urgency 10",
+            ),
             ("-rd=5m -fr=3", "--receive-every=5m --primary-retries=3"),
             ("-fr 3 -fd 2", "--primary-retries 3 --primary-retry-delay 2"),
             ("-o f -os 1M", "-o f --log-roll 1M"),
@@ -146,20 +165,39 @@ mod tests {
             ("-x -b", "--rotate -b"),
             ("-x 16M shop1", "--rotate=16M shop1"),
             ("--rotate 5 --rotate", "--rotate=5 --rotate"),
-            ("-x tcpip(host=h;port=7001) -x tcpip(port=7002;host=::1)", "--server=milepost://h:7001 --server=milepost://[::1]:7002"),
-            ("-x TCPIP(Host=h;Port=7001;) -x 10", "--server=milepost://h:7001 --rotate=10"),
-            ("-x milepost://h:1 --server tcpip(host=h;port=2)", "--server=milepost://h:1 --server milepost://h:2"),
+            (
+                "-x tcpip(host=h;port=7001) -x tcpip(port=7002;host=::1)",
+                "--server=milepost://h:7001 --server=milepost://[::1]:7002",
+            ),
+            (
+                "-x TCPIP(Host=h;Port=7001;) -x 10",
+                "--server=milepost://h:7001 --rotate=10",
+            ),
+            (
+                "-x milepost://h:1 --server tcpip(host=h;port=2)",
+                "--server=milepost://h:1 --server milepost://h:2",
+            ),
             ("--server=tcpip(host=h;port=2)", "--server=milepost://h:2"),
             ("-- -rd 5 -x", "-- -rd 5 -x"),
         ];
-        table.iter().for_each(|(historic, spelled)| assert_eq!(long(historic), *spelled, "{historic}"));
+        table
+            .iter()
+            .for_each(|(historic, spelled)| assert_eq!(long(historic), *spelled, "{historic}"));
     }
 
     #[test]
     fn an_address_that_is_none_is_refused_and_not_guessed() {
-        for address in ["tcpip", "tcpip()", "tcpip(host=h)", "tcpip(port=1)", "tcpip(host=h;port=99999)",
-            "tcpip(host=;port=1)", "tcpip(host=h;port=1", "tcpip(host=h;port=1;tls=on)", "tcpip(host=a;host=b;port=1)"]
-        {
+        for address in [
+            "tcpip",
+            "tcpip()",
+            "tcpip(host=h)",
+            "tcpip(port=1)",
+            "tcpip(host=h;port=99999)",
+            "tcpip(host=;port=1)",
+            "tcpip(host=h;port=1",
+            "tcpip(host=h;port=1;tls=on)",
+            "tcpip(host=a;host=b;port=1)",
+        ] {
             assert!(translate(["-x".into(), address.into()]).is_err(), "{address}");
         }
     }

@@ -27,8 +27,14 @@ fn parse(text: &str, bare_seconds: u64) -> Result<Duration, String> {
         Some((at, 'd')) => (text.get(..at), 86_400),
         _ => (Some(text), bare_seconds),
     };
-    let digits = digits.filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit())).ok_or_else(bad)?;
-    let seconds = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).ok_or_else(bad)?;
+    let digits = digits
+        .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
+        .ok_or_else(bad)?;
+    let seconds = digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(unit))
+        .ok_or_else(bad)?;
     Ok(Duration::from_secs(seconds))
 }
 
@@ -43,7 +49,15 @@ mod tests {
         for (text, seconds) in [("30s", 30), ("5m", 300), ("2h", 7_200), ("1d", 86_400), ("0", 0)] {
             assert_eq!(minutes(text), Ok(Duration::from_secs(seconds)), "{text}");
         }
-        for text in ["", "s", "-1", "1w", "1.5h", "99999999999999999999d", "9999999999999999999d"] {
+        for text in [
+            "",
+            "s",
+            "-1",
+            "1w",
+            "1.5h",
+            "99999999999999999999d",
+            "9999999999999999999d",
+        ] {
             assert!(minutes(text).is_err(), "{text}");
         }
     }

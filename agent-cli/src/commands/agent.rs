@@ -55,7 +55,13 @@ pub struct Agent {
     #[arg(short = 'a', long, env = "MILEPOST_NO_APPLY", value_parser = FalseyValueParser::new())]
     no_apply: bool,
     /// Put incoming transactions of fewer than N events into one block and one sync
-    #[arg(short = 'g', long, value_name = "N", default_value_t = 20, env = "MILEPOST_GROUP")]
+    #[arg(
+        short = 'g',
+        long,
+        value_name = "N",
+        default_value_t = 20,
+        env = "MILEPOST_GROUP"
+    )]
     group: u32,
     /// Largest message in bytes, at least 10000; longer transactions take several
     #[arg(short = 'l', long, value_name = "N", default_value = "50000", env = "MILEPOST_MESSAGE_BYTES", value_parser = size::parse)]
@@ -88,7 +94,12 @@ pub struct Agent {
     #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "0", env = "MILEPOST_ROTATE", value_parser = size::parse)]
     rotate: Option<u64>,
     /// Address of a server, the primary first; repeat it for alternates (-x ADDRESS). Replaces the remote's
-    #[arg(long = "server", value_name = "URL", value_delimiter = ',', env = "MILEPOST_SERVER")]
+    #[arg(
+        long = "server",
+        value_name = "URL",
+        value_delimiter = ',',
+        env = "MILEPOST_SERVER"
+    )]
     servers: Vec<String>,
     /// Try the primary N times more before the first alternate (-fr N)
     #[arg(long, value_name = "N", default_value_t = 0, env = "MILEPOST_PRIMARY_RETRIES")]
@@ -116,7 +127,9 @@ impl Agent {
     /// Runs the phases until their end, a signal, or a failure.
     pub fn run(self) -> Outcome {
         let options = self.options();
-        options.check().map_err(|error| Failure::usage(error.to_string()))?;
+        options
+            .check()
+            .map_err(|error| Failure::usage(error.to_string()))?;
         self.log.begin()?;
         let stop = Stop::new();
         let asked = stop.clone();

@@ -212,7 +212,8 @@ fn frame_facts<'a>(frame: &FrameRef<'a>) -> Result<FrameFacts<'a>> {
     });
     let removed = |gone: bool| if gone { "-" } else { "" };
     let pinned = frame.pinned()?.into_iter();
-    let pinned = pinned.map(|record| format!("{}{}", removed(record.value.is_none()), record.key.escape_ascii()));
+    let pinned =
+        pinned.map(|record| format!("{}{}", removed(record.value.is_none()), record.key.escape_ascii()));
     Ok(FrameFacts {
         lsn: frame.lsn().0,
         kind: frame.kind().name(),

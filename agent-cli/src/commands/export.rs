@@ -76,7 +76,10 @@ impl Export {
     ) -> Outcome<TransactionLine<'a>> {
         let origin = OriginLine::of(frame, store)?;
         let asked = frame.lsn() >= self.from
-            && self.origin.as_ref().is_none_or(|site| site.as_str() == origin.site);
+            && self
+                .origin
+                .as_ref()
+                .is_none_or(|site| site.as_str() == origin.site);
         let mut events = Vec::new();
         for event in frame.events() {
             let event = event?;
@@ -85,7 +88,12 @@ impl Export {
                 events.push(EventLine::of(&event, version)?);
             }
         }
-        Ok(TransactionLine { lsn: frame.lsn().0, origin, time: frame.time(), events })
+        Ok(TransactionLine {
+            lsn: frame.lsn().0,
+            origin,
+            time: frame.time(),
+            events,
+        })
     }
 
     fn selects(&self, event: &EventRef<'_>) -> Result<bool> {
@@ -108,7 +116,11 @@ struct Versions<'a> {
 
 impl<'a> Versions<'a> {
     fn new(store: &'a Store, start: Lsn) -> Versions<'a> {
-        Versions { store, whole: start == Lsn::ZERO, next: HashMap::new() }
+        Versions {
+            store,
+            whole: start == Lsn::ZERO,
+            next: HashMap::new(),
+        }
     }
 
     fn next(&mut self, event: &EventRef<'_>, lsn: Lsn) -> Result<u64> {
@@ -118,17 +130,25 @@ impl<'a> Versions<'a> {
             *next += 1;
             return Ok(version);
         }
-        let version = if self.whole { 0 } else { self.first_retained(stream, lsn)? };
+        let version = if self.whole {
+            0
+        } else {
+            self.first_retained(stream, lsn)?
+        };
         self.next.insert(stream.into(), version + 1);
         Ok(version)
     }
 
     fn first_retained(&self, stream: &str, lsn: Lsn) -> Result<u64> {
-        let mut events = self.store.read_stream(stream, milepost_engine::StreamVersion(0))?;
+        let mut events = self
+            .store
+            .read_stream(stream, milepost_engine::StreamVersion(0))?;
         match events.next().transpose()? {
             Some(event) => Ok(event.version.0),
-            None => Err(milepost_engine::Error::corrupt(format!("the index does not know stream {stream}"))
-                .at_lsn(lsn)),
+            None => Err(
+                milepost_engine::Error::corrupt(format!("the index does not know stream {stream}"))
+                    .at_lsn(lsn),
+            ),
         }
     }
 }

@@ -33,10 +33,16 @@ pub fn when_asked(with_stdin: bool, ask: impl Fn() + Clone + Send + 'static) -> 
         });
     }
     let failed = |error: std::io::Error| Failure::failed(format!("cannot watch for signals: {error}"));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(failed)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .map_err(failed)?;
     let (mut interrupt, mut terminate) = {
         let _entered = runtime.enter();
-        (signal(SignalKind::interrupt()).map_err(failed)?, signal(SignalKind::terminate()).map_err(failed)?)
+        (
+            signal(SignalKind::interrupt()).map_err(failed)?,
+            signal(SignalKind::terminate()).map_err(failed)?,
+        )
     };
     thread::spawn(move || {
         runtime.block_on(async {

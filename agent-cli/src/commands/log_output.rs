@@ -58,10 +58,15 @@ impl LogOutput {
                 Destination::File(Arc::new(Mutex::new(rolling)))
             }
         };
-        let lines = tracing_subscriber::fmt().with_max_level(level).with_ansi(false).with_target(false);
+        let lines = tracing_subscriber::fmt()
+            .with_max_level(level)
+            .with_ansi(false)
+            .with_target(false);
         let lines = lines.with_writer(move || to.clone());
         // Only a second call in one process could fail, and then a log is there already.
-        lines.try_init().map_err(|error| Failure::failed(format!("cannot begin logging: {error}")))
+        lines
+            .try_init()
+            .map_err(|error| Failure::failed(format!("cannot begin logging: {error}")))
     }
 }
 
@@ -76,7 +81,9 @@ impl Write for Destination {
         match self {
             Destination::StandardError => io::stderr().write(bytes),
             Destination::File(file) => {
-                file.lock().unwrap_or_else(PoisonError::into_inner).append(bytes)?;
+                file.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .append(bytes)?;
                 Ok(bytes.len())
             }
         }
@@ -101,7 +108,12 @@ impl RollingFile {
             file.set_len(0)?;
         }
         let len = file.metadata()?.len();
-        Ok(RollingFile { path: path.to_path_buf(), file, len, roll_at })
+        Ok(RollingFile {
+            path: path.to_path_buf(),
+            file,
+            len,
+            roll_at,
+        })
     }
 
     fn append(&mut self, line: &[u8]) -> io::Result<()> {
@@ -123,7 +135,10 @@ impl RollingFile {
             name.push(format!(".{number}"));
             PathBuf::from(name)
         };
-        (1..u32::MAX).map(numbered).find(|name| !name.exists()).unwrap_or_else(|| numbered(u32::MAX))
+        (1..u32::MAX)
+            .map(numbered)
+            .find(|name| !name.exists())
+            .unwrap_or_else(|| numbered(u32::MAX))
     }
 }
 
@@ -142,11 +157,19 @@ mod tests {
         let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
         std::fs::write(&path, "old\n").unwrap();
         let mut log = RollingFile::open(&path, false, Some(8)).unwrap();
-        ["aa\n", "bbb\n", "c\n"].iter().for_each(|line| log.append(line.as_bytes()).unwrap());
-        assert_eq!((read("log.1"), read("log")), ("old\naa\n".into(), "bbb\nc\n".into()));
+        ["aa\n", "bbb\n", "c\n"]
+            .iter()
+            .for_each(|line| log.append(line.as_bytes()).unwrap());
+        assert_eq!(
+            (read("log.1"), read("log")),
+            ("old\naa\n".into(), "bbb\nc\n".into())
+        );
         log.append(b"longer than eight\n").unwrap();
         log.append(b"d\n").unwrap();
-        assert_eq!((read("log.2"), read("log.3"), read("log")), ("bbb\nc\n".into(), "longer than eight\n".into(), "d\n".into()));
+        assert_eq!(
+            (read("log.2"), read("log.3"), read("log")),
+            ("bbb\nc\n".into(), "longer than eight\n".into(), "d\n".into())
+        );
         let mut log = RollingFile::open(&path, true, None).unwrap();
         log.append(b"e\n").unwrap();
         assert_eq!(read("log"), "e\n");

@@ -119,7 +119,11 @@ impl List {
         for publication in catalog.publications() {
             if self.name.as_ref().is_none_or(|name| *name == publication.name) {
                 found = true;
-                if self.json { out.json(publication)? } else { out.line(format_args!("{}", text(publication)))? }
+                if self.json {
+                    out.json(publication)?
+                } else {
+                    out.line(format_args!("{}", text(publication)))?
+                }
             }
         }
         out.flush()?;
@@ -132,7 +136,11 @@ impl List {
 
 fn text(publication: &Published) -> String {
     let articles = publication.articles.iter().map(|article| {
-        let kinds = if article.kinds.is_empty() { String::new() } else { format!(" ({})", article.kinds.join(", ")) };
+        let kinds = if article.kinds.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", article.kinds.join(", "))
+        };
         format!("{}{kinds}", article.streams)
     });
     let articles: Vec<String> = articles.collect();
@@ -142,5 +150,8 @@ fn text(publication: &Published) -> String {
         Some(SubscribeBy::Header(name)) => format!(", by header {name}"),
     };
     let (name, version, since) = (&publication.name, publication.version, publication.since);
-    format!("publication {name}: {}{by}, version {version} since LSN {since}", articles.join(" "))
+    format!(
+        "publication {name}: {}{by}, version {version} since LSN {since}",
+        articles.join(" ")
+    )
 }

@@ -91,7 +91,11 @@ impl Read {
         for event in store.read_stream(&self.stream, from)? {
             let event = event?;
             next = StreamVersion(event.version.0 + 1);
-            if self.json { out.json(&facts(store, &event))? } else { print(&event, out)? }
+            if self.json {
+                out.json(&facts(store, &event))?
+            } else {
+                print(&event, out)?
+            }
         }
         Ok(next)
     }
@@ -108,17 +112,33 @@ fn facts<'a>(store: &'a Store, event: &'a RecordedEvent) -> EventFacts<'a> {
         lsn: event.lsn.0,
         ordinal: event.ordinal,
         time: event.time,
-        origin: OriginLine { site, epoch: epoch.to_string(), lsn: lsn.0 },
+        origin: OriginLine {
+            site,
+            epoch: epoch.to_string(),
+            lsn: lsn.0,
+        },
         kind: &event.kind,
-        headers: Headers(event.headers.iter().map(|(name, value)| (&**name, &**value)).collect()),
+        headers: Headers(
+            event
+                .headers
+                .iter()
+                .map(|(name, value)| (&**name, &**value))
+                .collect(),
+        ),
         payload: PayloadText::new(&event.payload),
     }
 }
 
 fn print(event: &RecordedEvent, out: &mut Out) -> Outcome {
-    let origin = event.origin.as_ref().map_or_else(String::new, |origin| format!("  from {}", origin.name));
-    let headers: String =
-        event.headers.iter().map(|(name, value)| format!("  {name}={value}")).collect();
+    let origin = event
+        .origin
+        .as_ref()
+        .map_or_else(String::new, |origin| format!("  from {}", origin.name));
+    let headers: String = event
+        .headers
+        .iter()
+        .map(|(name, value)| format!("  {name}={value}"))
+        .collect();
     let payload = PayloadText::new(&event.payload);
     out.line(format_args!(
         "{:>6}  {}  LSN {}  {}{origin}{headers}\n        {}",

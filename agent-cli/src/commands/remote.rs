@@ -101,10 +101,17 @@ impl Remote {
 
 impl Add {
     fn run(self) -> Outcome {
-        let every = self.send_every.map(|pause| Schedule::EverySeconds(pause.as_secs()));
+        let every = self
+            .send_every
+            .map(|pause| Schedule::EverySeconds(pause.as_secs()));
         let schedule = every.or(self.send_at.map(Schedule::AtMinute)).unwrap_or_default();
         let store = self.store.open()?;
-        let new = NewRemote { site: self.site, links: self.links, schedule, consolidated: self.consolidated };
+        let new = NewRemote {
+            site: self.site,
+            links: self.links,
+            schedule,
+            consolidated: self.consolidated,
+        };
         let made = Definitions::new(&store).add_remote(new, self.replace)?;
         output::tell(self.json, &made, format_args!("{}", text(&made)))?;
         Ok(store.close()?)
@@ -120,7 +127,11 @@ impl List {
         for remote in catalog.remotes() {
             if self.site.as_ref().is_none_or(|site| *site == remote.site) {
                 found = true;
-                if self.json { out.json(remote)? } else { out.line(format_args!("{}", text(remote)))? }
+                if self.json {
+                    out.json(remote)?
+                } else {
+                    out.line(format_args!("{}", text(remote)))?
+                }
             }
         }
         out.flush()?;
@@ -138,7 +149,11 @@ fn text(remote: &Neighbour) -> String {
         Schedule::AtMinute(minute) => format!("at {:02}:{:02} UTC", minute / 60, minute % 60),
     };
     let above = if remote.consolidated { ", consolidated" } else { "" };
-    format!("remote {}: {}, sent to {schedule}{above}", remote.site, remote.links.join(" "))
+    format!(
+        "remote {}: {}, sent to {schedule}{above}",
+        remote.site,
+        remote.links.join(" ")
+    )
 }
 
 /// Minutes after midnight.
@@ -147,7 +162,10 @@ fn time_of_day(text: &str) -> Result<u16, String> {
     let (hours, minutes) = text.split_once(':').ok_or_else(bad)?;
     let number = |digits: &str, below: u16| {
         let plain = (1..=2).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
-        plain.then(|| digits.parse::<u16>().ok()).flatten().filter(|number| *number < below)
+        plain
+            .then(|| digits.parse::<u16>().ok())
+            .flatten()
+            .filter(|number| *number < below)
     };
     match (number(hours, 24), number(minutes, 60)) {
         (Some(hours), Some(minutes)) => Ok(hours * 60 + minutes),

@@ -65,16 +65,29 @@ impl Serve {
         let asked = Arc::clone(&leave);
         leaving::when_asked(self.with_stdin, move || asked.notify_one())?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| Failure::failed(format!("cannot start the server: {error}")))?;
+        let runtime =
+            runtime.map_err(|error| Failure::failed(format!("cannot start the server: {error}")))?;
         let store = self.store.display().to_string();
         let options = ServeOptions::new(self.listen, self.store);
         let json = self.json;
         let bound = move |address: std::net::SocketAddr| {
-            let facts = Listening { listen: address.to_string(), store, pid: std::process::id() };
+            let facts = Listening {
+                listen: address.to_string(),
+                store,
+                pid: std::process::id(),
+            };
             // Nobody may be reading; the server serves all the same.
-            drop(output::tell(json, &facts, format_args!("listening on {}", facts.listen)));
+            drop(output::tell(
+                json,
+                &facts,
+                format_args!("listening on {}", facts.listen),
+            ));
         };
-        let served = runtime.block_on(server::serve(options, bound, async move { leave.notified().await }));
+        let served = runtime.block_on(server::serve(
+            options,
+            bound,
+            async move { leave.notified().await },
+        ));
         served.map_err(|error| match error {
             ServerError::Store(error) => Failure::from(error),
             other => Failure::failed(other.to_string()),

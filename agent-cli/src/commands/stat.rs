@@ -61,14 +61,21 @@ impl Stat {
         out.line(format_args!("site          {}", facts.site))?;
         out.line(format_args!("store         {}", facts.store))?;
         out.line(format_args!("epoch         {}", facts.epoch))?;
-        out.line(format_args!("log           {} to {} durable, {} appended", facts.oldest, facts.durable, facts.appended))?;
+        out.line(format_args!(
+            "log           {} to {} durable, {} appended",
+            facts.oldest, facts.durable, facts.appended
+        ))?;
         out.line(format_args!("scanned       {}", facts.scanned))?;
         out.line(format_args!("blocks        {}", facts.blocks))?;
         out.line(format_args!("frames        {}", facts.frames))?;
         out.line(format_args!("transactions  {}", facts.transactions))?;
         out.line(format_args!("events        {}", facts.events))?;
         if let (Some(first), Some(last)) = (facts.first_time, facts.last_time) {
-            out.line(format_args!("written       {} to {}", moment::text(first), moment::text(last)))?;
+            out.line(format_args!(
+                "written       {} to {}",
+                moment::text(first),
+                moment::text(last)
+            ))?;
         }
         for phase in &facts.phases {
             let holder = phase.holder.as_deref().unwrap_or("not running");
@@ -128,8 +135,15 @@ fn count(store: &Store, oldest: Lsn, end: Lsn, facts: &mut Facts) -> Outcome {
 
 fn phases(store: &Store) -> Outcome<Vec<PhaseFacts>> {
     let mut phases = Vec::new();
-    for (phase, name) in [(Phase::Receive, "receive"), (Phase::Scan, "scan"), (Phase::Send, "send")] {
-        phases.push(PhaseFacts { phase: name, holder: store.phase_holder(phase)? });
+    for (phase, name) in [
+        (Phase::Receive, "receive"),
+        (Phase::Scan, "scan"),
+        (Phase::Send, "send"),
+    ] {
+        phases.push(PhaseFacts {
+            phase: name,
+            holder: store.phase_holder(phase)?,
+        });
     }
     Ok(phases)
 }

@@ -45,7 +45,10 @@ impl Status {
 }
 
 fn print_store(facts: &StoreStatus, out: &mut Out) -> Outcome {
-    out.line(format_args!("site {}, store {}, epoch {}", facts.site, facts.store_id, facts.epoch))?;
+    out.line(format_args!(
+        "site {}, store {}, epoch {}",
+        facts.site, facts.store_id, facts.epoch
+    ))?;
     out.line(format_args!(
         "log durable to {}, scanned to {} ({} bytes behind), {} bytes in the queue",
         facts.durable, facts.scanned, facts.scan_lag_bytes, facts.queue_bytes
@@ -59,8 +62,15 @@ fn print_store(facts: &StoreStatus, out: &mut Out) -> Outcome {
 
 fn print_remote(remote: &RemoteStatus, out: &mut Out) -> Outcome {
     let above = if remote.consolidated { ", consolidated" } else { "" };
-    out.line(format_args!("remote {}: {}{above}", remote.remote, remote.links.join(" ")))?;
-    out.line(format_args!("  lag               {} transactions, {} bytes", remote.lag_transactions, remote.lag_bytes))?;
+    out.line(format_args!(
+        "remote {}: {}{above}",
+        remote.remote,
+        remote.links.join(" ")
+    ))?;
+    out.line(format_args!(
+        "  lag               {} transactions, {} bytes",
+        remote.lag_transactions, remote.lag_bytes
+    ))?;
     out.line(format_args!("  log_sent          {}", remote.log_sent))?;
     out.line(format_args!("  confirm_sent      {}", remote.confirm_sent))?;
     out.line(format_args!("  log_received      {}", remote.log_received))?;

@@ -50,9 +50,18 @@ impl Streams {
         for found in view.streams(&self.prefix)? {
             let (stream, version, kind) = (found.stream.as_str(), found.version.0, found.kind.as_str());
             if self.json {
-                out.json(&Facts { stream, version, kind, time: found.time, lsn: found.lsn.0 })?;
+                out.json(&Facts {
+                    stream,
+                    version,
+                    kind,
+                    time: found.time,
+                    lsn: found.lsn.0,
+                })?;
             } else {
-                out.line(format_args!("{stream}  version {version}  {kind}  {}", moment::text(found.time)))?;
+                out.line(format_args!(
+                    "{stream}  version {version}  {kind}  {}",
+                    moment::text(found.time)
+                ))?;
             }
         }
         out.flush()?;

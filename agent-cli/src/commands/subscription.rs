@@ -89,10 +89,20 @@ struct Remove {
     #[command(flatten)]
     store: StoreDir,
     /// Who is due
-    #[arg(long, value_name = "SITE", required_unless_present = "id", conflicts_with = "id")]
+    #[arg(
+        long,
+        value_name = "SITE",
+        required_unless_present = "id",
+        conflicts_with = "id"
+    )]
     remote: Option<SiteName>,
     /// What
-    #[arg(long, value_name = "NAME", required_unless_present = "id", conflicts_with = "id")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        required_unless_present = "id",
+        conflicts_with = "id"
+    )]
     publication: Option<String>,
     /// The value chosen
     #[arg(long, value_name = "V", conflicts_with = "id")]
@@ -122,8 +132,17 @@ impl Subscription {
 impl Add {
     fn run(self) -> Outcome {
         let store = self.store.open()?;
-        let What { remote, publication, value } = self.what;
-        let new = NewSubscription { remote, publication, value, start: self.from };
+        let What {
+            remote,
+            publication,
+            value,
+        } = self.what;
+        let new = NewSubscription {
+            remote,
+            publication,
+            value,
+            start: self.from,
+        };
         let made = Definitions::new(&store).add_subscription(new)?;
         output::tell(self.json, &made, format_args!("{}", text(&made)))?;
         Ok(store.close()?)
@@ -138,9 +157,16 @@ impl List {
         for due in catalog.subscriptions() {
             let asked = (self.all || due.is_in_force())
                 && self.remote.as_ref().is_none_or(|site| *site == due.remote)
-                && self.publication.as_ref().is_none_or(|name| *name == due.publication);
+                && self
+                    .publication
+                    .as_ref()
+                    .is_none_or(|name| *name == due.publication);
             if asked {
-                if self.json { out.json(due)? } else { out.line(format_args!("{}", text(due)))? }
+                if self.json {
+                    out.json(due)?
+                } else {
+                    out.line(format_args!("{}", text(due)))?
+                }
             }
         }
         out.flush()
@@ -175,13 +201,19 @@ impl Remove {
 }
 
 fn text(due: &Due) -> String {
-    let value = due.value.as_ref().map_or_else(String::new, |value| format!(" with value {value}"));
+    let value = due
+        .value
+        .as_ref()
+        .map_or_else(String::new, |value| format!(" with value {value}"));
     let until = match (due.until, due.revoked) {
         (None, _) => String::new(),
         (Some(until), false) => format!(", ended at LSN {until}"),
         (Some(until), true) => format!(", revoked at LSN {until}"),
     };
-    format!("subscription {}: {} gets {}{value} from LSN {}{until}", due.id, due.remote, due.publication, due.from)
+    format!(
+        "subscription {}: {} gets {}{value} from LSN {}{until}",
+        due.id, due.remote, due.publication, due.from
+    )
 }
 
 fn start(text: &str) -> Result<Start, String> {

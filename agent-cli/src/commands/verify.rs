@@ -51,7 +51,11 @@ struct Damage {
 impl From<&Error> for Damage {
     fn from(error: &Error) -> Damage {
         let file = error.path().map(|path| path.display().to_string());
-        Damage { file, lsn: error.lsn().map(|lsn| lsn.0), text: error.to_string() }
+        Damage {
+            file,
+            lsn: error.lsn().map(|lsn| lsn.0),
+            text: error.to_string(),
+        }
     }
 }
 
@@ -83,7 +87,10 @@ impl Verify {
         }
         match facts.damage.len() {
             0 => Ok(()),
-            1 => Err(Failure::new(Exit::Damaged, "one segment is damaged; keep the files and restore a backup")),
+            1 => Err(Failure::new(
+                Exit::Damaged,
+                "one segment is damaged; keep the files and restore a backup",
+            )),
             more => {
                 let text = format!("{more} segments are damaged; keep the files and restore a backup");
                 Err(Failure::new(Exit::Damaged, text))
@@ -98,9 +105,14 @@ fn print(facts: &Facts) -> Outcome {
         "verified {} bytes: {} segments, {} blocks, {} transactions, {} events; queue: {} blocks",
         facts.bytes, facts.segments, facts.blocks, facts.transactions, facts.events, facts.queue_blocks
     ))?;
-    out.line(format_args!("index files: {} whole, {} not made yet", facts.sidecars, facts.sidecars_missing))?;
+    out.line(format_args!(
+        "index files: {} whole, {} not made yet",
+        facts.sidecars, facts.sidecars_missing
+    ))?;
     for first in &facts.sidecars_damaged {
-        out.line(format_args!("index file of the segment at LSN {first} is damaged; it is made again when needed"))?;
+        out.line(format_args!(
+            "index file of the segment at LSN {first} is damaged; it is made again when needed"
+        ))?;
     }
     for damage in &facts.damage {
         out.line(format_args!("DAMAGED: {}", damage.text))?;

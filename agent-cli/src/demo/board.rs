@@ -20,7 +20,9 @@ impl Board {
         let bar = |name: &'static str| {
             let bar = ProgressBar::new(0);
             // The template is a constant; a mistake in it costs its looks, never the demo.
-            if let Ok(style) = ProgressStyle::with_template("{prefix:>6} {bar:32} {pos}/{len} events {per_sec}") {
+            if let Ok(style) =
+                ProgressStyle::with_template("{prefix:>6} {bar:32} {pos}/{len} events {per_sec}")
+            {
                 bar.set_style(style);
             }
             bar.set_prefix(name);

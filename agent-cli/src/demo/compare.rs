@@ -81,11 +81,19 @@ impl Verdict {
 
 /// Compares what was due with what arrived, both in the order of the logs they were read from.
 pub fn compare(due: &[Delivery], arrived: &[Delivery]) -> Verdict {
-    let mut waiting: HashMap<(Epoch, Lsn), (&Delivery, bool)> =
-        due.iter().map(|delivery| (delivery.at, (delivery, false))).collect();
-    let order: HashMap<(Epoch, Lsn), usize> =
-        due.iter().enumerate().map(|(number, delivery)| (delivery.at, number)).collect();
-    let mut verdict = Verdict { due: milepost_engine::width::to_u64(due.len()), ..Verdict::default() };
+    let mut waiting: HashMap<(Epoch, Lsn), (&Delivery, bool)> = due
+        .iter()
+        .map(|delivery| (delivery.at, (delivery, false)))
+        .collect();
+    let order: HashMap<(Epoch, Lsn), usize> = due
+        .iter()
+        .enumerate()
+        .map(|(number, delivery)| (delivery.at, number))
+        .collect();
+    let mut verdict = Verdict {
+        due: milepost_engine::width::to_u64(due.len()),
+        ..Verdict::default()
+    };
     let mut newest = None;
     for arrival in arrived {
         let Some((wanted, seen)) = waiting.get_mut(&arrival.at) else {
@@ -129,7 +137,11 @@ pub fn deliveries(store: &Store, is_due: impl Fn(&str) -> bool) -> Result<Vec<De
             }
         }
         let at = (frame.epoch(), frame.lsn());
-        Ok((!events.is_empty()).then(|| Delivery { at, time: frame.time(), events }))
+        Ok((!events.is_empty()).then(|| Delivery {
+            at,
+            time: frame.time(),
+            events,
+        }))
     })
 }
 
@@ -139,9 +151,18 @@ pub fn deliveries(store: &Store, is_due: impl Fn(&str) -> bool) -> Result<Vec<De
 /// As [`Store::scan`].
 pub fn arrivals(store: &Store, origin: StoreId) -> Result<Vec<Delivery>> {
     collect(store, |frame| {
-        let Some(from) = frame.origin()?.filter(|from| from.site == origin) else { return Ok(None) };
-        let events = frame.events().map(|event| fact(&event?)).collect::<Result<Vec<_>>>()?;
-        Ok(Some(Delivery { at: (from.epoch, from.lsn), time: frame.time(), events }))
+        let Some(from) = frame.origin()?.filter(|from| from.site == origin) else {
+            return Ok(None);
+        };
+        let events = frame
+            .events()
+            .map(|event| fact(&event?))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Some(Delivery {
+            at: (from.epoch, from.lsn),
+            time: frame.time(),
+            events,
+        }))
     })
 }
 
@@ -175,11 +196,16 @@ mod tests {
 
     /// A head office with five transactions of which the branch is due the events under `due/`.
     fn head_office(dir: &std::path::Path) -> Store {
-        let store = Options::new().init(dir.join("hq"), "hq".parse().unwrap()).unwrap();
+        let store = Options::new()
+            .init(dir.join("hq"), "hq".parse().unwrap())
+            .unwrap();
         for number in 0..5 {
             let mut transaction = Transaction::new();
             for stream in ["other/x", "due/a", "due/b"] {
-                let event = Event::new(stream, "set", format!("{number}")).unwrap().header("n", "1").unwrap();
+                let event = Event::new(stream, "set", format!("{number}"))
+                    .unwrap()
+                    .header("n", "1")
+                    .unwrap();
                 transaction.push(&event).unwrap();
             }
             store.commit(transaction).unwrap().committed().unwrap();
@@ -191,7 +217,9 @@ mod tests {
     fn verdict_on(change: impl Fn(&mut Vec<Delivery>)) -> Verdict {
         let dir = tempfile::tempdir().unwrap();
         let hq = head_office(dir.path());
-        let branch = Options::new().init(dir.path().join("branch"), "branch".parse().unwrap()).unwrap();
+        let branch = Options::new()
+            .init(dir.path().join("branch"), "branch".parse().unwrap())
+            .unwrap();
         let due = deliveries(&hq, |stream| stream.starts_with("due/")).unwrap();
         assert_eq!((due.len(), due[0].events.len()), (5, 2));
         let mut sent = due.clone();
@@ -199,10 +227,17 @@ mod tests {
         for delivery in &sent {
             let mut transaction = Transaction::new();
             let (epoch, lsn) = delivery.at;
-            transaction.set_origin(Origin { site: hq.id(), name: hq.site().clone(), epoch, lsn });
+            transaction.set_origin(Origin {
+                site: hq.id(),
+                name: hq.site().clone(),
+                epoch,
+                lsn,
+            });
             for event in &delivery.events {
                 let (stream, kind) = (&event.stream, &event.kind);
-                transaction.push_received(event.ordinal, stream, kind, &event.headers, &event.payload).unwrap();
+                transaction
+                    .push_received(event.ordinal, stream, kind, &event.headers, &event.payload)
+                    .unwrap();
             }
             branch.commit(transaction).unwrap().committed().unwrap();
         }
@@ -216,14 +251,29 @@ mod tests {
     fn a_store_with_all_that_is_due_and_its_own_commits_besides_is_good() {
         let verdict = verdict_on(|_| ());
         assert!(verdict.is_good(), "{verdict:?}");
-        assert_eq!(verdict, Verdict { due: 5, received: 5, ..Verdict::default() });
+        assert_eq!(
+            verdict,
+            Verdict {
+                due: 5,
+                received: 5,
+                ..Verdict::default()
+            }
+        );
     }
 
     #[test]
     fn a_lost_transaction_is_caught_wherever_it_was() {
         for number in 0..5 {
             let verdict = verdict_on(|sent| drop(sent.remove(number)));
-            assert_eq!(verdict, Verdict { due: 5, received: 4, missing: 1, ..Verdict::default() });
+            assert_eq!(
+                verdict,
+                Verdict {
+                    due: 5,
+                    received: 4,
+                    missing: 1,
+                    ..Verdict::default()
+                }
+            );
             assert!(!verdict.is_good());
         }
     }
@@ -232,7 +282,15 @@ mod tests {
     fn a_doubled_transaction_is_caught_even_when_the_copy_comes_last() {
         for behind in [1, 5] {
             let verdict = verdict_on(|sent| sent.insert(behind, sent[0].clone()));
-            assert_eq!(verdict, Verdict { due: 5, received: 5, duplicated: 1, ..Verdict::default() });
+            assert_eq!(
+                verdict,
+                Verdict {
+                    due: 5,
+                    received: 5,
+                    duplicated: 1,
+                    ..Verdict::default()
+                }
+            );
             assert!(!verdict.is_good());
         }
     }
@@ -252,7 +310,15 @@ mod tests {
         ];
         for tear in tears {
             let verdict = verdict_on(|sent| tear(&mut sent[2]));
-            assert_eq!(verdict, Verdict { due: 5, received: 4, torn: 1, ..Verdict::default() });
+            assert_eq!(
+                verdict,
+                Verdict {
+                    due: 5,
+                    received: 4,
+                    torn: 1,
+                    ..Verdict::default()
+                }
+            );
             assert!(!verdict.is_good());
         }
     }
@@ -260,7 +326,15 @@ mod tests {
     #[test]
     fn transactions_in_another_order_are_caught() {
         let verdict = verdict_on(|sent| sent.swap(1, 3));
-        assert_eq!(verdict, Verdict { due: 5, received: 5, out_of_order: 2, ..Verdict::default() });
+        assert_eq!(
+            verdict,
+            Verdict {
+                due: 5,
+                received: 5,
+                out_of_order: 2,
+                ..Verdict::default()
+            }
+        );
         assert!(!verdict.is_good());
     }
 
@@ -271,7 +345,15 @@ mod tests {
             invented.at.1 = Lsn(invented.at.1.0 + 8);
             sent.push(invented);
         });
-        assert_eq!(verdict, Verdict { due: 5, received: 5, torn: 1, ..Verdict::default() });
+        assert_eq!(
+            verdict,
+            Verdict {
+                due: 5,
+                received: 5,
+                torn: 1,
+                ..Verdict::default()
+            }
+        );
         assert!(!verdict.is_good());
     }
 }

@@ -59,7 +59,11 @@ pub fn run(dir: &Path, file: &Path, interrupted: &AtomicBool) -> Outcome<Vec<Row
     let sites = Sites::make(dir, shares, &[first, second])?;
     let agents = start_agents(dir, &logs)?;
     let importer = Some(start_import(dir, &logs, file)?);
-    let mut crew = Crew { servers: [server_1, server_2], agents, importer };
+    let mut crew = Crew {
+        servers: [server_1, server_2],
+        agents,
+        importer,
+    };
     {
         let board = Board::new();
         board.say(&format!(
@@ -73,7 +77,11 @@ pub fn run(dir: &Path, file: &Path, interrupted: &AtomicBool) -> Outcome<Vec<Row
     let failovers = crew.leave();
     eprintln!("comparing the stores event by event");
     Ok(table::rows(&sites, |site| {
-        failovers.iter().filter(|(name, _)| *name == site).map(|(_, count)| count).sum()
+        failovers
+            .iter()
+            .filter(|(name, _)| *name == site)
+            .map(|(_, count)| count)
+            .sum()
     })?)
 }
 
@@ -90,11 +98,16 @@ fn follow(
     let (mut last, mut since) = (0, SystemClock.monotonic());
     loop {
         if interrupted.load(Ordering::Acquire) {
-            return Err(Failure::failed("interrupted; all processes of the demo were ended"));
+            return Err(Failure::failed(
+                "interrupted; all processes of the demo were ended",
+            ));
         }
         crew.check()?;
         for number in deeds.reports..(deeds.reports + REPORTS_AT_A_TIME).min(REPORTS) {
-            sites.branches.iter().try_for_each(|branch| sites.report(branch, number))?;
+            sites
+                .branches
+                .iter()
+                .try_for_each(|branch| sites.report(branch, number))?;
             deeds.reports = number + 1;
         }
         watch.look()?;
@@ -109,7 +122,9 @@ fn follow(
             (last, since) = (watch.arrived_in_all(), SystemClock.monotonic());
         } else if SystemClock.monotonic().saturating_sub(since) > PATIENCE {
             let seconds = PATIENCE.as_secs();
-            board.say(&format!("nothing arrived for {seconds} s; comparing what is there"));
+            board.say(&format!(
+                "nothing arrived for {seconds} s; comparing what is there"
+            ));
             return Ok(());
         }
         SystemClock.sleep(LOOK_AGAIN);
@@ -144,7 +159,9 @@ impl Crew {
                 let killed = agent.id();
                 agent.kill();
                 agent.restart()?;
-                board.say(&format!("killed {VICTIM}'s agent (pid {killed}) with SIGKILL, started it again"));
+                board.say(&format!(
+                    "killed {VICTIM}'s agent (pid {killed}) with SIGKILL, started it again"
+                ));
             }
             deeds.agent_killed = true;
         }
@@ -161,7 +178,9 @@ impl Crew {
             (*site, milepost_engine::width::to_u64(count))
         });
         let counted = counted.collect();
-        self.servers.iter_mut().for_each(|server| server.leave(LEAVE_WITHIN));
+        self.servers
+            .iter_mut()
+            .for_each(|server| server.leave(LEAVE_WITHIN));
         counted
     }
 }
@@ -173,7 +192,15 @@ struct Listening {
 
 fn start_server(dir: &Path, logs: &Path, name: &str) -> Outcome<(Process, String)> {
     let store = dir.join("messages").display().to_string();
-    let words = ["serve", "--listen", "127.0.0.1:0", "--store", &store, "--json", "--with-stdin"];
+    let words = [
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--store",
+        &store,
+        "--json",
+        "--with-stdin",
+    ];
     let mut server = Process::start(logs, name, &words)?;
     let line = server.first_line()?;
     let told: Listening = serde_json::from_str(&line)
@@ -198,6 +225,15 @@ fn start_agents(dir: &Path, logs: &Path) -> Outcome<Vec<(&'static str, Process)>
 
 fn start_import(dir: &Path, logs: &Path, file: &Path) -> Outcome<Process> {
     let (store, file) = (dir.join(OFFICE).display().to_string(), file.display().to_string());
-    let words = ["import", &store, "--input", &file, "--stream-field", "path", "--kind", "changed"];
+    let words = [
+        "import",
+        &store,
+        "--input",
+        &file,
+        "--stream-field",
+        "path",
+        "--kind",
+        "changed",
+    ];
     Process::start(logs, "import", &words)
 }

@@ -18,8 +18,18 @@ use crate::failure::{Failure, Outcome};
 const LARGEST: u64 = 350;
 
 const AREAS: [&str; 12] = [
-    "orders", "stock", "prices", "customers", "deliveries", "returns", "invoices", "payments", "articles",
-    "suppliers", "promotions", "tills",
+    "orders",
+    "stock",
+    "prices",
+    "customers",
+    "deliveries",
+    "returns",
+    "invoices",
+    "payments",
+    "articles",
+    "suppliers",
+    "promotions",
+    "tills",
 ];
 
 /// Writes a history of at least `events` events to `path`.
@@ -37,10 +47,16 @@ pub fn generate(path: &Path, seed: u64, events: u64) -> Outcome {
         write!(out, "{{\"number\":{number},\"events\":[").map_err(failed)?;
         for at in 0..size {
             let comma = if at > 0 { "," } else { "" };
-            let area = AREAS.get(skewed(&mut random, AREAS.len())).copied().unwrap_or_default();
+            let area = AREAS
+                .get(skewed(&mut random, AREAS.len()))
+                .copied()
+                .unwrap_or_default();
             let (item, amount, word) = (skewed(&mut random, 4_096), random.below(1_000), random.next());
-            write!(out, "{comma}{{\"path\":\"{area}/{item}\",\"amount\":{amount},\"reference\":\"{word:016x}\"}}")
-                .map_err(failed)?;
+            write!(
+                out,
+                "{comma}{{\"path\":\"{area}/{item}\",\"amount\":{amount},\"reference\":\"{word:016x}\"}}"
+            )
+            .map_err(failed)?;
         }
         out.write_all(b"]}\n").map_err(failed)?;
         written += size;
@@ -76,13 +92,17 @@ struct Element {
 /// Exit 1 naming file, line and reason.
 pub fn survey(path: &Path) -> Outcome<Contents> {
     let file = File::open(path).map_err(|error| Failure::file("open", path, &error))?;
-    let mut lines = Lines::new(BufReader::with_capacity(256 << 10, file), path.display().to_string());
+    let mut lines = Lines::new(
+        BufReader::with_capacity(256 << 10, file),
+        path.display().to_string(),
+    );
     let mut contents = Contents::default();
     while lines.advance()? {
         if lines.is_blank() {
             continue;
         }
-        let line: Line = serde_json::from_str(lines.text()?).map_err(|error| lines.refuse(&error.to_string()))?;
+        let line: Line =
+            serde_json::from_str(lines.text()?).map_err(|error| lines.refuse(&error.to_string()))?;
         contents.transactions += u64::from(!line.events.is_empty());
         for event in line.events {
             let first = event.path.split('/').next().unwrap_or_default();
@@ -99,7 +119,11 @@ pub fn survey(path: &Path) -> Outcome<Contents> {
 /// Gives every segment to one of `branches` branches: the largest first, each to the branch with the
 /// fewest events so far. The same history is always shared out alike.
 pub fn share_out(contents: &Contents, branches: usize) -> BTreeMap<String, usize> {
-    let mut by_size: Vec<(&String, u64)> = contents.segments.iter().map(|(name, count)| (name, *count)).collect();
+    let mut by_size: Vec<(&String, u64)> = contents
+        .segments
+        .iter()
+        .map(|(name, count)| (name, *count))
+        .collect();
     by_size.sort_by_key(|(name, count)| (std::cmp::Reverse(*count), (*name).clone()));
     let mut loads: Vec<(u64, usize)> = (0..branches).map(|branch| (0, branch)).collect();
     let mut shares = BTreeMap::new();
@@ -160,7 +184,11 @@ mod tests {
         assert!(std::fs::read(&a).unwrap() != std::fs::read(&c).unwrap());
         let contents = survey(&a).unwrap();
         assert_eq!(contents.events, 20_000);
-        assert!((2_000..6_000).contains(&contents.transactions), "{}", contents.transactions);
+        assert!(
+            (2_000..6_000).contains(&contents.transactions),
+            "{}",
+            contents.transactions
+        );
         let largest = contents.segments.values().max().unwrap();
         assert!(largest > &(10 * contents.segments.values().min().unwrap()));
     }

@@ -66,7 +66,8 @@ impl Demo {
             Some(dir) => kept(dir)?,
             None => {
                 let made = tempfile::Builder::new().prefix("milepost-demo-").tempdir();
-                temporary = made.map_err(|error| Failure::failed(format!("cannot make a directory: {error}")))?;
+                temporary =
+                    made.map_err(|error| Failure::failed(format!("cannot make a directory: {error}")))?;
                 temporary.path().to_path_buf()
             }
         };
@@ -89,7 +90,9 @@ impl Demo {
         if rows.iter().all(table::Row::is_good) {
             return Ok(());
         }
-        Err(Failure::failed("not every transaction arrived whole, once and in order; see the table"))
+        Err(Failure::failed(
+            "not every transaction arrived whole, once and in order; see the table",
+        ))
     }
 }
 
@@ -97,7 +100,10 @@ fn kept(dir: &Path) -> Outcome<PathBuf> {
     let failed = |error: std::io::Error| Failure::file("make directory", dir, &error);
     std::fs::create_dir_all(dir).map_err(failed)?;
     if std::fs::read_dir(dir).map_err(failed)?.next().is_some() {
-        return Err(Failure::failed(format!("{} is not empty; choose another directory", dir.display())));
+        return Err(Failure::failed(format!(
+            "{} is not empty; choose another directory",
+            dir.display()
+        )));
     }
     std::fs::canonicalize(dir).map_err(failed)
 }

@@ -34,7 +34,12 @@ impl Process {
         let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
         let log = logs.join(format!("{name}.log"));
         let child = spawn(&log, &words)?;
-        Ok(Process { name: name.to_owned(), words, log, child })
+        Ok(Process {
+            name: name.to_owned(),
+            words,
+            log,
+            child,
+        })
     }
 
     /// Its process id.
@@ -55,9 +60,14 @@ impl Process {
         let mut line = String::new();
         let read = self.child.stdout.take().map(BufReader::<ChildStdout>::new);
         if let Some(mut read) = read {
-            read.read_line(&mut line).map_err(|error| Failure::file("read output of", &self.log, &error))?;
+            read.read_line(&mut line)
+                .map_err(|error| Failure::file("read output of", &self.log, &error))?;
         }
-        if line.is_empty() { Err(self.died()) } else { Ok(line) }
+        if line.is_empty() {
+            Err(self.died())
+        } else {
+            Ok(line)
+        }
     }
 
     /// Kills it with SIGKILL, as a power cut would.
@@ -93,7 +103,11 @@ impl Process {
     /// # Errors
     /// Exit 1 with what it said last.
     pub fn must_run(&mut self) -> Outcome {
-        if self.is_running()? { Ok(()) } else { Err(self.died()) }
+        if self.is_running()? {
+            Ok(())
+        } else {
+            Err(self.died())
+        }
     }
 
     /// Asks it to leave, by closing its standard input.
@@ -114,7 +128,11 @@ impl Process {
     fn died(&self) -> Failure {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         let last = log.lines().last().unwrap_or("nothing");
-        Failure::failed(format!("{} ended; the last it said, in {}: {last}", self.name, self.log.display()))
+        Failure::failed(format!(
+            "{} ended; the last it said, in {}: {last}",
+            self.name,
+            self.log.display()
+        ))
     }
 }
 
@@ -125,13 +143,24 @@ impl Drop for Process {
 }
 
 fn spawn(log: &Path, words: &[String]) -> Outcome<Child> {
-    let failed = |error: std::io::Error| Failure::failed(format!("cannot start milepost {}: {error}", words.join(" ")));
+    let failed = |error: std::io::Error| {
+        Failure::failed(format!("cannot start milepost {}: {error}", words.join(" ")))
+    };
     let program = std::env::current_exe().map_err(failed)?;
-    let log: File = OpenOptions::new().create(true).append(true).open(log).map_err(failed)?;
+    let log: File = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(log)
+        .map_err(failed)?;
     let environment = std::env::vars_os().filter(|(name, _)| !is_ours(name));
     let mut command = Command::new(program);
     command.args(words).env_clear().envs(environment);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).spawn().map_err(failed)
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .map_err(failed)
 }
 
 /// True for variables that would change what the demo's own options say.

@@ -61,7 +61,13 @@ impl Sites {
         for name in BRANCHES {
             branches.push(Options::new().init(dir.join(name), SiteName::new(name)?)?);
         }
-        let sites = Sites { dir: dir.to_path_buf(), office, branches, shares, up };
+        let sites = Sites {
+            dir: dir.to_path_buf(),
+            office,
+            branches,
+            shares,
+            up,
+        };
         sites.define_office(servers)?;
         for branch in &sites.branches {
             sites.define_branch(branch, servers)?;
@@ -144,5 +150,10 @@ impl Sites {
 }
 
 fn remote(site: &str, links: Vec<String>, consolidated: bool) -> Outcome<NewRemote> {
-    Ok(NewRemote { site: SiteName::new(site)?, links, schedule: Schedule::EverySeconds(1), consolidated })
+    Ok(NewRemote {
+        site: SiteName::new(site)?,
+        links,
+        schedule: Schedule::EverySeconds(1),
+        consolidated,
+    })
 }

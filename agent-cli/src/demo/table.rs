@@ -86,7 +86,15 @@ pub fn print(rows: &[Row], json: bool) -> Outcome {
     }
     out.line(format_args!(
         "{:<6} {:>8} {:>8} {:>8} {:>10} {:>5} {:>12} {:>9} {:>9} {:>14}",
-        "site", "due", "received", "missing", "duplicated", "torn", "out of order", "failovers", "events/s",
+        "site",
+        "due",
+        "received",
+        "missing",
+        "duplicated",
+        "torn",
+        "out of order",
+        "failovers",
+        "events/s",
         "longest gap ms"
     ))?;
     for row in rows {

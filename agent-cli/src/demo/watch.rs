@@ -34,7 +34,15 @@ impl<'a> Watch<'a> {
         let branches = sites.branches.iter().map(|branch| branch.scan(branch.oldest()?));
         let branches = branches.collect::<Result<Vec<_>>>()?;
         let none = ByBranch::default();
-        Ok(Watch { sites, office, branches, due: none, arrived: none, due_to_office: none, arrived_at_office: 0 })
+        Ok(Watch {
+            sites,
+            office,
+            branches,
+            due: none,
+            arrived: none,
+            due_to_office: none,
+            arrived_at_office: 0,
+        })
     }
 
     /// Reads what became durable since.
@@ -52,7 +60,9 @@ impl<'a> Watch<'a> {
         let office = self.sites.office.id();
         let counts = self.arrived.iter_mut().zip(&mut self.due_to_office);
         for (scan, (arrived, due)) in self.branches.iter_mut().zip(counts) {
-            *arrived += follow(scan, Some(office), |stream| *due += u64::from(sites.is_due_to_office(stream)))?;
+            *arrived += follow(scan, Some(office), |stream| {
+                *due += u64::from(sites.is_due_to_office(stream))
+            })?;
         }
         Ok(())
     }
@@ -64,7 +74,10 @@ impl<'a> Watch<'a> {
 
     /// True when everything due so far has arrived.
     pub fn is_complete(&self) -> bool {
-        self.arrived.iter().zip(&self.due).all(|(arrived, due)| arrived >= due)
+        self.arrived
+            .iter()
+            .zip(&self.due)
+            .all(|(arrived, due)| arrived >= due)
             && self.arrived_at_office >= self.due_to_office.iter().sum::<u64>()
     }
 }

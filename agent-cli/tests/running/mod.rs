@@ -20,7 +20,9 @@ pub struct Ran {
 impl Place {
     /// An empty place.
     pub fn new() -> Place {
-        Place { dir: tempfile::tempdir().unwrap() }
+        Place {
+            dir: tempfile::tempdir().unwrap(),
+        }
     }
 
     /// A place with a store `name` in it.
@@ -48,7 +50,9 @@ impl Place {
     /// Runs a command with standard input and environment.
     pub fn run_with(&self, words: &[&str], input: &str, environment: &[(&str, &str)]) -> Ran {
         let mut command = command(self.dir.path());
-        environment.iter().for_each(|(name, value)| { command.env(name, value); });
+        environment.iter().for_each(|(name, value)| {
+            command.env(name, value);
+        });
         let output = command.args(words).write_stdin(input).output().unwrap();
         Ran {
             code: output.status.code().unwrap_or(-1),
@@ -88,7 +92,10 @@ impl Ran {
     /// Asserts exit code 0 and gives the lines as JSON.
     #[track_caller]
     pub fn json(self) -> Vec<Value> {
-        self.ok().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        self.ok()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
     }
 
     /// Asserts exit code 0 and one line of JSON.

@@ -30,7 +30,10 @@ pub(crate) fn sidecar_state(
 ) -> Result<SidecarState> {
     let names = storage.list(name::FOLDER);
     let names = names.map_err(|error| crate::Error::io("list the segments", storage.root(), error))?;
-    if !names.iter().any(|file| name::sidecar_segment(file) == Some(first)) {
+    if !names
+        .iter()
+        .any(|file| name::sidecar_segment(file) == Some(first))
+    {
         return Ok(SidecarState::Missing);
     }
     let found = Sidecar::open(storage, first).and_then(|sidecar| {

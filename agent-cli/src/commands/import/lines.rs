@@ -34,7 +34,14 @@ pub struct Lines<R> {
 impl<R: BufRead> Lines<R> {
     /// Lines of `input`, called `name` in messages.
     pub fn new(input: R, name: String) -> Lines<R> {
-        Lines { input, name, buffer: Vec::new(), digest: Xxh3::new(), number: 0, bytes: 0 }
+        Lines {
+            input,
+            name,
+            buffer: Vec::new(),
+            digest: Xxh3::new(),
+            number: 0,
+            bytes: 0,
+        }
     }
 
     /// Goes to the next line; false at the end of the input.
@@ -55,7 +62,9 @@ impl<R: BufRead> Lines<R> {
         if self.buffer.last() == Some(&b'\n') {
             self.buffer.pop();
         } else if self.buffer.len() > milepost_engine::width::to_usize(LINE_LIMIT) {
-            return Err(self.refuse(&format!("is longer than {LINE_LIMIT} bytes; split the transaction")));
+            return Err(self.refuse(&format!(
+                "is longer than {LINE_LIMIT} bytes; split the transaction"
+            )));
         }
         self.digest.update(&self.buffer);
         self.digest.update(b"\n");
@@ -82,7 +91,10 @@ impl<R: BufRead> Lines<R> {
 
     /// Where the input stands, the line included.
     pub fn mark(&self) -> Mark {
-        Mark { lines: self.number, digest: self.digest.digest() }
+        Mark {
+            lines: self.number,
+            digest: self.digest.digest(),
+        }
     }
 
     /// Bytes read so far.
@@ -119,6 +131,9 @@ mod tests {
     fn a_line_beyond_the_limit_is_refused_before_more_of_it_is_read() {
         let mut lines = Lines::new(std::io::BufReader::new(std::io::repeat(b'x')), "endless".into());
         let failure = lines.advance().unwrap_err();
-        assert!(failure.to_string().starts_with("endless, line 1: is longer than"), "{failure}");
+        assert!(
+            failure.to_string().starts_with("endless, line 1: is longer than"),
+            "{failure}"
+        );
     }
 }

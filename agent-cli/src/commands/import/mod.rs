@@ -8,6 +8,7 @@
 //! A line is committed whole or not at all. One that cannot be read stops the import with file, line
 //! and reason; the lines before it are committed.
 
+mod course;
 mod lines;
 mod resume;
 mod shape;
@@ -17,21 +18,13 @@ use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
 use clap::Args;
-use milepost_engine::frame::NewFrame;
-use milepost_engine::{Durability, Store};
-use serde::Serialize;
 
+use self::course::Course;
 pub use self::lines::Lines;
-use self::lines::Mark;
-use self::resume::InputKey;
 use self::shape::Shape;
 use super::store_dir::StoreDir;
 use crate::failure::{EXIT_CODES, Failure, Outcome};
 use crate::output;
-use crate::progress::Progress;
-
-/// Bytes of gathered transactions that are committed without waiting for more lines.
-const BATCH_BYTES: usize = 8 << 20;
 
 /// Commit a file of transactions, one a line.
 ///
@@ -59,7 +52,12 @@ pub struct Import {
     #[arg(long, value_name = "FIELD")]
     stream_field: Option<String>,
     /// Field of the line that holds its events
-    #[arg(long, value_name = "FIELD", default_value = "events", requires = "stream_field")]
+    #[arg(
+        long,
+        value_name = "FIELD",
+        default_value = "events",
+        requires = "stream_field"
+    )]
     events_field: String,
     /// Kind of the events
     #[arg(long, value_name = "K", default_value = "imported", requires = "stream_field")]
@@ -75,18 +73,6 @@ pub struct Import {
     json: bool,
 }
 
-/// What an import did.
-#[derive(Default, Serialize)]
-struct Imported {
-    /// Lines of the input, those of an earlier run included.
-    lines: u64,
-    transactions: u64,
-    events: u64,
-    /// Lines that an earlier run had committed.
-    resumed_after: u64,
-    last_lsn: Option<u64>,
-}
-
 impl Import {
     /// Reads and commits.
     pub fn run(self) -> Outcome {
@@ -96,26 +82,25 @@ impl Import {
         } else {
             let path = Path::new(&self.input);
             let file = File::open(path).map_err(|error| Failure::file("open", path, &error))?;
-            let size = file.metadata().map_err(|error| Failure::file("read", path, &error))?.len();
-            (Box::new(BufReader::with_capacity(256 << 10, file)), self.input.clone(), Some(size))
+            let size = file
+                .metadata()
+                .map_err(|error| Failure::file("read", path, &error))?
+                .len();
+            (
+                Box::new(BufReader::with_capacity(256 << 10, file)),
+                self.input.clone(),
+                Some(size),
+            )
         };
-        let mut course = Course {
-            store: &store,
-            lines: Lines::new(input, name),
-            shape: self.shape(),
-            batch: Batch::default(),
-            batch_lines: usize::try_from(self.batch_lines).unwrap_or(usize::MAX),
-            progress: Progress::bytes("import", size),
-            done: Imported::default(),
-        };
+        let lines = Lines::new(input, name);
+        let mut course = Course::new(&store, lines, self.shape(), self.batch_lines, size);
         let outcome = course.run(self.resume);
-        let Course { lines, done, .. } = course;
-        let name = lines.name();
+        let (done, name) = course.done();
         let text = format_args!(
             "imported {} transactions with {} events; {} lines of {name} are done",
             done.transactions, done.events, done.lines
         );
-        output::tell(self.json, &done, text)?;
+        output::tell(self.json, done, text)?;
         store.close()?;
         outcome
     }
@@ -129,109 +114,5 @@ impl Import {
                 kind: self.kind.clone(),
             },
         }
-    }
-}
-
-/// Transactions that wait for their common sync.
-#[derive(Default)]
-struct Batch {
-    frames: Vec<NewFrame>,
-    bytes: usize,
-    events: u64,
-}
-
-struct Course<'a> {
-    store: &'a Store,
-    lines: Lines<Box<dyn BufRead>>,
-    shape: Shape,
-    batch: Batch,
-    batch_lines: usize,
-    progress: Progress,
-    done: Imported,
-}
-
-impl Course<'_> {
-    /// Imports until the input ends or a line is refused; what stands before that line is committed.
-    fn run(&mut self, resume: bool) -> Outcome {
-        let outcome = self.read_all(resume);
-        self.commit()?;
-        outcome
-    }
-
-    fn read_all(&mut self, resume: bool) -> Outcome {
-        if !self.lines.advance()? {
-            return Ok(());
-        }
-        let key = InputKey::new(self.lines.mark());
-        let stopped = if resume { key.stopped_at(self.store, &self.lines)? } else { None };
-        if let Some(stopped) = stopped {
-            self.skip_to(stopped)?;
-            self.done.resumed_after = stopped.lines;
-            if !self.lines.advance()? {
-                return Ok(());
-            }
-        }
-        loop {
-            self.gather(&key)?;
-            if !self.lines.advance()? {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Goes forward to the line after which the earlier run stopped.
-    fn skip_to(&mut self, stopped: Mark) -> Outcome {
-        loop {
-            let mark = self.lines.mark();
-            if mark.lines == stopped.lines {
-                if mark.digest == stopped.digest {
-                    self.done.lines = mark.lines;
-                    return Ok(());
-                }
-                return Err(self.lines.refuse(
-                    "differs at or before here from the input whose import was begun; nothing was imported",
-                ));
-            }
-            self.progress.reach(self.lines.bytes());
-            if !self.lines.advance()? {
-                let lines = stopped.lines;
-                return Err(self.lines.refuse(&format!(
-                    "is the last one, and {lines} lines of this input were imported before; nothing was imported"
-                )));
-            }
-        }
-    }
-
-    /// Adds the line to the batch, and commits the batch when it is full.
-    fn gather(&mut self, key: &InputKey) -> Outcome {
-        if !self.lines.is_blank() {
-            let read = self.shape.read(self.lines.text()?);
-            let mut transaction = read.map_err(|reason| self.lines.refuse(&reason))?;
-            if transaction.event_count() > 0 {
-                transaction.pin(key.record(self.lines.mark(), self.lines.name()));
-                let (frame, _) = transaction.into_parts();
-                self.batch.bytes += frame.body_len();
-                self.batch.events += u64::from(frame.event_count());
-                self.batch.frames.push(frame);
-            }
-        }
-        if self.batch.frames.len() >= self.batch_lines || self.batch.bytes >= BATCH_BYTES {
-            self.commit()?;
-        }
-        self.done.lines = self.lines.mark().lines;
-        Ok(())
-    }
-
-    fn commit(&mut self) -> Outcome {
-        let batch = std::mem::take(&mut self.batch);
-        if batch.frames.is_empty() {
-            return Ok(());
-        }
-        let committed = self.store.append_frames(batch.frames, Durability::Synced)?;
-        self.done.transactions += milepost_engine::width::to_u64(committed.len());
-        self.done.events += batch.events;
-        self.done.last_lsn = committed.last().map(|last| last.lsn.0);
-        self.progress.reach(self.lines.bytes());
-        Ok(())
     }
 }

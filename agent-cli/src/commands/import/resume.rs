@@ -34,7 +34,10 @@ impl InputKey {
         value.extend_from_slice(&mark.lines.to_le_bytes());
         value.extend_from_slice(&mark.digest.to_le_bytes());
         value.extend_from_slice(name.as_bytes());
-        Pinned { key: self.0.clone(), value: Some(value) }
+        Pinned {
+            key: self.0.clone(),
+            value: Some(value),
+        }
     }
 
     /// Where the import of this input stopped in `store`; `None` when nothing was imported at all.
@@ -46,7 +49,9 @@ impl InputKey {
         store.sync()?;
         if let Some((value, lsn)) = store.pinned(&self.0)? {
             let mark = read(&value).ok_or_else(|| {
-                Failure::failed(format!("the import record at LSN {lsn} was written by a newer milepost; use that"))
+                Failure::failed(format!(
+                    "the import record at LSN {lsn} was written by a newer milepost; use that"
+                ))
             })?;
             return Ok(Some(mark));
         }
@@ -66,7 +71,10 @@ fn read(value: &[u8]) -> Option<Mark> {
     let ([version], rest) = value.split_first_chunk::<1>()?;
     let (lines, rest) = rest.split_first_chunk::<8>()?;
     let (digest, _) = rest.split_first_chunk::<8>()?;
-    let mark = Mark { lines: u64::from_le_bytes(*lines), digest: u64::from_le_bytes(*digest) };
+    let mark = Mark {
+        lines: u64::from_le_bytes(*lines),
+        digest: u64::from_le_bytes(*digest),
+    };
     (*version == VERSION).then_some(mark)
 }
 
@@ -76,7 +84,10 @@ mod tests {
 
     #[test]
     fn a_record_reads_back_and_one_of_a_newer_version_does_not() {
-        let mark = Mark { lines: 7, digest: 0xfeed };
+        let mark = Mark {
+            lines: 7,
+            digest: 0xfeed,
+        };
         let record = InputKey::new(mark).record(mark, "history.ndjson");
         let mut value = record.value.unwrap();
         assert_eq!(read(&value), Some(mark));

@@ -33,9 +33,11 @@ impl Shape {
     pub fn read(&self, line: &str) -> Result<Transaction, String> {
         match self {
             Shape::Exported => exported(line),
-            Shape::History { events_field, stream_field, kind } => {
-                history(line, events_field, stream_field, kind)
-            }
+            Shape::History {
+                events_field,
+                stream_field,
+                kind,
+            } => history(line, events_field, stream_field, kind),
         }
     }
 }
@@ -44,15 +46,21 @@ fn exported(line: &str) -> Result<Transaction, String> {
     let line: ImportedLine<'_> = serde_json::from_str(line).map_err(|error| not_json(&error))?;
     let mut transaction = Transaction::new();
     for (at, event) in line.events.iter().enumerate() {
-        let event = event.to_event().map_err(|reason| format!("event {at}: {reason}"))?;
-        transaction.push(&event).map_err(|error| format!("event {at}: {error}"))?;
+        let event = event
+            .to_event()
+            .map_err(|reason| format!("event {at}: {reason}"))?;
+        transaction
+            .push(&event)
+            .map_err(|error| format!("event {at}: {error}"))?;
     }
     Ok(transaction)
 }
 
 fn history(line: &str, events_field: &str, stream_field: &str, kind: &str) -> Result<Transaction, String> {
     let members: Members<'_> = serde_json::from_str(line).map_err(|error| not_json(&error))?;
-    let list = members.get(events_field).ok_or_else(|| format!("has no field {events_field:?}"))?;
+    let list = members
+        .get(events_field)
+        .ok_or_else(|| format!("has no field {events_field:?}"))?;
     let elements: Vec<&RawValue> =
         serde_json::from_str(list.get()).map_err(|_| format!("field {events_field:?} is not a list"))?;
     let mut transaction = Transaction::new();
@@ -60,7 +68,9 @@ fn history(line: &str, events_field: &str, stream_field: &str, kind: &str) -> Re
         let text = element.get();
         let members: Members<'_> =
             serde_json::from_str(text).map_err(|_| format!("event {at} is not an object"))?;
-        let stream = members.get(stream_field).ok_or_else(|| format!("event {at} has no field {stream_field:?}"))?;
+        let stream = members
+            .get(stream_field)
+            .ok_or_else(|| format!("event {at} has no field {stream_field:?}"))?;
         let stream: String = serde_json::from_str(stream.get())
             .map_err(|_| format!("event {at}: field {stream_field:?} is not a text"))?;
         let pushed = transaction.push_parts(&stream, kind, text.as_bytes());
@@ -84,7 +94,11 @@ mod tests {
     use super::*;
 
     fn tokio() -> Shape {
-        Shape::History { events_field: "events".into(), stream_field: "path".into(), kind: "changed".into() }
+        Shape::History {
+            events_field: "events".into(),
+            stream_field: "path".into(),
+            kind: "changed".into(),
+        }
     }
 
     #[test]
@@ -95,8 +109,14 @@ mod tests {
             ("{}", "has no field \"events\""),
             (r#"{"events":{}}"#, "field \"events\" is not a list"),
             (r#"{"events":[1]}"#, "event 0 is not an object"),
-            (r#"{"events":[{"path":"a"},{"Path":"b"}]}"#, "event 1 has no field \"path\""),
-            (r#"{"events":[{"path":7}]}"#, "event 0: field \"path\" is not a text"),
+            (
+                r#"{"events":[{"path":"a"},{"Path":"b"}]}"#,
+                "event 1 has no field \"path\"",
+            ),
+            (
+                r#"{"events":[{"path":7}]}"#,
+                "event 0: field \"path\" is not a text",
+            ),
             (r#"{"events":[{"path":""}]}"#, "event 0: stream name"),
             (r#"{"events":[]} {}"#, "trailing characters, column 15"),
         ];
@@ -110,7 +130,10 @@ mod tests {
     fn a_field_that_export_does_not_know_is_refused_and_not_dropped() {
         let good = r#"{"events":[{"stream":"a","kind":"k","payload":1}]}"#;
         assert_eq!(Shape::Exported.read(good).map(|read| read.event_count()), Ok(1));
-        for line in [good.replace("kind", "Kind"), good.replace("\"payload\":1", "\"payload\":1,\"header\":{}")] {
+        for line in [
+            good.replace("kind", "Kind"),
+            good.replace("\"payload\":1", "\"payload\":1,\"header\":{}"),
+        ] {
             assert!(Shape::Exported.read(&line).is_err(), "{line}");
         }
     }
