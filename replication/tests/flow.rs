@@ -1,4 +1,5 @@
-//! What one site publishes reaches those who subscribed, once and in order, whatever the link does.
+//! What one site publishes reaches those who subscribed, once and in order, whatever the link does
+//! (R1, R3); never goes back to where it came from (R4); and leaves the queue once confirmed (Q2).
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, clippy::as_conversions)]
 
 mod support;
@@ -182,6 +183,7 @@ fn history_waits_until_the_scan_has_passed_its_subscription() {
 
 #[test]
 fn a_new_process_for_every_step_loses_and_doubles_nothing() {
+    // Q1: were entries and scan position apart in one of the reopenings, an entry would miss or double.
     // The harness opens every phase anew for every call; here the stores are reopened as well, in the
     // middle of everything, so that nothing but the files carries over.
     let (_dir, mut head, mut shop) = head_and_shop(&Net::default());

@@ -1,4 +1,5 @@
-//! What a site does not take: it is kept, told to the operator, and never counted as applied (R6).
+//! What a site does not take (a loop, R4; another history, R5) is kept, told to the operator, and never
+//! counted as applied (R6).
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod support;
