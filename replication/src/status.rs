@@ -88,7 +88,12 @@ pub fn status(store: &Store) -> Result<StoreStatus> {
     let mut postings = Postings::default();
     QueueEntries::open(store)?.follow(|entry, at| postings.note(entry, at))?;
     let catalog = Catalog::load(store)?;
-    let holder = |phase: Phase| Ok(PhaseStatus { phase: phase.name(), holder: store.phase_holder(phase)? });
+    let holder = |phase: Phase| {
+        Ok(PhaseStatus {
+            phase: phase.name(),
+            holder: store.phase_holder(phase)?,
+        })
+    };
     let remote = |remote: &Remote| remote_status(store, &catalog, &postings, remote);
     Ok(StoreStatus {
         site: store.site().to_string(),
@@ -104,8 +109,16 @@ pub fn status(store: &Store) -> Result<StoreStatus> {
     })
 }
 
-fn remote_status(store: &Store, catalog: &Catalog, postings: &Postings, remote: &Remote) -> Result<RemoteStatus> {
-    let neighbour = Neighbour { name: remote.site.clone(), generation: remote.generation };
+fn remote_status(
+    store: &Store,
+    catalog: &Catalog,
+    postings: &Postings,
+    remote: &Remote,
+) -> Result<RemoteStatus> {
+    let neighbour = Neighbour {
+        name: remote.site.clone(),
+        generation: remote.generation,
+    };
     let records = PairRecords::load(&neighbour, |key| Ok(store.pinned(key)?.map(|(value, _)| value)))?;
     let confirmed = records.told.confirmed;
     let (lag_transactions, lag_bytes) = lag(catalog, postings, remote, confirmed.place().at);
@@ -124,7 +137,11 @@ fn remote_status(store: &Store, catalog: &Catalog, postings: &Postings, remote: 
         rereceive_count: records.told.ask_number,
         lag_transactions,
         lag_bytes,
-        stopped: records.pair.as_ref().and_then(|pair| pair.stopped.as_ref()).map(ToString::to_string),
+        stopped: records
+            .pair
+            .as_ref()
+            .and_then(|pair| pair.stopped.as_ref())
+            .map(ToString::to_string),
     })
 }
 

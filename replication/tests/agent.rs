@@ -8,18 +8,29 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use milepost_engine::{Phase, Store};
-use milepost_replication::agent::{AgentOptions, Exit, ExitCode, Links, OpenLink, Phases, Stop, link_opener, run, run_on};
+use milepost_replication::agent::{
+    AgentOptions, Exit, ExitCode, Links, OpenLink, Phases, Stop, link_opener, run, run_on,
+};
 use milepost_replication::catalog::{Definitions, NewRemote, Schedule, Start};
 use milepost_replication::link::{Batch, Link, LinkError, LinkFuture, MessageId, PollRequest};
 use support::*;
 
 fn batch(receive: bool, scan: bool, send: bool) -> AgentOptions {
-    AgentOptions { batch: true, phases: Phases::of(receive, scan, send), ..AgentOptions::default() }
+    AgentOptions {
+        batch: true,
+        phases: Phases::of(receive, scan, send),
+        ..AgentOptions::default()
+    }
 }
 
 fn quick(receive: bool, scan: bool, send: bool) -> AgentOptions {
     let (every, phases) = (Duration::from_millis(20), Phases::of(receive, scan, send));
-    AgentOptions { phases, receive_every: every, send_every: every, ..AgentOptions::default() }
+    AgentOptions {
+        phases,
+        receive_every: every,
+        send_every: every,
+        ..AgentOptions::default()
+    }
 }
 
 fn run_here(site: &Site, options: &AgentOptions, stop: &Stop) -> Exit {
@@ -28,7 +39,10 @@ fn run_here(site: &Site, options: &AgentOptions, stop: &Stop) -> Exit {
 
 fn pair(net: &Net) -> (tempfile::TempDir, Site, Site) {
     let dir = tempfile::tempdir().unwrap();
-    let (head, shop) = (Site::new(dir.path(), "head", net), Site::new(dir.path(), "shop", net));
+    let (head, shop) = (
+        Site::new(dir.path(), "head", net),
+        Site::new(dir.path(), "shop", net),
+    );
     for (one, other) in [(&head, "shop"), (&shop, "head")] {
         one.remote(other);
         one.publish("all", "**", None);
@@ -61,8 +75,14 @@ impl Drop for Leave<'_> {
 fn batch_does_everything_once_and_exits_0() {
     let (_dir, head, shop) = pair(&Net::default());
     head.commit(&[("s/1", "a")]);
-    assert_eq!(run_here(&head, &batch(false, false, false), &Stop::new()), Exit::DONE);
-    assert_eq!(run_here(&shop, &batch(false, false, false), &Stop::new()), Exit::DONE);
+    assert_eq!(
+        run_here(&head, &batch(false, false, false), &Stop::new()),
+        Exit::DONE
+    );
+    assert_eq!(
+        run_here(&shop, &batch(false, false, false), &Stop::new()),
+        Exit::DONE
+    );
     assert_eq!(shop.payloads(), ["a"]);
 }
 
@@ -74,9 +94,15 @@ fn a_second_process_for_a_phase_is_refused_with_3_and_the_holder() {
     let exit = run_here(&head, &batch(false, false, false), &Stop::new());
     assert_eq!(exit.code, ExitCode::PhaseHeld);
     let message = exit.message.unwrap();
-    assert!(message.contains("scan") && message.contains(&std::process::id().to_string()), "{message}");
+    assert!(
+        message.contains("scan") && message.contains(&std::process::id().to_string()),
+        "{message}"
+    );
     // The phases that are free can be had.
-    assert_eq!(run_here(&head, &batch(true, false, false), &Stop::new()), Exit::DONE);
+    assert_eq!(
+        run_here(&head, &batch(true, false, false), &Stop::new()),
+        Exit::DONE
+    );
 }
 
 #[test]
@@ -85,7 +111,10 @@ fn batch_send_without_a_scanner_sends_what_is_queued_and_exits_1() {
     head.commit(&[("s/1", "queued")]);
     head.scan();
     head.commit(&[("s/1", "not scanned")]);
-    let options = AgentOptions { marker_wait: Duration::from_millis(50), ..batch(false, false, true) };
+    let options = AgentOptions {
+        marker_wait: Duration::from_millis(50),
+        ..batch(false, false, true)
+    };
     let exit = run_here(&head, &options, &Stop::new());
     assert_eq!(exit.code, ExitCode::Failed);
     assert!(exit.message.unwrap().contains("no process runs the scan phase"));
@@ -101,11 +130,16 @@ fn batch_send_waits_for_its_marker_while_another_process_scans() {
     std::thread::scope(|scope| {
         let leave = Leave(&stop);
         let scanning = scope.spawn(|| run_on(&other, &links, &quick(false, true, false), &stop));
-        eventually("the scan holds its phase", || head.store.phase_holder(Phase::Scan).unwrap().is_some());
+        eventually("the scan holds its phase", || {
+            head.store.phase_holder(Phase::Scan).unwrap().is_some()
+        });
         for number in 0..20 {
             head.commit(&[("s/1", &number.to_string())]);
             // All that was committed before is sent: that is what the marker is for.
-            assert_eq!(run_here(&head, &batch(false, false, true), &Stop::new()), Exit::DONE);
+            assert_eq!(
+                run_here(&head, &batch(false, false, true), &Stop::new()),
+                Exit::DONE
+            );
             shop.receive();
             assert_eq!(shop.payloads().len(), number + 1);
         }
@@ -121,7 +155,10 @@ fn three_processes_each_stopped_and_started_again_lose_and_double_nothing() {
     let done = Stop::new();
     std::thread::scope(|scope| {
         let leave = Leave(&done);
-        for (number, phases) in [(true, false, false), (false, true, false), (false, false, true)].into_iter().enumerate() {
+        for (number, phases) in [(true, false, false), (false, true, false), (false, false, true)]
+            .into_iter()
+            .enumerate()
+        {
             for site in sites {
                 let done = &done;
                 scope.spawn(move || {
@@ -132,8 +169,12 @@ fn three_processes_each_stopped_and_started_again_lose_and_double_nothing() {
                         let stop = Stop::new();
                         let links = site.links(&stop);
                         let exit = std::thread::scope(|inner| {
-                            let agent = inner.spawn(|| run_on(&store, &links, &quick(phases.0, phases.1, phases.2), &stop));
-                            std::thread::sleep(Duration::from_millis(30 + (round * 37 + u64::try_from(number).unwrap() * 53) % 90));
+                            let agent = inner.spawn(|| {
+                                run_on(&store, &links, &quick(phases.0, phases.1, phases.2), &stop)
+                            });
+                            std::thread::sleep(Duration::from_millis(
+                                30 + (round * 37 + u64::try_from(number).unwrap() * 53) % 90,
+                            ));
                             stop.request();
                             agent.join().unwrap()
                         });
@@ -149,7 +190,9 @@ fn three_processes_each_stopped_and_started_again_lose_and_double_nothing() {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        eventually("all came", || sites.iter().all(|site| site.received().len() >= 200));
+        eventually("all came", || {
+            sites.iter().all(|site| site.received().len() >= 200)
+        });
         drop(leave);
     });
     let expected: Vec<String> = (0..200).map(|number: u32| number.to_string()).collect();
@@ -177,7 +220,8 @@ fn side_by_side_a_commit_reaches_the_other_site_and_a_stop_ends_with_0() {
             remote.lag_transactions == 0 && remote.confirm_sent.contains(&format!("/{lsn}/"))
         });
         drop(leave);
-        both.into_iter().for_each(|agent| assert_eq!(agent.join().unwrap(), Exit::DONE));
+        both.into_iter()
+            .for_each(|agent| assert_eq!(agent.join().unwrap(), Exit::DONE));
     });
 }
 
@@ -190,10 +234,15 @@ fn a_remote_without_a_schedule_makes_every_sending_process_a_batch_run() {
         schedule: Schedule::None,
         consolidated: false,
     };
-    Definitions::new(&head.store).add_remote(unscheduled, true).unwrap();
+    Definitions::new(&head.store)
+        .add_remote(unscheduled, true)
+        .unwrap();
     head.commit(&[("s/1", "a")]);
     // It returns by itself, though nobody asked for a batch run.
-    assert_eq!(run_here(&head, &quick(false, false, false), &Stop::new()), Exit::DONE);
+    assert_eq!(
+        run_here(&head, &quick(false, false, false), &Stop::new()),
+        Exit::DONE
+    );
     shop.receive();
     assert_eq!(shop.payloads(), ["a"]);
 }
@@ -205,7 +254,11 @@ fn the_whole_agent_works_over_a_directory() {
     std::fs::create_dir(&mail).unwrap();
     let roots = ["head", "shop"].map(|site| {
         let site = Site::new(dir.path(), site, &net);
-        let other = if site.store.site().as_str() == "head" { "shop" } else { "head" };
+        let other = if site.store.site().as_str() == "head" {
+            "shop"
+        } else {
+            "head"
+        };
         let remote = NewRemote {
             site: name(other),
             links: vec![format!("file://{}", mail.display())],
@@ -225,7 +278,11 @@ fn the_whole_agent_works_over_a_directory() {
     }
     for (root, other) in roots.iter().zip(["shop", "head"]) {
         let store = options().open(root).unwrap();
-        assert_eq!(store.stream_version("s/1").unwrap().unwrap().0, 1, "its own event and that of {other}");
+        assert_eq!(
+            store.stream_version("s/1").unwrap().unwrap().0,
+            1,
+            "its own event and that of {other}"
+        );
     }
 }
 
@@ -241,9 +298,16 @@ fn an_address_that_leads_nowhere_is_told_and_the_other_remotes_are_served() {
     Definitions::new(&head.store).add_remote(nowhere, false).unwrap();
     head.subscribe("far", "all", None, Start::Now);
     head.commit(&[("s/1", "a")]);
-    let (real, living) = (link_opener(&head.store, &AgentOptions::default()), head.net.end("head"));
+    let (real, living) = (
+        link_opener(&head.store, &AgentOptions::default()),
+        head.net.end("head"),
+    );
     let open: Box<OpenLink> = Box::new(move |addresses| {
-        if addresses[0] == "memory://" { Ok(Arc::clone(&living)) } else { real(addresses) }
+        if addresses[0] == "memory://" {
+            Ok(Arc::clone(&living))
+        } else {
+            real(addresses)
+        }
     });
     let stop = Stop::new();
     let links = Links::new(open, &[], head.runtime.handle().clone(), stop.clone());
@@ -297,7 +361,11 @@ fn links_that_can_be_reached_are_served_and_the_rest_ends_with_4() {
     let dead = Arc::new(Dead::default());
     let asked = Arc::clone(&dead);
     let open: Box<OpenLink> = Box::new(move |addresses| {
-        let link: Arc<dyn Link> = if addresses[0] == "dead://" { dead.clone() } else { Arc::clone(&living) };
+        let link: Arc<dyn Link> = if addresses[0] == "dead://" {
+            dead.clone()
+        } else {
+            Arc::clone(&living)
+        };
         Ok(link)
     });
     let stop = Stop::new();
@@ -305,7 +373,11 @@ fn links_that_can_be_reached_are_served_and_the_rest_ends_with_4() {
     let exit = run_on(&head.store, &links, &batch(false, false, false), &stop);
     assert_eq!(exit.code, ExitCode::NoServer);
     assert!(exit.message.unwrap().contains("nowhere:1"));
-    assert_eq!(asked.0.load(Ordering::Relaxed), 1, "one ladder of attempts for all phases of a batch run");
+    assert_eq!(
+        asked.0.load(Ordering::Relaxed),
+        1,
+        "one ladder of attempts for all phases of a batch run"
+    );
     shop.receive();
     assert_eq!(shop.payloads(), ["a"]);
 }
@@ -314,9 +386,27 @@ fn links_that_can_be_reached_are_served_and_the_rest_ends_with_4() {
 fn what_is_not_built_yet_is_refused_by_name_with_2() {
     let (_dir, head, _shop) = pair(&Net::default());
     for (options, named) in [
-        (AgentOptions { only_backed_up: true, ..AgentOptions::default() }, "-u"),
-        (AgentOptions { workers: Some(4), ..AgentOptions::default() }, "-w"),
-        (AgentOptions { message_bytes: 9_999, ..AgentOptions::default() }, "-l"),
+        (
+            AgentOptions {
+                only_backed_up: true,
+                ..AgentOptions::default()
+            },
+            "-u",
+        ),
+        (
+            AgentOptions {
+                workers: Some(4),
+                ..AgentOptions::default()
+            },
+            "-w",
+        ),
+        (
+            AgentOptions {
+                message_bytes: 9_999,
+                ..AgentOptions::default()
+            },
+            "-l",
+        ),
     ] {
         let exit = run_here(&head, &options, &Stop::new());
         assert_eq!(exit.code, ExitCode::Usage);

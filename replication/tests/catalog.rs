@@ -21,7 +21,12 @@ fn publication(pattern: &str, by: Option<SubscribeBy>) -> NewPublication {
 
 fn subscription(remote: &str, publication: &str, value: Option<&str>, start: Start) -> NewSubscription {
     let value = value.map(str::to_owned);
-    NewSubscription { remote: name(remote), publication: publication.to_owned(), value, start }
+    NewSubscription {
+        remote: name(remote),
+        publication: publication.to_owned(),
+        value,
+        start,
+    }
 }
 
 #[test]
@@ -34,7 +39,10 @@ fn definitions_survive_reopening_and_say_what_was_defined() {
     let again = options().open(&site.root).unwrap();
     assert_eq!(Catalog::load(&again).unwrap(), before);
     assert_eq!(before.subscription(made.id), Some(&made));
-    assert_eq!((made.from, made.value.as_deref(), made.is_in_force()), (Lsn::ZERO, Some("be"), true));
+    assert_eq!(
+        (made.from, made.value.as_deref(), made.is_in_force()),
+        (Lsn::ZERO, Some("be"), true)
+    );
     assert_eq!(before.remote(&name("bern")).unwrap().generation, 1);
 }
 
@@ -52,27 +60,92 @@ fn rules_are_told_by_kind_and_name() {
         schedule: Schedule::None,
         consolidated,
     };
-    let add = |remote, publication, value, start| definitions.add_subscription(subscription(remote, publication, value, start));
+    let add = |remote, publication, value, start| {
+        definitions.add_subscription(subscription(remote, publication, value, start))
+    };
     let far = Start::At(Lsn(1 << 40));
     let refused = [
-        (definitions.add_publication(publication("x", None), false).map(drop), ErrorKind::Conflict, "orders"),
-        (definitions.add_publication(publication("x", None), true).map(drop), ErrorKind::Conflict, "bern"),
-        (definitions.remove_publication("orders"), ErrorKind::Conflict, "bern"),
-        (definitions.remove_publication("nothing"), ErrorKind::Invalid, "nothing"),
-        (definitions.add_remote(remote("bern", false), false).map(drop), ErrorKind::Conflict, "bern"),
-        (definitions.add_remote(remote("head", false), false).map(drop), ErrorKind::Invalid, "head"),
-        (definitions.remove_remote(&name("genf")), ErrorKind::Invalid, "genf"),
-        (definitions.remove_remote(&name("bern")), ErrorKind::Conflict, "orders"),
-        (add("genf", "orders", Some("ge"), Start::Now).map(drop), ErrorKind::Invalid, "genf"),
-        (add("bern", "nothing", None, Start::Now).map(drop), ErrorKind::Invalid, "nothing"),
-        (add("bern", "orders", None, Start::Now).map(drop), ErrorKind::Invalid, "value"),
-        (add("bern", "plain", Some("be"), Start::Now).map(drop), ErrorKind::Invalid, "value"),
-        (add("bern", "orders", Some("be"), Start::Now).map(drop), ErrorKind::Conflict, "bern"),
-        (add("bern", "plain", None, far).map(drop), ErrorKind::Invalid, "durable end"),
+        (
+            definitions
+                .add_publication(publication("x", None), false)
+                .map(drop),
+            ErrorKind::Conflict,
+            "orders",
+        ),
+        (
+            definitions
+                .add_publication(publication("x", None), true)
+                .map(drop),
+            ErrorKind::Conflict,
+            "bern",
+        ),
+        (
+            definitions.remove_publication("orders"),
+            ErrorKind::Conflict,
+            "bern",
+        ),
+        (
+            definitions.remove_publication("nothing"),
+            ErrorKind::Invalid,
+            "nothing",
+        ),
+        (
+            definitions.add_remote(remote("bern", false), false).map(drop),
+            ErrorKind::Conflict,
+            "bern",
+        ),
+        (
+            definitions.add_remote(remote("head", false), false).map(drop),
+            ErrorKind::Invalid,
+            "head",
+        ),
+        (
+            definitions.remove_remote(&name("genf")),
+            ErrorKind::Invalid,
+            "genf",
+        ),
+        (
+            definitions.remove_remote(&name("bern")),
+            ErrorKind::Conflict,
+            "orders",
+        ),
+        (
+            add("genf", "orders", Some("ge"), Start::Now).map(drop),
+            ErrorKind::Invalid,
+            "genf",
+        ),
+        (
+            add("bern", "nothing", None, Start::Now).map(drop),
+            ErrorKind::Invalid,
+            "nothing",
+        ),
+        (
+            add("bern", "orders", None, Start::Now).map(drop),
+            ErrorKind::Invalid,
+            "value",
+        ),
+        (
+            add("bern", "plain", Some("be"), Start::Now).map(drop),
+            ErrorKind::Invalid,
+            "value",
+        ),
+        (
+            add("bern", "orders", Some("be"), Start::Now).map(drop),
+            ErrorKind::Conflict,
+            "bern",
+        ),
+        (
+            add("bern", "plain", None, far).map(drop),
+            ErrorKind::Invalid,
+            "durable end",
+        ),
     ];
     for (outcome, kind, named) in refused {
         let error = outcome.unwrap_err();
-        assert!(error.kind() == kind && error.to_string().contains(named), "{kind:?} {named}: {error:?}");
+        assert!(
+            error.kind() == kind && error.to_string().contains(named),
+            "{kind:?} {named}: {error:?}"
+        );
     }
     definitions.add_remote(remote("up", true), false).unwrap();
     let second = definitions.add_remote(remote("up-too", true), false).unwrap_err();
@@ -90,7 +163,10 @@ fn ids_of_subscriptions_ascend_and_never_come_again() {
         assert!(made.id.0 > last);
         last = made.id.0;
         site.definitions().remove_subscription(made.id, false).unwrap();
-        assert!(site.definitions().remove_subscription(made.id, false).is_err(), "it has ended");
+        assert!(
+            site.definitions().remove_subscription(made.id, false).is_err(),
+            "it has ended"
+        );
     }
 }
 
@@ -101,7 +177,13 @@ fn what_is_removed_can_be_made_again_as_something_new() {
     site.definitions().remove_publication("all").unwrap();
     assert!(site.definitions().catalog().unwrap().publication("all").is_none());
     site.publish("all", "b/**", None);
-    let made = site.definitions().catalog().unwrap().publication("all").unwrap().clone();
+    let made = site
+        .definitions()
+        .catalog()
+        .unwrap()
+        .publication("all")
+        .unwrap()
+        .clone();
     assert_eq!((made.version, made.articles[0].streams.as_str()), (2, "b/**"));
 }
 
@@ -109,17 +191,26 @@ fn what_is_removed_can_be_made_again_as_something_new() {
 fn a_changed_publication_is_in_force_from_its_position_on_also_for_a_scan_that_comes_later() {
     let dir = tempfile::tempdir().unwrap();
     let net = Net::default();
-    let (head, shop) = (Site::new(dir.path(), "head", &net), Site::new(dir.path(), "shop", &net));
-    head.definitions().add_publication(publication("orders/**", None), false).unwrap();
+    let (head, shop) = (
+        Site::new(dir.path(), "head", &net),
+        Site::new(dir.path(), "shop", &net),
+    );
+    head.definitions()
+        .add_publication(publication("orders/**", None), false)
+        .unwrap();
     head.remote("shop");
     shop.remote("head");
     head.subscribe("shop", "orders", None, Start::Now);
     head.scan();
     // None of this is scanned when the publication is changed twice.
     head.commit(&[("orders/1", "a"), ("bills/1", "not yet")]);
-    head.definitions().add_publication(publication("bills/**", None), true).unwrap();
+    head.definitions()
+        .add_publication(publication("bills/**", None), true)
+        .unwrap();
     head.commit(&[("orders/1", "no more"), ("bills/1", "b")]);
-    head.definitions().add_publication(publication("**", None), true).unwrap();
+    head.definitions()
+        .add_publication(publication("**", None), true)
+        .unwrap();
     head.commit(&[("orders/1", "c")]);
     head.turn();
     shop.turn();

@@ -1,6 +1,11 @@
 //! What one site publishes reaches those who subscribed, once and in order, whatever the link does
 //! (R1, R3); never goes back to where it came from (R4); and leaves the queue once confirmed (Q2).
-#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, clippy::as_conversions)]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::as_conversions
+)]
 
 mod support;
 
@@ -11,7 +16,10 @@ use support::*;
 /// Head office with publication `all`, and one shop that subscribes to it from now on.
 fn head_and_shop(net: &Net) -> (tempfile::TempDir, Site, Site) {
     let dir = tempfile::tempdir().unwrap();
-    let (head, shop) = (Site::new(dir.path(), "head", net), Site::new(dir.path(), "shop", net));
+    let (head, shop) = (
+        Site::new(dir.path(), "head", net),
+        Site::new(dir.path(), "shop", net),
+    );
     head.publish("all", "orders/**", None);
     head.remote("shop");
     shop.remote("head");
@@ -46,7 +54,11 @@ fn two_sites_exchange_in_both_directions_exactly_once_r1_r4() {
         // The last one to send told what it has; a new process always does.
         site.receive();
         assert_nothing_doubled(site);
-        assert_eq!(site.net.waiting(site.store.site().as_str()), 0, "all messages left the link");
+        assert_eq!(
+            site.net.waiting(site.store.site().as_str()),
+            0,
+            "all messages left the link"
+        );
     }
 }
 
@@ -73,7 +85,9 @@ fn lost_repeated_and_reordered_messages_change_nothing_r3() {
     head.message_bytes = 10_000;
     let mut state = 7_u64;
     net.set_fate(move |_| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         [0, 1, 2][(state >> 33) as usize % 3]
     });
     let filler = "x".repeat(3000);
@@ -116,7 +130,10 @@ fn a_long_transaction_travels_in_parts_and_is_applied_whole() {
     head.scan();
     assert!(head.send().messages >= 5, "40 KB in messages of 10 KB");
     shop.receive();
-    assert_eq!(shop.payloads(), ["before", long.as_str(), long.as_str(), "end", "after"]);
+    assert_eq!(
+        shop.payloads(),
+        ["before", long.as_str(), long.as_str(), "end", "after"]
+    );
     assert_eq!(shop.received().len(), 3, "a transaction stays one");
 }
 
@@ -124,7 +141,10 @@ fn a_long_transaction_travels_in_parts_and_is_applied_whole() {
 fn a_value_decides_which_events_a_site_gets_and_the_rest_moves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let net = Net::default();
-    let sites: Vec<Site> = ["head", "bern", "genf"].iter().map(|site| Site::new(dir.path(), site, &net)).collect();
+    let sites: Vec<Site> = ["head", "bern", "genf"]
+        .iter()
+        .map(|site| Site::new(dir.path(), site, &net))
+        .collect();
     let [head, bern, genf] = &sites[..] else { panic!() };
     head.publish("by-shop", "orders/**", Some(SubscribeBy::Segment(2)));
     for (site, value) in [(bern, "be"), (genf, "ge")] {
@@ -132,7 +152,11 @@ fn a_value_decides_which_events_a_site_gets_and_the_rest_moves_nothing() {
         site.remote("head");
         head.subscribe(site.store.site().as_str(), "by-shop", Some(value), Start::Now);
     }
-    head.commit(&[("orders/be/1", "b1"), ("orders/ge/1", "g1"), ("bills/be", "never")]);
+    head.commit(&[
+        ("orders/be/1", "b1"),
+        ("orders/ge/1", "g1"),
+        ("bills/be", "never"),
+    ]);
     for _ in 0..50 {
         head.commit(&[("orders/zh/1", "nobody's")]);
     }
@@ -142,7 +166,11 @@ fn a_value_decides_which_events_a_site_gets_and_the_rest_moves_nothing() {
     }
     assert_eq!(bern.payloads(), ["b1", "b2"]);
     assert_eq!(genf.payloads(), ["g1"]);
-    assert_eq!(genf.received()[0].events[0].0, 1, "an event keeps its ordinal of its origin");
+    assert_eq!(
+        genf.received()[0].events[0].0,
+        1,
+        "an event keeps its ordinal of its origin"
+    );
 }
 
 #[test]
@@ -159,8 +187,15 @@ fn history_comes_before_what_is_live_and_overlapping_subscriptions_give_an_event
         head.turn();
         shop.turn();
     }
-    assert_eq!(shop.payloads(), ["live 1", "history 1", "history 2", "live 2", "live 3"]);
-    assert_eq!(shop.received()[1].origin, ("head".to_owned(), early.0), "history names the same transaction");
+    assert_eq!(
+        shop.payloads(),
+        ["live 1", "history 1", "history 2", "live 2", "live 3"]
+    );
+    assert_eq!(
+        shop.received()[1].origin,
+        ("head".to_owned(), early.0),
+        "history names the same transaction"
+    );
     assert_nothing_doubled(&shop);
 }
 
@@ -212,7 +247,10 @@ fn a_hub_passes_on_with_the_origin_unchanged_and_never_back_r4() {
     let dir = tempfile::tempdir().unwrap();
     let net = Net::default();
     let names = ["till", "shop", "head", "other"];
-    let sites: Vec<Site> = names.iter().map(|site| Site::new(dir.path(), site, &net)).collect();
+    let sites: Vec<Site> = names
+        .iter()
+        .map(|site| Site::new(dir.path(), site, &net))
+        .collect();
     for pair in [(0, 1), (1, 2), (2, 3)] {
         for (one, two) in [pair, (pair.1, pair.0)] {
             sites[one].remote(names[two]);
@@ -221,14 +259,22 @@ fn a_hub_passes_on_with_the_origin_unchanged_and_never_back_r4() {
     for (number, site) in sites.iter().enumerate() {
         site.publish("all", "**", None);
         let neighbours = [number.checked_sub(1), (number < 3).then_some(number + 1)];
-        neighbours.into_iter().flatten().for_each(|other| drop(site.subscribe(names[other], "all", None, Start::Now)));
+        neighbours
+            .into_iter()
+            .flatten()
+            .for_each(|other| drop(site.subscribe(names[other], "all", None, Start::Now)));
     }
     let at_till = sites[0].commit(&[("s/till", "t")]);
     sites[3].commit(&[("s/other", "o")]);
     for _ in 0..5 {
         sites.iter().for_each(Site::turn);
     }
-    for (site, others) in [(0, vec!["o"]), (1, vec!["t", "o"]), (2, vec!["o", "t"]), (3, vec!["t"])] {
+    for (site, others) in [
+        (0, vec!["o"]),
+        (1, vec!["t", "o"]),
+        (2, vec!["o", "t"]),
+        (3, vec!["t"]),
+    ] {
         let mut payloads = sites[site].payloads();
         payloads.sort();
         let mut others = others;
@@ -244,7 +290,14 @@ fn a_hub_passes_on_with_the_origin_unchanged_and_never_back_r4() {
 #[test]
 fn a_subscription_that_ended_still_gives_what_was_committed_before_and_a_revoked_one_nothing() {
     let (_dir, head, shop) = head_and_shop(&Net::default());
-    let first = head.definitions().catalog().unwrap().subscriptions().next().unwrap().id;
+    let first = head
+        .definitions()
+        .catalog()
+        .unwrap()
+        .subscriptions()
+        .next()
+        .unwrap()
+        .id;
     head.commit(&[("orders/1", "before")]);
     head.definitions().remove_subscription(first, false).unwrap();
     head.commit(&[("orders/1", "between")]);
@@ -268,12 +321,18 @@ fn the_queue_is_freed_when_all_who_are_due_something_have_confirmed_q2() {
     head.scan();
     head.send();
     let full = head.store.queue_bytes().unwrap();
-    assert!(full > 3_000_000, "{full} bytes are queued until they are confirmed");
+    assert!(
+        full > 3_000_000,
+        "{full} bytes are queued until they are confirmed"
+    );
     shop.receive();
     shop.send();
     head.receive();
     head.send();
-    assert!(head.store.queue_bytes().unwrap() < 2 << 20, "confirmed segments are gone");
+    assert!(
+        head.store.queue_bytes().unwrap() < 2 << 20,
+        "confirmed segments are gone"
+    );
     head.commit(&[("orders/1", "one more")]);
     head.turn();
     shop.turn();
@@ -295,7 +354,10 @@ fn a_send_phase_that_runs_for_long_outlives_the_segments_it_freed_q2() {
         head.receive();
         sending.round(Serve::Everybody).unwrap();
         assert_eq!(shop.received().len(), round * 25);
-        assert!(head.store.queue_bytes().unwrap() < 2 << 20, "freed in round {round}");
+        assert!(
+            head.store.queue_bytes().unwrap() < 2 << 20,
+            "freed in round {round}"
+        );
     }
     assert_nothing_doubled(&shop);
 }

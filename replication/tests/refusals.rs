@@ -14,7 +14,10 @@ use support::*;
 
 fn one_way(net: &Net) -> (tempfile::TempDir, Site, Site) {
     let dir = tempfile::tempdir().unwrap();
-    let (head, shop) = (Site::new(dir.path(), "head", net), Site::new(dir.path(), "shop", net));
+    let (head, shop) = (
+        Site::new(dir.path(), "head", net),
+        Site::new(dir.path(), "shop", net),
+    );
     head.publish("all", "**", None);
     head.remote("shop");
     shop.remote("head");
@@ -34,7 +37,9 @@ fn a_damaged_message_is_lost_and_comes_again_r3() {
     let mut sending = head.send_phase();
     head.commit(&[("s/1", "first")]);
     head.scan();
-    sending.round(milepost_replication::send::Serve::Everybody).unwrap();
+    sending
+        .round(milepost_replication::send::Serve::Everybody)
+        .unwrap();
     let mut message = net.steal("shop").remove(0);
     let middle = message.len() / 2;
     message[middle] ^= 1;
@@ -44,12 +49,16 @@ fn a_damaged_message_is_lost_and_comes_again_r3() {
     // The next one shows the hole; the shop asks, and the same send phase serves the range.
     head.commit(&[("s/1", "second")]);
     head.scan();
-    sending.round(milepost_replication::send::Serve::Everybody).unwrap();
+    sending
+        .round(milepost_replication::send::Serve::Everybody)
+        .unwrap();
     shop.receive();
     assert_eq!(shop.payloads().len(), 0, "nothing is applied over a hole");
     shop.send();
     head.receive();
-    sending.round(milepost_replication::send::Serve::Everybody).unwrap();
+    sending
+        .round(milepost_replication::send::Serve::Everybody)
+        .unwrap();
     shop.receive();
     assert_eq!(shop.payloads(), ["first", "second"]);
     let told = &status(&head.store).unwrap().remotes[0];
@@ -60,7 +69,10 @@ fn a_damaged_message_is_lost_and_comes_again_r3() {
 fn messages_of_a_site_that_is_no_remote_wait_until_it_is_one() {
     let net = Net::default();
     let dir = tempfile::tempdir().unwrap();
-    let (head, shop) = (Site::new(dir.path(), "head", &net), Site::new(dir.path(), "shop", &net));
+    let (head, shop) = (
+        Site::new(dir.path(), "head", &net),
+        Site::new(dir.path(), "shop", &net),
+    );
     head.publish("all", "**", None);
     head.remote("shop");
     head.subscribe("shop", "all", None, Start::Now);
@@ -81,7 +93,10 @@ fn a_loop_of_three_sites_stops_the_pair_and_ends_with_5_r4() {
     let dir = tempfile::tempdir().unwrap();
     let net = Net::default();
     let names = ["one", "two", "three"];
-    let sites: Vec<Site> = names.iter().map(|site| Site::new(dir.path(), site, &net)).collect();
+    let sites: Vec<Site> = names
+        .iter()
+        .map(|site| Site::new(dir.path(), site, &net))
+        .collect();
     for (number, site) in sites.iter().enumerate() {
         let (next, before) = (names[(number + 1) % 3], names[(number + 2) % 3]);
         site.publish("all", "**", None);
@@ -93,11 +108,19 @@ fn a_loop_of_three_sites_stops_the_pair_and_ends_with_5_r4() {
     for site in [&sites[0], &sites[1], &sites[2]] {
         site.turn();
     }
-    let options = AgentOptions { batch: true, phases: Phases::of(true, false, false), ..AgentOptions::default() };
+    let options = AgentOptions {
+        batch: true,
+        phases: Phases::of(true, false, false),
+        ..AgentOptions::default()
+    };
     for _ in 0..2 {
         let stop = Stop::new();
         let exit = run_on(&sites[0].store, &sites[0].links(&stop), &options, &stop);
-        assert_eq!(exit.code, ExitCode::Quarantined, "also for a process that comes later");
+        assert_eq!(
+            exit.code,
+            ExitCode::Quarantined,
+            "also for a process that comes later"
+        );
         assert!(exit.message.unwrap().contains("loop"));
     }
     assert_eq!(sites[0].received().len(), 0);
@@ -106,7 +129,11 @@ fn a_loop_of_three_sites_stops_the_pair_and_ends_with_5_r4() {
     assert!(kept[0].reason.contains("loop") && sites[0].root.join(&kept[0].file).is_file());
     assert_eq!(net.waiting("one"), 1, "what is not applied stays on its link");
     let remotes = status(&sites[0].store).unwrap().remotes;
-    assert!(remotes.iter().any(|remote| remote.stopped.as_ref().is_some_and(|why| why.contains("loop"))));
+    assert!(
+        remotes
+            .iter()
+            .any(|remote| remote.stopped.as_ref().is_some_and(|why| why.contains("loop")))
+    );
     sites.iter().for_each(assert_nothing_doubled);
 }
 
@@ -134,10 +161,19 @@ fn a_neighbour_restored_from_an_older_copy_is_stopped_and_applies_nothing_wrong_
     for _ in 0..3 {
         [&head, &shop].into_iter().for_each(Site::turn);
     }
-    assert_eq!(shop.payloads(), ["common", "lost with the disk"], "nothing of another history is applied");
+    assert_eq!(
+        shop.payloads(),
+        ["common", "lost with the disk"],
+        "nothing of another history is applied"
+    );
     let stopped = |site: &Site| status(&site.store).unwrap().remotes[0].stopped.clone();
     let reasons: Vec<String> = [&head, &shop].into_iter().filter_map(stopped).collect();
-    assert!(reasons.iter().any(|reason| reason.contains("histories have parted")), "{reasons:?}");
+    assert!(
+        reasons
+            .iter()
+            .any(|reason| reason.contains("histories have parted")),
+        "{reasons:?}"
+    );
 }
 
 fn copy_dir(from: &std::path::Path, to: &std::path::Path) {
@@ -159,10 +195,19 @@ fn keep_leaves_messages_on_the_link_and_looks_at_each_once() {
     let (_dir, head, shop) = one_way(&net);
     head.commit(&[("s/1", "a")]);
     head.turn();
-    let mut receiving = receive_with(&shop, ReceiveOptions { keep: true, ..shop.receive_options() });
+    let mut receiving = receive_with(
+        &shop,
+        ReceiveOptions {
+            keep: true,
+            ..shop.receive_options()
+        },
+    );
     assert_eq!(receiving.poll(PollCause::Due).unwrap().transactions, 1);
     let again = receiving.poll(PollCause::Due).unwrap();
-    assert_eq!((again.new_messages, again.duplicates, net.waiting("shop")), (0, 0, 1));
+    assert_eq!(
+        (again.new_messages, again.duplicates, net.waiting("shop")),
+        (0, 0, 1)
+    );
     assert_eq!(shop.payloads(), ["a"]);
 }
 
@@ -174,11 +219,24 @@ fn without_applying_messages_are_checked_and_neither_log_nor_link_changes() {
     head.turn();
     let before = shop.store.watermarks().durable;
     {
-        let mut receiving = receive_with(&shop, ReceiveOptions { apply: false, ..shop.receive_options() });
-        assert_eq!(receiving.poll(PollCause::Due).unwrap().transactions, 1, "it says what it would do");
+        let mut receiving = receive_with(
+            &shop,
+            ReceiveOptions {
+                apply: false,
+                ..shop.receive_options()
+            },
+        );
+        assert_eq!(
+            receiving.poll(PollCause::Due).unwrap().transactions,
+            1,
+            "it says what it would do"
+        );
         assert_eq!(receiving.poll(PollCause::Due).unwrap().new_messages, 0);
     }
-    assert_eq!((shop.store.watermarks().durable, net.waiting("shop")), (before, 1));
+    assert_eq!(
+        (shop.store.watermarks().durable, net.waiting("shop")),
+        (before, 1)
+    );
     shop.receive();
     assert_eq!(shop.payloads(), ["a"]);
 }
@@ -202,7 +260,13 @@ fn messages_beyond_the_memory_wait_on_their_link_and_none_is_lost() {
     head.scan();
     head.send();
     assert!(net.waiting("shop") >= 100);
-    let mut receiving = receive_with(&shop, ReceiveOptions { memory: 300_000, ..shop.receive_options() });
+    let mut receiving = receive_with(
+        &shop,
+        ReceiveOptions {
+            memory: 300_000,
+            ..shop.receive_options()
+        },
+    );
     let mut polls = 0;
     while shop.received().len() < 100 {
         receiving.poll(PollCause::Due).unwrap();
@@ -210,7 +274,10 @@ fn messages_beyond_the_memory_wait_on_their_link_and_none_is_lost() {
         assert!(polls < 50, "only {} came", shop.received().len());
     }
     let numbers: Vec<String> = shop.payloads().into_iter().filter(|one| one.len() < 4).collect();
-    assert_eq!(numbers, (0..100).map(|number| number.to_string()).collect::<Vec<_>>());
+    assert_eq!(
+        numbers,
+        (0..100).map(|number| number.to_string()).collect::<Vec<_>>()
+    );
     assert_eq!(net.waiting("shop"), 0);
 }
 
@@ -223,7 +290,14 @@ fn a_remote_removed_and_added_again_begins_anew_with_what_is_committed_from_then
     shop.turn();
     head.commit(&[("s/1", "unsent when it was removed")]);
     head.scan();
-    let former = head.definitions().catalog().unwrap().subscriptions().next().unwrap().id;
+    let former = head
+        .definitions()
+        .catalog()
+        .unwrap()
+        .subscriptions()
+        .next()
+        .unwrap()
+        .id;
     let refused = head.definitions().remove_remote(&name("shop")).unwrap_err();
     assert!(refused.to_string().contains(&former.to_string()), "{refused}");
     head.definitions().remove_subscription(former, false).unwrap();

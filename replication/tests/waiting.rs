@@ -23,7 +23,8 @@ struct Ahead(Arc<AtomicU64>);
 
 impl Ahead {
     fn advance(&self, pause: Duration) {
-        self.0.fetch_add(u64::try_from(pause.as_millis()).unwrap(), Ordering::Relaxed);
+        self.0
+            .fetch_add(u64::try_from(pause.as_millis()).unwrap(), Ordering::Relaxed);
     }
 }
 
@@ -69,12 +70,28 @@ fn the_last_message_lost_is_found_missing_by_a_probe_and_sent_again_once() {
     assert_eq!(sending.round(Serve::Everybody).unwrap().messages, 0);
     clock.advance(Duration::from_secs(21));
     let probed = sending.round(Serve::Everybody).unwrap();
-    assert_eq!((probed.messages, probed.transactions), (1, 0), "a probe carries no data");
-    assert_eq!(sending.round(Serve::Everybody).unwrap().messages, 0, "one probe at a time");
+    assert_eq!(
+        (probed.messages, probed.transactions),
+        (1, 0),
+        "a probe carries no data"
+    );
+    assert_eq!(
+        sending.round(Serve::Everybody).unwrap().messages,
+        0,
+        "one probe at a time"
+    );
     shop.receive();
-    assert_eq!(answering.round(Serve::Everybody).unwrap().messages, 1, "the answer");
+    assert_eq!(
+        answering.round(Serve::Everybody).unwrap().messages,
+        1,
+        "the answer"
+    );
     head.receive();
-    assert_eq!(sending.round(Serve::Everybody).unwrap().transactions, 1, "data go on the answer");
+    assert_eq!(
+        sending.round(Serve::Everybody).unwrap().transactions,
+        1,
+        "data go on the answer"
+    );
     shop.receive();
     assert_eq!(shop.payloads(), ["lost"]);
     assert_eq!(sending.round(Serve::Everybody).unwrap().messages, 0);
@@ -104,14 +121,22 @@ fn a_gap_is_borne_for_the_patience_given_and_then_asked_for_once() {
     for _ in 0..2 {
         receiving.poll(PollCause::Due).unwrap();
         receiving.poll(PollCause::Push).unwrap();
-        assert_eq!(asked(&shop), 0, "pushes do not count, and neither does the first sight");
+        assert_eq!(
+            asked(&shop),
+            0,
+            "pushes do not count, and neither does the first sight"
+        );
         clock.advance(every);
     }
     receiving.poll(PollCause::Due).unwrap();
     assert_eq!(asked(&shop), 1);
     assert_eq!(answering.round(Serve::Everybody).unwrap().messages, 1);
     head.receive();
-    assert_eq!(sending.round(Serve::Everybody).unwrap().transactions, 1, "the range, and nothing else");
+    assert_eq!(
+        sending.round(Serve::Everybody).unwrap().transactions,
+        1,
+        "the range, and nothing else"
+    );
     receiving.poll(PollCause::Due).unwrap();
     assert_eq!(shop.payloads(), ["one", "two"]);
 }
@@ -136,7 +161,9 @@ fn a_history_cut_short_goes_on_behind_the_last_place_received() {
     // Three of four messages are lost on every run, and every run is a new process on both sides.
     let mut state = 1_u64;
     net.set_fate(move |_| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         usize::from((state >> 60).is_multiple_of(4))
     });
     let (mut runs, mut before) = (0, 0);

@@ -21,7 +21,15 @@ pub(super) fn run(mut running: Running) -> Exit {
 }
 
 fn rounds(running: &mut Running, exit: &mut Exit) -> Result<()> {
-    let Running { store, links, options, stop, receive, scan, send } = running;
+    let Running {
+        store,
+        links,
+        options,
+        stop,
+        receive,
+        scan,
+        send,
+    } = running;
     if let Some(phase) = receive {
         add(exit, receive_all(phase, links, stop)?);
     }
@@ -99,7 +107,9 @@ fn no_scanner(store: &Store, marker: Lsn, limit: Duration) -> Result<Exit> {
     };
     Ok(Exit::because(
         ExitCode::Failed,
-        format!("the marker at {marker} did not come through within {limit:?}: {who}. What was queued is sent"),
+        format!(
+            "the marker at {marker} did not come through within {limit:?}: {who}. What was queued is sent"
+        ),
     ))
 }
 

@@ -24,7 +24,15 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Runs the phases until `stop` is requested or one of them fails for good.
 pub(super) fn run(running: Running) -> Exit {
-    let Running { store, links, options, stop, receive, scan, send } = running;
+    let Running {
+        store,
+        links,
+        options,
+        stop,
+        receive,
+        scan,
+        send,
+    } = running;
     let exit = Mutex::new(Exit::DONE);
     let ended = |outcome: Result<Exit>| {
         let one = outcome.unwrap_or_else(|error| {
@@ -48,7 +56,8 @@ pub(super) fn run(running: Running) -> Exit {
             scope.spawn(|| ended(send_on(phase, &store, &options, &stop)));
         }
     });
-    exit.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+    exit.into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn receive_on(
@@ -163,11 +172,19 @@ fn wait_for_more(
 ) -> Result<()> {
     let clock = store.clock();
     let started = clock.monotonic();
-    let timers = [phase.until_opening(), phase.until_timer().map(|until| until.max(LOOK_EVERY))];
-    let limit = timers.into_iter().flatten().fold(options.send_every, Duration::min);
+    let timers = [
+        phase.until_opening(),
+        phase.until_timer().map(|until| until.max(LOOK_EVERY)),
+    ];
+    let limit = timers
+        .into_iter()
+        .flatten()
+        .fold(options.send_every, Duration::min);
     while !stop.is_requested() {
         let waited = clock.monotonic().saturating_sub(started);
-        let Some(left) = limit.checked_sub(waited).filter(|left| !left.is_zero()) else { return Ok(()) };
+        let Some(left) = limit.checked_sub(waited).filter(|left| !left.is_zero()) else {
+            return Ok(());
+        };
         if !phase.is_open() {
             clock.sleep(left.min(LOOK_EVERY));
         } else if phase.wait(left.min(LOOK_EVERY))? || store.watermarks().durable != seen {
@@ -185,7 +202,11 @@ impl Said {
     fn say(&mut self, whom: String, error: &LinkError) {
         let text = error.to_string();
         if self.0.get(&whom) != Some(&text) {
-            tracing::warn!(link = whom, error = text, "a link does not work; what it is due stays queued");
+            tracing::warn!(
+                link = whom,
+                error = text,
+                "a link does not work; what it is due stays queued"
+            );
             self.0.insert(whom, text);
         }
     }
@@ -213,7 +234,9 @@ fn pause(store: &Store, pause: Duration, stop: &Stop) {
     let started = store.clock().monotonic();
     while !stop.is_requested() {
         let waited = store.clock().monotonic().saturating_sub(started);
-        let Some(left) = pause.checked_sub(waited).filter(|left| !left.is_zero()) else { return };
+        let Some(left) = pause.checked_sub(waited).filter(|left| !left.is_zero()) else {
+            return;
+        };
         store.clock().sleep(left.min(LOOK_EVERY));
     }
 }

@@ -58,19 +58,29 @@ pub struct Exit {
 
 impl Exit {
     /// All went well.
-    pub const DONE: Exit = Exit { code: ExitCode::Done, message: None };
+    pub const DONE: Exit = Exit {
+        code: ExitCode::Done,
+        message: None,
+    };
 
     /// An end with something to say.
     #[must_use]
     pub fn because(code: ExitCode, message: impl Into<String>) -> Exit {
-        Exit { code, message: Some(message.into()) }
+        Exit {
+            code,
+            message: Some(message.into()),
+        }
     }
 
     /// The end that an error means for a running agent: what was asked for was right, so it is damage
     /// or a failure.
     #[must_use]
     pub fn failed(error: &Error) -> Exit {
-        let code = if error.kind() == ErrorKind::Corrupt { ExitCode::Damaged } else { ExitCode::Failed };
+        let code = if error.kind() == ErrorKind::Corrupt {
+            ExitCode::Damaged
+        } else {
+            ExitCode::Failed
+        };
         Exit::because(code, error.to_string())
     }
 
@@ -87,11 +97,18 @@ impl Exit {
             ExitCode::PhaseHeld => 5,
             ExitCode::Damaged => 6,
         };
-        let (first, second) = if rank(other.code) > rank(self.code) { (other, self) } else { (self, other) };
+        let (first, second) = if rank(other.code) > rank(self.code) {
+            (other, self)
+        } else {
+            (self, other)
+        };
         let message = match (first.message, second.message) {
             (Some(one), Some(two)) if one != two => Some(format!("{one}; {two}")),
             (one, two) => one.or(two),
         };
-        Exit { code: first.code, message }
+        Exit {
+            code: first.code,
+            message,
+        }
     }
 }

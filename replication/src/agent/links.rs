@@ -53,8 +53,17 @@ impl Links {
     /// `endpoints` replace the addresses of remotes that are on servers, when there are any.
     #[must_use]
     pub fn new(open: Box<OpenLink>, endpoints: &[String], runtime: Handle, stop: Stop) -> Links {
-        let shared = Shared { open, endpoints: endpoints.to_vec(), known: Mutex::new(Vec::new()) };
-        Links { shared: Arc::new(shared), runtime, stop, begun: None }
+        let shared = Shared {
+            open,
+            endpoints: endpoints.to_vec(),
+            known: Mutex::new(Vec::new()),
+        };
+        Links {
+            shared: Arc::new(shared),
+            runtime,
+            stop,
+            begun: None,
+        }
     }
 
     /// The same for a batch run: all its phases share one round, and with it one ladder of attempts.
@@ -70,7 +79,10 @@ impl Links {
     /// `Internal` for a number of another process.
     pub fn begin_round(&self, number: LinkNumber) -> Result<()> {
         let fresh = match &self.begun {
-            Some(begun) => begun.lock().unwrap_or_else(PoisonError::into_inner).insert(number),
+            Some(begun) => begun
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(number),
             None => true,
         };
         if fresh {
@@ -88,8 +100,12 @@ impl Links {
         if let Some(number) = known.iter().position(|(addresses, _)| addresses == wanted) {
             return LinkNumber(number);
         }
-        let link = (self.shared.open)(wanted)
-            .unwrap_or_else(|error| Arc::new(NoLink { addresses: wanted.join(" "), reason: error.to_string() }));
+        let link = (self.shared.open)(wanted).unwrap_or_else(|error| {
+            Arc::new(NoLink {
+                addresses: wanted.join(" "),
+                reason: error.to_string(),
+            })
+        });
         known.push((wanted.to_vec(), link));
         LinkNumber(known.len() - 1)
     }
@@ -111,7 +127,10 @@ impl Links {
     }
 
     /// As [`Links::run`] for what is in hand when all shall stop: it has a moment to end.
-    pub fn finish<T>(&self, call: impl Future<Output = Result<T, LinkError>>) -> Option<Result<T, LinkError>> {
+    pub fn finish<T>(
+        &self,
+        call: impl Future<Output = Result<T, LinkError>>,
+    ) -> Option<Result<T, LinkError>> {
         self.run_for(call, FINISH_WITHIN)
     }
 
@@ -136,7 +155,10 @@ impl Links {
     /// Waits until one of the links has something for us (true), `limit` has passed, or all shall stop.
     #[must_use]
     pub fn wait_for_push(&self, numbers: &[LinkNumber], limit: Duration) -> bool {
-        let links: Vec<_> = numbers.iter().filter_map(|number| self.get(*number).ok()).collect();
+        let links: Vec<_> = numbers
+            .iter()
+            .filter_map(|number| self.get(*number).ok())
+            .collect();
         self.runtime.block_on(async {
             let mut waits = JoinSet::new();
             for link in links {

@@ -13,7 +13,10 @@ use super::{AgentOptions, OpenLink};
 #[must_use]
 pub fn link_opener(store: &Store, options: &AgentOptions) -> Box<OpenLink> {
     let (own, rng) = (store.site().clone(), Arc::clone(store.rng()));
-    let primary = PrimaryRetries { count: options.primary_retries, delay: options.primary_retry_delay };
+    let primary = PrimaryRetries {
+        count: options.primary_retries,
+        delay: options.primary_retry_delay,
+    };
     let (connect_timeout, one_round) = (options.connect_timeout, options.batch);
     // One for all links of the process: two lists may name the same servers in another order.
     let session = Some(rng.next_u64());
@@ -25,12 +28,19 @@ pub fn link_opener(store: &Store, options: &AgentOptions) -> Box<OpenLink> {
             }
             Some(LinkAddress::Directory(dir)) => {
                 let dir = dir.display();
-                return Err(Error::invalid(format!("a directory ({dir}) has no alternates; give it alone")));
+                return Err(Error::invalid(format!(
+                    "a directory ({dir}) has no alternates; give it alone"
+                )));
             }
             Some(LinkAddress::Server(_)) => {
                 let list = EndpointList::parse(addresses)?;
-                let options =
-                    ServerLinkOptions { primary, connect_timeout, session, one_round, ..ServerLinkOptions::default() };
+                let options = ServerLinkOptions {
+                    primary,
+                    connect_timeout,
+                    session,
+                    one_round,
+                    ..ServerLinkOptions::default()
+                };
                 Arc::new(ServerLink::new(own.clone(), list, options, Arc::clone(&rng)))
             }
             None => return Err(Error::invalid("a remote has no link address")),
@@ -42,6 +52,12 @@ pub fn link_opener(store: &Store, options: &AgentOptions) -> Box<OpenLink> {
 /// The addresses a remote is reached at: its own, or the endpoints of the command line (`-x`) where its
 /// own are servers.
 pub(super) fn effective<'a>(own: &'a [String], endpoints: &'a [String]) -> &'a [String] {
-    let on_server = own.first().is_some_and(|text| matches!(text.parse(), Ok(LinkAddress::Server(_))));
-    if on_server && !endpoints.is_empty() { endpoints } else { own }
+    let on_server = own
+        .first()
+        .is_some_and(|text| matches!(text.parse(), Ok(LinkAddress::Server(_))));
+    if on_server && !endpoints.is_empty() {
+        endpoints
+    } else {
+        own
+    }
 }

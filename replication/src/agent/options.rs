@@ -23,7 +23,11 @@ pub struct Phases {
 
 impl Default for Phases {
     fn default() -> Phases {
-        Phases { receive: true, scan: true, send: true }
+        Phases {
+            receive: true,
+            scan: true,
+            send: true,
+        }
     }
 }
 
@@ -31,7 +35,11 @@ impl Phases {
     /// The phases named, or all when none is.
     #[must_use]
     pub fn of(receive: bool, scan: bool, send: bool) -> Phases {
-        if receive || scan || send { Phases { receive, scan, send } } else { Phases::default() }
+        if receive || scan || send {
+            Phases { receive, scan, send }
+        } else {
+            Phases::default()
+        }
     }
 }
 
@@ -111,7 +119,10 @@ impl AgentOptions {
     /// `Invalid` naming the option.
     pub fn check(&self) -> Result<()> {
         let most = MAX_MESSAGE_BYTES.min(crate::link::MAX_MESSAGE_BYTES);
-        let (least, most) = (milepost_engine::width::to_u64(MIN_MESSAGE_BYTES), milepost_engine::width::to_u64(most));
+        let (least, most) = (
+            milepost_engine::width::to_u64(MIN_MESSAGE_BYTES),
+            milepost_engine::width::to_u64(most),
+        );
         if !(least..=most).contains(&self.message_bytes) {
             return Err(Error::invalid(format!(
                 "-l {}: a message is {least} to {most} bytes",
@@ -119,10 +130,14 @@ impl AgentOptions {
             )));
         }
         if self.only_backed_up {
-            return Err(Error::invalid("-u (--only-backed-up) is not built yet: there is no backup command"));
+            return Err(Error::invalid(
+                "-u (--only-backed-up) is not built yet: there is no backup command",
+            ));
         }
         if self.workers.is_some_and(|workers| workers != 1) {
-            return Err(Error::invalid("-w (--workers) other than 1 is not built yet: one thread applies"));
+            return Err(Error::invalid(
+                "-w (--workers) other than 1 is not built yet: one thread applies",
+            ));
         }
         if self.receive_every.is_zero() || self.send_every.is_zero() {
             return Err(Error::invalid("-rd and -sd: a pause is longer than nothing"));
@@ -131,7 +146,9 @@ impl AgentOptions {
             EndpointList::parse(&self.endpoints)?;
         }
         if self.rotate.is_some() && !self.phases.scan {
-            return Err(Error::invalid("-x [n] rotates after the scan, and this process does not scan (-i)"));
+            return Err(Error::invalid(
+                "-x [n] rotates after the scan, and this process does not scan (-i)",
+            ));
         }
         Ok(())
     }

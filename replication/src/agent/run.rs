@@ -34,11 +34,25 @@ pub fn run(dir: &Path, options: &AgentOptions, stop: &Stop) -> Exit {
         Ok(store) => store,
         Err(error) => return Exit::because(ExitCode::of(&error), error.to_string()),
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
-        Err(error) => return Exit::because(ExitCode::Failed, format!("cannot start the agent's threads: {error}")),
+        Err(error) => {
+            return Exit::because(
+                ExitCode::Failed,
+                format!("cannot start the agent's threads: {error}"),
+            );
+        }
     };
-    let links = Links::new(link_opener(&store, options), &options.endpoints, runtime.handle().clone(), stop.clone());
+    let links = Links::new(
+        link_opener(&store, options),
+        &options.endpoints,
+        runtime.handle().clone(),
+        stop.clone(),
+    );
     let exit = run_on(&store, &links, options, stop);
     let closed = store.close();
     // A link that hangs must not keep the process.
@@ -58,13 +72,21 @@ pub fn run_on(store: &Store, links: &Links, options: &AgentOptions, stop: &Stop)
     let (batch, running) = match open(store, links, options, stop) {
         Ok(opened) => opened,
         Err(error) if error.kind() == ErrorKind::Conflict => {
-            let hint = if options.batch { " (with -b -r -s the scan is left to that process)" } else { "" };
+            let hint = if options.batch {
+                " (with -b -r -s the scan is left to that process)"
+            } else {
+                ""
+            };
             return Exit::because(ExitCode::PhaseHeld, format!("{error}{hint}"));
         }
         Err(error) => return Exit::failed(&error),
     };
     tracing::info!(site = %store.site(), phases = ?options.phases, batch, "the agent runs");
-    let exit = if batch { batch::run(running) } else { continuous::run(running) };
+    let exit = if batch {
+        batch::run(running)
+    } else {
+        continuous::run(running)
+    };
     tracing::info!(code = exit.code.number(), "the agent leaves");
     exit
 }
@@ -73,7 +95,10 @@ pub fn run_on(store: &Store, links: &Links, options: &AgentOptions, stop: &Stop)
 fn open(store: &Store, links: &Links, options: &AgentOptions, stop: &Stop) -> Result<(bool, Running)> {
     let phases = options.phases;
     let batch = options.batch || (phases.send && SendPhase::is_batch_by_schedule(store)?);
-    let patience = Patience { polls: if batch { 0 } else { options.patience }, every: options.receive_every };
+    let patience = Patience {
+        polls: if batch { 0 } else { options.patience },
+        every: options.receive_every,
+    };
     let receive = ReceiveOptions {
         group: options.group,
         memory: options.memory,
@@ -83,31 +108,58 @@ fn open(store: &Store, links: &Links, options: &AgentOptions, stop: &Stop) -> Re
     };
     let send = SendOptions {
         message_bytes: options.message_bytes,
-        urgency: if batch { std::time::Duration::ZERO } else { options.urgency },
+        urgency: if batch {
+            std::time::Duration::ZERO
+        } else {
+            options.urgency
+        },
         send_every: options.send_every,
     };
-    let links = if batch { links.clone().for_one_round() } else { links.clone() };
+    let links = if batch {
+        links.clone().for_one_round()
+    } else {
+        links.clone()
+    };
     let running = Running {
         store: store.clone(),
         links: links.clone(),
         options: options.clone(),
         stop: stop.clone(),
-        receive: phases.receive.then(|| ReceivePhase::open(store, &links, receive, stop)).transpose()?,
+        receive: phases
+            .receive
+            .then(|| ReceivePhase::open(store, &links, receive, stop))
+            .transpose()?,
         scan: phases.scan.then(|| ScanPhase::open(store)).transpose()?,
-        send: phases.send.then(|| SendPhase::open(store, &links, send, stop)).transpose()?,
+        send: phases
+            .send
+            .then(|| SendPhase::open(store, &links, send, stop))
+            .transpose()?,
     };
     Ok((batch, running))
 }
 
 /// How a failed link ends a batch run.
 pub(super) fn exit_of_link(address: &str, error: &LinkError) -> Exit {
-    let code = if error.is_unreachable() { ExitCode::NoServer } else { ExitCode::Failed };
+    let code = if error.is_unreachable() {
+        ExitCode::NoServer
+    } else {
+        ExitCode::Failed
+    };
     Exit::because(code, format!("link {address}: {error}"))
 }
 
 /// How messages in quarantine and stopped pairs end a run.
-pub(super) fn exit_of_quarantine(stopped: &[(milepost_engine::SiteName, String)], quarantined: &[String]) -> Exit {
-    let stops = stopped.iter().map(|(site, reason)| format!("the pair with {site} is stopped: {reason}"));
+pub(super) fn exit_of_quarantine(
+    stopped: &[(milepost_engine::SiteName, String)],
+    quarantined: &[String],
+) -> Exit {
+    let stops = stopped
+        .iter()
+        .map(|(site, reason)| format!("the pair with {site} is stopped: {reason}"));
     let all: Vec<String> = stops.chain(quarantined.iter().cloned()).collect();
-    if all.is_empty() { Exit::DONE } else { Exit::because(ExitCode::Quarantined, all.join("; ")) }
+    if all.is_empty() {
+        Exit::DONE
+    } else {
+        Exit::because(ExitCode::Quarantined, all.join("; "))
+    }
 }

@@ -12,8 +12,8 @@ use crate::tracking::{PairRecord, PairState, ProbeRecord, ReceivedRecord, ToldRe
 
 use super::record::{self, End, PublicationBytes, RemoteBytes, SubscriptionBytes};
 use super::{
-    Article, Catalog, Publication, Remote, Schedule, Start, SubscribeBy, Subscription, SubscriptionId, publication,
-    remote,
+    Article, Catalog, Publication, Remote, Schedule, Start, SubscribeBy, Subscription, SubscriptionId,
+    publication, remote,
 };
 
 /// Longest value a subscription may choose, in bytes.
@@ -34,8 +34,15 @@ impl NewPublication {
     /// A publication of all events, or of some kinds, in the streams that the patterns select.
     #[must_use]
     pub fn new(name: &str, patterns: &[String], kinds: &[String], by: Option<SubscribeBy>) -> NewPublication {
-        let article = |streams: &String| Article { streams: streams.clone(), kinds: kinds.to_vec() };
-        NewPublication { name: name.to_owned(), articles: patterns.iter().map(article).collect(), by }
+        let article = |streams: &String| Article {
+            streams: streams.clone(),
+            kinds: kinds.to_vec(),
+        };
+        NewPublication {
+            name: name.to_owned(),
+            articles: patterns.iter().map(article).collect(),
+            by,
+        }
     }
 }
 
@@ -96,17 +103,25 @@ impl<'a> Definitions<'a> {
         let current = catalog.publication(&new.name);
         if current.is_some() && !replace {
             let name = &new.name;
-            return Err(Error::conflict(format!("publication {name} exists; remove it first or replace it")));
+            return Err(Error::conflict(format!(
+                "publication {name} exists; remove it first or replace it"
+            )));
         }
         if current.is_some_and(|current| current.by.is_some() != new.by.is_some()) {
             refuse_if_in_use(&catalog, &new.name, "cannot change whether it asks for a value")?;
         }
         let (previous, version) = self.previous::<PublicationBytes>(&record::publication_key(&new.name))?;
         let version = version.map_or(1, |bytes| bytes.version.saturating_add(1));
-        let bytes = PublicationBytes { previous, version, value: Some((new.articles, new.by)) };
+        let bytes = PublicationBytes {
+            previous,
+            version,
+            value: Some((new.articles, new.by)),
+        };
         self.append(record::publication_key(&new.name), &bytes)?;
         let made = self.catalog()?.publication(&new.name).cloned();
-        made.ok_or_else(|| Error::conflict(format!("publication {} was removed by another command", new.name)))
+        made.ok_or_else(|| {
+            Error::conflict(format!("publication {} was removed by another command", new.name))
+        })
     }
 
     /// Removes a publication that nobody subscribes to.
@@ -119,14 +134,25 @@ impl<'a> Definitions<'a> {
             return Err(Error::invalid(format!("there is no publication {name}")));
         };
         refuse_if_in_use(&catalog, name, "cannot be removed")?;
-        let gone = PublicationBytes { previous: current.since, version: current.version, value: None };
+        let gone = PublicationBytes {
+            previous: current.since,
+            version: current.version,
+            value: None,
+        };
         let lsn = self.append(record::publication_key(name), &gone)?;
         // A subscription made between the check and our frame would be stranded.
         let in_use = refuse_if_in_use(&self.catalog()?, name, "cannot be removed");
         if in_use.is_err() {
             let value = Some((current.articles, current.by));
             let version = current.version.saturating_add(1);
-            self.append(record::publication_key(name), &PublicationBytes { previous: lsn, version, value })?;
+            self.append(
+                record::publication_key(name),
+                &PublicationBytes {
+                    previous: lsn,
+                    version,
+                    value,
+                },
+            )?;
         }
         in_use
     }
@@ -140,12 +166,16 @@ impl<'a> Definitions<'a> {
         remote::check(&new.site, &new.links, new.schedule)?;
         let (site, key) = (new.site.clone(), record::remote_key(&new.site));
         if site == *self.store.site() {
-            return Err(Error::invalid(format!("{site} is the name of this site; a remote is another one")));
+            return Err(Error::invalid(format!(
+                "{site} is the name of this site; a remote is another one"
+            )));
         }
         let catalog = self.catalog()?;
         let current = catalog.remote(&site);
         if current.is_some() && !replace {
-            return Err(Error::conflict(format!("remote {site} exists; remove it first or replace it")));
+            return Err(Error::conflict(format!(
+                "remote {site} exists; remove it first or replace it"
+            )));
         }
         if new.consolidated {
             refuse_second_consolidated(&catalog, &site)?;
@@ -157,10 +187,28 @@ impl<'a> Definitions<'a> {
             None => (Lsn::ZERO, generation.saturating_add(1)),
         };
         let value = Some((new.links, new.schedule, new.consolidated));
-        let lsn = self.append(key.clone(), &RemoteBytes { previous, generation, added, value })?;
+        let lsn = self.append(
+            key.clone(),
+            &RemoteBytes {
+                previous,
+                generation,
+                added,
+                value,
+            },
+        )?;
         let catalog = self.catalog()?;
-        if new.consolidated && let Err(conflict) = refuse_second_consolidated(&catalog, &site) {
-            self.append(key, &RemoteBytes { previous: lsn, generation, added, value: None })?;
+        if new.consolidated
+            && let Err(conflict) = refuse_second_consolidated(&catalog, &site)
+        {
+            self.append(
+                key,
+                &RemoteBytes {
+                    previous: lsn,
+                    generation,
+                    added,
+                    value: None,
+                },
+            )?;
             return Err(conflict);
         }
         let made = catalog.remote(&site).cloned();
@@ -176,17 +224,32 @@ impl<'a> Definitions<'a> {
         let Some(current) = catalog.remote(site) else {
             return Err(Error::invalid(format!("there is no remote {site}")));
         };
-        if let Some(user) = catalog.subscriptions_of(current).find(|subscription| subscription.is_in_force()) {
+        if let Some(user) = catalog
+            .subscriptions_of(current)
+            .find(|subscription| subscription.is_in_force())
+        {
             return Err(Error::conflict(format!(
                 "remote {site} cannot be removed while it has subscription {} (publication {}); remove that first",
                 user.id, user.publication
             )));
         }
         let (previous, generation, added) = (current.since, current.generation, current.added);
-        let gone = RemoteBytes { previous, generation, added, value: None };
+        let gone = RemoteBytes {
+            previous,
+            generation,
+            added,
+            value: None,
+        };
         let mut frame = record::frame(record::remote_key(site), &gone)?;
-        let tracking = [PairRecord::key(site), ReceivedRecord::key(site), ToldRecord::key(site), ProbeRecord::key(site)];
-        tracking.into_iter().for_each(|key| frame.pin(Pinned { key, value: None }));
+        let tracking = [
+            PairRecord::key(site),
+            ReceivedRecord::key(site),
+            ToldRecord::key(site),
+            ProbeRecord::key(site),
+        ];
+        tracking
+            .into_iter()
+            .for_each(|key| frame.pin(Pinned { key, value: None }));
         self.append_frame(frame).map(|_| ())
     }
 
@@ -234,7 +297,9 @@ impl<'a> Definitions<'a> {
         let all = self.store.pinned_with_prefix(record::subscription_prefix())?;
         for (key, value, at) in all {
             let found = record::Record::decode(&key, &value, at)?;
-            let record::Definition::Subscription(found) = found.definition else { continue };
+            let record::Definition::Subscription(found) = found.definition else {
+                continue;
+            };
             if found.id != id {
                 continue;
             }
@@ -252,9 +317,15 @@ impl<'a> Definitions<'a> {
                 until: found.until,
             };
             let here = self.append(key, &bytes)?;
-            return Ok(Subscription { until: Some(found.until.unwrap_or(here)), revoked: revoke, ..found });
+            return Ok(Subscription {
+                until: Some(found.until.unwrap_or(here)),
+                revoked: revoke,
+                ..found
+            });
         }
-        Err(Error::invalid(format!("there is no subscription {id}; see `subscription list`")))
+        Err(Error::invalid(format!(
+            "there is no subscription {id}; see `subscription list`"
+        )))
     }
 
     /// The first position of history, or `None` for a subscription that starts now.
@@ -266,7 +337,8 @@ impl<'a> Definitions<'a> {
             Start::Beginning => Lsn::ZERO,
             Start::At(lsn) if lsn < durable => lsn,
             Start::At(lsn) => {
-                let text = format!("a subscription cannot start at {lsn}, beyond the log's durable end {durable}");
+                let text =
+                    format!("a subscription cannot start at {lsn}, beyond the log's durable end {durable}");
                 return Err(Error::invalid(text));
             }
         };
@@ -305,15 +377,26 @@ fn is_same(subscription: &Subscription, new: &NewSubscription) -> bool {
 }
 
 fn check_subscription(catalog: &Catalog, new: &NewSubscription) -> Result<()> {
-    let NewSubscription { remote, publication, value, .. } = new;
+    let NewSubscription {
+        remote,
+        publication,
+        value,
+        ..
+    } = new;
     if value.as_ref().is_some_and(|value| value.len() > VALUE_MAX) {
-        return Err(Error::invalid(format!("a subscription's value is at most {VALUE_MAX} bytes")));
+        return Err(Error::invalid(format!(
+            "a subscription's value is at most {VALUE_MAX} bytes"
+        )));
     }
     if catalog.remote(remote).is_none() {
-        return Err(Error::invalid(format!("there is no remote {remote}; add it first")));
+        return Err(Error::invalid(format!(
+            "there is no remote {remote}; add it first"
+        )));
     }
     let Some(found) = catalog.publication(publication) else {
-        return Err(Error::invalid(format!("there is no publication {publication}; add it first")));
+        return Err(Error::invalid(format!(
+            "there is no publication {publication}; add it first"
+        )));
     };
     match (&found.by, value) {
         (Some(_), None) => {
@@ -321,7 +404,9 @@ fn check_subscription(catalog: &Catalog, new: &NewSubscription) -> Result<()> {
             return Err(Error::invalid(text));
         }
         (None, Some(_)) => {
-            return Err(Error::invalid(format!("publication {publication} asks for no value; give none")));
+            return Err(Error::invalid(format!(
+                "publication {publication} asks for no value; give none"
+            )));
         }
         _ => {}
     }
@@ -346,7 +431,10 @@ fn refuse_if_in_use(catalog: &Catalog, name: &str, what: &str) -> Result<()> {
 }
 
 fn refuse_second_consolidated(catalog: &Catalog, site: &SiteName) -> Result<()> {
-    match catalog.remotes().find(|remote| remote.consolidated && remote.site != *site) {
+    match catalog
+        .remotes()
+        .find(|remote| remote.consolidated && remote.site != *site)
+    {
         Some(other) => Err(Error::conflict(format!(
             "remote {} is the consolidated neighbour already; a site has at most one",
             other.site

@@ -60,15 +60,22 @@ impl Matcher {
     /// # Errors
     /// `Invalid` when a pattern breaks its rule.
     pub fn new(catalog: &Catalog, wanted: impl Fn(&Subscription) -> bool) -> Result<Matcher> {
-        let mut matcher =
-            Matcher { publications: Vec::new(), topics: Vec::new(), by_stream: HashMap::new(), without_value: 0 };
+        let mut matcher = Matcher {
+            publications: Vec::new(),
+            topics: Vec::new(),
+            by_stream: HashMap::new(),
+            without_value: 0,
+        };
         for publication in catalog.publications() {
             let mut topics: BTreeMap<Option<String>, Vec<Subscription>> = BTreeMap::new();
             let wanted = |subscription: &&Subscription| {
                 subscription.publication == publication.name && wanted(subscription)
             };
             for subscription in catalog.subscriptions().filter(wanted) {
-                topics.entry(subscription.value.clone()).or_default().push(subscription.clone());
+                topics
+                    .entry(subscription.value.clone())
+                    .or_default()
+                    .push(subscription.clone());
             }
             if !topics.is_empty() {
                 matcher.compile(publication, topics)?;
@@ -83,16 +90,30 @@ impl Matcher {
         topics: BTreeMap<Option<String>, Vec<Subscription>>,
     ) -> Result<()> {
         let article = |article: &super::Article| {
-            Ok((StreamPattern::new(article.streams.as_str())?, article.kinds.clone()))
+            Ok((
+                StreamPattern::new(article.streams.as_str())?,
+                article.kinds.clone(),
+            ))
         };
-        let articles = publication.articles.iter().map(article).collect::<Result<Vec<_>>>()?;
+        let articles = publication
+            .articles
+            .iter()
+            .map(article)
+            .collect::<Result<Vec<_>>>()?;
         let mut ids = BTreeMap::new();
         for (value, subscriptions) in topics {
             ids.insert(value.clone(), self.topics.len());
-            let topic = Topic { publication: publication.name.clone(), value };
+            let topic = Topic {
+                publication: publication.name.clone(),
+                value,
+            };
             self.topics.push(Subscribed { topic, subscriptions });
         }
-        self.publications.push(Compiled { articles, by: publication.by.clone(), topics: ids });
+        self.publications.push(Compiled {
+            articles,
+            by: publication.by.clone(),
+            topics: ids,
+        });
         Ok(())
     }
 
@@ -111,7 +132,9 @@ impl Matcher {
     /// Subscriptions to a topic that passed the filter of [`Matcher::new`].
     #[must_use]
     pub fn subscriptions(&self, id: TopicId) -> &[Subscription] {
-        self.topics.get(id).map_or(&[], |subscribed| &subscribed.subscriptions)
+        self.topics
+            .get(id)
+            .map_or(&[], |subscribed| &subscribed.subscriptions)
     }
 
     /// True when somebody other than the neighbour `via` is due a live transaction at `lsn` under the
@@ -119,7 +142,10 @@ impl Matcher {
     #[must_use]
     pub fn is_due_live(&self, id: TopicId, lsn: Lsn, via: Option<&str>) -> bool {
         let other = |subscription: &&Subscription| via != Some(subscription.remote.as_str());
-        self.subscriptions(id).iter().filter(other).any(|subscription| subscription.covers_live(lsn))
+        self.subscriptions(id)
+            .iter()
+            .filter(other)
+            .any(|subscription| subscription.covers_live(lsn))
     }
 
     /// Adds to `found` the topics that the event belongs to, each once.
@@ -130,10 +156,19 @@ impl Matcher {
         if !self.by_stream.contains_key(event.stream_bytes()) {
             self.remember(event)?;
         }
-        let selected = self.by_stream.get(event.stream_bytes()).map_or(&[][..], |selected| selected);
+        let selected = self
+            .by_stream
+            .get(event.stream_bytes())
+            .map_or(&[][..], |selected| selected);
         let mut without_value = 0;
-        for Selected { publication, articles } in selected {
-            let Some(compiled) = self.publications.get(*publication) else { continue };
+        for Selected {
+            publication,
+            articles,
+        } in selected
+        {
+            let Some(compiled) = self.publications.get(*publication) else {
+                continue;
+            };
             if !compiled.has_kind(articles, event.kind()?) {
                 continue;
             }
@@ -159,9 +194,16 @@ impl Matcher {
         }
         let stream = event.stream()?;
         let select = |(publication, compiled): (usize, &Compiled)| {
-            let matching = compiled.articles.iter().enumerate().filter(|(_, (pattern, _))| pattern.matches(stream));
+            let matching = compiled
+                .articles
+                .iter()
+                .enumerate()
+                .filter(|(_, (pattern, _))| pattern.matches(stream));
             let articles: Vec<usize> = matching.map(|(number, _)| number).collect();
-            (!articles.is_empty()).then_some(Selected { publication, articles })
+            (!articles.is_empty()).then_some(Selected {
+                publication,
+                articles,
+            })
         };
         let selected = self.publications.iter().enumerate().filter_map(select).collect();
         self.by_stream.insert(event.stream_bytes().into(), selected);
@@ -171,7 +213,12 @@ impl Matcher {
 
 impl Compiled {
     fn has_kind(&self, articles: &[usize], kind: &str) -> bool {
-        let takes = |(_, kinds): &(StreamPattern, Vec<String>)| kinds.is_empty() || kinds.iter().any(|one| one == kind);
-        articles.iter().filter_map(|number| self.articles.get(*number)).any(takes)
+        let takes = |(_, kinds): &(StreamPattern, Vec<String>)| {
+            kinds.is_empty() || kinds.iter().any(|one| one == kind)
+        };
+        articles
+            .iter()
+            .filter_map(|number| self.articles.get(*number))
+            .any(takes)
     }
 }

@@ -89,13 +89,19 @@ impl Catalog {
 
     fn take(&mut self, record: Record) {
         match record.definition {
-            Definition::Publication { name, value: Some(publication) } => {
+            Definition::Publication {
+                name,
+                value: Some(publication),
+            } => {
                 self.publications.insert(name, publication);
             }
             Definition::Publication { name, value: None } => {
                 self.publications.remove(&name);
             }
-            Definition::Remote { name, value: Some(remote) } => {
+            Definition::Remote {
+                name,
+                value: Some(remote),
+            } => {
                 self.remotes.insert(name, remote);
             }
             Definition::Remote { name, value: None } => {

@@ -68,7 +68,9 @@ pub(super) fn check(name: &str, articles: &[Article], by: Option<&SubscribeBy>) 
         )));
     }
     if articles.is_empty() {
-        return Err(Error::invalid(format!("publication {name} has no stream pattern; give at least one")));
+        return Err(Error::invalid(format!(
+            "publication {name} has no stream pattern; give at least one"
+        )));
     }
     for article in articles {
         StreamPattern::new(article.streams.as_str())?;

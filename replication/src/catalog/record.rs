@@ -37,8 +37,14 @@ pub(super) struct Record {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Definition {
-    Publication { name: String, value: Option<Publication> },
-    Remote { name: SiteName, value: Option<Remote> },
+    Publication {
+        name: String,
+        value: Option<Publication>,
+    },
+    Remote {
+        name: SiteName,
+        value: Option<Remote>,
+    },
     Subscription(Subscription),
 }
 
@@ -101,7 +107,12 @@ impl Record {
         } else {
             return Err(bad("is of a kind that this program does not know"));
         };
-        Ok(Record { key: key.to_vec(), at, previous, definition })
+        Ok(Record {
+            key: key.to_vec(),
+            at,
+            previous,
+            definition,
+        })
     }
 
     /// The record under the same key that was in force behind `lsn`; `None` when there was none.
@@ -113,7 +124,9 @@ impl Record {
             }
             let earlier = read_at(store, &record.key, record.previous)?;
             if earlier.at >= record.at {
-                return Err(Error::corrupt("a definition names a later one as its predecessor").at_lsn(record.at));
+                return Err(
+                    Error::corrupt("a definition names a later one as its predecessor").at_lsn(record.at),
+                );
             }
             record = earlier;
         }
@@ -126,37 +139,69 @@ impl Record {
 /// # Errors
 /// `Corrupt` for another version or bytes that are no record.
 pub(super) fn body<T: Decode<()>>(value: &[u8], at: Lsn) -> Result<T> {
-    let (version, body) =
-        value.split_first_chunk::<2>().ok_or_else(|| Error::corrupt("a definition has no version").at_lsn(at))?;
+    let (version, body) = value
+        .split_first_chunk::<2>()
+        .ok_or_else(|| Error::corrupt("a definition has no version").at_lsn(at))?;
     let version = u16::from_le_bytes(*version);
     if version != VERSION {
         let text = format!("a definition is of version {version}; this program reads version {VERSION}");
         return Err(Error::corrupt(text).at_lsn(at));
     }
-    codec::decode(body).map_err(|error| Error::corrupt("a definition cannot be read").at_lsn(at).caused_by(error))
+    codec::decode(body).map_err(|error| {
+        Error::corrupt("a definition cannot be read")
+            .at_lsn(at)
+            .caused_by(error)
+    })
 }
 
 fn read_at(store: &Store, key: &[u8], at: Lsn) -> Result<Record> {
     let missing = || Error::corrupt("a definition names a predecessor that is not there").at_lsn(at);
     let mut scan = store.scan(Lsn(at.0.saturating_sub(1)))?;
-    let frame = scan.next()?.filter(|frame| frame.lsn() == at).ok_or_else(missing)?;
+    let frame = scan
+        .next()?
+        .filter(|frame| frame.lsn() == at)
+        .ok_or_else(missing)?;
     let found = frame.pinned()?.into_iter().rfind(|pinned| pinned.key == key);
-    Record::decode(key, found.and_then(|pinned| pinned.value).ok_or_else(missing)?, at)
+    Record::decode(
+        key,
+        found.and_then(|pinned| pinned.value).ok_or_else(missing)?,
+        at,
+    )
 }
 
 fn publication(name: &str, bytes: PublicationBytes, at: Lsn) -> (Lsn, Definition) {
     let value = bytes.value.map(|(articles, by)| {
         let (name, version) = (name.to_owned(), bytes.version);
-        Publication { name, version, since: at, articles, by }
+        Publication {
+            name,
+            version,
+            since: at,
+            articles,
+            by,
+        }
     });
-    (bytes.previous, Definition::Publication { name: name.to_owned(), value })
+    (
+        bytes.previous,
+        Definition::Publication {
+            name: name.to_owned(),
+            value,
+        },
+    )
 }
 
 fn remote(name: SiteName, bytes: RemoteBytes, at: Lsn) -> (Lsn, Definition) {
     let value = bytes.value.map(|(links, schedule, consolidated)| {
         let added = if bytes.added == Lsn::ZERO { at } else { bytes.added };
         let (site, generation) = (name.clone(), bytes.generation);
-        Remote { site, since: at, added, generation, links, schedule, consolidated }
+        Remote {
+            site,
+            since: at,
+            added,
+            generation,
+            links,
+            schedule,
+            consolidated,
+        }
     });
     (bytes.previous, Definition::Remote { name, value })
 }
@@ -203,7 +248,10 @@ pub(super) fn frame<T: Encode>(key: Vec<u8>, value: &T) -> Result<NewFrame> {
     let mut bytes = VERSION.to_le_bytes().to_vec();
     bytes.extend(codec::encode(value)?);
     let mut frame = NewFrame::of_kind(CATALOG_FRAME, Vec::new());
-    frame.pin(Pinned { key, value: Some(bytes) });
+    frame.pin(Pinned {
+        key,
+        value: Some(bytes),
+    });
     Ok(frame)
 }
 
@@ -211,7 +259,10 @@ pub(crate) fn lsn_as_number<S: Serializer>(lsn: &Lsn, serializer: S) -> Result<S
     serializer.serialize_u64(lsn.0)
 }
 
-pub(crate) fn lsn_as_number_if_any<S: Serializer>(lsn: &Option<Lsn>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn lsn_as_number_if_any<S: Serializer>(
+    lsn: &Option<Lsn>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     match lsn {
         Some(lsn) => serializer.serialize_some(&lsn.0),
         None => serializer.serialize_none(),

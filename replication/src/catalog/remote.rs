@@ -58,7 +58,9 @@ impl Schedule {
 /// `Invalid` with the rule that is broken.
 pub(super) fn check(site: &SiteName, links: &[String], schedule: Schedule) -> Result<()> {
     if links.is_empty() {
-        return Err(Error::invalid(format!("remote {site} has no link; give at least one address")));
+        return Err(Error::invalid(format!(
+            "remote {site} has no link; give at least one address"
+        )));
     }
     if let Some(empty) = links.iter().find(|link| !link.contains("://")) {
         return Err(Error::invalid(format!(

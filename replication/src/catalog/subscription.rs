@@ -31,7 +31,9 @@ impl FromStr for SubscriptionId {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let number = text.parse();
-        number.map(SubscriptionId).map_err(|_| Error::invalid(format!("subscription id {text:?} is no number")))
+        number
+            .map(SubscriptionId)
+            .map_err(|_| Error::invalid(format!("subscription id {text:?} is no number")))
     }
 }
 

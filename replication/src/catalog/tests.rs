@@ -49,11 +49,22 @@ pub(crate) fn subscription(id: u64, remote: &str, publication: &str, value: Opti
 
 pub(crate) fn catalog(by: Option<SubscribeBy>, kinds: &[&str], subscriptions: Vec<Subscription>) -> Catalog {
     let kinds = kinds.iter().map(|kind| (*kind).to_owned()).collect();
-    let articles = vec![Article { streams: "orders/**".into(), kinds }];
-    let publication = Publication { name: "orders".into(), version: 1, since: Lsn(1), articles, by };
+    let articles = vec![Article {
+        streams: "orders/**".into(),
+        kinds,
+    }];
+    let publication = Publication {
+        name: "orders".into(),
+        version: 1,
+        since: Lsn(1),
+        articles,
+        by,
+    };
     let mut catalog = Catalog::default();
     catalog.publications.insert("orders".into(), publication);
-    catalog.subscriptions.extend(subscriptions.into_iter().map(|one| (one.id, one)));
+    catalog
+        .subscriptions
+        .extend(subscriptions.into_iter().map(|one| (one.id, one)));
     catalog
 }
 
@@ -64,7 +75,12 @@ fn values_found(matcher: &mut Matcher, events: &[Event]) -> Vec<Vec<Option<Strin
         for event in frame.events() {
             let mut topics = Vec::new();
             matcher.topics_of(&event.unwrap(), &mut topics).unwrap();
-            all.push(topics.iter().map(|id| matcher.topic(*id).unwrap().value.clone()).collect());
+            all.push(
+                topics
+                    .iter()
+                    .map(|id| matcher.topic(*id).unwrap().value.clone())
+                    .collect(),
+            );
         }
     });
     all
@@ -76,21 +92,46 @@ fn a_value_is_taken_from_the_segment_and_an_event_without_one_is_counted() {
     let catalog = catalog(by, &[], vec![subscription(10, "bern", "orders", Some("be"))]);
     let mut matcher = Matcher::new(&catalog, |_| true).unwrap();
     let event = |stream| Event::new(stream, "placed", *b"{}").unwrap();
-    let events = [event("orders/be/1"), event("orders/zh/1"), event("orders"), event("bills/be")];
+    let events = [
+        event("orders/be/1"),
+        event("orders/zh/1"),
+        event("orders"),
+        event("bills/be"),
+    ];
     let be = || vec![Some("be".to_owned())];
-    assert_eq!(values_found(&mut matcher, &events), [be(), vec![], vec![], vec![]]);
+    assert_eq!(
+        values_found(&mut matcher, &events),
+        [be(), vec![], vec![], vec![]]
+    );
     assert_eq!(matcher.without_value, 1);
 }
 
 #[test]
 fn a_value_is_taken_from_the_header_and_kinds_are_told_apart() {
     let by = Some(SubscribeBy::Header("shop".into()));
-    let catalog = catalog(by, &["placed"], vec![subscription(10, "bern", "orders", Some("be"))]);
+    let catalog = catalog(
+        by,
+        &["placed"],
+        vec![subscription(10, "bern", "orders", Some("be"))],
+    );
     let mut matcher = Matcher::new(&catalog, |_| true).unwrap();
-    let event = |kind, shop| Event::new("orders/1", kind, *b"{}").unwrap().header("shop", shop).unwrap();
+    let event = |kind, shop| {
+        Event::new("orders/1", kind, *b"{}")
+            .unwrap()
+            .header("shop", shop)
+            .unwrap()
+    };
     let without = Event::new("orders/1", "placed", *b"{}").unwrap();
-    let events = [event("placed", "be"), event("billed", "be"), event("placed", "zh"), without];
-    assert_eq!(values_found(&mut matcher, &events), [vec![Some("be".to_owned())], vec![], vec![], vec![]]);
+    let events = [
+        event("placed", "be"),
+        event("billed", "be"),
+        event("placed", "zh"),
+        without,
+    ];
+    assert_eq!(
+        values_found(&mut matcher, &events),
+        [vec![Some("be".to_owned())], vec![], vec![], vec![]]
+    );
     assert_eq!(matcher.without_value, 1);
 }
 
@@ -106,15 +147,25 @@ fn a_transaction_is_due_within_the_range_only_and_never_to_where_it_came_from_r4
 
 #[test]
 fn a_second_subscriber_is_due_what_the_first_sent_us_r4() {
-    let both = vec![subscription(10, "bern", "orders", None), subscription(20, "genf", "orders", None)];
+    let both = vec![
+        subscription(10, "bern", "orders", None),
+        subscription(20, "genf", "orders", None),
+    ];
     let matcher = Matcher::new(&catalog(None, &[], both), |_| true).unwrap();
     assert!(matcher.is_due_live(0, Lsn(50), Some("bern")));
-    assert!(!matcher.is_due_live(0, Lsn(15), Some("bern")), "genf had not subscribed yet");
+    assert!(
+        !matcher.is_due_live(0, Lsn(15), Some("bern")),
+        "genf had not subscribed yet"
+    );
 }
 
 #[test]
 fn a_publication_nobody_subscribes_to_costs_nothing() {
-    assert!(Matcher::new(&catalog(None, &[], vec![]), |_| true).unwrap().is_idle());
+    assert!(
+        Matcher::new(&catalog(None, &[], vec![]), |_| true)
+            .unwrap()
+            .is_idle()
+    );
 }
 
 #[test]
@@ -126,13 +177,22 @@ fn a_record_says_the_same_after_it_was_written_and_read() {
         value: Some((vec!["file:///x".into()], Schedule::AtMinute(90), true)),
     };
     let site = SiteName::new("bern").unwrap();
-    with_frame(record::frame(record::remote_key(&site), &bytes).unwrap(), |frame| {
-        let mut catalog = Catalog::default();
-        assert!(catalog.follow(frame).unwrap());
-        let remote = catalog.remote(&site).unwrap();
-        assert_eq!((remote.since, remote.added, remote.generation), (frame.lsn(), frame.lsn(), 3));
-        assert_eq!((remote.schedule, remote.consolidated), (Schedule::AtMinute(90), true));
-    });
+    with_frame(
+        record::frame(record::remote_key(&site), &bytes).unwrap(),
+        |frame| {
+            let mut catalog = Catalog::default();
+            assert!(catalog.follow(frame).unwrap());
+            let remote = catalog.remote(&site).unwrap();
+            assert_eq!(
+                (remote.since, remote.added, remote.generation),
+                (frame.lsn(), frame.lsn(), 3)
+            );
+            assert_eq!(
+                (remote.schedule, remote.consolidated),
+                (Schedule::AtMinute(90), true)
+            );
+        },
+    );
 }
 
 proptest! {

@@ -26,7 +26,12 @@ impl Group {
     /// An empty group.
     #[must_use]
     pub fn new(limit: u32) -> Group {
-        Group { limit, frames: Vec::new(), bytes: 0, senders: BTreeSet::new() }
+        Group {
+            limit,
+            frames: Vec::new(),
+            bytes: 0,
+            senders: BTreeSet::new(),
+        }
     }
 
     /// Takes the frames of one message, in order, and appends what is gathered where the rule says so.
@@ -69,7 +74,10 @@ impl Group {
 
     /// Whose frames were pushed since the last call; all of them are durable after a flush.
     pub fn take_senders(&mut self) -> BTreeSet<SiteName> {
-        assert!(self.frames.is_empty(), "positions are told only when their frames are durable (R2)");
+        assert!(
+            self.frames.is_empty(),
+            "positions are told only when their frames are durable (R2)"
+        );
         std::mem::take(&mut self.senders)
     }
 

@@ -45,7 +45,11 @@ impl Inbox {
     /// An inbox of at most `limit` bytes, give or take what senders keep.
     #[must_use]
     pub fn new(limit: u64) -> Inbox {
-        Inbox { limit, held: 0, senders: BTreeMap::new() }
+        Inbox {
+            limit,
+            held: 0,
+            senders: BTreeMap::new(),
+        }
     }
 
     /// Keeps a message. Others, or this one, may fall out.
@@ -64,7 +68,8 @@ impl Inbox {
     /// Drops the furthest message of whoever holds most; false when nobody has more than he keeps.
     fn evict(&mut self) -> bool {
         let most = self.senders.values_mut().max_by_key(|sender| sender.held);
-        let Some(sender) = most.filter(|sender| sender.held > SENDER_KEEPS && sender.messages.len() > 1) else {
+        let Some(sender) = most.filter(|sender| sender.held > SENDER_KEEPS && sender.messages.len() > 1)
+        else {
             return false;
         };
         if let Some((_, bytes)) = sender.messages.pop_last() {
@@ -77,7 +82,10 @@ impl Inbox {
     /// Messages of a sender, in order.
     #[must_use]
     pub fn orders(&self, sender: &SiteName) -> Vec<Order> {
-        self.senders.get(sender).map(|sender| sender.messages.keys().cloned().collect()).unwrap_or_default()
+        self.senders
+            .get(sender)
+            .map(|sender| sender.messages.keys().cloned().collect())
+            .unwrap_or_default()
     }
 
     /// The first message of a sender.
@@ -104,7 +112,9 @@ impl Inbox {
 
     /// Names of all messages held.
     pub fn keys(&self) -> impl Iterator<Item = &MessageKey> {
-        self.senders.values().flat_map(|sender| sender.messages.keys().map(|(_, _, key)| key))
+        self.senders
+            .values()
+            .flat_map(|sender| sender.messages.keys().map(|(_, _, key)| key))
     }
 
     /// Drops everything; it is still on its links.

@@ -16,5 +16,5 @@ mod inbox;
 mod phase;
 mod quarantine;
 
-pub use phase::{ReceivePhase, ReceiveOptions, Received};
+pub use phase::{ReceiveOptions, ReceivePhase, Received};
 pub use quarantine::{Quarantined, quarantined};

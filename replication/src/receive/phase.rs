@@ -120,14 +120,22 @@ impl ReceivePhase {
     /// Links of all remotes, each once.
     #[must_use]
     pub fn links_in_use(&self) -> Vec<LinkNumber> {
-        self.pairs.values().map(|pair| pair.link).collect::<BTreeSet<_>>().into_iter().collect()
+        self.pairs
+            .values()
+            .map(|pair| pair.link)
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect()
     }
 
     /// Remotes whose pair is stopped, with the reason.
     #[must_use]
     pub fn stopped(&self) -> Vec<(SiteName, String)> {
         let reason = |pair: &Pair| pair.receiver.stopped().map(ToString::to_string);
-        self.pairs.iter().filter_map(|(name, pair)| Some((name.clone(), reason(pair)?))).collect()
+        self.pairs
+            .iter()
+            .filter_map(|(name, pair)| Some((name.clone(), reason(pair)?)))
+            .collect()
     }
 
     fn poll_links(&mut self, cause: PollCause, received: &mut Received) -> Result<()> {
@@ -153,13 +161,18 @@ impl ReceivePhase {
         let catalog = Catalog::load(&self.store)?;
         let known = self.pairs.len();
         self.pairs.retain(|name, pair| {
-            catalog.remote(name).is_some_and(|remote| remote.generation == pair.neighbour.generation)
+            catalog
+                .remote(name)
+                .is_some_and(|remote| remote.generation == pair.neighbour.generation)
         });
         if self.pairs.len() != known {
             // What was refused for the former pair may be welcome to the next.
             self.done.retain(|key| self.leaving.contains(key));
         }
-        if catalog.remotes().any(|remote| !self.pairs.contains_key(&remote.site)) {
+        if catalog
+            .remotes()
+            .any(|remote| !self.pairs.contains_key(&remote.site))
+        {
             // A receiver killed between its write and its sync left frames that are not durable yet and
             // will be: positions read without them would apply the same transactions again (R1).
             self.store.sync()?;
@@ -170,12 +183,33 @@ impl ReceivePhase {
                 pair.link = link;
                 continue;
             }
-            let neighbour = Neighbour { name: remote.site.clone(), generation: remote.generation };
-            let records = PairRecords::load(&neighbour, |key| Ok(self.store.pinned(key)?.map(|(value, _)| value)))?;
-            let me = Me { name: self.store.site().clone(), id: self.store.id() };
-            let receiver = Receiver::new(me, neighbour.clone(), records, self.options.patience, self.options.memory);
+            let neighbour = Neighbour {
+                name: remote.site.clone(),
+                generation: remote.generation,
+            };
+            let records = PairRecords::load(&neighbour, |key| {
+                Ok(self.store.pinned(key)?.map(|(value, _)| value))
+            })?;
+            let me = Me {
+                name: self.store.site().clone(),
+                id: self.store.id(),
+            };
+            let receiver = Receiver::new(
+                me,
+                neighbour.clone(),
+                records,
+                self.options.patience,
+                self.options.memory,
+            );
             self.strangers.clear();
-            self.pairs.insert(remote.site.clone(), Pair { neighbour, receiver, link });
+            self.pairs.insert(
+                remote.site.clone(),
+                Pair {
+                    neighbour,
+                    receiver,
+                    link,
+                },
+            );
         }
         Ok(())
     }
@@ -186,7 +220,12 @@ impl ReceivePhase {
         self.links.begin_round(number)?;
         let mut after: Option<PollCursor> = None;
         loop {
-            let held = self.inbox.keys().chain(&self.done).chain(&self.strangers).filter(|key| key.link == number);
+            let held = self
+                .inbox
+                .keys()
+                .chain(&self.done)
+                .chain(&self.strangers)
+                .filter(|key| key.link == number);
             let skip: BTreeSet<MessageId> = held.map(|key| key.id.clone()).collect();
             let request = PollRequest {
                 after: after.as_ref(),
@@ -201,7 +240,11 @@ impl ReceivePhase {
             };
             let mut senders = BTreeSet::new();
             // A link may give what it was asked to skip.
-            for incoming in batch.messages.into_iter().filter(|incoming| !skip.contains(&incoming.id)) {
+            for incoming in batch
+                .messages
+                .into_iter()
+                .filter(|incoming| !skip.contains(&incoming.id))
+            {
                 senders.extend(self.take_in(number, incoming, received)?);
             }
             for sender in senders {
@@ -224,12 +267,16 @@ impl ReceivePhase {
         incoming: Incoming,
         received: &mut Received,
     ) -> Result<Option<SiteName>> {
-        let key = MessageKey { link, id: incoming.id };
+        let key = MessageKey {
+            link,
+            id: incoming.id,
+        };
         received.new_messages += 1;
         match decode_header(&incoming.bytes, &limits()) {
             Ok(header) if self.pairs.contains_key(&header.from.name) => {
                 let (previous, last) = Receiver::poll_order(&header);
-                self.inbox.put(&header.from.name, (previous, last, key), incoming.bytes);
+                self.inbox
+                    .put(&header.from.name, (previous, last, key), incoming.bytes);
                 Ok(Some(header.from.name))
             }
             Ok(header) => {
@@ -257,7 +304,9 @@ impl ReceivePhase {
         loop {
             let mut moved = false;
             for order in self.inbox.orders(sender) {
-                let Some(verdict) = self.receive(sender, &order, probe.as_ref())? else { continue };
+                let Some(verdict) = self.receive(sender, &order, probe.as_ref())? else {
+                    continue;
+                };
                 tracing::debug!(%sender, message = %order.2.id, ?verdict, "received");
                 moved |= matches!(verdict, Verdict::Apply(_));
                 self.carry_out(sender, order, verdict, received)?;
@@ -336,7 +385,10 @@ impl ReceivePhase {
         }
         let mut note = NewFrame::of_kind(NOTE, Vec::new());
         for pair in self.pairs.values() {
-            pair.receiver.notes()?.into_iter().for_each(|record| note.pin(record));
+            pair.receiver
+                .notes()?
+                .into_iter()
+                .for_each(|record| note.pin(record));
         }
         if !note.pinned().is_empty() {
             self.group.push_note(note);

@@ -69,13 +69,22 @@ pub fn quarantined(store: &Store) -> Result<Vec<Quarantined>> {
     let mut names = match storage.list(FOLDER) {
         Ok(names) => names,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(Error::io("list the quarantine", storage.root().join(FOLDER), error)),
+        Err(error) => {
+            return Err(Error::io(
+                "list the quarantine",
+                storage.root().join(FOLDER),
+                error,
+            ));
+        }
     };
     names.sort();
     let mut found = Vec::new();
     for name in names.iter().filter_map(|name| name.strip_suffix(".mp")) {
         let reason = read_reason(storage, &format!("{FOLDER}/{name}.txt")).unwrap_or_default();
-        found.push(Quarantined { file: format!("{FOLDER}/{name}.mp"), reason });
+        found.push(Quarantined {
+            file: format!("{FOLDER}/{name}.mp"),
+            reason,
+        });
     }
     Ok(found)
 }

@@ -26,7 +26,11 @@ impl Decider {
     /// `Invalid` when a pattern of the catalog breaks its rule.
     pub fn new(catalog: Catalog) -> Result<Decider> {
         let matcher = Matcher::new(&catalog, |_| true)?;
-        Ok(Decider { catalog, matcher, without_value: 0 })
+        Ok(Decider {
+            catalog,
+            matcher,
+            without_value: 0,
+        })
     }
 
     /// Events that matched an article of a subscribed publication but have no value to choose by.
@@ -50,7 +54,14 @@ impl Decider {
             return Ok(None);
         }
         let (lsn, via) = (frame.lsn(), frame.via()?);
-        let mut entry = NewEntry::new(Position { epoch: frame.epoch(), lsn, chain }, frame.time());
+        let mut entry = NewEntry::new(
+            Position {
+                epoch: frame.epoch(),
+                lsn,
+                chain,
+            },
+            frame.time(),
+        );
         let mut numbers: HashMap<TopicId, Option<u16>> = HashMap::new();
         let (mut found, mut due) = (Vec::new(), Vec::new());
         for event in frame.events() {
@@ -64,7 +75,10 @@ impl Decider {
                     None => {
                         let topic = self.matcher.topic(*id);
                         let is_due = self.matcher.is_due_live(*id, lsn, via.map(|via| via.name));
-                        let number = topic.filter(|_| is_due).map(|topic| entry.add_topic(topic)).transpose()?;
+                        let number = topic
+                            .filter(|_| is_due)
+                            .map(|topic| entry.add_topic(topic))
+                            .transpose()?;
                         numbers.insert(*id, number);
                         number
                     }
@@ -75,6 +89,10 @@ impl Decider {
                 entry.add_event(&event, &due)?;
             }
         }
-        if entry.is_empty() { Ok(None) } else { entry.into_frame(frame.origin()?, via).map(Some) }
+        if entry.is_empty() {
+            Ok(None)
+        } else {
+            entry.into_frame(frame.origin()?, via).map(Some)
+        }
     }
 }

@@ -60,17 +60,23 @@ impl NewEntry {
     pub fn add_topic(&mut self, topic: &Topic) -> Result<u16> {
         let number = self.topic_count;
         let value = topic.value.as_deref();
-        let lengths = (u16::try_from(topic.publication.len()), value.map_or(Ok(NO_VALUE), |v| u16::try_from(v.len())));
+        let lengths = (
+            u16::try_from(topic.publication.len()),
+            value.map_or(Ok(NO_VALUE), |v| u16::try_from(v.len())),
+        );
         let next = number.checked_add(1);
         let (Some(next), (Ok(publication_len), Ok(value_len))) = (next, lengths) else {
-            return Err(Error::invalid("a transaction is due under too many topics, or one is too long"));
+            return Err(Error::invalid(
+                "a transaction is due under too many topics, or one is too long",
+            ));
         };
         let start = self.topics.len();
         self.topics.extend_from_slice(&publication_len.to_le_bytes());
         self.topics.extend_from_slice(&value_len.to_le_bytes());
         self.topics.extend_from_slice(&[0; 4]);
         self.topics.extend_from_slice(topic.publication.as_bytes());
-        self.topics.extend_from_slice(value.unwrap_or_default().as_bytes());
+        self.topics
+            .extend_from_slice(value.unwrap_or_default().as_bytes());
         self.topics.resize(start + align8(self.topics.len() - start), 0);
         self.topic_count = next;
         Ok(number)
@@ -83,8 +89,15 @@ impl NewEntry {
     pub fn add_event(&mut self, event: &EventRef<'_>, topics: &[u16]) -> Result<()> {
         assert!(!topics.is_empty(), "an entry holds only events that are due");
         let (stream, kind) = (event.stream()?, event.kind()?);
-        self.events.push_raw(event.ordinal, stream, kind, event.headers().bytes(), event.payload)?;
-        let count = u16::try_from(topics.len()).map_err(|_| Error::invalid("an event is due under too many topics"))?;
+        self.events.push_raw(
+            event.ordinal,
+            stream,
+            kind,
+            event.headers().bytes(),
+            event.payload,
+        )?;
+        let count = u16::try_from(topics.len())
+            .map_err(|_| Error::invalid("an event is due under too many topics"))?;
         self.matches.extend_from_slice(&count.to_le_bytes());
         for topic in topics {
             self.matches.extend_from_slice(&topic.to_le_bytes());
@@ -111,7 +124,9 @@ impl NewEntry {
         body.extend_from_slice(&self.match_count.to_le_bytes());
         body.extend_from_slice(&[0; 4]);
         let Position { epoch, lsn, chain } = self.position;
-        [lsn.0, epoch.0, chain.0].iter().for_each(|word| body.extend_from_slice(&word.to_le_bytes()));
+        [lsn.0, epoch.0, chain.0]
+            .iter()
+            .for_each(|word| body.extend_from_slice(&word.to_le_bytes()));
         body.extend_from_slice(&self.time.to_le_bytes());
         body.extend_from_slice(&self.topics);
         self.matches.resize(align8(self.matches.len()), 0);
@@ -166,8 +181,11 @@ impl<'a> Entry<'a> {
         let mut fixed = || {
             let (topic_count, event_count, match_count) = (rest.u16()?, rest.u32()?, rest.u32()?);
             rest.take(4)?;
-            let position =
-                Position { lsn: Lsn(rest.u64()?), epoch: milepost_engine::Epoch(rest.u64()?), chain: rest.chain()? };
+            let position = Position {
+                lsn: Lsn(rest.u64()?),
+                epoch: milepost_engine::Epoch(rest.u64()?),
+                chain: rest.chain()?,
+            };
             let time = i64::from_le_bytes(rest.array()?);
             // The smallest topic takes 8 bytes, so the table is no larger than the body.
             let mut topics = Vec::new();
@@ -181,7 +199,17 @@ impl<'a> Entry<'a> {
         let (topics, event_count, position, time, matches) = fixed().ok_or_else(bad)?;
         let (origin, via) = (frame.origin()?, frame.via()?);
         let events = rest.0;
-        Ok(Some(Entry { position, time, origin, via, topics, matches, events, event_count, at }))
+        Ok(Some(Entry {
+            position,
+            time,
+            origin,
+            via,
+            topics,
+            matches,
+            events,
+            event_count,
+            at,
+        }))
     }
 
     /// Bytes of the events.
@@ -192,7 +220,10 @@ impl<'a> Entry<'a> {
 
     /// Events that are due under at least one topic that `wanted` (one flag per topic of the entry)
     /// names, in order.
-    pub fn events_under<'w>(&self, wanted: &'w [bool]) -> impl Iterator<Item = Result<EventRef<'a>>> + use<'a, 'w> {
+    pub fn events_under<'w>(
+        &self,
+        wanted: &'w [bool],
+    ) -> impl Iterator<Item = Result<EventRef<'a>>> + use<'a, 'w> {
         let mut matches = Front(self.matches);
         let at = self.at;
         let events = Events::new(self.events, self.event_count, self.at);
@@ -204,7 +235,10 @@ impl<'a> Entry<'a> {
             match matches.any_of(wanted) {
                 Some(true) => Some(Ok(event)),
                 Some(false) => None,
-                None => Some(Err(Error::corrupt("a queue entry's matches contradict its topics").at_lsn(at))),
+                None => Some(Err(Error::corrupt(
+                    "a queue entry's matches contradict its topics",
+                )
+                .at_lsn(at))),
             }
         })
     }
@@ -245,12 +279,19 @@ impl<'a> Front<'a> {
     fn topic(&mut self) -> Option<Topic> {
         let (publication_len, value_len) = (usize::from(self.u16()?), self.u16()?);
         self.take(4)?;
-        let value_bytes = if value_len == NO_VALUE { 0 } else { usize::from(value_len) };
+        let value_bytes = if value_len == NO_VALUE {
+            0
+        } else {
+            usize::from(value_len)
+        };
         let mut own = Front(self.take(align8(TOPIC_FIXED + publication_len + value_bytes) - TOPIC_FIXED)?);
         let text = |bytes: &[u8]| std::str::from_utf8(bytes).map(str::to_owned).ok();
         let publication = text(own.take(publication_len)?)?;
         let value = text(own.take(value_bytes)?)?;
-        Some(Topic { publication, value: (value_len != NO_VALUE).then_some(value) })
+        Some(Topic {
+            publication,
+            value: (value_len != NO_VALUE).then_some(value),
+        })
     }
 
     /// Moves over the matches of one event; true when one of them is wanted.
@@ -263,4 +304,7 @@ impl<'a> Front<'a> {
     }
 }
 
-const _: () = assert!(FIXED_LEN == 16 + 4 * 8, "the fixed part of an entry is what the table says");
+const _: () = assert!(
+    FIXED_LEN == 16 + 4 * 8,
+    "the fixed part of an entry is what the table says"
+);

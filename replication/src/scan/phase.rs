@@ -52,7 +52,16 @@ impl ScanPhase {
         let decider = Decider::new(Catalog::as_of(store, scanned)?)?;
         let log = store.scan(scanned)?;
         let synced_at = store.clock().monotonic();
-        Ok(ScanPhase { store: store.clone(), log, queue, decider, scanned, unsynced: false, synced_at, _lock: lock })
+        Ok(ScanPhase {
+            store: store.clone(),
+            log,
+            queue,
+            decider,
+            scanned,
+            unsynced: false,
+            synced_at,
+            _lock: lock,
+        })
     }
 
     /// Moves a stretch of the log into the queue, at most to the durable end. No frames looked at means
@@ -65,7 +74,9 @@ impl ScanPhase {
         let (mut entries, mut bytes) = (Vec::new(), 0);
         let mut last = self.scanned;
         while bytes < GATHERED_MAX && done.frames < FRAMES_MAX {
-            let Some(block) = self.log.next_block()? else { break };
+            let Some(block) = self.log.next_block()? else {
+                break;
+            };
             let chain = block.chain_after();
             for frame in block.frames() {
                 let frame = frame?;
@@ -77,7 +88,10 @@ impl ScanPhase {
                 last = frame.lsn();
                 if let Some(entry) = self.decider.decide(&frame, chain)? {
                     bytes += to_u64(entry.body_len());
-                    entries.push(QueueEntry { lsn: last, frame: entry });
+                    entries.push(QueueEntry {
+                        lsn: last,
+                        frame: entry,
+                    });
                 }
             }
         }
@@ -143,6 +157,10 @@ impl ScanPhase {
 
     fn sync_now_and_then(&mut self) -> Result<()> {
         let since = self.store.clock().monotonic().saturating_sub(self.synced_at);
-        if self.unsynced && since >= SYNC_EVERY { self.sync() } else { Ok(()) }
+        if self.unsynced && since >= SYNC_EVERY {
+            self.sync()
+        } else {
+            Ok(())
+        }
     }
 }

@@ -17,42 +17,76 @@ fn by_segment(subscriptions: Vec<Subscription>) -> Catalog {
 fn transaction(streams: &[&str]) -> NewFrame {
     let mut frame = NewFrame::transaction();
     for (ordinal, stream) in (0u32..).zip(streams) {
-        frame.push_event(ordinal, &Event::new(stream, "placed", stream.as_bytes()).unwrap()).unwrap();
+        frame
+            .push_event(ordinal, &Event::new(stream, "placed", stream.as_bytes()).unwrap())
+            .unwrap();
     }
     frame
 }
 
 fn decided(catalog: Catalog, frame: NewFrame) -> Option<NewFrame> {
     let mut made = None;
-    with_frame(frame, |frame| made = Decider::new(catalog).unwrap().decide(frame, Chain(7)).unwrap());
+    with_frame(frame, |frame| {
+        made = Decider::new(catalog).unwrap().decide(frame, Chain(7)).unwrap()
+    });
     made
 }
 
 fn via(site: &str) -> Via {
-    let position = Position { epoch: Epoch(3), lsn: Lsn(77), chain: Chain(5) };
-    Via { site: StoreId(2), name: SiteName::new(site).unwrap(), generation: 1, position, back: Lsn::ZERO }
+    let position = Position {
+        epoch: Epoch(3),
+        lsn: Lsn(77),
+        chain: Chain(5),
+    };
+    Via {
+        site: StoreId(2),
+        name: SiteName::new(site).unwrap(),
+        generation: 1,
+        position,
+        back: Lsn::ZERO,
+    }
 }
 
 /// Ordinals of the events of an entry under the topics with these values.
 fn ordinals(entry: &Entry<'_>, values: &[&str]) -> Vec<u32> {
     let chosen = |topic: &Topic| values.contains(&topic.value.as_deref().unwrap_or_default());
     let wanted: Vec<bool> = entry.topics.iter().map(chosen).collect();
-    entry.events_under(&wanted).map(|event| event.unwrap().ordinal).collect()
+    entry
+        .events_under(&wanted)
+        .map(|event| event.unwrap().ordinal)
+        .collect()
 }
 
 #[test]
 fn an_entry_holds_the_events_that_somebody_is_due_and_under_what() {
-    let subscriptions = vec![subscription(10, "bern", "orders", Some("be")), subscription(11, "genf", "orders", Some("ge"))];
-    let streams = ["orders/be/1", "orders/zh/1", "orders/ge/1", "bills/be", "orders/be/2"];
-    let made = decided(by_segment(subscriptions), transaction(&streams)).expect("two sites are due something");
+    let subscriptions = vec![
+        subscription(10, "bern", "orders", Some("be")),
+        subscription(11, "genf", "orders", Some("ge")),
+    ];
+    let streams = [
+        "orders/be/1",
+        "orders/zh/1",
+        "orders/ge/1",
+        "bills/be",
+        "orders/be/2",
+    ];
+    let made =
+        decided(by_segment(subscriptions), transaction(&streams)).expect("two sites are due something");
     with_frame(made, |frame| {
         let entry = Entry::read(frame).unwrap().unwrap();
-        assert!(entry.position.lsn.0 > FRAME_AT && entry.position.epoch == Epoch(1) && entry.position.chain == Chain(7));
+        assert!(
+            entry.position.lsn.0 > FRAME_AT
+                && entry.position.epoch == Epoch(1)
+                && entry.position.chain == Chain(7)
+        );
         assert_eq!(ordinals(&entry, &["be"]), [0, 4]);
         assert_eq!(ordinals(&entry, &["ge"]), [2]);
         assert_eq!(ordinals(&entry, &["be", "ge"]), [0, 2, 4]);
         let all = vec![true; entry.topics.len()];
-        let payloads: Vec<_> = entry.events_under(&all).map(|event| event.unwrap().payload).collect();
+        let payloads: Vec<_> = entry
+            .events_under(&all)
+            .map(|event| event.unwrap().payload)
+            .collect();
         assert_eq!(payloads, [b"orders/be/1", b"orders/ge/1", b"orders/be/2"]);
     });
 }
@@ -78,10 +112,19 @@ fn what_came_from_the_only_subscriber_makes_no_entry_r4() {
 #[test]
 fn an_entry_keeps_origin_and_via_unchanged() {
     let mut frame = transaction(&["orders/be/1"]);
-    let origin = Origin { site: StoreId(9), name: SiteName::new("till").unwrap(), epoch: Epoch(4), lsn: Lsn(5) };
+    let origin = Origin {
+        site: StoreId(9),
+        name: SiteName::new("till").unwrap(),
+        epoch: Epoch(4),
+        lsn: Lsn(5),
+    };
     frame.set_origin(origin.clone());
     frame.set_via(via("genf"));
-    let made = decided(by_segment(vec![subscription(10, "bern", "orders", Some("be"))]), frame).unwrap();
+    let made = decided(
+        by_segment(vec![subscription(10, "bern", "orders", Some("be"))]),
+        frame,
+    )
+    .unwrap();
     with_frame(made, |frame| {
         let entry = Entry::read(frame).unwrap().unwrap();
         assert_eq!(entry.origin.unwrap().to_owned().unwrap(), origin);
@@ -91,13 +134,20 @@ fn an_entry_keeps_origin_and_via_unchanged() {
 
 #[test]
 fn a_damaged_entry_is_an_error_or_an_entry_but_never_a_panic() {
-    let made = decided(by_segment(vec![subscription(10, "bern", "orders", Some("be"))]), transaction(&["orders/be/1"]));
+    let made = decided(
+        by_segment(vec![subscription(10, "bern", "orders", Some("be"))]),
+        transaction(&["orders/be/1"]),
+    );
     let body = made.unwrap().body().to_vec();
     let read = |body: Vec<u8>| {
         with_frame(NewFrame::of_kind(ENTRY_FRAME, body), |frame| {
-            let Ok(Some(entry)) = Entry::read(frame) else { return };
+            let Ok(Some(entry)) = Entry::read(frame) else {
+                return;
+            };
             let wanted = vec![true; entry.topics.len()];
-            entry.events_under(&wanted).for_each(|event| drop(event.map(|event| event.to_event())));
+            entry
+                .events_under(&wanted)
+                .for_each(|event| drop(event.map(|event| event.to_event())));
         });
     };
     for at in 0..body.len() {

@@ -47,19 +47,24 @@ impl History {
     /// `Behind` when the log no longer has it; `Corrupt` when the subscription's frame is not there.
     pub fn open(store: &Store, subscription: &Subscription, after: Lsn) -> Result<History> {
         let starts = subscription.id.lsn();
-        let missing = || Error::corrupt("the frame that made a subscription is not in the log").at_lsn(starts);
+        let missing =
+            || Error::corrupt("the frame that made a subscription is not in the log").at_lsn(starts);
         let position = store.position_at(starts)?.ok_or_else(missing)?;
         let next = Lsn(subscription.from.0.max(after.0.saturating_add(1)));
         let at_start = Catalog::as_of(store, starts)?;
         let own = Matcher::new(&at_start, |one| one.id == subscription.id)?;
-        let added = at_start.remote(&subscription.remote).map_or(Lsn::ZERO, |remote| remote.added);
+        let added = at_start
+            .remote(&subscription.remote)
+            .map_or(Lsn::ZERO, |remote| remote.added);
         let is_earlier = |one: &Subscription| {
             one.remote == subscription.remote && one.id < subscription.id && one.id.lsn() > added
         };
         let mut earlier = Vec::new();
         for one in at_start.subscriptions().filter(|one| is_earlier(one)) {
             if one.from < one.id.lsn() {
-                earlier.push(Matcher::new(&Catalog::as_of(store, one.id.lsn())?, |other| other.id == one.id)?);
+                earlier.push(Matcher::new(&Catalog::as_of(store, one.id.lsn())?, |other| {
+                    other.id == one.id
+                })?);
             }
         }
         let behind = Lsn(next.0.saturating_sub(1));
@@ -67,8 +72,22 @@ impl History {
         let live = Matcher::new(&catalog, is_earlier)?;
         let own_site = (store.id(), store.site().clone());
         let (remote, found) = (subscription.remote.clone(), Vec::new());
-        let judge = Judge { remote, starts: position, added, own_site, catalog, own, earlier, live, found };
-        Ok(History { log: store.scan(behind)?, judge, ended: false })
+        let judge = Judge {
+            remote,
+            starts: position,
+            added,
+            own_site,
+            catalog,
+            own,
+            earlier,
+            live,
+            found,
+        };
+        Ok(History {
+            log: store.scan(behind)?,
+            judge,
+            ended: false,
+        })
     }
 
     /// Looks at the next `frames` frames for a transaction that is due.
@@ -128,10 +147,18 @@ impl Judge {
             // A commit of an earlier lineage: the point's epoch is not its own, so it is said.
             None => {
                 let (site, name) = self.own_site.clone();
-                Some(Origin { site, name, epoch: frame.epoch(), lsn: frame.lsn() })
+                Some(Origin {
+                    site,
+                    name,
+                    epoch: frame.epoch(),
+                    lsn: frame.lsn(),
+                })
             }
         };
-        let point = Point { position: self.starts, back: frame.lsn() };
+        let point = Point {
+            position: self.starts,
+            back: frame.lsn(),
+        };
         Carried::of(point, origin, due).map(Some)
     }
 
@@ -144,14 +171,22 @@ impl Judge {
         self.found.clear();
         self.live.topics_of(event, &mut self.found)?;
         let covers = |subscription: &Subscription| subscription.covers_live(lsn);
-        if self.found.iter().any(|id| self.live.subscriptions(*id).iter().any(covers)) {
+        if self
+            .found
+            .iter()
+            .any(|id| self.live.subscriptions(*id).iter().any(covers))
+        {
             return Ok(false);
         }
         for matcher in &mut self.earlier {
             self.found.clear();
             matcher.topics_of(event, &mut self.found)?;
             let covers = |subscription: &Subscription| subscription.covers_history(lsn);
-            if self.found.iter().any(|id| matcher.subscriptions(*id).iter().any(covers)) {
+            if self
+                .found
+                .iter()
+                .any(|id| matcher.subscriptions(*id).iter().any(covers))
+            {
                 return Ok(false);
             }
         }

@@ -18,7 +18,7 @@ mod queue;
 mod stream;
 
 pub use history::{Found, History};
-pub use phase::{SendPhase, SendOptions, Sent, Serve};
+pub use phase::{SendOptions, SendPhase, Sent, Serve};
 pub use postings::{Due, Postings};
 pub use queue::QueueEntries;
 pub use stream::{Sources, Stream};

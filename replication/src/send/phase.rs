@@ -11,8 +11,8 @@ use milepost_engine::{Durability, Lsn, Phase, PhaseLock, Result, SiteName, Store
 use crate::agent::{LinkNumber, Links, Stop};
 use crate::catalog::{Catalog, Remote, Subscription};
 use crate::link::{Link, LinkError};
-use crate::schedule::until_next_turn;
 use crate::message::{Message, Packed, Packer, Point, Range, encode};
+use crate::schedule::until_next_turn;
 use crate::tracking::{
     Me, NOTE, Neighbour, OwnEnd, Pace, PairRecords, PairState, ProbeRecord, ProbingTimes, SendAction, Sender,
 };
@@ -121,17 +121,29 @@ impl SendPhase {
         let mut sent = Sent::default();
         let now = self.store.clock().monotonic();
         let wall = self.store.clock().wall_micros();
-        let due = |pair: &&Pair| serve == Serve::Everybody || pair.until_turn(now, wall) == Some(Duration::ZERO);
-        let due: Vec<_> = self.pairs.values().filter(due).map(|pair| pair.remote.site.clone()).collect();
+        let due =
+            |pair: &&Pair| serve == Serve::Everybody || pair.until_turn(now, wall) == Some(Duration::ZERO);
+        let due: Vec<_> = self
+            .pairs
+            .values()
+            .filter(due)
+            .map(|pair| pair.remote.site.clone())
+            .collect();
         let mut failed: BTreeSet<LinkNumber> = BTreeSet::new();
         self.begin_links(&due)?;
         for name in due {
             if self.stop.is_requested() {
                 break;
             }
-            let Some(mut pair) = self.pairs.remove(&name) else { continue };
+            let Some(mut pair) = self.pairs.remove(&name) else {
+                continue;
+            };
             let before = sent.messages;
-            let outcome = if failed.contains(&pair.link) { Ok(Ok(())) } else { self.serve(&mut pair, &mut sent) };
+            let outcome = if failed.contains(&pair.link) {
+                Ok(Ok(()))
+            } else {
+                self.serve(&mut pair, &mut sent)
+            };
             // A turn in which nothing was due stays open, so that the next commit goes at once.
             if sent.messages > before {
                 pair.last_turn = Some(self.store.clock().monotonic());
@@ -164,7 +176,9 @@ impl SendPhase {
 
     fn untils(&self) -> impl Iterator<Item = Duration> {
         let (now, wall) = (self.store.clock().monotonic(), self.store.clock().wall_micros());
-        self.pairs.values().filter_map(move |pair| pair.until_turn(now, wall))
+        self.pairs
+            .values()
+            .filter_map(move |pair| pair.until_turn(now, wall))
     }
 
     /// Address of a remote's link, for operators.
@@ -192,14 +206,19 @@ impl SendPhase {
     /// # Errors
     /// As [`Catalog::load`].
     pub fn is_batch_by_schedule(store: &Store) -> Result<bool> {
-        Ok(Catalog::load(store)?.remotes().any(|remote| remote.schedule == crate::catalog::Schedule::None))
+        Ok(Catalog::load(store)?
+            .remotes()
+            .any(|remote| remote.schedule == crate::catalog::Schedule::None))
     }
 
     /// Remotes whose pair is stopped, with the reason.
     #[must_use]
     pub fn stopped(&self) -> Vec<(SiteName, String)> {
         let reason = |pair: &Pair| pair.sender.stopped().map(ToString::to_string);
-        self.pairs.iter().filter_map(|(name, pair)| Some((name.clone(), reason(pair)?))).collect()
+        self.pairs
+            .iter()
+            .filter_map(|(name, pair)| Some((name.clone(), reason(pair)?)))
+            .collect()
     }
 
     /// Waits until the queue grows, or `limit`.
@@ -224,7 +243,11 @@ impl SendPhase {
         }
         let now = self.store.clock().monotonic();
         let SendPhase { catalog, pairs, .. } = self;
-        pairs.retain(|name, pair| catalog.remote(name).is_some_and(|remote| remote.generation == pair.remote.generation));
+        pairs.retain(|name, pair| {
+            catalog
+                .remote(name)
+                .is_some_and(|remote| remote.generation == pair.remote.generation)
+        });
         let remotes: Vec<Remote> = self.catalog.remotes().cloned().collect();
         for remote in remotes {
             self.look_at(remote, now)?;
@@ -233,26 +256,49 @@ impl SendPhase {
     }
 
     fn look_at(&mut self, remote: Remote, now: Duration) -> Result<()> {
-        let neighbour = Neighbour { name: remote.site.clone(), generation: remote.generation };
-        let records = PairRecords::load(&neighbour, |key| Ok(self.store.pinned(key)?.map(|(value, _)| value)))?;
+        let neighbour = Neighbour {
+            name: remote.site.clone(),
+            generation: remote.generation,
+        };
+        let records = PairRecords::load(&neighbour, |key| {
+            Ok(self.store.pinned(key)?.map(|(value, _)| value))
+        })?;
         let link = self.links.of(&remote);
         if let Some(pair) = self.pairs.get_mut(&remote.site) {
             pair.sender.note(records, now);
             (pair.link, pair.remote) = (link, remote);
             return Ok(());
         }
-        let me = Me { name: self.store.site().clone(), id: self.store.id() };
+        let me = Me {
+            name: self.store.site().clone(),
+            id: self.store.id(),
+        };
         let every = remote.schedule.every().unwrap_or(self.options.send_every);
         let probing = ProbingTimes::for_interval(every.max(self.options.send_every));
-        let pace = Pace { urgency: self.options.urgency, probing };
+        let pace = Pace {
+            urgency: self.options.urgency,
+            probing,
+        };
         let sender = Sender::new(me, neighbour, records, pace, now);
         let stream = Stream::new(remote.site.clone());
-        self.pairs.insert(remote.site.clone(), Pair { remote, link, sender, stream, last_turn: None });
+        self.pairs.insert(
+            remote.site.clone(),
+            Pair {
+                remote,
+                link,
+                sender,
+                stream,
+                last_turn: None,
+            },
+        );
         Ok(())
     }
 
     fn begin_links(&mut self, due: &[SiteName]) -> Result<()> {
-        let numbers: BTreeSet<_> = due.iter().filter_map(|name| self.pairs.get(name).map(|pair| pair.link)).collect();
+        let numbers: BTreeSet<_> = due
+            .iter()
+            .filter_map(|name| self.pairs.get(name).map(|pair| pair.link))
+            .collect();
         for number in numbers {
             let link = self.links.get(number)?;
             self.links.begin_round(number)?;
@@ -273,7 +319,9 @@ impl SendPhase {
             let now = self.store.clock().monotonic();
             let after = pair.sender.log_sent().place();
             let newest = self.with_sources(pair, |stream, sources| stream.peek(sources, after))?;
-            let Some(action) = pair.sender.next(now, newest, &mut || rng.next_u64()) else { break };
+            let Some(action) = pair.sender.next(now, newest, &mut || rng.next_u64()) else {
+                break;
+            };
             let outcome = match action {
                 SendAction::Data { previous } => self.send_data(pair, &*link, previous, sent)?,
                 SendAction::Serve { number, range } => {
@@ -400,11 +448,17 @@ impl SendPhase {
         }
         let mut note = NewFrame::of_kind(NOTE, Vec::new());
         note.pin(pin);
-        self.store.append_frames(vec![note], Durability::Synced).map(|_| ())
+        self.store
+            .append_frames(vec![note], Durability::Synced)
+            .map(|_| ())
     }
 
     fn own_end(&self) -> OwnEnd {
-        OwnEnd { epoch: self.store.epoch(), lineage: None, durable: self.store.watermarks().durable }
+        OwnEnd {
+            epoch: self.store.epoch(),
+            lineage: None,
+            durable: self.store.watermarks().durable,
+        }
     }
 
     fn with_sources<T>(
@@ -430,7 +484,11 @@ impl SendPhase {
         for (name, pair) in &self.pairs {
             let subscriptions: Vec<&Subscription> = self.catalog.subscriptions_of(&pair.remote).collect();
             let confirmed = pair.sender.confirm_sent().place();
-            if self.postings.next_due(name, &subscriptions, confirmed.at).is_some() {
+            if self
+                .postings
+                .next_due(name, &subscriptions, confirmed.at)
+                .is_some()
+            {
                 through = through.min(confirmed.at);
             }
         }

@@ -37,7 +37,12 @@ struct Posting {
 
 impl Posting {
     fn due(self) -> Due {
-        Due { lsn: self.lsn, queue_lsn: self.queue_lsn, bytes: self.bytes, topics: Vec::new() }
+        Due {
+            lsn: self.lsn,
+            queue_lsn: self.queue_lsn,
+            bytes: self.bytes,
+            topics: Vec::new(),
+        }
     }
 }
 
@@ -58,9 +63,18 @@ impl Postings {
     /// Notes an entry found at `queue_lsn`. Entries come in the order of the queue.
     pub fn note(&mut self, entry: &Entry<'_>, queue_lsn: Lsn) {
         let via = entry.via.map(|via| self.site(via.name));
-        let posting = Posting { lsn: entry.position.lsn, queue_lsn, bytes: to_u64(entry.events_len()) };
+        let posting = Posting {
+            lsn: entry.position.lsn,
+            queue_lsn,
+            bytes: to_u64(entry.events_len()),
+        };
         for topic in &entry.topics {
-            let list = self.topics.entry(topic.clone()).or_default().entry(via).or_default();
+            let list = self
+                .topics
+                .entry(topic.clone())
+                .or_default()
+                .entry(via)
+                .or_default();
             // A scan that died between its entries and its position writes them again (Q1).
             if list.last().is_none_or(|last| last.lsn < posting.lsn) {
                 list.push(posting);
@@ -70,10 +84,13 @@ impl Postings {
     }
 
     fn site(&mut self, name: &str) -> usize {
-        self.sites.iter().position(|known| known == name).unwrap_or_else(|| {
-            self.sites.push(name.to_owned());
-            self.sites.len() - 1
-        })
+        self.sites
+            .iter()
+            .position(|known| known == name)
+            .unwrap_or_else(|| {
+                self.sites.push(name.to_owned());
+                self.sites.len() - 1
+            })
     }
 
     /// The first entry behind `after` that `remote` is due through its subscriptions.
@@ -82,13 +99,18 @@ impl Postings {
         let own = self.sites.iter().position(|site| site == remote.as_str());
         let mut found: BTreeMap<Lsn, Due> = BTreeMap::new();
         for subscription in subscriptions.iter().filter(|subscription| !subscription.revoked) {
-            let topic =
-                Topic { publication: subscription.publication.clone(), value: subscription.value.clone() };
+            let topic = Topic {
+                publication: subscription.publication.clone(),
+                value: subscription.value.clone(),
+            };
             let lists = self.topics.get(&topic).into_iter().flatten();
             for (_, list) in lists.filter(|(via, _)| own.is_none() || **via != own) {
                 let first = after.max(subscription.id.lsn());
                 let at = list.partition_point(|posting| posting.lsn <= first);
-                let Some(posting) = list.get(at).filter(|posting| subscription.covers_live(posting.lsn)) else {
+                let Some(posting) = list
+                    .get(at)
+                    .filter(|posting| subscription.covers_live(posting.lsn))
+                else {
                     continue;
                 };
                 let due = found.entry(posting.lsn).or_insert_with(|| posting.due());
@@ -148,31 +170,53 @@ mod tests {
     use super::*;
 
     fn topic(value: &str) -> Topic {
-        Topic { publication: "orders".into(), value: Some(value.into()) }
+        Topic {
+            publication: "orders".into(),
+            value: Some(value.into()),
+        }
     }
 
     /// Notes an entry for a transaction at `lsn` with one event under each value.
     fn note(postings: &mut Postings, lsn: u64, values: &[&str], via: Option<&str>) {
-        let position = Position { epoch: Epoch(1), lsn: Lsn(lsn), chain: Chain(1) };
+        let position = Position {
+            epoch: Epoch(1),
+            lsn: Lsn(lsn),
+            chain: Chain(1),
+        };
         let mut entry = NewEntry::new(position, 0);
         let mut events = NewFrame::transaction();
-        events.push_event(0, &Event::new("orders/1", "placed", *b"{}").unwrap()).unwrap();
+        events
+            .push_event(0, &Event::new("orders/1", "placed", *b"{}").unwrap())
+            .unwrap();
         with_frame(events, |frame| {
             for value in values {
                 let number = entry.add_topic(&topic(value)).unwrap();
-                entry.add_event(&frame.events().next().unwrap().unwrap(), &[number]).unwrap();
+                entry
+                    .add_event(&frame.events().next().unwrap().unwrap(), &[number])
+                    .unwrap();
             }
         });
         let mut frame = entry.into_frame(None, None).unwrap();
         if let Some(via) = via {
             let name = SiteName::new(via).unwrap();
-            frame.set_via(Via { site: StoreId(1), name, generation: 1, position, back: Lsn::ZERO });
+            frame.set_via(Via {
+                site: StoreId(1),
+                name,
+                generation: 1,
+                position,
+                back: Lsn::ZERO,
+            });
         }
-        with_frame(frame, |frame| postings.note(&Entry::read(frame).unwrap().unwrap(), Lsn(lsn + 1_000_000)));
+        with_frame(frame, |frame| {
+            postings.note(&Entry::read(frame).unwrap().unwrap(), Lsn(lsn + 1_000_000))
+        });
     }
 
     fn stream(postings: &Postings, remote: &str, subscriptions: &[Subscription]) -> Vec<(u64, usize)> {
-        let (remote, all) = (SiteName::new(remote).unwrap(), subscriptions.iter().collect::<Vec<_>>());
+        let (remote, all) = (
+            SiteName::new(remote).unwrap(),
+            subscriptions.iter().collect::<Vec<_>>(),
+        );
         let (mut found, mut at) = (Vec::new(), Lsn::ZERO);
         while let Some(due) = postings.next_due(&remote, &all, at) {
             assert_eq!(due.queue_lsn.0, due.lsn.0 + 1_000_000);
@@ -188,14 +232,19 @@ mod tests {
         note(&mut postings, 100, &["be", "zh"], None);
         note(&mut postings, 200, &["ge"], None);
         note(&mut postings, 300, &["zh"], None);
-        let both = [subscription(10, "bern", "orders", Some("be")), subscription(11, "bern", "orders", Some("zh"))];
+        let both = [
+            subscription(10, "bern", "orders", Some("be")),
+            subscription(11, "bern", "orders", Some("zh")),
+        ];
         assert_eq!(stream(&postings, "bern", &both), [(100, 2), (300, 1)]);
     }
 
     #[test]
     fn ranges_bound_a_stream_and_a_revoked_subscription_gives_nothing() {
         let mut postings = Postings::default();
-        [100, 200, 300].iter().for_each(|lsn| note(&mut postings, *lsn, &["be"], None));
+        [100, 200, 300]
+            .iter()
+            .for_each(|lsn| note(&mut postings, *lsn, &["be"], None));
         let mut one = subscription(150, "bern", "orders", Some("be"));
         one.until = Some(Lsn(250));
         assert_eq!(stream(&postings, "bern", &[one.clone()]), [(200, 1)]);
@@ -223,6 +272,9 @@ mod tests {
         let one = [subscription(10, "bern", "orders", Some("be"))];
         assert_eq!(stream(&postings, "bern", &one), [(100, 1), (200, 1)]);
         postings.free(Lsn(100));
-        assert_eq!((stream(&postings, "bern", &one), postings.len()), (vec![(200, 1)], 1));
+        assert_eq!(
+            (stream(&postings, "bern", &one), postings.len()),
+            (vec![(200, 1)], 1)
+        );
     }
 }

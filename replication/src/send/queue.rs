@@ -21,7 +21,11 @@ impl QueueEntries {
     /// # Errors
     /// `Corrupt` for a damaged queue.
     pub fn open(store: &Store) -> Result<QueueEntries> {
-        Ok(QueueEntries { store: store.clone(), follower: store.queue_reader(Lsn::ZERO)?, reader: None })
+        Ok(QueueEntries {
+            store: store.clone(),
+            follower: store.queue_reader(Lsn::ZERO)?,
+            reader: None,
+        })
     }
 
     /// Shows `note` every entry that was not shown before, with its place in the queue.
@@ -52,7 +56,9 @@ impl QueueEntries {
         loop {
             let found = reader.next()?.ok_or_else(missing)?;
             if found.lsn() == at {
-                let value = Entry::read(&found)?.ok_or_else(missing).and_then(|entry| read(&entry));
+                let value = Entry::read(&found)?
+                    .ok_or_else(missing)
+                    .and_then(|entry| read(&entry));
                 self.reader = Some(reader);
                 return value;
             }

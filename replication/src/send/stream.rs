@@ -53,7 +53,12 @@ impl Stream {
     /// The stream of a remote.
     #[must_use]
     pub fn new(remote: SiteName) -> Stream {
-        Stream { remote, ahead: None, history: None, ended: BTreeMap::new() }
+        Stream {
+            remote,
+            ahead: None,
+            history: None,
+            ended: BTreeMap::new(),
+        }
     }
 
     /// Place of the first transaction behind `after`, if there is one by now.
@@ -84,9 +89,14 @@ impl Stream {
     }
 
     fn find(&mut self, sources: &mut Sources<'_>, after: Place) -> Result<Option<Carried>> {
-        let live = sources.postings.next_due(&self.remote, sources.subscriptions, after.at);
+        let live = sources
+            .postings
+            .next_due(&self.remote, sources.subscriptions, after.at);
         let live_at = live.as_ref().map_or(Lsn::MAX, |due| due.lsn);
-        while let Some(subscription) = self.next_history(sources, after).filter(|one| one.id.lsn() < live_at) {
+        while let Some(subscription) = self
+            .next_history(sources, after)
+            .filter(|one| one.id.lsn() < live_at)
+        {
             if subscription.id.lsn() > sources.scanned {
                 // Live transactions below it may still come into the queue; they go first.
                 return Ok(None);
@@ -103,10 +113,18 @@ impl Stream {
     /// The first subscription at or behind `after` whose history is not known to be over.
     fn next_history<'a>(&self, sources: &Sources<'a>, after: Place) -> Option<&'a Subscription> {
         let fits = |one: &&&Subscription| {
-            let over = self.ended.get(&one.id).is_some_and(|ended| *ended <= back_in(one, after));
+            let over = self
+                .ended
+                .get(&one.id)
+                .is_some_and(|ended| *ended <= back_in(one, after));
             !one.revoked && one.from < one.id.lsn() && one.id.lsn() >= after.at && !over
         };
-        sources.subscriptions.iter().filter(fits).min_by_key(|one| one.id).copied()
+        sources
+            .subscriptions
+            .iter()
+            .filter(fits)
+            .min_by_key(|one| one.id)
+            .copied()
     }
 
     fn search(&mut self, sources: &Sources<'_>, subscription: &Subscription, after: Place) -> Result<Found> {
@@ -133,7 +151,11 @@ impl Stream {
 
     fn carry(&self, sources: &mut Sources<'_>, due: &Due) -> Result<Carried> {
         sources.queue.read(due.queue_lsn, |entry: &Entry<'_>| {
-            let wanted: Vec<bool> = entry.topics.iter().map(|topic| due.topics.contains(topic)).collect();
+            let wanted: Vec<bool> = entry
+                .topics
+                .iter()
+                .map(|topic| due.topics.contains(topic))
+                .collect();
             let events = entry.events_under(&wanted).collect::<Result<Vec<_>>>()?;
             let origin = entry.origin.map(|origin| origin.to_owned()).transpose()?;
             Carried::of(Point::live(entry.position), origin, events)
@@ -143,5 +165,9 @@ impl Stream {
 
 /// The commit of a subscription's history that lies at or before `after`.
 fn back_in(subscription: &Subscription, after: Place) -> Lsn {
-    if after.at == subscription.id.lsn() { after.back } else { Lsn::ZERO }
+    if after.at == subscription.id.lsn() {
+        after.back
+    } else {
+        Lsn::ZERO
+    }
 }

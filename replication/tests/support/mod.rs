@@ -73,11 +73,18 @@ impl Net {
         let mut boxes = self.boxes.lock().unwrap();
         boxes.count += 1;
         let number = boxes.count;
-        boxes.mail.entry(site.to_owned()).or_default().insert(format!("put-{number}"), bytes);
+        boxes
+            .mail
+            .entry(site.to_owned())
+            .or_default()
+            .insert(format!("put-{number}"), bytes);
     }
 
     pub fn end(&self, own: &str) -> Arc<dyn Link> {
-        Arc::new(End { net: self.clone(), own: own.to_owned() })
+        Arc::new(End {
+            net: self.clone(),
+            own: own.to_owned(),
+        })
     }
 }
 
@@ -109,8 +116,14 @@ impl Link for End {
             let mail = boxes.mail.get(&self.own);
             let fits = |id: &str| !request.skip.contains(&MessageId::new(id));
             let all = mail.into_iter().flatten().filter(|(id, _)| fits(id));
-            let messages = all.map(|(id, bytes)| Incoming { id: MessageId::new(id.as_str()), bytes: bytes.clone() });
-            Ok(Batch { messages: messages.collect(), next: None })
+            let messages = all.map(|(id, bytes)| Incoming {
+                id: MessageId::new(id.as_str()),
+                bytes: bytes.clone(),
+            });
+            Ok(Batch {
+                messages: messages.collect(),
+                next: None,
+            })
         })
     }
 
@@ -147,8 +160,20 @@ impl Site {
     pub fn new(dir: &Path, site: &str, net: &Net) -> Site {
         let root = dir.join(site);
         let store = options().init(&root, name(site)).unwrap();
-        let runtime = Arc::new(tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap());
-        Site { store, net: net.clone(), runtime, message_bytes: 50_000, root }
+        let runtime = Arc::new(
+            tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .enable_all()
+                .build()
+                .unwrap(),
+        );
+        Site {
+            store,
+            net: net.clone(),
+            runtime,
+            message_bytes: 50_000,
+            root,
+        }
     }
 
     pub fn definitions(&self) -> Definitions<'_> {
@@ -170,7 +195,13 @@ impl Site {
         self.definitions().add_remote(new, false).unwrap();
     }
 
-    pub fn subscribe(&self, remote: &str, publication: &str, value: Option<&str>, start: Start) -> Subscription {
+    pub fn subscribe(
+        &self,
+        remote: &str,
+        publication: &str,
+        value: Option<&str>,
+        start: Start,
+    ) -> Subscription {
         let new = NewSubscription {
             remote: name(remote),
             publication: publication.to_owned(),
@@ -183,14 +214,21 @@ impl Site {
     pub fn commit(&self, events: &[(&str, &str)]) -> Lsn {
         let mut transaction = Transaction::new();
         for (stream, payload) in events {
-            transaction.push(&Event::new(stream, "k", payload.as_bytes()).unwrap()).unwrap();
+            transaction
+                .push(&Event::new(stream, "k", payload.as_bytes()).unwrap())
+                .unwrap();
         }
         self.store.commit(transaction).unwrap().committed().unwrap().lsn
     }
 
     pub fn links(&self, stop: &Stop) -> Links {
         let (net, own) = (self.net.clone(), self.store.site().to_string());
-        Links::new(Box::new(move |_| Ok(net.end(&own))), &[], self.runtime.handle().clone(), stop.clone())
+        Links::new(
+            Box::new(move |_| Ok(net.end(&own))),
+            &[],
+            self.runtime.handle().clone(),
+            stop.clone(),
+        )
     }
 
     pub fn scan(&self) {
@@ -214,7 +252,13 @@ impl Site {
     }
 
     pub fn receive_options(&self) -> ReceiveOptions {
-        ReceiveOptions { group: 20, memory: 1 << 20, keep: false, apply: true, patience: Patience::NONE }
+        ReceiveOptions {
+            group: 20,
+            memory: 1 << 20,
+            keep: false,
+            apply: true,
+            patience: Patience::NONE,
+        }
     }
 
     pub fn receive_phase(&self) -> ReceivePhase {
@@ -241,7 +285,10 @@ impl Site {
             if frame.event_count() == 0 {
                 continue;
             }
-            let origin = frame.origin().unwrap().map(|origin| (origin.name.to_owned(), origin.lsn.0));
+            let origin = frame
+                .origin()
+                .unwrap()
+                .map(|origin| (origin.name.to_owned(), origin.lsn.0));
             let events = frame.events().map(|event| {
                 let event = event.unwrap();
                 let payload = String::from_utf8(event.payload.to_vec()).unwrap();
@@ -258,12 +305,18 @@ impl Site {
 
     /// Transactions that came from elsewhere, in the order they were applied.
     pub fn received(&self) -> Vec<Recorded> {
-        self.transactions().into_iter().filter(|transaction| transaction.via.is_some()).collect()
+        self.transactions()
+            .into_iter()
+            .filter(|transaction| transaction.via.is_some())
+            .collect()
     }
 
     /// Payloads of what came from elsewhere, in order.
     pub fn payloads(&self) -> Vec<String> {
-        self.received().into_iter().flat_map(|one| one.events.into_iter().map(|(_, _, payload)| payload)).collect()
+        self.received()
+            .into_iter()
+            .flat_map(|one| one.events.into_iter().map(|(_, _, payload)| payload))
+            .collect()
     }
 }
 
@@ -280,7 +333,11 @@ pub fn assert_nothing_doubled(site: &Site) {
     for transaction in site.transactions() {
         for (ordinal, _, _) in &transaction.events {
             let key = (transaction.origin.clone(), *ordinal);
-            assert!(seen.insert(key.clone()), "{key:?} is twice in {}", site.store.site());
+            assert!(
+                seen.insert(key.clone()),
+                "{key:?} is twice in {}",
+                site.store.site()
+            );
         }
     }
 }
