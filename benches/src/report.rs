@@ -108,7 +108,9 @@ impl Report {
             );
         }
         if self.rows.iter().any(|row| row.ratio_to_limit > 1.05) {
-            println!("\nnothing is faster than its limit: the machine was busy with other work, measure again");
+            println!(
+                "\nnothing is faster than its limit: the machine was busy with other work, measure again"
+            );
         }
     }
 }

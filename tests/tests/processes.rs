@@ -363,3 +363,47 @@ fn a_tag_decides_every_byte_of_its_transaction() {
     }
     assert_ne!(tags[0].author(), tags[1].author());
 }
+
+/// What a witness that heard `lines` says of a log that holds `tags`; `AT` in a line is the LSN of the
+/// first.
+fn verdict(tags: &[Tag], lines: &[&str]) -> std::thread::Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let store = new_store(folder.path());
+    let frames = tags.iter().map(|tag| tag.frame()).collect();
+    let committed = store
+        .append_frames(frames, milepost_engine::Durability::Synced)
+        .unwrap();
+    let mut witness = Witness::default();
+    for line in lines {
+        let line = line
+            .replace("TAG", &tags[0].to_string())
+            .replace("AT", &committed[0].lsn.to_string());
+        witness.hear(&line);
+    }
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(witness.judge(&store))))
+}
+
+#[test]
+fn the_witness_finds_what_is_lost_doubled_refused_elsewhere_or_foreign() {
+    let tag = Tag::first(1, 1, 1);
+    let (submit, ack) = ("submit TAG", "ack TAG AT");
+    let submit_other = format!("submit {}", tag.next());
+    let ack_other = format!("ack {} 100000", tag.next());
+    assert!(verdict(&[tag], &[submit, ack]).is_ok());
+    assert!(
+        verdict(&[tag], &[submit]).is_ok(),
+        "killed before the acknowledgement"
+    );
+    assert!(
+        verdict(&[tag], &[submit, ack, &submit_other]).is_ok(),
+        "killed before the commit"
+    );
+    assert!(
+        verdict(&[tag], &[submit, ack, &submit_other, &ack_other]).is_err(),
+        "lost"
+    );
+    assert!(verdict(&[tag, tag], &[submit, ack]).is_err(), "doubled");
+    assert!(verdict(&[tag], &[submit, "refuse TAG"]).is_err(), "refused");
+    assert!(verdict(&[tag], &[submit, "ack TAG 8"]).is_err(), "elsewhere");
+    assert!(verdict(&[tag], &[]).is_err(), "foreign");
+}

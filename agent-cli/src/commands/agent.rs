@@ -90,7 +90,7 @@ pub struct Agent {
     /// Threads applying messages of different senders side by side (one so far, others are refused)
     #[arg(short = 'w', long, value_name = "N", env = "MILEPOST_WORKERS")]
     workers: Option<u32>,
-    /// Seal and start a new log segment after the scan, when it is larger than N (-x [N])
+    /// Seal and start a new log segment after the scan, when it is larger than N (-x or -x N)
     #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "0", env = "MILEPOST_ROTATE", value_parser = size::parse)]
     rotate: Option<u64>,
     /// Address of a server, the primary first; repeat it for alternates (-x ADDRESS). Replaces the remote's

@@ -161,7 +161,7 @@ impl Answer {
     /// Reads a frame; `None` for an unknown kind that may be skipped.
     ///
     /// # Errors
-    /// As [`Request::of_frame`].
+    /// As [`super::Request::of_frame`].
     pub fn of_frame(frame: &Frame) -> Result<Option<Answer>, WireError> {
         let mut fields = Fields(&frame.body);
         let answer = match frame.kind {
