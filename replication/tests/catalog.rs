@@ -46,110 +46,70 @@ fn definitions_survive_reopening_and_say_what_was_defined() {
     assert_eq!(before.remote(&name("bern")).unwrap().generation, 1);
 }
 
-#[test]
-fn rules_are_told_by_kind_and_name() {
-    let (_dir, site) = site();
-    let definitions: Definitions<'_> = site.definitions();
+/// A site with two publications, a remote, and its subscription to the one that asks for a value.
+fn defined() -> (tempfile::TempDir, Site) {
+    let (dir, site) = site();
     site.publish("orders", "orders/**", Some(SubscribeBy::Segment(2)));
     site.publish("plain", "**", None);
     site.remote("bern");
     site.subscribe("bern", "orders", Some("be"), Start::Now);
-    let remote = |site: &str, consolidated| NewRemote {
+    (dir, site)
+}
+
+fn remote(site: &str, consolidated: bool) -> NewRemote {
+    let (links, schedule) = (vec!["file:///x".into()], Schedule::None);
+    NewRemote {
         site: name(site),
-        links: vec!["file:///x".into()],
-        schedule: Schedule::None,
+        links,
+        schedule,
         consolidated,
-    };
+    }
+}
+
+fn assert_refused<T: std::fmt::Debug>(outcome: milepost_engine::Result<T>, kind: ErrorKind, named: &str) {
+    let error = outcome.unwrap_err();
+    assert!(
+        error.kind() == kind && error.to_string().contains(named),
+        "{kind:?} {named}: {error:?}"
+    );
+}
+
+#[test]
+fn publications_and_remotes_in_use_stay_and_their_rules_are_told() {
+    use ErrorKind::{Conflict, Invalid};
+    let (_dir, site) = defined();
+    let d: Definitions<'_> = site.definitions();
+    assert_refused(
+        d.add_publication(publication("x", None), false),
+        Conflict,
+        "orders",
+    );
+    assert_refused(d.add_publication(publication("x", None), true), Conflict, "bern");
+    assert_refused(d.remove_publication("orders"), Conflict, "bern");
+    assert_refused(d.remove_publication("nothing"), Invalid, "nothing");
+    assert_refused(d.add_remote(remote("bern", false), false), Conflict, "bern");
+    assert_refused(d.add_remote(remote("head", false), false), Invalid, "head");
+    assert_refused(d.remove_remote(&name("genf")), Invalid, "genf");
+    assert_refused(d.remove_remote(&name("bern")), Conflict, "orders");
+    d.add_remote(remote("up", true), false).unwrap();
+    assert_refused(d.add_remote(remote("up-too", true), false), Conflict, "up");
+}
+
+#[test]
+fn a_subscription_needs_what_it_names_and_is_made_once() {
+    use ErrorKind::{Conflict, Invalid};
+    let (_dir, site) = defined();
     let add = |remote, publication, value, start| {
-        definitions.add_subscription(subscription(remote, publication, value, start))
+        site.definitions()
+            .add_subscription(subscription(remote, publication, value, start))
     };
     let far = Start::At(Lsn(1 << 40));
-    let refused = [
-        (
-            definitions
-                .add_publication(publication("x", None), false)
-                .map(drop),
-            ErrorKind::Conflict,
-            "orders",
-        ),
-        (
-            definitions
-                .add_publication(publication("x", None), true)
-                .map(drop),
-            ErrorKind::Conflict,
-            "bern",
-        ),
-        (
-            definitions.remove_publication("orders"),
-            ErrorKind::Conflict,
-            "bern",
-        ),
-        (
-            definitions.remove_publication("nothing"),
-            ErrorKind::Invalid,
-            "nothing",
-        ),
-        (
-            definitions.add_remote(remote("bern", false), false).map(drop),
-            ErrorKind::Conflict,
-            "bern",
-        ),
-        (
-            definitions.add_remote(remote("head", false), false).map(drop),
-            ErrorKind::Invalid,
-            "head",
-        ),
-        (
-            definitions.remove_remote(&name("genf")),
-            ErrorKind::Invalid,
-            "genf",
-        ),
-        (
-            definitions.remove_remote(&name("bern")),
-            ErrorKind::Conflict,
-            "orders",
-        ),
-        (
-            add("genf", "orders", Some("ge"), Start::Now).map(drop),
-            ErrorKind::Invalid,
-            "genf",
-        ),
-        (
-            add("bern", "nothing", None, Start::Now).map(drop),
-            ErrorKind::Invalid,
-            "nothing",
-        ),
-        (
-            add("bern", "orders", None, Start::Now).map(drop),
-            ErrorKind::Invalid,
-            "value",
-        ),
-        (
-            add("bern", "plain", Some("be"), Start::Now).map(drop),
-            ErrorKind::Invalid,
-            "value",
-        ),
-        (
-            add("bern", "orders", Some("be"), Start::Now).map(drop),
-            ErrorKind::Conflict,
-            "bern",
-        ),
-        (
-            add("bern", "plain", None, far).map(drop),
-            ErrorKind::Invalid,
-            "durable end",
-        ),
-    ];
-    for (outcome, kind, named) in refused {
-        let error = outcome.unwrap_err();
-        assert!(
-            error.kind() == kind && error.to_string().contains(named),
-            "{kind:?} {named}: {error:?}"
-        );
-    }
-    definitions.add_remote(remote("up", true), false).unwrap();
-    let second = definitions.add_remote(remote("up-too", true), false).unwrap_err();
-    assert!(second.kind() == ErrorKind::Conflict && second.to_string().contains("up"));
+    assert_refused(add("genf", "orders", Some("ge"), Start::Now), Invalid, "genf");
+    assert_refused(add("bern", "nothing", None, Start::Now), Invalid, "nothing");
+    assert_refused(add("bern", "orders", None, Start::Now), Invalid, "value");
+    assert_refused(add("bern", "plain", Some("be"), Start::Now), Invalid, "value");
+    assert_refused(add("bern", "orders", Some("be"), Start::Now), Conflict, "bern");
+    assert_refused(add("bern", "plain", None, far), Invalid, "durable end");
 }
 
 #[test]
