@@ -257,3 +257,44 @@ fn the_real_history_imports_whole() {
         );
     }
 }
+
+#[test]
+fn an_import_killed_again_and_again_resumes_to_every_line_once_e1() {
+    // Another process keeps the store open, so that no recovery settles what a killed import wrote and
+    // did not sync; resuming by durable records alone would double those lines.
+    use std::process::{Command, Stdio};
+    let place = Place::with_store("shop");
+    let count = 3_000;
+    place.write("history.ndjson", lines(count).join("\n"));
+    let start = |words: &[&str]| {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("milepost"));
+        command
+            .args(words)
+            .current_dir(place.path(""))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        command.spawn().unwrap()
+    };
+    let mut watcher = start(&["read", "shop", "b", "--follow"]);
+    let words = import(
+        "shop",
+        "history.ndjson",
+        &["--stream-field", "path", "--resume", "--batch-lines", "7"],
+    );
+    for pause in [30, 45, 60, 75, 90, 40, 55] {
+        let mut import = start(&words);
+        std::thread::sleep(std::time::Duration::from_millis(pause));
+        import.kill().unwrap();
+        import.wait().unwrap();
+    }
+    assert_eq!(place.run(&words).one()["lines"], count);
+    watcher.kill().unwrap();
+    watcher.wait().unwrap();
+    let paths: Vec<Value> = payloads(&place, "shop")
+        .iter()
+        .step_by(2)
+        .map(|p| p["path"].clone())
+        .collect();
+    let expected: Vec<Value> = (0..count).map(|n| format!("a/{n}").into()).collect();
+    assert!(paths == expected, "{} lines came of {count}", paths.len());
+}
