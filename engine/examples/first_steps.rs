@@ -8,7 +8,11 @@ use milepost_engine::{Event, ExpectedVersion, Lsn, Options, Result, Store, Strea
 
 fn sell(store: &Store, article: u32, expected: ExpectedVersion) -> Result<Lsn> {
     let mut sale = Transaction::new();
-    sale.push(&Event::new("till-3", "sold", format!("{{\"article\":{article}}}"))?)?;
+    sale.push(&Event::new(
+        "till-3",
+        "sold",
+        format!("{{\"article\":{article}}}"),
+    )?)?;
     sale.push(&Event::new("stock/shelf-1", "taken", article.to_string())?)?;
     sale.expect("till-3", expected)?; // nobody sold between our look and our sale
     Ok(store.commit(sale)?.committed()?.lsn)
@@ -38,7 +42,12 @@ fn main() -> Result<()> {
     let store = Options::new().open(&dir)?; // what was acknowledged is there, whatever happened
     for event in store.read_stream("till-3", StreamVersion(0))? {
         let event = event?;
-        println!("till-3 {}: {} {}", event.version, event.kind, String::from_utf8_lossy(&event.payload));
+        println!(
+            "till-3 {}: {} {}",
+            event.version,
+            event.kind,
+            String::from_utf8_lossy(&event.payload)
+        );
     }
     std::fs::remove_dir_all(&dir).map_err(|error| milepost_engine::Error::io("remove", &dir, error))
 }

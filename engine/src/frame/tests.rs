@@ -11,11 +11,7 @@ use crate::{Chain, ErrorKind, Event, StoreId};
 type Change = fn(&mut Vec<u8>);
 
 /// The frame in a block of its own, changed by `change` before it is read.
-fn read_changed<T>(
-    frame: NewFrame,
-    change: Change,
-    take: impl Fn(FrameRef<'_>) -> Result<T>,
-) -> Result<T> {
+fn read_changed<T>(frame: NewFrame, change: Change, take: impl Fn(FrameRef<'_>) -> Result<T>) -> Result<T> {
     let mut builder = BlockBuilder::new();
     builder.push(&frame.encode(1, 2).unwrap());
     let (store_id, epoch, lsn) = (StoreId(1), Epoch(1), Lsn(0));

@@ -175,7 +175,9 @@ pub fn remove_unfinished(storage: &dyn Storage) -> Result<()> {
     let failed = |error| Error::io("remove unfinished sidecar indexes", name::FOLDER, error);
     for file in storage.list(name::FOLDER).map_err(failed)? {
         if name::is_unfinished_sidecar(&file) {
-            storage.unlink(&format!("{}/{file}", name::FOLDER)).map_err(failed)?;
+            storage
+                .unlink(&format!("{}/{file}", name::FOLDER))
+                .map_err(failed)?;
         }
     }
     Ok(())

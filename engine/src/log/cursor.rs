@@ -144,7 +144,9 @@ impl Cursor {
                     };
                     let here = first.plus(offset + to_u64(at));
                     if header.lsn == here && header.store_id == store_id && header.kind == kind {
-                        highest = highest.max(header.durable);
+                        // No writer knows more to be durable than what stands before its block; what claims
+                        // more is a payload that imitates a header.
+                        highest = highest.max(header.durable.min(here));
                     }
                 }
             }

@@ -13,6 +13,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::block::BlockKind;
 use crate::block::HEADER_LEN;
 use crate::planted::{self, Bug};
 use crate::storage::{OpenMode, StorageFile};
@@ -62,6 +63,7 @@ pub(crate) fn recover(
     let Some((last, before)) = firsts.split_last() else {
         return Ok(None);
     };
+    refuse_lost_successor(dir, *last)?;
     restore_length(dir, *last, segment_bytes)?;
     let segment = dir.open(*last)?;
     let mut cursor = Cursor::new(dir, &segment);
@@ -98,6 +100,29 @@ pub(crate) fn recover(
         epoch,
     };
     Ok(Some(Recovered { tail, aux }))
+}
+
+/// A sidecar is made of a sealed segment alone, whose successor's name was durable before (S2): if the
+/// last segment has one, the files behind it are gone (E3).
+fn refuse_lost_successor(dir: &SegmentDir, last: Lsn) -> Result<()> {
+    if dir.kind() != BlockKind::Log {
+        return Ok(());
+    }
+    let path = dir.storage().root().join(dir.folder());
+    let names = dir.storage().list(dir.folder());
+    let names = names.map_err(|error| Error::io("list the segments", &path, error))?;
+    if names
+        .iter()
+        .any(|name| crate::index::sidecar_segment(name) == Some(last))
+    {
+        return Err(Error::corrupt(
+            "the log goes on behind this segment, and the files that hold it are missing; nothing was changed: \
+             put them back or restore a backup",
+        )
+        .at_path(dir.storage().root().join(segment_name(dir.kind(), last)))
+        .at_lsn(last));
+    }
+    Ok(())
 }
 
 /// A crash may keep a segment's name and lose its length; nothing in it was durable then.

@@ -123,7 +123,10 @@ impl Shared {
         self.log.prepare_spare()?;
         // Whole segments only: a store that is never asked for a stream leaves sidecars all the same,
         // and the first question does not have to read everything that was ever appended.
-        let (tail, durable) = (super::streams::active_segment(&self.log), self.log.control.durable());
+        let (tail, durable) = (
+            super::streams::active_segment(&self.log),
+            self.log.control.durable(),
+        );
         if self.streams.index.end().0 <= tail && tail < durable {
             self.catch_up(durable)?;
         }

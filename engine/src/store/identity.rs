@@ -9,12 +9,13 @@
 //! 252  CRC-32 of the bytes before it
 //! ```
 
-use crate::storage::{OpenMode, Storage, StorageFile};
+use crate::storage::{Storage, StorageFile};
 use crate::{Error, Result, SiteName, StoreId};
 
 /// Name of the file.
 pub(crate) const STORE_FILE: &str = "store";
-const NEW_FILE: &str = "store.new";
+/// Its name while the store is being made, and the lock of who makes it.
+pub(crate) const NEW_FILE: &str = "store.new";
 const LEN: usize = 256;
 const CRC_AT: usize = LEN - 4;
 const MAGIC: [u8; 8] = *b"MILEPOST";
@@ -94,13 +95,12 @@ impl Identity {
         })
     }
 
-    /// Writes the file durably; the store exists from then on.
-    pub(crate) fn write(&self, storage: &dyn Storage) -> Result<()> {
+    /// Writes the file durably and gives it its name; the store exists from then on.
+    pub(crate) fn write(&self, storage: &dyn Storage, file: &dyn StorageFile) -> Result<()> {
         let path = storage.root().join(STORE_FILE);
         let write = || -> std::io::Result<()> {
-            let file = storage.open(NEW_FILE, OpenMode::OpenOrCreate)?;
             file.set_len(0)?;
-            crate::log::write_all(&*file, &[&self.encode()], 0)?;
+            crate::log::write_all(file, &[&self.encode()], 0)?;
             file.sync_data()?;
             storage.rename(NEW_FILE, STORE_FILE)?;
             storage.sync_dir("")

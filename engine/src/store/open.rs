@@ -23,7 +23,7 @@ use crate::sync::Mutex;
 use crate::{Chain, Epoch, Error, Lsn, Pinned, Result, SiteName, StoreId};
 
 use super::Options;
-use super::identity::{Identity, SEGMENT_BYTES, STORE_FILE};
+use super::identity::{Identity, NEW_FILE, SEGMENT_BYTES, STORE_FILE};
 
 /// Name of the control page's file.
 const CONTROL_FILE: &str = "control";
@@ -62,17 +62,19 @@ pub(super) fn make(storage: &Arc<dyn Storage>, site: SiteName, options: &Options
     };
     storage.create_dir("").map_err(io("make the store's folder"))?;
     refuse_file_system(&**storage, options)?;
-    for name in storage.list("").map_err(io("list the store's folder"))? {
-        match name.as_str() {
-            STORE_FILE => return Err(Error::conflict("there is a store here already").at_path(&root)),
-            "log" | "queue" | "store.new" => {}
-            _ => {
-                return Err(
-                    Error::conflict(format!("the folder is not empty, it holds {name:?}")).at_path(&root),
-                );
-            }
-        }
+    check_vacant(&**storage)?;
+    // Whoever else makes a store here is kept out until this one has its name; who opened the file
+    // before it got that name finds the store when it looks again.
+    let making = storage
+        .open(NEW_FILE, OpenMode::OpenOrCreate)
+        .map_err(io("begin a store"))?;
+    if !making
+        .try_lock(0, LockMode::Exclusive)
+        .map_err(io("lock a new store"))?
+    {
+        return Err(Error::conflict("another process is making a store here").at_path(&root));
     }
+    check_vacant(&**storage)?;
     for folder in ["log", "queue"] {
         storage
             .create_dir(folder)
@@ -94,7 +96,26 @@ pub(super) fn make(storage: &Arc<dyn Storage>, site: SiteName, options: &Options
         segment_bytes: options.segment_bytes,
         created,
     }
-    .write(&**storage)
+    .write(&**storage, &*making)
+}
+
+/// Refuses a folder that holds a store or something else than an interrupted attempt.
+fn check_vacant(storage: &dyn Storage) -> Result<()> {
+    let root = storage.root();
+    let names = storage.list("");
+    let names = names.map_err(|error| Error::io("list the store's folder", root, error))?;
+    if names.iter().any(|name| name == STORE_FILE) {
+        return Err(Error::conflict("there is a store here already").at_path(root));
+    }
+    let foreign = names
+        .iter()
+        .find(|name| !matches!(name.as_str(), "log" | "queue" | NEW_FILE));
+    match foreign {
+        Some(name) => {
+            Err(Error::conflict(format!("the folder is not empty, it holds {name:?}")).at_path(root))
+        }
+        None => Ok(()),
+    }
 }
 
 /// The first block holds the record of the first lineage epoch.

@@ -137,3 +137,43 @@ fn many_threads_commit_through_one_handle() {
         assert_eq!(seen, (0..50).map(|n| vec![thread, n]).collect::<Vec<_>>());
     }
 }
+
+#[test]
+fn a_log_whose_last_file_is_missing_is_damaged_not_shorter() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("s");
+    let store = options().init(&root, "a".parse().unwrap()).unwrap();
+    for n in 0..250u32 {
+        let _ = store
+            .commit(transaction("s", &n.to_le_bytes().repeat(2_000)))
+            .unwrap();
+    }
+    store.tend().unwrap();
+    let last = store.segments().unwrap().last().unwrap().0;
+    assert!(last > Lsn::ZERO, "the log rolled");
+    store.close().unwrap();
+    std::fs::remove_file(root.join(format!("log/{:016x}.log", last.0))).unwrap();
+    let error = options().open(&root).err().unwrap();
+    assert_eq!(error.kind(), crate::ErrorKind::Corrupt, "E3: {error}");
+}
+
+#[test]
+fn of_two_who_make_a_store_in_one_place_one_is_refused_and_the_other_loses_nothing() {
+    for _ in 0..20 {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("s");
+        let made: Vec<_> = std::thread::scope(|scope| {
+            let make = || {
+                let store = options().init(&root, "a".parse().unwrap())?;
+                store.commit(transaction("s", b"x"))?.committed()?;
+                Ok::<_, crate::Error>(())
+            };
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(make)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(made.iter().filter(|made| made.is_ok()).count(), 1, "{made:?}");
+        let refused = made.iter().filter_map(|made| made.as_ref().err());
+        refused.for_each(|error| assert_eq!(error.kind(), crate::ErrorKind::Conflict, "{error}"));
+        assert_eq!(payloads(&options().open(&root).unwrap()), vec![b"x".to_vec()]);
+    }
+}

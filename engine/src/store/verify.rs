@@ -74,7 +74,12 @@ impl Store {
         let total = durable.since(self.oldest()?) + queue_end.since(queue_first);
         let mut told = |found: &Verified| progress(found.bytes, total);
         let firsts: Vec<Lsn> = log.list()?.into_iter().filter(|first| *first < durable).collect();
-        let mut walk = Walk { dir: log, chain: None, chain_before: None, at: Lsn::ZERO };
+        let mut walk = Walk {
+            dir: log,
+            chain: None,
+            chain_before: None,
+            at: Lsn::ZERO,
+        };
         if firsts.first() == Some(&Lsn::ZERO) {
             walk.chain = Some(Chain::genesis(self.id()));
         }
@@ -91,7 +96,9 @@ impl Store {
     }
 
     fn verify_sidecar(&self, walk: &Walk<'_>, first: Lsn, end: Lsn, found: &mut Verified) -> Result<()> {
-        let (Some(before), Some(after)) = (walk.chain_before, walk.chain) else { return Ok(()) };
+        let (Some(before), Some(after)) = (walk.chain_before, walk.chain) else {
+            return Ok(());
+        };
         match sidecar_state(&**self.storage(), self.id(), (first, before), (end, after))? {
             SidecarState::Whole => found.sidecars += 1,
             SidecarState::Missing => found.sidecars_missing += 1,
@@ -103,7 +110,12 @@ impl Store {
     fn verify_queue(&self, end: Lsn, found: &mut Verified, told: &mut dyn FnMut(&Verified)) -> Result<()> {
         let dir = self.queue_dir();
         let firsts: Vec<Lsn> = dir.list()?.into_iter().filter(|first| *first < end).collect();
-        let mut walk = Walk { dir, chain: None, chain_before: None, at: Lsn::ZERO };
+        let mut walk = Walk {
+            dir,
+            chain: None,
+            chain_before: None,
+            at: Lsn::ZERO,
+        };
         for (number, first) in firsts.iter().enumerate() {
             let next = firsts.get(number + 1).copied().unwrap_or(end);
             walk.segment(*first, next, found, told, count_queue)?;
@@ -173,7 +185,9 @@ fn count_log(block: &Block<'_>, found: &mut Verified) -> Result<()> {
     }
     let header = block.header();
     if (frames, events) != (header.frame_count, header.event_count) {
-        return Err(Error::corrupt("the block holds other numbers of frames and events than its header says"));
+        return Err(Error::corrupt(
+            "the block holds other numbers of frames and events than its header says",
+        ));
     }
     found.blocks += 1;
     found.frames += u64::from(frames);
@@ -200,11 +214,16 @@ mod tests {
 
     /// A store of three segments, two of them sealed with their sidecars, closed.
     fn three_segments(dir: &Path) {
-        let store = Options::new().segment_bytes(1 << 20).init(dir, "here".parse().unwrap()).unwrap();
+        let store = Options::new()
+            .segment_bytes(1 << 20)
+            .init(dir, "here".parse().unwrap())
+            .unwrap();
         for round in 0..3 {
             for number in 0..40 {
                 let mut transaction = Transaction::new();
-                transaction.push_parts(&format!("s/{number}"), "k", &[round; 500]).unwrap();
+                transaction
+                    .push_parts(&format!("s/{number}"), "k", &[round; 500])
+                    .unwrap();
                 store.commit(transaction).unwrap().committed().unwrap();
             }
             if round < 2 {
@@ -225,8 +244,12 @@ mod tests {
     }
 
     fn files(dir: &Path, ending: &str) -> Vec<std::path::PathBuf> {
-        let all = std::fs::read_dir(dir.join("log")).unwrap().map(|entry| entry.unwrap().path());
-        let mut files: Vec<_> = all.filter(|path| path.extension().is_some_and(|found| found == ending)).collect();
+        let all = std::fs::read_dir(dir.join("log"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        let mut files: Vec<_> = all
+            .filter(|path| path.extension().is_some_and(|found| found == ending))
+            .collect();
         files.sort();
         files
     }
@@ -238,7 +261,10 @@ mod tests {
         let store = Options::new().open(dir.path()).unwrap();
         let mut last = (0, 0);
         let found = store.verify(&mut |done, total| last = (done, total)).unwrap();
-        assert!(found.damage.is_empty() && found.sidecars_damaged.is_empty(), "{found:?}");
+        assert!(
+            found.damage.is_empty() && found.sidecars_damaged.is_empty(),
+            "{found:?}"
+        );
         assert_eq!((found.segments, found.transactions, found.events), (3, 120, 120));
         assert_eq!(last.0, last.1);
         assert_eq!(found.sidecars + found.sidecars_missing, 2);
