@@ -17,7 +17,9 @@ use support::*;
 
 /// A store that syncs nothing by itself.
 fn lazy() -> Options {
-    options().background(false).buffered_sync(Duration::from_secs(3600))
+    options()
+        .background(false)
+        .buffered_sync(Duration::from_secs(3600))
 }
 
 /// The frames that a receiver wrote into a store, to be written again elsewhere.
@@ -25,15 +27,24 @@ fn received_frames(store: &Store) -> Vec<NewFrame> {
     let mut frames = Vec::new();
     let mut scan = store.scan(store.oldest().unwrap()).unwrap();
     while let Some(frame) = scan.next().unwrap() {
-        let Some(origin) = frame.origin().unwrap() else { continue };
+        let Some(origin) = frame.origin().unwrap() else {
+            continue;
+        };
         let mut copy = NewFrame::transaction();
         copy.set_origin(origin.to_owned().unwrap());
         copy.set_via(frame.via().unwrap().unwrap().to_owned().unwrap());
         for event in frame.events() {
-            copy.push_event(event.as_ref().unwrap().ordinal, &event.unwrap().to_event().unwrap()).unwrap();
+            copy.push_event(
+                event.as_ref().unwrap().ordinal,
+                &event.unwrap().to_event().unwrap(),
+            )
+            .unwrap();
         }
         for record in frame.pinned().unwrap() {
-            copy.pin(Pinned { key: record.key.to_vec(), value: record.value.map(<[u8]>::to_vec) });
+            copy.pin(Pinned {
+                key: record.key.to_vec(),
+                value: record.value.map(<[u8]>::to_vec),
+            });
         }
         frames.push(copy);
     }
@@ -43,7 +54,10 @@ fn received_frames(store: &Store) -> Vec<NewFrame> {
 #[test]
 fn what_a_killed_receiver_wrote_and_did_not_sync_is_not_applied_again_r1() {
     let (dir, net) = (tempfile::tempdir().unwrap(), Net::default());
-    let (head, mut shop) = (Site::new(dir.path(), "head", &net), Site::new(dir.path(), "shop", &net));
+    let (head, mut shop) = (
+        Site::new(dir.path(), "head", &net),
+        Site::new(dir.path(), "shop", &net),
+    );
     head.publish("all", "orders/**", None);
     head.remote("shop");
     shop.remote("head");
@@ -69,7 +83,10 @@ fn what_a_killed_receiver_wrote_and_did_not_sync_is_not_applied_again_r1() {
     killed.append_frames(frames, Durability::Buffered).unwrap();
     std::mem::forget(killed);
     let marks = shop.store.watermarks();
-    assert!(marks.appended > marks.durable, "the trap: written, and not on disk");
+    assert!(
+        marks.appended > marks.durable,
+        "the trap: written, and not on disk"
+    );
 
     net.put("shop", message);
     shop.receive();

@@ -380,7 +380,9 @@ fn verdict(tags: &[Tag], lines: &[&str]) -> std::thread::Result<()> {
             .replace("AT", &committed[0].lsn.to_string());
         witness.hear(&line);
     }
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(witness.judge(&store))))
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        witness.judge(&store);
+    }))
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //!
 //! The trap: by LSNs alone its new commits look like what the neighbour already has, or like what follows.
 #![allow(
+    clippy::as_conversions,
     clippy::unwrap_used,
     clippy::panic,
     clippy::expect_used,

@@ -328,8 +328,10 @@ impl<'a> Actor<'a> {
         for (due, event) in (first..).zip(reader) {
             let event = self.answer(desk, "read_stream", event)?;
             if event.version.0 != due {
-                self.schedule
-                    .fail(format!("{stream} reads version {} where {due} was due", event.version));
+                self.schedule.fail(format!(
+                    "{stream} reads version {} where {due} was due",
+                    event.version
+                ));
             }
             if let Some(tag) = super::model::tag_of(&event.payload) {
                 self.settle(desk, tag, Fate::Durable(event.lsn.0));
