@@ -390,26 +390,9 @@ impl Site {
         network: &mut Network,
         now: Duration,
     ) -> Result<bool, String> {
-        let (to, start, freed) = (
-            self.peers[peer].index,
-            self.peers[peer].start,
-            self.peers[peer].freed,
-        );
-        let due: BTreeMap<Place, Carried> = self
-            .due(to)
-            .filter(|(record, _)| record.position.lsn > start)
-            .map(|(record, events)| {
-                let point = Point::live(record.position);
-                let mut frame = NewFrame::transaction();
-                for (ordinal, stream, payload) in events {
-                    frame.push_raw(*ordinal, stream, "did", &[], payload).unwrap();
-                }
-                (
-                    point.place(),
-                    Carried::with_events_of(point, record.origin.clone(), &frame),
-                )
-            })
-            .collect();
+        let known = &self.peers[peer];
+        let (to, start, freed) = (known.index, known.start, known.freed);
+        let due = self.carried_to(to, start);
         let newest = due.keys().next_back().copied();
         let own = OwnEnd {
             epoch: self.log.epoch,
@@ -422,46 +405,17 @@ impl Site {
                 return Ok(true);
             };
             self.rng.word();
-            let kind = match action {
-                SendAction::Data { .. } => "data",
-                SendAction::Serve { .. } => "serve",
-                SendAction::Probe(_) => "probe",
-                SendAction::Tell => "tell",
-            };
-            *self.seen.entry(kind).or_default() += 1;
-            let messages = match action {
-                SendAction::Data { previous } => {
-                    self.has(freed, previous, to)?;
-                    let few = 1 + self.rng.index(8);
-                    let chosen = due.range((
-                        std::ops::Bound::Excluded(previous.place()),
-                        std::ops::Bound::Unbounded,
-                    ));
-                    pack(previous, chosen.map(|(_, carried)| carried).take(few), None)
+            *self.seen.entry(name_of(&action)).or_default() += 1;
+            if let SendAction::Probe(record) = action {
+                self.pin_probe(&record, peer);
+                let message = sender.probe(&record, &own);
+                if !ship(self.index, to, &message, network, now) {
+                    return Ok(true);
                 }
-                SendAction::Serve { range, .. } => {
-                    self.has(freed, range.after, to)?;
-                    let bounds = (
-                        std::ops::Bound::Excluded(range.after.place()),
-                        std::ops::Bound::Included(range.up_to.place()),
-                    );
-                    pack(
-                        range.after,
-                        due.range(bounds).map(|(_, carried)| carried),
-                        Some(range.up_to),
-                    )
-                }
-                SendAction::Probe(record) => {
-                    self.pin_probe(&record, peer);
-                    let message = sender.probe(&record, &own);
-                    if !ship(self.index, to, &message, network, now) {
-                        return Ok(true);
-                    }
-                    sender.delivered(&message, now);
-                    continue;
-                }
-                SendAction::Tell => Vec::new(),
-            };
+                sender.delivered(&message, now);
+                continue;
+            }
+            let messages = self.packed(&action, &due, freed, to)?;
             let mut bare = messages.is_empty().then(|| sender.tell(&own)).into_iter();
             for packed in messages {
                 let message = packed.under(sender.header(&own));
@@ -484,10 +438,60 @@ impl Site {
                 sender.delivered(&message, now);
             }
         }
+        let own = self.index;
         Err(format!(
-            "site {} never finds an end of what it has to send to site {to}",
-            self.index
+            "site {own} never finds an end of what it has to send to site {to}"
         ))
+    }
+
+    /// Everything due to a site behind `start`, by its place.
+    fn carried_to(&self, to: usize, start: Lsn) -> BTreeMap<Place, Carried> {
+        self.due(to)
+            .filter(|(record, _)| record.position.lsn > start)
+            .map(|(record, events)| {
+                let point = Point::live(record.position);
+                let mut frame = NewFrame::transaction();
+                for (ordinal, stream, payload) in events {
+                    frame.push_raw(*ordinal, stream, "did", &[], payload).unwrap();
+                }
+                (
+                    point.place(),
+                    Carried::with_events_of(point, record.origin.clone(), &frame),
+                )
+            })
+            .collect()
+    }
+
+    /// What an action sends of what is due; nothing for one without data.
+    fn packed(
+        &self,
+        action: &SendAction,
+        due: &BTreeMap<Place, Carried>,
+        freed: Place,
+        to: usize,
+    ) -> Result<Vec<Packed>, String> {
+        match *action {
+            SendAction::Data { previous } => {
+                self.has(freed, previous, to)?;
+                let few = 1 + self.rng.index(8);
+                let behind = (
+                    std::ops::Bound::Excluded(previous.place()),
+                    std::ops::Bound::Unbounded,
+                );
+                let chosen = due.range(behind).map(|(_, carried)| carried).take(few);
+                Ok(pack(previous, chosen, None))
+            }
+            SendAction::Serve { range, .. } => {
+                self.has(freed, range.after, to)?;
+                let bounds = (
+                    std::ops::Bound::Excluded(range.after.place()),
+                    std::ops::Bound::Included(range.up_to.place()),
+                );
+                let chosen = due.range(bounds).map(|(_, carried)| carried);
+                Ok(pack(range.after, chosen, Some(range.up_to)))
+            }
+            SendAction::Probe(_) | SendAction::Tell => Ok(Vec::new()),
+        }
     }
 
     /// What lies after a point must not be freed yet.
@@ -524,6 +528,16 @@ fn rule(verdict: &Verdict) -> &'static str {
         Verdict::Lost => "lost",
         Verdict::Refused(_) => "refused",
         Verdict::Stopped(_) => "stopped",
+    }
+}
+
+/// An action's name, for counting.
+fn name_of(action: &SendAction) -> &'static str {
+    match action {
+        SendAction::Data { .. } => "data",
+        SendAction::Serve { .. } => "serve",
+        SendAction::Probe(_) => "probe",
+        SendAction::Tell => "tell",
     }
 }
 
