@@ -65,16 +65,38 @@ impl Log {
         let taken = taken.count();
         let (tickets, requests): (Vec<u64>, Vec<Request>) = state.waiting.drain(..taken).unzip();
         drop(state);
-        let outcomes = self.write(&requests, judge);
+        let mut lead = Lead {
+            group: &self.group,
+            tickets,
+            outcomes: Vec::new(),
+        };
+        lead.outcomes = self.write(&requests, judge);
+        drop(lead);
+        self.group.state.lock()
+    }
+}
+
+/// Leadership of one batch. Dropping it hands out the results and lets another lead, also when the
+/// write panicked: those who wait then learn that nobody knows what became of their commits.
+struct Lead<'a> {
+    group: &'a Group,
+    tickets: Vec<u64>,
+    outcomes: Vec<Result<Written>>,
+}
+
+impl Drop for Lead<'_> {
+    fn drop(&mut self) {
         let mut state = self.group.state.lock();
-        let mut outcomes = outcomes.into_iter();
-        for ticket in tickets {
-            let outcome = outcomes.next();
-            let lost = || Err(Error::internal("a commit was neither written nor refused"));
-            state.results.insert(ticket, outcome.unwrap_or_else(lost));
+        let mut outcomes = std::mem::take(&mut self.outcomes).into_iter();
+        for ticket in self.tickets.drain(..) {
+            let lost = || {
+                Err(Error::internal(
+                    "a commit was neither written nor refused; open the store again",
+                ))
+            };
+            state.results.insert(ticket, outcomes.next().unwrap_or_else(lost));
         }
         state.led = false;
         self.group.moved.notify_all();
-        state
     }
 }
