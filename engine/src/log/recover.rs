@@ -63,7 +63,7 @@ pub(crate) fn recover(
     let Some((last, before)) = firsts.split_last() else {
         return Ok(None);
     };
-    refuse_lost_successor(dir, *last)?;
+    refuse_lost_segments(dir, *last)?;
     restore_length(dir, *last, segment_bytes)?;
     let segment = dir.open(*last)?;
     let mut cursor = Cursor::new(dir, &segment);
@@ -104,9 +104,16 @@ pub(crate) fn recover(
 
 /// A sidecar is made of a sealed segment alone, whose successor's name was durable before (S2): if the
 /// last segment has one, the files behind it are gone (E3).
-fn refuse_lost_successor(dir: &SegmentDir, last: Lsn) -> Result<()> {
+fn refuse_lost_segments(dir: &SegmentDir, last: Lsn) -> Result<()> {
     if dir.kind() != BlockKind::Log {
         return Ok(());
+    }
+    if dir.list()?.first().is_some_and(|first| *first != Lsn::ZERO) {
+        return Err(Error::corrupt(
+            "the first files of the log are missing, and nothing was freed; nothing was changed: \
+             put them back or restore a backup",
+        )
+        .at_path(dir.storage().root().join(dir.folder())));
     }
     let path = dir.storage().root().join(dir.folder());
     let names = dir.storage().list(dir.folder());

@@ -11,6 +11,7 @@
 //! that both advance together (Q1). Entries are a pure function of the durable log: they may be sent
 //! before the queue is synced, and a queue that is lost is made again.
 
+pub(crate) mod freed;
 mod reader;
 mod writer;
 
@@ -81,19 +82,27 @@ impl Store {
         }
         let (dir, end) = (self.queue_dir(), self.queue_end());
         let firsts = dir.list()?;
-        let mut freed = 0;
+        let mut going = Vec::new();
         for (first, next) in firsts.iter().zip(firsts.iter().skip(1)) {
             // Only what the published end has left behind is sealed.
             if *next >= end || self.last_entry_bound(*first, *next)? > confirmed {
                 break;
             }
+            going.push((*first, *next));
+        }
+        let Some((_, begins)) = going.last() else {
+            return Ok(0);
+        };
+        let path = self.root().join(dir.folder());
+        freed::write(&**self.storage(), *begins)
+            .map_err(|error| Error::io("note what the queue has freed", path, error))?;
+        for (first, _) in &going {
             let name = segment_name(BlockKind::Queue, *first);
             let gone = self.storage().unlink(&name);
             gone.map_err(|error| Error::io("free a queue segment", self.root().join(&name), error))?;
             dir.forget(*first);
-            freed += 1;
         }
-        Ok(freed)
+        Ok(going.len())
     }
 
     /// An upper bound of the log positions of a sealed segment's entries: `scanned_through` at its end.

@@ -140,3 +140,46 @@ fn a_damaged_queue_is_made_again_from_the_log() {
         .unwrap();
     assert_eq!(entries(&store), lsns.iter().map(|lsn| lsn.0).collect::<Vec<_>>());
 }
+
+#[test]
+fn a_queue_that_lost_its_first_file_is_made_again_and_one_that_freed_it_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("s");
+    let store = options().init(&root, "a".parse().unwrap()).unwrap();
+    let lsns: Vec<Lsn> = (0..50).map(|n| commit(&store, n)).collect();
+    {
+        let scan = store.lock_phase(Phase::Scan).unwrap();
+        let mut writer = store.queue_writer(&scan).unwrap();
+        for lsn in &lsns {
+            writer.append(vec![entry(*lsn, 60_000)], *lsn).unwrap();
+        }
+        let send = store.lock_phase(Phase::Send).unwrap();
+        assert_eq!(store.queue_free(&send, lsns[20]).unwrap(), 1);
+    }
+    drop(store);
+    let store = options().open(&root).unwrap();
+    assert_eq!(store.scanned_through(), lsns[49], "what was freed is not missed");
+    let oldest = store.queue_dir().list().unwrap()[0];
+    drop(store);
+    std::fs::remove_file(root.join(format!("queue/{:016x}.mpq", oldest.0))).unwrap();
+    let store = options().open(&root).unwrap();
+    assert_eq!(
+        store.scanned_through(),
+        Lsn::ZERO,
+        "E3: entries that nobody confirmed were gone"
+    );
+    let lock = store.lock_phase(Phase::Scan).unwrap();
+    let mut writer = store.queue_writer(&lock).unwrap();
+    writer
+        .append(lsns.iter().map(|lsn| entry(*lsn, 60_000)).collect(), lsns[49])
+        .unwrap();
+    assert_eq!(entries(&store).len(), 50);
+    drop((writer, lock, store));
+    std::fs::remove_file(root.join("queue/0000000000000000.mpq")).unwrap();
+    let store = options().open(&root).unwrap();
+    assert_eq!(
+        store.scanned_through(),
+        Lsn::ZERO,
+        "a queue that began anew has freed nothing"
+    );
+}

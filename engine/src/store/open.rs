@@ -18,6 +18,7 @@ use crate::clock::Rng;
 use crate::frame::{FrameKind, NewFrame};
 use crate::log::lock::PRESENCE;
 use crate::log::{Control, Log, Recovered, SegmentDir, recover, remove_unfinished, write_all};
+use crate::queue::freed;
 use crate::storage::{Cell, LockMode, OpenMode, SharedCells, Storage, StorageFile};
 use crate::sync::Mutex;
 use crate::{Chain, Epoch, Error, Lsn, Pinned, Result, SiteName, StoreId};
@@ -252,22 +253,36 @@ fn recover_all(storage: &Arc<dyn Storage>, identity: &Identity) -> Result<Arc<dy
     Ok(cells)
 }
 
-/// A damaged queue is made again from the log, which retention has kept whole.
+/// A queue that is damaged, or begins later than it was freed, is made again from the log, which
+/// retention has kept whole.
 fn recover_queue(dir: &Arc<SegmentDir>, genesis: Chain) -> Result<Option<Recovered>> {
-    match recover(dir, genesis, Lsn::ZERO, 0) {
+    let storage = &**dir.storage();
+    let path = storage.root().join(dir.folder());
+    let freed =
+        freed::read(storage).map_err(|error| Error::io("read what the queue has freed", &path, error))?;
+    let firsts = dir.list()?;
+    let recovered = match firsts.first() {
+        Some(oldest) if *oldest > freed => {
+            Err(Error::corrupt("the first files of the stable queue are missing").at_path(&path))
+        }
+        _ => recover(dir, genesis, Lsn::ZERO, 0),
+    };
+    match recovered {
         Err(error) if error.kind() == crate::ErrorKind::Corrupt => {
             tracing::warn!(%error, "the stable queue is damaged; the scan makes it again from the log");
-            for first in dir.list()? {
-                let name = crate::log::segment_name(BlockKind::Queue, first);
-                let gone = dir.storage().unlink(&name);
-                gone.map_err(|error| {
-                    Error::io("remove a damaged queue", dir.storage().root().join(name), error)
-                })?;
-            }
-            Ok(None)
         }
-        outcome => outcome,
+        Ok(Some(recovered)) => return Ok(Some(recovered)),
+        Ok(None) if freed == Lsn::ZERO => return Ok(None),
+        Ok(None) => {}
+        Err(error) => return Err(error),
     }
+    for first in firsts {
+        let name = crate::log::segment_name(BlockKind::Queue, first);
+        let gone = storage.unlink(&name);
+        gone.map_err(|error| Error::io("remove a damaged queue", storage.root().join(name), error))?;
+    }
+    freed::remove(storage).map_err(|error| Error::io("begin a new queue", path, error))?;
+    Ok(None)
 }
 
 /// Builds the handle of a store whose page is ready.

@@ -177,3 +177,19 @@ fn of_two_who_make_a_store_in_one_place_one_is_refused_and_the_other_loses_nothi
         assert_eq!(payloads(&options().open(&root).unwrap()), vec![b"x".to_vec()]);
     }
 }
+
+#[test]
+fn a_log_whose_first_file_is_missing_is_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("s");
+    let store = options().init(&root, "a".parse().unwrap()).unwrap();
+    for n in 0..250u32 {
+        let _ = store
+            .commit(transaction("s", &n.to_le_bytes().repeat(2_000)))
+            .unwrap();
+    }
+    store.close().unwrap();
+    std::fs::remove_file(root.join("log/0000000000000000.log")).unwrap();
+    let error = options().open(&root).err().unwrap();
+    assert_eq!(error.kind(), crate::ErrorKind::Corrupt, "E3: {error}");
+}
