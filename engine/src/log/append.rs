@@ -118,9 +118,9 @@ impl Log {
             tail,
         };
         let error = self.write_blocks(&mut batch, verdicts, exclusive).err();
-        let outcomes = batch.outcomes.into_iter().zip(requests);
+        let (tail, outcomes) = (batch.tail.at, batch.outcomes.into_iter().zip(requests));
         outcomes
-            .map(|(outcome, request)| settle(outcome, request, error.as_ref()))
+            .map(|(outcome, request)| settle(outcome, request, tail, error.as_ref()))
             .collect()
     }
 
@@ -134,7 +134,7 @@ impl Log {
             let versions = match verdict {
                 Verdict::Accepted(versions) => versions,
                 Verdict::Wrong(wrong) => {
-                    let end = batch.tail.at;
+                    let end = Lsn::ZERO;
                     batch.set(number, Ok(Written::Wrong { wrong, end }));
                     continue;
                 }
@@ -236,12 +236,20 @@ impl Log {
         let path = self.dir.path(&segment);
         if is_full(&error) {
             // No space is no damage: the range is zeroed, and the next commit tries again. When even
-            // that fails, the intent stays and whoever comes next repairs.
+            // that fails, the intent stays and whoever comes next repairs; until then whole blocks may
+            // stand there, and nobody may say that they are absent.
             let start = segment.offset(from);
-            if zero(&*segment.file, start, start + len).is_ok() {
-                self.sync_zeros(&segment)?;
-                self.control.clear_intent();
+            if zero(&*segment.file, start, start + len).is_err() {
+                return Err(Error::full(
+                    "no space for a commit, nor to undo what was written of it: the next commit undoes it; free some",
+                )
+                .at_path(path)
+                .at_lsn(from)
+                .maybe_written(from)
+                .caused_by(error));
             }
+            self.sync_zeros(&segment)?;
+            self.control.clear_intent();
             return Err(
                 Error::full("no space for a commit; nothing was written, free some and try again")
                     .at_path(path)
@@ -345,8 +353,7 @@ impl Log {
     /// said to be absent must not come back with a power cut, nor garbage stand behind the last block
     /// of a segment that is rolled next (S2).
     fn sync_zeros(&self, segment: &Segment) -> Result<()> {
-        segment.file.sync_data().map_err(|error| {
-            self.control.set_poisoned(self.generation);
+        self.sync_or_poison(segment).map_err(|error| {
             Error::closed("removed bytes may still be on disk: this handle is dead; open the store again")
                 .at_path(self.dir.path(segment))
                 .caused_by(error)
@@ -420,7 +427,8 @@ impl Batch<'_> {
             Some(Some(Err(_))) => return,
             _ => None,
         };
-        let maybe = before.or((error.kind() != ErrorKind::Full).then_some(lsn));
+        let absent = error.kind() == ErrorKind::Full && error.written().is_none();
+        let maybe = before.or((!absent).then_some(lsn));
         let error = error.again();
         self.set(
             number,
@@ -429,8 +437,14 @@ impl Batch<'_> {
     }
 }
 
-/// The final word on a request: in the log with all its frames, refused, or failed.
-fn settle(outcome: Option<Result<Written>>, request: &Request, error: Option<&Error>) -> Result<Written> {
+/// The final word on a request: in the log with all its frames, refused, or failed. `tail` is the end
+/// of the whole batch.
+fn settle(
+    outcome: Option<Result<Written>>,
+    request: &Request,
+    tail: Lsn,
+    error: Option<&Error>,
+) -> Result<Written> {
     let failed = || match error {
         Some(error) => error.again(),
         None => Error::internal("a commit was neither written nor refused"),
@@ -439,13 +453,16 @@ fn settle(outcome: Option<Result<Written>>, request: &Request, error: Option<&Er
         Some(Ok(Written::Appended { lsns, .. })) if lsns.len() < request.frames.len() => Err(lsns
             .first()
             .map_or_else(failed, |first| failed().maybe_written(*first))),
+        // What caused a refusal may stand in an earlier request of the same batch: it is in the log only
+        // with the batch's end, and nowhere when the batch failed.
+        Some(Ok(Written::Wrong { wrong, .. })) if error.is_none() => Ok(Written::Wrong { wrong, end: tail }),
+        Some(Ok(Written::Wrong { .. })) | None => Err(failed()),
         Some(outcome) => outcome,
-        None => Err(failed()),
     }
 }
 
 /// Errors that leave the file's earlier bytes in doubt to nobody.
-fn is_full(error: &std::io::Error) -> bool {
+pub(crate) fn is_full(error: &std::io::Error) -> bool {
     matches!(
         error.kind(),
         Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge | Io::WriteZero

@@ -106,6 +106,16 @@ impl Control {
         ))
     }
 
+    /// Fails when the log was healed since the handle of generation `own` was opened: what it wrote or
+    /// read beyond durable before may have been cut, and others have written there (E1, E2). Asked
+    /// after Durable was read: until then nobody writes in place of what was cut.
+    pub(crate) fn check_not_healed(&self, own: u64) -> Result<()> {
+        if self.poison() <= own | 1 {
+            return Ok(());
+        }
+        self.check_poison(own)
+    }
+
     /// The tail; only under the append lock and after repair.
     pub(crate) fn tail(&self) -> Tail {
         Tail {

@@ -20,6 +20,7 @@ use super::control::LOOK_AGAIN;
 use super::cursor::Cursor;
 use super::lock::AppendLock;
 use super::recover::write_block_again;
+use super::segment::Segment;
 
 /// Least time that a sync of another process is waited for: 5 ms.
 const PATIENCE: Duration = Duration::from_millis(5);
@@ -29,6 +30,9 @@ const PATIENCE: Duration = Duration::from_millis(5);
 pub(crate) struct Syncer {
     busy: Mutex<bool>,
     done: Condvar,
+    /// Held from a sync until its failure is known to all. The kernel tells a failure to one of the
+    /// threads that sync the same descriptor; the others would see success and an old generation (S1).
+    telling: Mutex<()>,
 }
 
 /// The right to sync; given back also when the sync panics, or every later one would wait for ever.
@@ -56,7 +60,8 @@ impl Log {
     pub(crate) fn make_durable(&self, to: Lsn) -> Result<()> {
         loop {
             if self.control.durable() >= to {
-                return Ok(());
+                // What was cut by who healed the log has others' bytes in its place by now.
+                return self.control.check_not_healed(self.generation);
             }
             self.control.check_poison(self.generation)?;
             {
@@ -121,10 +126,9 @@ impl Log {
         let synced = if planted::is(Bug::SkipSync) {
             Ok(())
         } else {
-            segment.file.sync_data()
+            self.sync_or_poison(&segment)
         };
         if let Err(error) = synced {
-            self.control.set_poisoned(self.generation);
             return Err(Error::closed(
                 "the disk did not take what was written: this handle is dead, nothing acknowledged is lost; \
                  check the disk and open the store again",
@@ -138,6 +142,17 @@ impl Log {
         self.control.check_poison(self.generation)?;
         self.control.raise_durable(target);
         Ok(())
+    }
+
+    /// Syncs a segment through this handle's descriptor; a failure has poisoned before any other thread
+    /// may sync the same descriptor and hear nothing of it.
+    pub(super) fn sync_or_poison(&self, segment: &Segment) -> std::io::Result<()> {
+        let _telling = self.syncer.telling.lock();
+        let synced = segment.file.sync_data();
+        if synced.is_err() {
+            self.control.set_poisoned(self.generation);
+        }
+        synced
     }
 
     /// Writes the verified blocks of `[from, to)` over themselves through this handle's descriptor.

@@ -30,7 +30,7 @@ use crate::clock::{Clock, Rng};
 use crate::storage::StorageFile;
 use crate::sync::Mutex;
 
-pub(crate) use append::{Request, Written};
+pub(crate) use append::{Request, Written, is_full};
 pub(crate) use control::{Control, LOOK_AGAIN, Tail};
 pub(crate) use cursor::{Cursor, Found};
 pub(crate) use judge::Judge;

@@ -183,3 +183,56 @@ fn a_queue_that_lost_its_first_file_is_made_again_and_one_that_freed_it_is_not()
         "a queue that began anew has freed nothing"
     );
 }
+
+#[test]
+fn a_freed_file_that_a_power_cut_brings_back_leaves_no_hole() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("s");
+    let store = options().init(&root, "a".parse().unwrap()).unwrap();
+    let lsns: Vec<Lsn> = (0..50).map(|n| commit(&store, n)).collect();
+    let scan = store.lock_phase(Phase::Scan).unwrap();
+    let mut writer = store.queue_writer(&scan).unwrap();
+    for lsn in &lsns {
+        writer.append(vec![entry(*lsn, 60_000)], *lsn).unwrap();
+    }
+    let first = root.join("queue/0000000000000000.mpq");
+    let bytes = std::fs::read(&first).unwrap();
+    let send = store.lock_phase(Phase::Send).unwrap();
+    assert_eq!(store.queue_free(&send, lsns[49]).unwrap(), 2);
+    let left = entries(&store);
+    drop((writer, scan, send, store));
+    std::fs::write(&first, bytes).unwrap();
+    let store = options().open(&root).unwrap();
+    assert_eq!(entries(&store), left);
+    assert_eq!(store.scanned_through(), lsns[49]);
+}
+
+#[test]
+fn entries_that_were_published_and_lost_before_a_sync_are_scanned_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("s");
+    let store = options().init(&root, "a".parse().unwrap()).unwrap();
+    let lsns: Vec<Lsn> = (0..3).map(|n| commit(&store, n)).collect();
+    let lock = store.lock_phase(Phase::Scan).unwrap();
+    let mut writer = store.queue_writer(&lock).unwrap();
+    writer.append(vec![entry(lsns[0], 100)], lsns[0]).unwrap();
+    writer.sync().unwrap();
+    let kept = usize::try_from(store.queue_end().0).unwrap();
+    writer.append(vec![entry(lsns[1], 100)], lsns[1]).unwrap();
+    // Its process dies without a sync, and the page that held the entry comes back from the disk.
+    std::mem::forget(writer);
+    let file = root.join("queue/0000000000000000.mpq");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[kept..].fill(0);
+    std::fs::write(&file, bytes).unwrap();
+    let mut writer = store.queue_writer(&lock).unwrap();
+    assert_eq!(
+        writer.scanned_through(),
+        lsns[0],
+        "Q1: position and entries together"
+    );
+    writer
+        .append(lsns[1..].iter().map(|lsn| entry(*lsn, 90)).collect(), lsns[2])
+        .unwrap();
+    assert_eq!(entries(&store), lsns.iter().map(|lsn| lsn.0).collect::<Vec<_>>());
+}

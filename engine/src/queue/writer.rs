@@ -60,6 +60,17 @@ impl QueueWriter {
         if recovered.is_none() {
             dir.forget(Lsn::ZERO);
         }
+        if tail.at < control.lsn(Cell::QueueAppended) {
+            // Entries that were published and not durable are gone: the scan goes back to where the rest
+            // ends, or those would never be sent (Q1). Only the holder of the phase writes these words.
+            tracing::warn!(
+                end = tail.at.0,
+                scanned = aux,
+                "the stable queue lost its end; the scan makes it again from the log"
+            );
+            control.cells().store(Cell::QueueAppended, tail.at.0);
+            control.cells().store(Cell::Scanned, aux);
+        }
         // What a dead writer wrote and did not publish is whole and in line, so it counts.
         control.cells().raise(Cell::QueueAppended, tail.at.0);
         control.cells().raise(Cell::QueueDurable, tail.at.0);
@@ -132,6 +143,9 @@ impl QueueWriter {
     /// # Errors
     /// As [`QueueWriter::append`].
     pub fn sync(&mut self) -> Result<()> {
+        // A failed sync is told once; the next one on the same descriptor would find nothing wrong (S1).
+        let log = self.store.log();
+        log.control.check_poison(log.generation)?;
         if self.recorded < self.scanned {
             self.write(BlockBuilder::new(), self.scanned)?;
         }
@@ -190,7 +204,7 @@ impl QueueWriter {
         let offset = segment.offset(self.tail.at);
         if let Err(error) = write_all(&*segment.file, &[&block.bytes], offset) {
             let path = dir.path(&segment);
-            if error.kind() == std::io::ErrorKind::StorageFull
+            if crate::log::is_full(&error)
                 && crate::log::zero(&*segment.file, offset, offset + len).is_ok()
             {
                 return Err(

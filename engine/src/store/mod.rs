@@ -242,6 +242,7 @@ impl Store {
         loop {
             let seen = control.cells().load(wake);
             if there(control.lsn(cell)) {
+                control.check_not_healed(self.log().generation)?;
                 return Ok(true);
             }
             control.check_poison(self.log().generation)?;

@@ -261,11 +261,21 @@ fn recover_queue(dir: &Arc<SegmentDir>, genesis: Chain) -> Result<Option<Recover
     let freed =
         freed::read(storage).map_err(|error| Error::io("read what the queue has freed", &path, error))?;
     let firsts = dir.list()?;
-    let recovered = match firsts.first() {
+    let kept = firsts.iter().find(|first| **first >= freed);
+    let recovered = match kept {
         Some(oldest) if *oldest > freed => {
             Err(Error::corrupt("the first files of the stable queue are missing").at_path(&path))
         }
-        _ => recover(dir, genesis, Lsn::ZERO, 0),
+        Some(_) => {
+            // A crash may have kept some of the freed files, with holes between them that no reader passes.
+            for first in firsts.iter().take_while(|first| **first < freed) {
+                let name = crate::log::segment_name(BlockKind::Queue, *first);
+                let gone = storage.unlink(&name);
+                gone.map_err(|error| Error::io("free a queue segment", storage.root().join(name), error))?;
+            }
+            recover(dir, genesis, Lsn::ZERO, 0)
+        }
+        None => Ok(None),
     };
     match recovered {
         Err(error) if error.kind() == crate::ErrorKind::Corrupt => {

@@ -99,7 +99,11 @@ impl Store {
     /// The index as far as the log is durable, and that LSN.
     fn durable_index(&self) -> Result<(&Index, Lsn)> {
         let durable = self.shared().log.control.durable();
-        self.shared().catch_up(durable)?;
+        let fed = self.shared().catch_up(durable);
+        // The index of a dead handle may hold what was cut and written anew, and then fit nothing more.
+        let log = self.log();
+        log.control.check_not_healed(log.generation)?;
+        fed?;
         Ok((&self.shared().streams.index, durable))
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::log::Written;
 use crate::{CommitOutcome, Event, ExpectedVersion, StreamVersion, Transaction};
 
 fn options() -> Options {
@@ -192,4 +193,30 @@ fn a_log_whose_first_file_is_missing_is_damaged() {
     std::fs::remove_file(root.join("log/0000000000000000.log")).unwrap();
     let error = options().open(&root).err().unwrap();
     assert_eq!(error.kind(), crate::ErrorKind::Corrupt, "E3: {error}");
+}
+
+#[test]
+fn a_refusal_caused_by_the_same_batch_lies_below_the_end_it_waits_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = options()
+        .init(dir.path().join("s"), "a".parse().unwrap())
+        .unwrap();
+    let request = || {
+        let mut first = transaction("s", b"x");
+        first.expect("s", ExpectedVersion::NoStream).unwrap();
+        let (frame, expectations) = first.into_parts();
+        let frame = frame.encode(0, 0).unwrap();
+        crate::log::Request {
+            frames: vec![frame],
+            expectations,
+        }
+    };
+    let outcomes = store.log().write(&[request(), request()], store.shared());
+    let [Ok(Written::Appended { lsns, .. }), Ok(Written::Wrong { end, .. })] = &outcomes[..] else {
+        panic!("the first is written, the second refused because of it");
+    };
+    assert!(
+        *end > lsns[0],
+        "what refused the second must be durable before it is told"
+    );
 }
