@@ -102,6 +102,27 @@ fn a_bad_line_stops_with_file_line_and_reason_and_resume_goes_on_without_doublin
 }
 
 #[test]
+fn a_line_too_large_for_a_segment_is_named_and_the_lines_before_it_are_committed() {
+    let place = Place::new();
+    place
+        .run(&["init", "shop", "--site", "shop", "--segment-bytes", "1M"])
+        .ok();
+    let mut text = lines(4);
+    text[2] = format!(r#"{{"events":[{{"path":"a","x":"{}"}}]}}"#, "y".repeat(2 << 20));
+    place.write("history.ndjson", text.join("\n") + "\n");
+    let told = history(&place, &[]).fails(1);
+    assert!(
+        told.contains("history.ndjson, line 3: a transaction of ") && told.contains("does not fit"),
+        "{told}"
+    );
+    assert_eq!(payloads(&place, "shop").len(), 4, "the two lines before it");
+    place.write("history.ndjson", lines(4).join("\n") + "\n");
+    let done = history(&place, &["--resume"]).one();
+    assert_eq!((&done["resumed_after"], &done["lines"]), (&2.into(), &4.into()));
+    assert_eq!(payloads(&place, "shop").len(), 8);
+}
+
+#[test]
 fn resume_refuses_a_file_that_is_not_the_one_whose_import_was_begun() {
     let place = Place::with_store("shop");
     place.write("history.ndjson", lines(6).join("\n"));

@@ -38,7 +38,7 @@ impl Status {
             print_remote(remote, &mut out)?;
         }
         for held in &facts.quarantine {
-            out.line(format_args!("QUARANTINE {held:?}"))?;
+            out.line(format_args!("QUARANTINE {}: {}", held.file, held.reason))?;
         }
         out.flush()
     }

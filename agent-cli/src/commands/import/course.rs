@@ -6,7 +6,7 @@
 use std::io::BufRead;
 
 use milepost_engine::frame::NewFrame;
-use milepost_engine::{Durability, Store};
+use milepost_engine::{Durability, ErrorKind, Store};
 use serde::Serialize;
 
 use super::lines::{Lines, Mark};
@@ -17,6 +17,10 @@ use crate::progress::Progress;
 
 /// Bytes of gathered transactions that are committed without waiting for more lines.
 const BATCH_BYTES: usize = 8 << 20;
+
+/// Body bytes up to which a transaction fits the smallest segment whatever else its frame holds. A
+/// larger one is committed alone, so that a refusal concerns its line and no other.
+const SURELY_FITS: usize = 256 << 10;
 
 /// What an import did.
 #[derive(Default, Serialize)]
@@ -48,6 +52,8 @@ pub struct Course<'a> {
     shape: Shape,
     batch: Batch,
     batch_lines: usize,
+    /// Lines whose events are committed or in the batch.
+    gathered: u64,
     progress: Progress,
     done: Imported,
 }
@@ -67,6 +73,7 @@ impl<'a> Course<'a> {
             shape,
             batch: Batch::default(),
             batch_lines: milepost_engine::width::u32_to_usize(batch_lines),
+            gathered: 0,
             progress: Progress::bytes("import", size),
             done: Imported::default(),
         }
@@ -118,7 +125,7 @@ impl<'a> Course<'a> {
             let mark = self.lines.mark();
             if mark.lines == stopped.lines {
                 if mark.digest == stopped.digest {
-                    self.done.lines = mark.lines;
+                    self.gathered = mark.lines;
                     return Ok(());
                 }
                 return Err(self.lines.refuse(
@@ -137,30 +144,42 @@ impl<'a> Course<'a> {
 
     /// Adds the line to the batch, and commits the batch when it is full.
     fn gather(&mut self, key: &InputKey) -> Outcome {
+        let mut alone = false;
         if !self.lines.is_blank() {
             let read = self.shape.read(self.lines.text()?);
             let mut transaction = read.map_err(|reason| self.lines.refuse(&reason))?;
             if transaction.event_count() > 0 {
                 transaction.pin(key.record(self.lines.mark(), self.lines.name()));
                 let (frame, _) = transaction.into_parts();
+                if frame.body_len() > SURELY_FITS {
+                    self.commit()?;
+                    alone = true;
+                }
                 self.batch.bytes += frame.body_len();
                 self.batch.events += u64::from(frame.event_count());
                 self.batch.frames.push(frame);
             }
         }
-        if self.batch.frames.len() >= self.batch_lines || self.batch.bytes >= BATCH_BYTES {
+        self.gathered = self.lines.mark().lines;
+        if alone || self.batch.frames.len() >= self.batch_lines || self.batch.bytes >= BATCH_BYTES {
             self.commit()?;
         }
-        self.done.lines = self.lines.mark().lines;
         Ok(())
     }
 
     fn commit(&mut self) -> Outcome {
         let batch = std::mem::take(&mut self.batch);
         if batch.frames.is_empty() {
+            self.done.lines = self.gathered;
             return Ok(());
         }
-        let committed = self.store.append_frames(batch.frames, Durability::Synced)?;
+        let lines = std::mem::replace(&mut self.gathered, self.done.lines);
+        let appended = self.store.append_frames(batch.frames, Durability::Synced);
+        let committed = appended.map_err(|error| match error.kind() {
+            ErrorKind::Invalid => self.lines.refuse(&error.to_string()),
+            _ => error.into(),
+        })?;
+        (self.gathered, self.done.lines) = (lines, lines);
         self.done.transactions += milepost_engine::width::to_u64(committed.len());
         self.done.events += batch.events;
         self.done.last_lsn = committed.last().map(|last| last.lsn.0);
