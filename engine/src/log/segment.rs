@@ -27,6 +27,8 @@ pub(crate) struct SegmentDir {
     /// How far bytes may have been written by anybody, asked after a file was opened (S1).
     written: Box<dyn Fn() -> Lsn + Send + Sync>,
     known: Mutex<BTreeMap<Lsn, Arc<Segment>>>,
+    /// What was listed last. A segment that has a successor there has it for ever.
+    listed: Mutex<Vec<Lsn>>,
 }
 
 /// One open file of a log.
@@ -79,6 +81,7 @@ impl SegmentDir {
             store_id,
             written: Box::new(written),
             known: Mutex::new(BTreeMap::new()),
+            listed: Mutex::default(),
         }
     }
 
@@ -110,7 +113,21 @@ impl SegmentDir {
             .filter_map(|name| parse_segment_name(self.kind, name))
             .collect();
         firsts.sort_unstable();
+        self.listed.lock().clone_from(&firsts);
         Ok(firsts)
+    }
+
+    /// Where the segment that begins at `first` is known to end: at its successor's first LSN. What
+    /// stands there in its own file means nothing, whatever a crash has put there.
+    pub(crate) fn known_end(&self, first: Lsn) -> Result<Option<Lsn>> {
+        let next = |firsts: &[Lsn]| firsts.iter().find(|other| **other > first).copied();
+        {
+            let listed = self.listed.lock();
+            if !listed.is_empty() {
+                return Ok(next(&listed));
+            }
+        }
+        Ok(next(&self.list()?))
     }
 
     /// The open segment that begins at `first`.

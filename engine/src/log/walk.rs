@@ -104,19 +104,29 @@ impl BlockWalk {
         if self.at >= end {
             return Ok(None);
         }
-        if let Some(header) = self.header_here(end)? {
+        if self.segment.first != self.at && self.dir.known_end(self.segment.first)? == Some(self.at) {
+            self.enter()?;
+        }
+        let found = self.header_here(end);
+        if let Ok(Some(header)) = found {
             return Ok(Some(header));
         }
         // The segment holds no block here, so another one begins here, or the log is damaged.
         if self.segment.first != self.at && self.dir.list()?.binary_search(&self.at).is_ok() {
-            self.segment = self.dir.open(self.at)?;
-            self.window = None;
-            self.last = None;
+            self.enter()?;
             if let Some(header) = self.header_here(end)? {
                 return Ok(Some(header));
             }
         }
-        Err(self.corrupt(self.at, "no block begins here, though more was durable"))
+        found.and_then(|_| Err(self.corrupt(self.at, "no block begins here, though more was durable")))
+    }
+
+    /// Goes on in the segment that begins here.
+    fn enter(&mut self) -> Result<()> {
+        self.segment = self.dir.open(self.at)?;
+        self.window = None;
+        self.last = None;
+        Ok(())
     }
 
     fn header_here(&mut self, end: Lsn) -> Result<Option<BlockHeader>> {
