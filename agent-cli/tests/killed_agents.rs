@@ -105,13 +105,8 @@ fn payloads(place: &Place, site: &str, origin: &str, streams: &str) -> Vec<u64> 
         .collect()
 }
 
-#[test]
-fn six_phase_processes_killed_at_random_lose_and_double_nothing() {
-    let seconds = std::env::var("MILEPOST_SECONDS")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(8);
-    let place = two_sites();
+/// All phases of both sites, started in a random order.
+fn six_agents(place: &Place) -> Vec<Agent> {
     let mut agents: Vec<Agent> = ["hq", "shop"]
         .into_iter()
         .flat_map(|site| {
@@ -126,9 +121,20 @@ fn six_phase_processes_killed_at_random_lose_and_double_nothing() {
         // Any order: a random one of those that wait, which are at and behind the first.
         let chosen = waiting + random(agents.len() - waiting);
         if agents[chosen].child.is_none() {
-            agents[chosen].start(&place);
+            agents[chosen].start(place);
         }
     }
+    agents
+}
+
+#[test]
+fn six_phase_processes_killed_at_random_lose_and_double_nothing() {
+    let seconds = std::env::var("MILEPOST_SECONDS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(8);
+    let place = two_sites();
+    let mut agents = six_agents(&place);
     let (started, mut committed, mut kills) = (Instant::now(), 0u64, 0);
     while started.elapsed() < Duration::from_secs(seconds) {
         for (site, stream) in [("hq", "orders/1"), ("shop", "reports/1")] {

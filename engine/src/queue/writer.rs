@@ -204,9 +204,7 @@ impl QueueWriter {
         let offset = segment.offset(self.tail.at);
         if let Err(error) = write_all(&*segment.file, &[&block.bytes], offset) {
             let path = dir.path(&segment);
-            if crate::log::is_full(&error)
-                && crate::log::zero(&*segment.file, offset, offset + len).is_ok()
-            {
+            if crate::log::is_full(&error) && crate::log::zero(&*segment.file, offset, offset + len).is_ok() {
                 return Err(
                     Error::full("no space in the stable queue; free some, the scan goes on").at_path(path),
                 );
