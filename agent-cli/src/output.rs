@@ -40,6 +40,21 @@ impl Out {
     }
 }
 
+/// A name as people may see it: characters that steer a terminal or break a line are written out.
+pub fn shown(name: &str) -> std::borrow::Cow<'_, str> {
+    if !name.contains(char::is_control) {
+        return name.into();
+    }
+    let plain = |letter: char| {
+        if letter.is_control() {
+            letter.escape_default().to_string()
+        } else {
+            letter.to_string()
+        }
+    };
+    name.chars().map(plain).collect::<String>().into()
+}
+
 /// Prints one fact in the form asked for.
 pub fn tell(json: bool, value: &impl Serialize, text: fmt::Arguments<'_>) -> Outcome {
     let mut out = Out::new();

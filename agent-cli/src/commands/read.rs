@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::store_dir::StoreDir;
 use crate::arguments::moment;
 use crate::failure::{EXIT_CODES, Failure, Outcome};
-use crate::output::Out;
+use crate::output::{Out, shown};
 use crate::payload::PayloadText;
 use crate::record::{Headers, OriginLine};
 
@@ -137,7 +137,7 @@ fn print(event: &RecordedEvent, out: &mut Out) -> Outcome {
     let headers: String = event
         .headers
         .iter()
-        .map(|(name, value)| format!("  {name}={value}"))
+        .map(|(name, value)| format!("  {}={}", shown(name), shown(value)))
         .collect();
     let payload = PayloadText::new(&event.payload);
     out.line(format_args!(
@@ -145,7 +145,7 @@ fn print(event: &RecordedEvent, out: &mut Out) -> Outcome {
         event.version.0,
         moment::text(event.time),
         event.lsn,
-        event.kind,
+        shown(&event.kind),
         payload.text()
     ))
 }

@@ -3,6 +3,7 @@
 use clap::{ArgGroup, Args, Subcommand};
 use milepost_engine::SiteName;
 use milepost_replication::catalog::{Definitions, NewRemote, Remote as Neighbour, Schedule};
+use milepost_replication::endpoint::LinkAddress;
 
 use super::store_dir::StoreDir;
 use crate::arguments::pause;
@@ -105,6 +106,10 @@ impl Add {
             .send_every
             .map(|pause| Schedule::EverySeconds(pause.as_secs()));
         let schedule = every.or(self.send_at.map(Schedule::AtMinute)).unwrap_or_default();
+        for link in &self.links {
+            let address = link.parse::<LinkAddress>();
+            address.map_err(|error| Failure::usage(format!("--link {link}: {error}")))?;
+        }
         let store = self.store.open()?;
         let new = NewRemote {
             site: self.site,

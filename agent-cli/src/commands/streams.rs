@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::store_dir::StoreDir;
 use crate::arguments::moment;
 use crate::failure::{EXIT_CODES, Outcome};
-use crate::output::Out;
+use crate::output::{Out, shown};
 use crate::progress::Progress;
 
 /// The command line's own view: one process at a time owns it.
@@ -59,7 +59,9 @@ impl Streams {
                 })?;
             } else {
                 out.line(format_args!(
-                    "{stream}  version {version}  {kind}  {}",
+                    "{}  version {version}  {}  {}",
+                    shown(stream),
+                    shown(kind),
                     moment::text(found.time)
                 ))?;
             }

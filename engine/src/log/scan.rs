@@ -8,7 +8,8 @@ use crate::block::Block;
 use crate::clock::Clock;
 use crate::frame::FrameRef;
 use crate::storage::Cell;
-use crate::{Chain, Error, Lsn, Result};
+use crate::store::Orphans;
+use crate::{Chain, Error, Lsn, Result, Store};
 
 use super::control::{Control, LOOK_AGAIN};
 use super::segment::SegmentDir;
@@ -131,15 +132,16 @@ impl FrameScan {
 /// [`LogScan::wait`], then go on. Every block is verified before its first frame is given.
 pub struct LogScan {
     frames: FrameScan,
-    clock: Arc<dyn Clock>,
+    store: Store,
 }
 
 impl LogScan {
-    pub(crate) fn new(log: &super::Log, after: Lsn) -> Result<LogScan> {
+    pub(crate) fn new(store: &Store, after: Lsn) -> Result<LogScan> {
+        let log = store.log();
         let frames = FrameScan::new(&log.dir, &log.control, Cell::Durable, Cell::WakeDurable, after)?;
         Ok(LogScan {
             frames,
-            clock: Arc::clone(&log.clock),
+            store: store.clone(),
         })
     }
 
@@ -184,11 +186,23 @@ impl LogScan {
         self.frames.chain()
     }
 
-    /// Waits until more is durable than was given, or `limit`; true when there is more.
+    /// Waits until more is durable than was given, or `limit`; true when there is more. What a dead
+    /// process left buffered is synced on the way.
     ///
     /// # Errors
-    /// None today; reserved for readers that learn of poison.
+    /// `Closed` when that sync failed or the handle is dead.
     pub fn wait(&mut self, limit: Duration) -> Result<bool> {
-        self.frames.wait(&*self.clock, limit)
+        let clock = Arc::clone(self.store.clock());
+        let (started, mut orphans) = (clock.monotonic(), Orphans::watch(&self.store));
+        loop {
+            let left = limit.saturating_sub(clock.monotonic().saturating_sub(started));
+            if self.frames.wait(&*clock, left.min(Orphans::pause(&self.store)))? {
+                return Ok(true);
+            }
+            orphans.look(&self.store)?;
+            if clock.monotonic().saturating_sub(started) >= limit {
+                return self.frames.wait(&*clock, Duration::ZERO);
+            }
+        }
     }
 }

@@ -66,6 +66,7 @@ struct Shared {
     queue: Arc<SegmentDir>,
     streams: streams::Streams,
     durability: Durability,
+    buffered_sync: Duration,
     next_seq: AtomicU64,
     /// Segment for which the background was last asked to make a spare.
     spare_asked: AtomicU64,
@@ -125,6 +126,7 @@ impl Store {
             queue: opened.queue,
             streams,
             durability: options.durability,
+            buffered_sync: options.buffered_sync,
             next_seq: AtomicU64::new(1),
             spare_asked: AtomicU64::new(0),
         });
@@ -239,8 +241,10 @@ impl Store {
     ) -> Result<bool> {
         let (control, clock) = (&self.log().control, self.clock());
         let started = clock.monotonic();
+        let mut orphans = Orphans::watch(self);
         loop {
             let seen = control.cells().load(wake);
+            orphans.look(self)?;
             if there(control.lsn(cell)) {
                 control.check_not_healed(self.log().generation)?;
                 return Ok(true);
@@ -260,7 +264,7 @@ impl Store {
     /// # Errors
     /// `Behind` when the log no longer holds the position; `Corrupt` for damage (E3).
     pub fn scan(&self, after: Lsn) -> Result<LogScan> {
-        LogScan::new(self.log(), after)
+        LogScan::new(self, after)
     }
 
     /// The oldest retained position: a scan may start after this or any later LSN.
@@ -297,6 +301,41 @@ impl Store {
     pub(crate) fn now_text(&self) -> String {
         let micros = self.clock().wall_micros();
         jiff::Timestamp::from_microsecond(micros).map_or_else(|_| micros.to_string(), |time| time.to_string())
+    }
+}
+
+/// Watches for buffered commits whose process died before it synced them: what stays appended and not
+/// durable for twice the time in which a live one syncs is synced by whoever waits.
+pub(crate) struct Orphans {
+    since: Duration,
+    appended: Lsn,
+}
+
+impl Orphans {
+    /// Begins to watch.
+    pub(crate) fn watch(store: &Store) -> Orphans {
+        Orphans {
+            since: store.clock().monotonic(),
+            appended: store.log().control.appended(),
+        }
+    }
+
+    /// How long a pause between two looks may be.
+    pub(crate) fn pause(store: &Store) -> Duration {
+        store.shared().buffered_sync * 2
+    }
+
+    /// Looks, and syncs what was left.
+    pub(crate) fn look(&mut self, store: &Store) -> Result<()> {
+        let now = store.clock().monotonic();
+        if now.saturating_sub(self.since) < Orphans::pause(store) {
+            return Ok(());
+        }
+        if store.log().control.durable() < self.appended {
+            store.log().make_durable(self.appended)?;
+        }
+        *self = Orphans::watch(store);
+        Ok(())
     }
 }
 

@@ -220,3 +220,24 @@ fn a_refusal_caused_by_the_same_batch_lies_below_the_end_it_waits_for() {
         "what refused the second must be durable before it is told"
     );
 }
+
+#[test]
+fn buffered_commits_of_a_process_that_died_are_synced_by_one_that_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("s");
+    let dead = options()
+        .background(false)
+        .init(&root, "a".parse().unwrap())
+        .unwrap();
+    let alive = options().open(&root).unwrap();
+    let mut scan = alive.scan(alive.watermarks().durable).unwrap();
+    dead.commit_with(transaction("s", b"x"), Durability::Buffered)
+        .unwrap()
+        .committed()
+        .unwrap();
+    // Never dropped, so never synced by itself: as good as killed.
+    std::mem::forget(dead);
+    assert!(scan.next().unwrap().is_none(), "what is not durable is not seen");
+    assert!(scan.wait(Duration::from_secs(20)).unwrap());
+    assert_eq!(scan.next().unwrap().unwrap().event_count(), 1);
+}

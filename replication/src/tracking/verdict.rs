@@ -130,12 +130,12 @@ impl std::fmt::Display for Refusal {
         match self {
             Refusal::Misdirected => f.write_str("the message is addressed to or from another site"),
             Refusal::NotForThisStore => f.write_str(
-                "the message is meant for another store under this site's name; rejoin the remote",
+                "the message is meant for another store under this site's name; remove and add the remote at both sites",
             ),
             Refusal::OtherSite { known, came } => {
                 write!(
                     f,
-                    "the remote was {known} at first contact and is {came} now; rejoin it if it was made anew"
+                    "the remote was {known} at first contact and is {came} now; if it was made anew, remove and add the remote at both sites"
                 )
             }
             Refusal::TooLarge(fault) => fault.fmt(f),

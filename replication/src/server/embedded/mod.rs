@@ -99,7 +99,15 @@ impl EmbeddedStore {
     /// As [`Options::open`]; `Corrupt` when its records cannot be read.
     pub fn open_or_init(dir: &Path, options: Options, limits: MailboxLimits) -> Result<EmbeddedStore> {
         making::make_if_missing(dir, &options)?;
-        EmbeddedStore::over(options.open(dir)?, limits)
+        let store = options.open(dir)?;
+        if store.site().as_str() != "server" {
+            return Err(Error::invalid(format!(
+                "this is the store of site {}, not a message store; give the server a folder of its own",
+                store.site()
+            ))
+            .at_path(dir));
+        }
+        EmbeddedStore::over(store, limits)
     }
 
     /// The message store over an open engine store.
