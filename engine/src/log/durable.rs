@@ -124,7 +124,8 @@ impl Log {
         self.control.cells().raise(Cell::SyncBegun, target.0);
         let started = self.clock.monotonic();
         let synced = if planted::is(Bug::SkipSync) {
-            Ok(())
+            // Still asks the file: a killed process must not go round for ever.
+            segment.file.len().map(drop)
         } else {
             self.sync_or_poison(&segment)
         };
