@@ -1,6 +1,11 @@
 //! What follows a write-back that failed: the disk tells it once, and nobody may take silence for
 //! success afterwards (E1, E2, S1, Q1).
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::as_conversions,
+    clippy::unwrap_used,
+    clippy::panic
+)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
