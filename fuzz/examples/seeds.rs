@@ -47,6 +47,11 @@ fn main() {
             &[&[kind, 0, 4, 0][..], b"shop", &[0; 40]].concat(),
         );
     }
+    // A reason longer than any, of bytes that grow when they are shown as text.
+    for kind in [10, 11] {
+        let reason = [&[kind, 0, 1][..], &2000_u16.to_le_bytes(), &[0xff; 2000]].concat();
+        keep(&format!("wire-{kind}-long"), 3, &reason);
+    }
 }
 
 fn point(lsn: u64) -> Point {

@@ -8,6 +8,9 @@ use milepost_engine::width::u32_to_usize;
 
 use super::MessageKey;
 
+/// Longest text for people that is written or kept: 1,024 bytes of UTF-8.
+const TEXT_BYTES: usize = 1024;
+
 /// Takes fields off the front of bytes.
 pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
 
@@ -79,10 +82,12 @@ impl<'a> Fields<'a> {
         Some(keys)
     }
 
-    /// A length of 2 bytes and that much text; other bytes than UTF-8 are shown as such.
+    /// A length of 2 bytes and that much text; other bytes than UTF-8 are shown as such. What a peer
+    /// says beyond [`TEXT_BYTES`] is passed over: it is for people.
     pub(crate) fn text(&mut self) -> Option<String> {
         let len = self.array().map(u16::from_le_bytes)?;
-        Some(String::from_utf8_lossy(self.bytes(usize::from(len))?).into_owned())
+        let text = String::from_utf8_lossy(self.bytes(usize::from(len))?);
+        Some(cut_text(&text).to_owned())
     }
 }
 
@@ -108,13 +113,15 @@ pub(crate) fn push_keys(out: &mut Vec<u8>, keys: &[MessageKey]) {
     }
 }
 
+/// At most [`TEXT_BYTES`] of a text, whole characters only.
+fn cut_text(text: &str) -> &str {
+    let end = text.floor_char_boundary(TEXT_BYTES);
+    text.get(..end).unwrap_or_default()
+}
+
 /// Appends a length of 2 bytes and the text, cut at a character when it is longer than fits.
 pub(crate) fn push_text(out: &mut Vec<u8>, text: &str) {
-    let mut end = text.len().min(1024);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    let text = text.get(..end).unwrap_or_default();
+    let text = cut_text(text);
     let len = u16::try_from(text.len()).unwrap_or_default();
     out.extend_from_slice(&len.to_le_bytes());
     out.extend_from_slice(text.as_bytes());

@@ -160,6 +160,32 @@ async fn a_flipped_bit_anywhere_in_a_frame_never_yields_a_frame() {
     }
 }
 
+/// A fuzz run found it: bytes that are no UTF-8 grow when they are shown as text, and a reason longer than
+/// any that we write was kept whole, so that what was read could not be written again.
+#[test]
+fn a_reason_longer_than_any_is_cut_at_a_character_and_reads_back_as_itself() {
+    for filling in [b"x", b"\xff"] {
+        let text = filling.repeat(5000);
+        let mut body = vec![1];
+        body.extend_from_slice(&5000_u16.to_le_bytes());
+        body.extend_from_slice(&text);
+        for kind in [10, 11] {
+            let frame = Frame {
+                kind,
+                optional: false,
+                request: 1,
+                body: body.clone(),
+            };
+            let answer = Answer::of_frame(&frame).unwrap().unwrap();
+            let (Answer::Error { reason, .. } | Answer::NotNow { reason, .. }) = &answer else {
+                panic!("{answer:?} gives no reason");
+            };
+            assert!(reason.len() > 1000 && reason.len() <= 1024, "{}", reason.len());
+            assert_eq!(Answer::of_frame(&answer.to_frame(1)).unwrap(), Some(answer));
+        }
+    }
+}
+
 #[test]
 fn an_unknown_kind_is_skipped_when_it_is_optional_and_refused_otherwise() {
     let frame = Frame {
