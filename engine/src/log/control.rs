@@ -134,6 +134,19 @@ impl Control {
         self.cells.store(Cell::Appended, tail.at.0);
     }
 
+    /// Publishes the queue up to `end`, whose entries are written, and with it the scan position `through`;
+    /// only by the holder of the scan phase. Who sees the position sees the entries before it (Q1).
+    pub(crate) fn publish_entries(&self, end: Lsn, through: Lsn) {
+        self.cells.raise(Cell::QueueAppended, end.0);
+        self.publish_scanned(through);
+    }
+
+    /// Publishes a scan position that nothing new is queued for, and wakes who waits for it.
+    pub(crate) fn publish_scanned(&self, through: Lsn) {
+        self.cells.raise(Cell::Scanned, through.0);
+        self.bump(Cell::WakeScanned);
+    }
+
     /// The write under way, if one was announced and not cleared: start and length.
     pub(crate) fn intent(&self) -> Option<(Lsn, u64)> {
         let start = self.cells.load(Cell::Intent).checked_sub(1)?;

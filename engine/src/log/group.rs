@@ -5,6 +5,9 @@
 //! caller B ─┼─► waiting requests ───┤
 //! caller C ─┘                       └─ D, E arrive meanwhile; one of them leads while A's batch is synced
 //! ```
+//!
+//! [`Group`] is the handover alone: who leads, who waits, who gets which result. What is written is its
+//! caller's, so that loom can run every interleaving of it (`loom_models/group.rs`).
 
 use std::collections::HashMap;
 
@@ -20,25 +23,55 @@ use super::judge::Judge;
 const MOST_BYTES: u64 = 4 << 20;
 
 /// Requests that wait, and results that nobody has fetched yet.
-#[derive(Default)]
-pub(crate) struct Group {
-    state: Mutex<State>,
+pub(crate) struct Group<R, T> {
+    state: Mutex<State<R, T>>,
     moved: Condvar,
+    /// How those who wait are woken when leadership is free: all of them, because any may have a result
+    /// and any may have to lead. Models put another in its place, to see it fail.
+    wake: fn(&Condvar),
 }
 
-#[derive(Default)]
-struct State {
+struct State<R, T> {
     next_ticket: u64,
-    waiting: Vec<(u64, Request)>,
-    results: HashMap<u64, Result<Written>>,
+    waiting: Vec<(u64, R)>,
+    results: HashMap<u64, T>,
     led: bool,
 }
 
-impl Log {
-    /// Writes a request together with others that wait; returns when it is in the log or refused,
-    /// before any sync.
-    pub(crate) fn submit(&self, request: Request, judge: &dyn Judge) -> Result<Written> {
-        let mut state = self.group.state.lock();
+/// What a leader does with its batch.
+pub(crate) trait Write<R, T> {
+    /// Weight of a request; those that weigh more than [`MOST_BYTES`] together go in several batches.
+    fn bytes(&self, request: &R) -> u64;
+    /// Writes requests in order; one result for each.
+    fn write(&self, requests: &[R]) -> Vec<T>;
+    /// The result of a request whose leader panicked: nobody knows what became of it.
+    fn lost(&self) -> T;
+}
+
+impl<R, T> Default for Group<R, T> {
+    fn default() -> Self {
+        Group::woken_by(Condvar::notify_all)
+    }
+}
+
+impl<R, T> Group<R, T> {
+    /// A group whose waiters are woken so.
+    pub(crate) fn woken_by(wake: fn(&Condvar)) -> Group<R, T> {
+        Group {
+            state: Mutex::new(State {
+                next_ticket: 0,
+                waiting: Vec::new(),
+                results: HashMap::new(),
+                led: false,
+            }),
+            moved: Condvar::new(),
+            wake,
+        }
+    }
+
+    /// Has a request written together with others that wait; returns its result.
+    pub(crate) fn submit(&self, request: R, writer: &dyn Write<R, T>) -> T {
+        let mut state = self.state.lock();
         let ticket = state.next_ticket;
         state.next_ticket += 1;
         state.waiting.push((ticket, request));
@@ -47,56 +80,88 @@ impl Log {
                 return result;
             }
             if state.led {
-                state = self.group.moved.wait_for(state, LOOK_AGAIN);
+                state = self.moved.wait_for(state, LOOK_AGAIN);
                 continue;
             }
-            state = self.lead(state, judge);
+            state = self.lead(state, writer);
         }
     }
 
-    fn lead<'a>(&'a self, mut state: MutexGuard<'a, State>, judge: &dyn Judge) -> MutexGuard<'a, State> {
+    fn lead<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State<R, T>>,
+        writer: &dyn Write<R, T>,
+    ) -> MutexGuard<'a, State<R, T>> {
         state.led = true;
         let mut bytes = 0;
         let taken = state.waiting.iter().take_while(|(_, request)| {
             let first = bytes == 0;
-            bytes += request.frames.iter().map(|frame| frame.len()).sum::<u64>();
+            bytes += writer.bytes(request);
             first || bytes <= MOST_BYTES
         });
         let taken = taken.count();
-        let (tickets, requests): (Vec<u64>, Vec<Request>) = state.waiting.drain(..taken).unzip();
+        let (tickets, requests): (Vec<u64>, Vec<R>) = state.waiting.drain(..taken).unzip();
         drop(state);
         let mut lead = Lead {
-            group: &self.group,
+            group: self,
+            writer,
             tickets,
             outcomes: Vec::new(),
         };
-        lead.outcomes = self.write(&requests, judge);
+        lead.outcomes = writer.write(&requests);
         drop(lead);
-        self.group.state.lock()
+        self.state.lock()
     }
 }
 
 /// Leadership of one batch. Dropping it hands out the results and lets another lead, also when the
 /// write panicked: those who wait then learn that nobody knows what became of their commits.
-struct Lead<'a> {
-    group: &'a Group,
+struct Lead<'a, R, T> {
+    group: &'a Group<R, T>,
+    writer: &'a dyn Write<R, T>,
     tickets: Vec<u64>,
-    outcomes: Vec<Result<Written>>,
+    outcomes: Vec<T>,
 }
 
-impl Drop for Lead<'_> {
+impl<R, T> Drop for Lead<'_, R, T> {
     fn drop(&mut self) {
         let mut state = self.group.state.lock();
         let mut outcomes = std::mem::take(&mut self.outcomes).into_iter();
         for ticket in self.tickets.drain(..) {
-            let lost = || {
-                Err(Error::internal(
-                    "a commit was neither written nor refused; open the store again",
-                ))
-            };
-            state.results.insert(ticket, outcomes.next().unwrap_or_else(lost));
+            let outcome = outcomes.next().unwrap_or_else(|| self.writer.lost());
+            state.results.insert(ticket, outcome);
         }
         state.led = false;
-        self.group.moved.notify_all();
+        (self.group.wake)(&self.group.moved);
+    }
+}
+
+/// Writing to the log, under the append lock.
+struct ToLog<'a> {
+    log: &'a Log,
+    judge: &'a dyn Judge,
+}
+
+impl Write<Request, Result<Written>> for ToLog<'_> {
+    fn bytes(&self, request: &Request) -> u64 {
+        request.frames.iter().map(|frame| frame.len()).sum()
+    }
+
+    fn write(&self, requests: &[Request]) -> Vec<Result<Written>> {
+        self.log.write(requests, self.judge)
+    }
+
+    fn lost(&self) -> Result<Written> {
+        Err(Error::internal(
+            "a commit was neither written nor refused; open the store again",
+        ))
+    }
+}
+
+impl Log {
+    /// Writes a request together with others that wait; returns when it is in the log or refused,
+    /// before any sync.
+    pub(crate) fn submit(&self, request: Request, judge: &dyn Judge) -> Result<Written> {
+        self.group.submit(request, &ToLog { log: self, judge })
     }
 }

@@ -61,7 +61,7 @@ pub(crate) struct Log {
     /// Held by the one thread of the handle that appends: an OFD lock does not exclude threads. Held
     /// across I/O, as the append lock is, because the order of the log is the order of its holders.
     pub(crate) appending: Mutex<()>,
-    pub(crate) group: group::Group,
+    pub(crate) group: group::Group<Request, crate::Result<Written>>,
     pub(crate) syncer: durable::Syncer,
 }
 

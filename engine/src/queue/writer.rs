@@ -72,11 +72,9 @@ impl QueueWriter {
             control.cells().store(Cell::Scanned, aux);
         }
         // What a dead writer wrote and did not publish is whole and in line, so it counts.
-        control.cells().raise(Cell::QueueAppended, tail.at.0);
         control.cells().raise(Cell::QueueDurable, tail.at.0);
         let scanned = control.lsn(Cell::Scanned).max(Lsn(aux));
-        control.cells().raise(Cell::Scanned, scanned.0);
-        control.bump(Cell::WakeScanned);
+        control.publish_entries(tail.at, scanned);
         let (nonce, segment_bytes) = (
             store.rng().next_u64(),
             super::segment_bytes(store.segment_bytes()),
@@ -167,9 +165,7 @@ impl QueueWriter {
 
     fn publish_scanned(&mut self, through: Lsn) {
         self.scanned = through;
-        let control = &self.store.log().control;
-        control.cells().raise(Cell::Scanned, through.0);
-        control.bump(Cell::WakeScanned);
+        self.store.log().control.publish_scanned(through);
     }
 
     /// Writes one block, with a new segment where it does not fit, and publishes it.
@@ -213,8 +209,8 @@ impl QueueWriter {
         }
         (self.tail.at, self.tail.chain) = (block.header.end(), block.header.chain_after());
         self.recorded = through;
-        control.cells().raise(Cell::QueueAppended, self.tail.at.0);
-        self.publish_scanned(through);
+        self.scanned = through;
+        control.publish_entries(self.tail.at, through);
         Ok(())
     }
 

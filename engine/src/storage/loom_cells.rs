@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{Cell, SharedCells};
 use crate::sync::{AtomicU64, Condvar, Mutex, Ordering};
 
-const WORDS: [Cell; 9] = [
+const WORDS: [Cell; 12] = [
     Cell::Appended,
     Cell::Durable,
     Cell::Intent,
@@ -19,6 +19,9 @@ const WORDS: [Cell; 9] = [
     Cell::TailSegment,
     Cell::TailEpoch,
     Cell::WakeDurable,
+    Cell::Scanned,
+    Cell::QueueAppended,
+    Cell::WakeScanned,
 ];
 
 /// The words of the control page that models use.

@@ -1,32 +1,21 @@
-//! Loom models of what processes tell each other through the control page: the steps of [`Control`],
-//! which the log takes, over the loom twin of the page.
-//!
-//! Each property is shown twice: it holds with the orderings that [`SharedCells`] promises and the
-//! steps in their order, and it fails, as it must, when an ordering is weakened or two steps change
-//! places. A model that could not fail would prove nothing.
+//! What writers, readers and those who wait tell each other through the control page: the steps of
+//! [`Control`], which the log takes, over the loom twin of the page.
 
 use std::sync::Arc;
 
 use loom::sync::atomic::AtomicU64;
 use loom::thread;
 
-use super::control::{Control, LOOK_AGAIN, Tail};
-use crate::storage::{Cell, LoomCells, SharedCells};
+use super::super::control::{Control, LOOK_AGAIN, Tail};
+use super::{control_of, explored};
+use crate::storage::Cell;
 use crate::sync::{Mutex, Ordering};
 use crate::{Chain, Epoch, Lsn};
 
-/// Runs every interleaving with at most three preemptions: enough for each trap below, and the three
-/// threads of one model stay within a second.
-fn explored(model: impl Fn() + Sync + Send + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(3);
-    builder.check(model);
-}
-
 fn control(read: Ordering, write: Ordering) -> Control {
-    let cells = Arc::new(LoomCells::ordered(read, write));
-    cells.store(Cell::Appended, 2);
-    Control::new(cells)
+    let control = control_of(read, write);
+    control.cells().store(Cell::Appended, 2);
+    control
 }
 
 /// Two threads raise `durable` to 1 and 2 while this one waits for 2. A lost wake-up is a deadlock.
@@ -92,9 +81,8 @@ struct Blocks {
 
 impl Blocks {
     fn new(read: Ordering, write: Ordering) -> Arc<Blocks> {
-        let control = Control::new(Arc::new(LoomCells::ordered(read, write)));
         Arc::new(Blocks {
-            control,
+            control: control_of(read, write),
             bytes: std::array::from_fn(|_| AtomicU64::new(0)),
             lock: Mutex::new(()),
         })
