@@ -215,7 +215,7 @@ fn side_by_side_a_commit_reaches_the_other_site_and_a_stop_ends_with_0() {
         let lsn = head.commit(&[("s/1", "hello")]);
         eventually("it came", || shop.payloads() == ["hello"]);
         eventually("it was confirmed and freed", || {
-            let status = milepost_replication::status::status(&head.store).unwrap();
+            let status = milepost_replication::status::status(&head.store, &mut |_| ()).unwrap();
             let remote = &status.remotes[0];
             remote.lag_transactions == 0 && remote.confirm_sent.contains(&format!("/{lsn}/"))
         });

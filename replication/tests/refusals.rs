@@ -61,7 +61,7 @@ fn a_damaged_message_is_lost_and_comes_again_r3() {
         .unwrap();
     shop.receive();
     assert_eq!(shop.payloads(), ["first", "second"]);
-    let told = &status(&head.store).unwrap().remotes[0];
+    let told = &status(&head.store, &mut |_| ()).unwrap().remotes[0];
     assert_eq!(told.resend_count, 1);
 }
 
@@ -128,7 +128,7 @@ fn a_loop_of_three_sites_stops_the_pair_and_ends_with_5_r4() {
     assert_eq!(kept.len(), 1);
     assert!(kept[0].reason.contains("loop") && sites[0].root.join(&kept[0].file).is_file());
     assert_eq!(net.waiting("one"), 1, "what is not applied stays on its link");
-    let remotes = status(&sites[0].store).unwrap().remotes;
+    let remotes = status(&sites[0].store, &mut |_| ()).unwrap().remotes;
     assert!(
         remotes
             .iter()
@@ -166,7 +166,11 @@ fn a_neighbour_restored_from_an_older_copy_is_stopped_and_applies_nothing_wrong_
         ["common", "lost with the disk"],
         "nothing of another history is applied"
     );
-    let stopped = |site: &Site| status(&site.store).unwrap().remotes[0].stopped.clone();
+    let stopped = |site: &Site| {
+        status(&site.store, &mut |_| ()).unwrap().remotes[0]
+            .stopped
+            .clone()
+    };
     let reasons: Vec<String> = [&head, &shop].into_iter().filter_map(stopped).collect();
     assert!(
         reasons
@@ -312,6 +316,6 @@ fn a_remote_removed_and_added_again_begins_anew_with_what_is_committed_from_then
         shop.turn();
     }
     assert_eq!(shop.payloads(), ["before", "after"]);
-    assert_eq!(status(&head.store).unwrap().remotes[0].generation, 2);
+    assert_eq!(status(&head.store, &mut |_| ()).unwrap().remotes[0].generation, 2);
     assert!(shop.store.scan(Lsn::ZERO).is_ok());
 }

@@ -117,7 +117,7 @@ fn a_gap_is_borne_for_the_patience_given_and_then_asked_for_once() {
         ..shop.receive_options()
     };
     let mut receiving = ReceivePhase::open(&shop.store, &shop.links(&stop), options, &stop).unwrap();
-    let asked = |site: &Site| status(&site.store).unwrap().remotes[0].rereceive_count;
+    let asked = |site: &Site| status(&site.store, &mut |_| ()).unwrap().remotes[0].rereceive_count;
     for _ in 0..2 {
         receiving.poll(PollCause::Due).unwrap();
         receiving.poll(PollCause::Push).unwrap();

@@ -399,6 +399,7 @@ fn locks_exclude_other_handles_even_of_the_same_process_and_change_their_mode() 
         "its own lock does not stand in the way"
     );
     assert!(!second.try_lock(0, LockMode::Shared).unwrap());
+    assert!(second.is_locked(0).unwrap() && !first.is_locked(0).unwrap());
     assert!(
         second.try_lock(1, LockMode::Exclusive).unwrap(),
         "another byte is another lock"

@@ -6,13 +6,15 @@ use milepost_replication::status::{RemoteStatus, StoreStatus, status};
 use super::store_dir::StoreDir;
 use crate::failure::{EXIT_CODES, Outcome};
 use crate::output::{self, Out};
+use crate::progress::Progress;
 
 /// Print how far each remote is, and who runs which phase.
 ///
 /// For each remote: log_sent (at least so much of our log was sent), confirm_sent (what it confirmed),
 /// log_received (what of its log is in ours), confirm_received (what our next message confirms),
-/// resend_count and rereceive_count (losses it told us, and we told it), and how far it lags in
-/// transactions and bytes. Positions are epoch/LSN/chain, or none. For each phase: which process runs it,
+/// resend_count and rereceive_count (losses it told us, and we told it), and how far it lags: the
+/// transactions that it is due and did not confirm, and the bytes of their events, whether they are
+/// queued, not scanned yet, or history that a subscription asks for. Positions are epoch/LSN/chain, or none. For each phase: which process runs it,
 /// since when. Messages in quarantine are listed with their reasons.
 #[derive(Args)]
 #[command(after_long_help = format!("Example:\n  milepost status hq --json\n\n{EXIT_CODES}"))]
@@ -28,7 +30,9 @@ impl Status {
     /// Prints the facts.
     pub fn run(self) -> Outcome {
         let store = self.store.open()?;
-        let facts = status(&store)?;
+        let mut progress = Progress::bytes("status", Some(store.watermarks().durable.0));
+        let facts = status(&store, &mut |at| progress.reach(at.0))?;
+        drop(progress);
         if self.json {
             return output::tell(true, &facts, format_args!(""));
         }

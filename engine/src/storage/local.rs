@@ -220,6 +220,10 @@ impl StorageFile for LocalFile {
         sys::lock_byte(&self.file, at, Some(mode))
     }
 
+    fn is_locked(&self, at: u64) -> io::Result<bool> {
+        sys::is_byte_locked(&self.file, at)
+    }
+
     fn unlock(&self, at: u64) -> io::Result<()> {
         sys::lock_byte(&self.file, at, None).map(|_| ())
     }

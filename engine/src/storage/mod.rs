@@ -117,6 +117,10 @@ pub trait StorageFile: Send + Sync + 'static {
     /// another open file description holds it. Dropped with the file or the process.
     fn try_lock(&self, at: u64, mode: LockMode) -> io::Result<bool>;
 
+    /// True while another open file description holds the byte at `at` exclusively. Takes nothing, so
+    /// it stands in nobody's way.
+    fn is_locked(&self, at: u64) -> io::Result<bool>;
+
     /// Gives the lock on the byte at `at` back.
     fn unlock(&self, at: u64) -> io::Result<()>;
 }

@@ -34,6 +34,28 @@ const PIECES: usize = 1024;
 
 /// Takes, changes or (for `None`) gives back the lock on one byte; false when another holds it.
 pub(super) fn lock_byte(file: &File, at: u64, mode: Option<LockMode>) -> io::Result<bool> {
+    let lock = byte_lock(at, mode)?;
+    // SAFETY: `file` keeps the descriptor open during the call, and F_OFD_SETLK reads one `flock`,
+    // which `lock` is; `l_pid` is zero as OFD locks demand.
+    let result = retry(|| unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) });
+    match result {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// True while another open file description holds the byte exclusively; takes nothing.
+pub(super) fn is_byte_locked(file: &File, at: u64) -> io::Result<bool> {
+    let mut lock = byte_lock(at, Some(LockMode::Shared))?;
+    // SAFETY: `file` keeps the descriptor open during the call, and F_OFD_GETLK reads and writes one
+    // `flock`, which `lock` is; `l_pid` is zero as OFD locks demand.
+    retry(|| unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut lock) })?;
+    Ok(lock.l_type != libc::F_UNLCK as libc::c_short)
+}
+
+/// The lock on one byte as C takes it.
+fn byte_lock(at: u64, mode: Option<LockMode>) -> io::Result<libc::flock> {
     // SAFETY: `flock` is a plain C structure for which all zeros is a valid value.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
     let kind = match mode {
@@ -45,14 +67,7 @@ pub(super) fn lock_byte(file: &File, at: u64, mode: Option<LockMode>) -> io::Res
     lock.l_whence = libc::SEEK_SET as libc::c_short;
     lock.l_start = offset(at)?;
     lock.l_len = 1;
-    // SAFETY: `file` keeps the descriptor open during the call, and F_OFD_SETLK reads one `flock`,
-    // which `lock` is; `l_pid` is zero as OFD locks demand.
-    let result = retry(|| unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) });
-    match result {
-        Ok(_) => Ok(true),
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
-        Err(error) => Err(error),
-    }
+    Ok(lock)
 }
 
 /// Reserves blocks for a range and makes the file at least that long; where the file system cannot

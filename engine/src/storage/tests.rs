@@ -26,8 +26,24 @@ fn a_lock_excludes_another_open_file_even_of_the_same_process_and_goes_with_the_
         two.try_lock(8, LockMode::Exclusive).unwrap(),
         "the next byte is another lock"
     );
+    assert!(two.is_locked(7).unwrap());
     drop(one);
     assert!(two.try_lock(7, LockMode::Exclusive).unwrap());
+}
+
+/// `status` asked by taking the lock together with others, and an agent that started in that moment was
+/// refused.
+#[test]
+fn asking_who_holds_a_lock_stands_in_nobodys_way() {
+    let (_dir, storage) = storage();
+    let one = storage.open("store", OpenMode::OpenOrCreate).unwrap();
+    let two = storage.open("store", OpenMode::ReadWrite).unwrap();
+    assert!(!one.is_locked(7).unwrap());
+    assert!(two.try_lock(7, LockMode::Exclusive).unwrap());
+    assert!(one.is_locked(7).unwrap());
+    assert!(!two.is_locked(7).unwrap(), "its own lock is nobody else's");
+    assert!(two.try_lock(7, LockMode::Shared).unwrap());
+    assert!(!one.is_locked(7).unwrap(), "a shared lock excludes no reader");
 }
 
 #[test]

@@ -98,8 +98,8 @@ impl Store {
     pub fn phase_holder(&self, phase: Phase) -> Result<Option<String>> {
         let storage = self.storage();
         let file = self.phase_file()?;
-        let free = file.try_lock(phase.lock_at(), LockMode::Shared);
-        if free.map_err(|error| Error::io("ask for the lock of a phase", storage.root(), error))? {
+        let held = file.is_locked(phase.lock_at());
+        if !held.map_err(|error| Error::io("ask for the lock of a phase", storage.root(), error))? {
             return Ok(None);
         }
         Ok(Some(

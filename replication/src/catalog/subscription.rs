@@ -7,6 +7,8 @@ use bincode::{Decode, Encode};
 use milepost_engine::{Error, Lsn, SiteName};
 use serde::Serialize;
 
+use crate::message::Place;
+
 /// LSN of the frame that made the subscription: ascending, never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct SubscriptionId(pub u64);
@@ -83,6 +85,16 @@ impl Subscription {
     #[must_use]
     pub fn covers_history(&self, lsn: Lsn) -> bool {
         self.from <= lsn && lsn < self.id.lsn()
+    }
+
+    /// The commit of its history that lies at or before the place `after` of the remote's stream, zero for
+    /// none yet; `None` when `after` lies behind its whole history, or it has none.
+    #[must_use]
+    pub fn history_behind(&self, after: Place) -> Option<Lsn> {
+        let starts = self.id.lsn();
+        let ahead = !self.revoked && self.from < starts && starts >= after.at;
+        let back = if after.at == starts { after.back } else { Lsn::ZERO };
+        ahead.then_some(back)
     }
 
     /// True while it goes on.

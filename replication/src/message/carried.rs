@@ -89,6 +89,12 @@ impl Carried {
         self.event_count
     }
 
+    /// Bytes of the events.
+    #[must_use]
+    pub fn events_len(&self) -> usize {
+        self.events.len()
+    }
+
     /// The events, in order.
     #[must_use]
     pub fn events(&self) -> Events<'_> {

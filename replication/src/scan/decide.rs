@@ -39,12 +39,23 @@ impl Decider {
         self.without_value + self.matcher.without_value
     }
 
-    /// Shows the next frame of the log, with the chain after its block. Returns the entry for the
+    /// Shows the next frame of the log, with the chain after its block. Returns the frame for the
     /// queue when somebody is due something of it.
     ///
     /// # Errors
     /// `Corrupt` when the frame cannot be read; `Invalid` when an entry would exceed its fields.
     pub fn decide(&mut self, frame: &FrameRef<'_>, chain: Chain) -> Result<Option<NewFrame>> {
+        let entry = self.judge(frame, chain)?;
+        entry
+            .map(|entry| entry.into_frame(frame.origin()?, frame.via()?))
+            .transpose()
+    }
+
+    /// As [`Decider::decide`], for who wants to know what is due and queues nothing.
+    ///
+    /// # Errors
+    /// As [`Decider::decide`].
+    pub fn judge(&mut self, frame: &FrameRef<'_>, chain: Chain) -> Result<Option<NewEntry>> {
         if self.catalog.follow(frame)? {
             self.without_value += self.matcher.without_value;
             self.matcher = Matcher::new(&self.catalog, |_| true)?;
@@ -89,10 +100,6 @@ impl Decider {
                 entry.add_event(&event, &due)?;
             }
         }
-        if entry.is_empty() {
-            Ok(None)
-        } else {
-            entry.into_frame(frame.origin()?, via).map(Some)
-        }
+        Ok((!entry.is_empty()).then_some(entry))
     }
 }

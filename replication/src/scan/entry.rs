@@ -113,6 +113,18 @@ impl NewEntry {
         self.events.event_count() == 0
     }
 
+    /// Bytes of its events.
+    #[must_use]
+    pub fn events_len(&self) -> usize {
+        self.events.body().len()
+    }
+
+    /// What its events are due under.
+    pub fn topics(&self) -> impl Iterator<Item = Topic> {
+        let mut rest = Front(&self.topics);
+        std::iter::from_fn(move || (!rest.0.is_empty()).then(|| rest.topic()).flatten())
+    }
+
     /// The frame for the queue.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use milepost_engine::width::to_u64;
 use milepost_engine::{Lsn, SiteName};
 
 use crate::catalog::{Subscription, Topic};
-use crate::scan::Entry;
+use crate::scan::{Entry, NewEntry};
 
 /// Entries of the queue by topic.
 #[derive(Default)]
@@ -62,19 +62,33 @@ pub struct Due {
 impl Postings {
     /// Notes an entry found at `queue_lsn`. Entries come in the order of the queue.
     pub fn note(&mut self, entry: &Entry<'_>, queue_lsn: Lsn) {
-        let via = entry.via.map(|via| self.site(via.name));
         let posting = Posting {
             lsn: entry.position.lsn,
             queue_lsn,
             bytes: to_u64(entry.events_len()),
         };
-        for topic in &entry.topics {
-            let list = self
-                .topics
-                .entry(topic.clone())
-                .or_default()
-                .entry(via)
-                .or_default();
+        self.add(
+            posting,
+            entry.via.map(|via| via.name),
+            entry.topics.iter().cloned(),
+        );
+    }
+
+    /// Notes what the scan will make of the transaction at `lsn`, behind all that is queued: enough to
+    /// count, nothing to read.
+    pub fn note_unscanned(&mut self, lsn: Lsn, entry: &NewEntry, via: Option<&str>) {
+        let posting = Posting {
+            lsn,
+            queue_lsn: Lsn::ZERO,
+            bytes: to_u64(entry.events_len()),
+        };
+        self.add(posting, via, entry.topics());
+    }
+
+    fn add(&mut self, posting: Posting, via: Option<&str>, topics: impl Iterator<Item = Topic>) {
+        let via = via.map(|name| self.site(name));
+        for topic in topics {
+            let list = self.topics.entry(topic).or_default().entry(via).or_default();
             // A scan that died between its entries and its position writes them again (Q1).
             if list.last().is_none_or(|last| last.lsn < posting.lsn) {
                 list.push(posting);
@@ -164,10 +178,8 @@ mod tests {
     use milepost_engine::frame::NewFrame;
     use milepost_engine::{Chain, Epoch, Event, Position, StoreId, Via};
 
-    use crate::catalog::tests::{subscription, with_frame};
-    use crate::scan::NewEntry;
-
     use super::*;
+    use crate::catalog::tests::{subscription, with_frame};
 
     fn topic(value: &str) -> Topic {
         Topic {

@@ -113,11 +113,8 @@ impl Stream {
     /// The first subscription at or behind `after` whose history is not known to be over.
     fn next_history<'a>(&self, sources: &Sources<'a>, after: Place) -> Option<&'a Subscription> {
         let fits = |one: &&&Subscription| {
-            let over = self
-                .ended
-                .get(&one.id)
-                .is_some_and(|ended| *ended <= back_in(one, after));
-            !one.revoked && one.from < one.id.lsn() && one.id.lsn() >= after.at && !over
+            let ended = self.ended.get(&one.id).copied().unwrap_or(Lsn::MAX);
+            one.history_behind(after).is_some_and(|back| back < ended)
         };
         sources
             .subscriptions
@@ -128,7 +125,7 @@ impl Stream {
     }
 
     fn search(&mut self, sources: &Sources<'_>, subscription: &Subscription, after: Place) -> Result<Found> {
-        let back = back_in(subscription, after);
+        let back = subscription.history_behind(after).unwrap_or_default();
         let mut history = match self.history.take() {
             Some((id, at, history)) if id == subscription.id && at == back => history,
             _ => History::open(sources.store, subscription, back)?,
@@ -160,14 +157,5 @@ impl Stream {
             let origin = entry.origin.map(|origin| origin.to_owned()).transpose()?;
             Carried::of(Point::live(entry.position), origin, events)
         })
-    }
-}
-
-/// The commit of a subscription's history that lies at or before `after`.
-fn back_in(subscription: &Subscription, after: Place) -> Lsn {
-    if after.at == subscription.id.lsn() {
-        after.back
-    } else {
-        Lsn::ZERO
     }
 }

@@ -44,6 +44,7 @@ pub enum OpKind {
     Map,
     Window,
     TryLock,
+    IsLocked,
     Unlock,
     CellLoad,
     CellStore,

@@ -234,6 +234,13 @@ impl Machine {
         Ok(free)
     }
 
+    /// True while another handle holds a lock exclusively.
+    pub fn is_locked(&mut self, id: u64, at: u64) -> io::Result<bool> {
+        let holders = self.locks.get(&(self.file(id)?, at));
+        let held = |(holder, mode): (&u64, &LockMode)| *holder != id && *mode == LockMode::Exclusive;
+        Ok(holders.is_some_and(|holders| holders.iter().any(held)))
+    }
+
     /// Gives a lock back.
     pub fn unlock(&mut self, id: u64, at: u64) -> io::Result<()> {
         if let Some(holders) = self.locks.get_mut(&(self.file(id)?, at)) {

@@ -335,6 +335,10 @@ impl StorageFile for SimFile {
             .try_lock(self.handle, at, mode)
     }
 
+    fn is_locked(&self, at: u64) -> io::Result<bool> {
+        self.whole(OpKind::IsLocked, at, 0)?.is_locked(self.handle, at)
+    }
+
     fn unlock(&self, at: u64) -> io::Result<()> {
         self.whole(OpKind::Unlock, at, 0)?.unlock(self.handle, at)
     }

@@ -178,6 +178,10 @@ impl StorageFile for StallingFile {
         Ok(locked)
     }
 
+    fn is_locked(&self, at: u64) -> io::Result<bool> {
+        self.inner.is_locked(at)
+    }
+
     fn unlock(&self, at: u64) -> io::Result<()> {
         self.trap.pass("unlock", &self.name);
         self.inner.unlock(at)

@@ -153,6 +153,9 @@ impl StorageFile for File {
     fn try_lock(&self, _: u64, _: LockMode) -> io::Result<bool> {
         Ok(true)
     }
+    fn is_locked(&self, _: u64) -> io::Result<bool> {
+        Ok(false)
+    }
     fn unlock(&self, _: u64) -> io::Result<()> {
         Ok(())
     }

@@ -3,14 +3,17 @@
 //! Positions that only the sending process knows (`log_sent`, `confirm_received`) are in its memory; what
 //! any process can say of them is the least they are: the position confirmed, and what was received.
 
+mod lag;
+
 use milepost_engine::{Lsn, Phase, Result, Store, Watermarks};
 use serde::Serialize;
 
-use crate::catalog::{Catalog, Remote, Subscription};
+use crate::catalog::{Catalog, Remote};
 use crate::message::Point;
 use crate::receive::{Quarantined, quarantined};
-use crate::send::{Postings, QueueEntries};
 use crate::tracking::{Neighbour, PairRecords};
+
+use lag::Backlog;
 
 /// A store and its remotes at one moment.
 #[derive(Clone, Debug, Serialize)]
@@ -71,7 +74,8 @@ pub struct RemoteStatus {
     pub resend_count: u64,
     /// Ranges we asked for again (`rereceive_count`).
     pub rereceive_count: u64,
-    /// Transactions queued for it and not confirmed.
+    /// Transactions that it is due and did not confirm: queued, not scanned yet, and history that its
+    /// subscriptions ask for.
     pub lag_transactions: u64,
     /// Bytes of their events, at most.
     pub lag_bytes: u64,
@@ -79,22 +83,22 @@ pub struct RemoteStatus {
     pub stopped: Option<String>,
 }
 
-/// Reads the status of a store from its log and queue.
+/// Reads the status of a store from its log and queue. What is not scanned yet, and history that was not
+/// sent, is looked through; `read` is told the LSN reached now and then.
 ///
 /// # Errors
 /// Those of log and queue.
-pub fn status(store: &Store) -> Result<StoreStatus> {
+pub fn status(store: &Store, read: &mut dyn FnMut(Lsn)) -> Result<StoreStatus> {
     let marks = store.watermarks();
-    let mut postings = Postings::default();
-    QueueEntries::open(store)?.follow(|entry, at| postings.note(entry, at))?;
     let catalog = Catalog::load(store)?;
+    let backlog = Backlog::read(store, &catalog, read)?;
     let holder = |phase: Phase| {
         Ok(PhaseStatus {
             phase: phase.name(),
             holder: store.phase_holder(phase)?,
         })
     };
-    let remote = |remote: &Remote| remote_status(store, &catalog, &postings, remote);
+    let remote = |remote: &Remote| remote_status(store, &backlog, remote, read);
     Ok(StoreStatus {
         site: store.site().to_string(),
         store_id: store.id().to_string(),
@@ -111,9 +115,9 @@ pub fn status(store: &Store) -> Result<StoreStatus> {
 
 fn remote_status(
     store: &Store,
-    catalog: &Catalog,
-    postings: &Postings,
+    backlog: &Backlog<'_>,
     remote: &Remote,
+    read: &mut dyn FnMut(Lsn),
 ) -> Result<RemoteStatus> {
     let neighbour = Neighbour {
         name: remote.site.clone(),
@@ -121,7 +125,7 @@ fn remote_status(
     };
     let records = PairRecords::load(&neighbour, |key| Ok(store.pinned(key)?.map(|(value, _)| value)))?;
     let confirmed = records.told.confirmed;
-    let (lag_transactions, lag_bytes) = lag(catalog, postings, remote, confirmed.place().at);
+    let lag = backlog.of(remote, confirmed.place(), read)?;
     let text = |point: &Point| point.to_string();
     Ok(RemoteStatus {
         remote: remote.site.to_string(),
@@ -135,8 +139,8 @@ fn remote_status(
         confirm_received: text(&records.received.point),
         resend_count: records.told.serve_number,
         rereceive_count: records.told.ask_number,
-        lag_transactions,
-        lag_bytes,
+        lag_transactions: lag.transactions,
+        lag_bytes: lag.bytes,
         stopped: records
             .pair
             .as_ref()
@@ -149,9 +153,4 @@ fn remote_status(
 fn scan_lag(store: &Store, marks: Watermarks) -> Result<u64> {
     let mut scan = store.scan(marks.scanned)?;
     Ok(scan.next()?.map_or(0, |first| marks.durable.since(first.lsn())))
-}
-
-fn lag(catalog: &Catalog, postings: &Postings, remote: &Remote, confirmed: Lsn) -> (u64, u64) {
-    let subscriptions: Vec<&Subscription> = catalog.subscriptions_of(remote).collect();
-    postings.backlog(&remote.site, &subscriptions, confirmed)
 }

@@ -1,0 +1,101 @@
+//! [`Backlog`]: what a remote is due and has not confirmed, wherever it is still: in the queue, in the
+//! part of the log that the scan has not seen, or in the history of its subscriptions.
+//!
+//! ```text
+//! log    ──[from ···· history ···· s)── confirmed ···· scanned ······· durable
+//!           read from the log             └ from the queue ┘└ judged here ┘
+//! ```
+//!
+//! Counts with the judgement of the phases themselves ([`Decider`], [`History`]), so that it says what will
+//! be sent. Reads without a lock; a phase at work moves on meanwhile, and nothing is counted twice.
+
+use milepost_engine::width::to_u64;
+use milepost_engine::{Lsn, Result, Store};
+
+use crate::catalog::{Catalog, Remote, Subscription};
+use crate::message::Place;
+use crate::scan::Decider;
+use crate::send::{Found, History, Postings, QueueEntries};
+
+/// Frames of history looked at between two reports of progress.
+const FRAMES_AT_A_TIME: usize = 10_000;
+
+/// Transactions, and bytes of their events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Lag {
+    pub transactions: u64,
+    pub bytes: u64,
+}
+
+/// All that is due to anybody, as of one look.
+pub(super) struct Backlog<'a> {
+    store: &'a Store,
+    catalog: &'a Catalog,
+    postings: Postings,
+}
+
+impl<'a> Backlog<'a> {
+    /// Notes what is queued and what of the log is not scanned yet. `read` is told the LSN reached.
+    pub(super) fn read(store: &'a Store, catalog: &'a Catalog, read: &mut dyn FnMut(Lsn)) -> Result<Self> {
+        let mut postings = Postings::default();
+        // Before the queue: what is scanned in between is found in both and noted once.
+        let scanned = store.scanned_through();
+        QueueEntries::open(store)?.follow(|entry, at| postings.note(entry, at))?;
+        let mut decider = Decider::new(Catalog::as_of(store, scanned)?)?;
+        let mut log = store.scan(scanned)?;
+        while let Some(block) = log.next_block()? {
+            for frame in block.frames() {
+                let frame = frame?;
+                if frame.lsn() <= scanned {
+                    continue;
+                }
+                if let Some(entry) = decider.judge(&frame, block.chain_after())? {
+                    let via = frame.via()?.map(|via| via.name);
+                    postings.note_unscanned(frame.lsn(), &entry, via);
+                }
+            }
+            read(block.header().end());
+        }
+        Ok(Backlog {
+            store,
+            catalog,
+            postings,
+        })
+    }
+
+    /// What `remote` is due behind `confirmed`.
+    pub(super) fn of(&self, remote: &Remote, confirmed: Place, read: &mut dyn FnMut(Lsn)) -> Result<Lag> {
+        let subscriptions: Vec<&Subscription> = self.catalog.subscriptions_of(remote).collect();
+        let (transactions, bytes) = self.postings.backlog(&remote.site, &subscriptions, confirmed.at);
+        let mut lag = Lag { transactions, bytes };
+        for one in subscriptions {
+            if let Some(behind) = one.history_behind(confirmed) {
+                self.add_history(&mut lag, one, behind, read)?;
+            }
+        }
+        Ok(lag)
+    }
+
+    fn add_history(
+        &self,
+        lag: &mut Lag,
+        subscription: &Subscription,
+        behind: Lsn,
+        read: &mut dyn FnMut(Lsn),
+    ) -> Result<()> {
+        let mut history = History::open(self.store, subscription, behind)?;
+        loop {
+            match history.next(FRAMES_AT_A_TIME)? {
+                Found::Due(carried) => {
+                    lag.transactions += 1;
+                    lag.bytes += to_u64(carried.events_len());
+                    if lag.transactions.is_multiple_of(1000) {
+                        read(carried.point.back);
+                    }
+                }
+                Found::NotYet => {}
+                Found::End => return Ok(()),
+            }
+        }
+    }
+}
