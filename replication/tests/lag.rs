@@ -14,7 +14,8 @@ use milepost_replication::status::status;
 use support::*;
 
 fn lag(site: &Site) -> (u64, bool) {
-    let remote = &status(&site.store, &mut |_| ()).unwrap().remotes[0];
+    let remotes = status(&site.store, &mut |_| ()).unwrap().remotes;
+    let remote = remotes.iter().find(|remote| remote.remote == "shop").unwrap();
     (remote.lag_transactions, remote.lag_bytes > 0)
 }
 
@@ -69,6 +70,9 @@ fn what_a_remote_sent_itself_is_nothing_it_lacks() {
         site.remote(other);
         site.subscribe(other, "all", None, Start::Now);
     }
+    // Another remote is due it, so there will be an entry for it.
+    head.remote("depot");
+    head.subscribe("depot", "all", None, Start::Now);
     shop.commit(&[("orders/1", "from shop")]);
     shop.turn();
     head.receive();
