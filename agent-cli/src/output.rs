@@ -66,6 +66,25 @@ pub fn tell(json: bool, value: &impl Serialize, text: fmt::Arguments<'_>) -> Out
     out.flush()
 }
 
+/// Prints facts one a line in the form asked for; how many there were.
+pub fn list<'a, T: Serialize + 'a>(
+    json: bool,
+    facts: impl Iterator<Item = &'a T>,
+    text: impl Fn(&T) -> String,
+) -> Outcome<usize> {
+    let (mut out, mut count) = (Out::new(), 0);
+    for fact in facts {
+        count += 1;
+        if json {
+            out.json(fact)?
+        } else {
+            out.line(format_args!("{}", text(fact)))?
+        }
+    }
+    out.flush()?;
+    Ok(count)
+}
+
 fn failed(error: io::Error) -> Failure {
     if error.kind() == io::ErrorKind::BrokenPipe {
         return Failure::new(Exit::Quiet, String::new());

@@ -294,6 +294,10 @@ fn wrong_usage_exits_2_and_says_what_is_wrong() {
         assert!(told.contains(word), "{options:?}: {told}");
     }
     place.run(&["agent"]).fails(2);
+    for command in [&["agent", "nowhere", "-b"][..], &["stat", "nowhere"]] {
+        let told = place.run(command).fails(1);
+        assert!(told.contains("nowhere"), "{told}");
+    }
     place
         .run(&["serve", "--listen", "127.0.0.1:0", "--store", "nats://h"])
         .fails(2);

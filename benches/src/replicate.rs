@@ -96,7 +96,7 @@ fn agent(store: &Path) -> Outcome<()> {
         batch: true,
         ..AgentOptions::default()
     };
-    let exit = run_agent(store, &options, &Stop::new());
+    let exit = run_agent(Options::new().open(store)?, &options, &Stop::new());
     if exit.code == ExitCode::Done {
         return Ok(());
     }

@@ -87,7 +87,11 @@ impl Error {
             Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => ErrorKind::Full,
             _ => ErrorKind::Internal,
         };
-        Error::new(kind, format!("cannot {action}"))
+        let next = match kind {
+            ErrorKind::Full => ": no space; nothing is lost, free some and try again",
+            _ => "",
+        };
+        Error::new(kind, format!("cannot {action}{next}"))
             .at_path(path)
             .caused_by(source)
     }

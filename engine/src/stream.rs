@@ -70,7 +70,7 @@ impl AsRef<str> for StreamName {
 }
 
 /// Selects streams by name: segments are matched one by one, `*` is any one segment and `**` any
-/// number of them, none included. All else is literal.
+/// number of them, none included. A star elsewhere is refused; all else is literal.
 ///
 /// ```
 /// use milepost_engine::StreamPattern;
@@ -90,6 +90,15 @@ impl StreamPattern {
     pub fn new(pattern: impl Into<String>) -> Result<StreamPattern> {
         let pattern = pattern.into();
         StreamName::check(&pattern)?;
+        let part = pattern
+            .split('/')
+            .find(|segment| segment.contains('*') && !matches!(*segment, "*" | "**"));
+        if let Some(part) = part {
+            return Err(Error::invalid(format!(
+                "segment {part:?} of the pattern {pattern:?}: a star stands for a whole segment (*) or for any \
+                 number of them (**), not for a part of one"
+            )));
+        }
         Ok(StreamPattern(pattern.into_boxed_str()))
     }
 
@@ -204,6 +213,16 @@ mod tests {
             }
             _ => false,
         }
+    }
+
+    #[test]
+    fn a_star_within_a_segment_is_refused_and_not_taken_literally() {
+        for text in ["ord*", "orders/*7", "a/***/b", "**x"] {
+            let error = StreamPattern::new(text).unwrap_err();
+            assert_eq!(error.kind(), crate::ErrorKind::Invalid, "{text}");
+            assert!(error.to_string().contains("whole segment"), "{error}");
+        }
+        assert!(StreamPattern::new("*/a/**").is_ok());
     }
 
     proptest! {

@@ -273,7 +273,9 @@ fn the_whole_agent_works_over_a_directory() {
     });
     for _ in 0..3 {
         for root in &roots {
-            assert_eq!(run(root, &batch(false, false, false), &Stop::new()), Exit::DONE);
+            let store = options().open(root).unwrap();
+            let exit = run(store, &batch(false, false, false), &Stop::new());
+            assert_eq!(exit, Exit::DONE);
         }
     }
     for (root, other) in roots.iter().zip(["shop", "head"]) {

@@ -9,6 +9,7 @@ use milepost_replication::agent::{AgentOptions, Phases, Stop, run};
 
 use super::leaving;
 use super::log_output::LogOutput;
+use super::store_dir::StoreDir;
 use crate::arguments::{pause, size};
 use crate::failure::{EXIT_CODES, Exit, Failure, Outcome};
 
@@ -36,9 +37,8 @@ use crate::failure::{EXIT_CODES, Exit, Failure, Outcome};
      -x ADDRESS (--server), -x [N] (--rotate).\n\n{EXIT_CODES}"
 ))]
 pub struct Agent {
-    /// Directory of the store
-    #[arg(value_name = "DIR")]
-    dir: PathBuf,
+    #[command(flatten)]
+    store: StoreDir,
     /// Run the receive phase
     #[arg(short = 'r', long, env = "MILEPOST_RECEIVE", value_parser = FalseyValueParser::new())]
     receive: bool,
@@ -131,10 +131,11 @@ impl Agent {
             .check()
             .map_err(|error| Failure::usage(error.to_string()))?;
         self.log.begin()?;
+        let store = self.store.open()?;
         let stop = Stop::new();
         let asked = stop.clone();
         leaving::when_asked(self.with_stdin, move || asked.request())?;
-        let end = run(&self.dir, &options, &stop);
+        let end = run(store, &options, &stop);
         let text = end.message.unwrap_or_default();
         match end.code.number() {
             0 => Ok(()),

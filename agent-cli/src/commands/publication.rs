@@ -5,7 +5,7 @@ use milepost_replication::catalog::{Definitions, NewPublication, Publication as 
 
 use super::store_dir::StoreDir;
 use crate::failure::{EXIT_CODES, Failure, Outcome};
-use crate::output::{self, Out};
+use crate::output;
 
 /// Say what other sites can have: named sets of streams and kinds.
 #[derive(Args)]
@@ -114,21 +114,10 @@ impl List {
     fn run(self) -> Outcome {
         let store = self.store.open()?;
         let catalog = Definitions::new(&store).catalog()?;
-        let mut out = Out::new();
-        let mut found = false;
-        for publication in catalog.publications() {
-            if self.name.as_ref().is_none_or(|name| *name == publication.name) {
-                found = true;
-                if self.json {
-                    out.json(publication)?
-                } else {
-                    out.line(format_args!("{}", text(publication)))?
-                }
-            }
-        }
-        out.flush()?;
+        let asked = |one: &&Published| self.name.as_ref().is_none_or(|name| *name == one.name);
+        let found = output::list(self.json, catalog.publications().filter(asked), text)?;
         match self.name {
-            Some(name) if !found => Err(Failure::failed(format!("there is no publication {name}"))),
+            Some(name) if found == 0 => Err(Failure::failed(format!("there is no publication {name}"))),
             _ => Ok(()),
         }
     }

@@ -8,7 +8,7 @@ use milepost_replication::endpoint::LinkAddress;
 use super::store_dir::StoreDir;
 use crate::arguments::pause;
 use crate::failure::{EXIT_CODES, Failure, Outcome};
-use crate::output::{self, Out};
+use crate::output;
 
 /// Say who the neighbour sites are, how they are reached and when they are sent to.
 #[derive(Args)]
@@ -127,21 +127,10 @@ impl List {
     fn run(self) -> Outcome {
         let store = self.store.open()?;
         let catalog = Definitions::new(&store).catalog()?;
-        let mut out = Out::new();
-        let mut found = false;
-        for remote in catalog.remotes() {
-            if self.site.as_ref().is_none_or(|site| *site == remote.site) {
-                found = true;
-                if self.json {
-                    out.json(remote)?
-                } else {
-                    out.line(format_args!("{}", text(remote)))?
-                }
-            }
-        }
-        out.flush()?;
+        let asked = |one: &&Neighbour| self.site.as_ref().is_none_or(|site| *site == one.site);
+        let found = output::list(self.json, catalog.remotes().filter(asked), text)?;
         match self.site {
-            Some(site) if !found => Err(Failure::failed(format!("there is no remote {site}"))),
+            Some(site) if found == 0 => Err(Failure::failed(format!("there is no remote {site}"))),
             _ => Ok(()),
         }
     }

@@ -8,7 +8,7 @@ use milepost_replication::catalog::{
 
 use super::store_dir::StoreDir;
 use crate::failure::{EXIT_CODES, Failure, Outcome};
-use crate::output::{self, Out};
+use crate::output;
 
 /// Say which remote is due which publication.
 #[derive(Args)]
@@ -153,23 +153,13 @@ impl List {
     fn run(self) -> Outcome {
         let store = self.store.open()?;
         let catalog = Definitions::new(&store).catalog()?;
-        let mut out = Out::new();
-        for due in catalog.subscriptions() {
-            let asked = (self.all || due.is_in_force())
-                && self.remote.as_ref().is_none_or(|site| *site == due.remote)
-                && self
-                    .publication
-                    .as_ref()
-                    .is_none_or(|name| *name == due.publication);
-            if asked {
-                if self.json {
-                    out.json(due)?
-                } else {
-                    out.line(format_args!("{}", text(due)))?
-                }
-            }
-        }
-        out.flush()
+        let (site, publication) = (self.remote.as_ref(), self.publication.as_ref());
+        let asked = |due: &&Due| {
+            (self.all || due.is_in_force())
+                && site.is_none_or(|site| *site == due.remote)
+                && publication.is_none_or(|name| *name == due.publication)
+        };
+        output::list(self.json, catalog.subscriptions().filter(asked), text).map(|_| ())
     }
 }
 

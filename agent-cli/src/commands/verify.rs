@@ -12,9 +12,9 @@ use crate::progress::Progress;
 /// Read every block of log and queue from the disk and check it; changes nothing.
 ///
 /// Checks checksums, positions, store and chain of every block, the bounds of every frame and event, and
-/// the index files of sealed segments. Damage is told with file and LSN, one line for each damaged
-/// segment, and exits 6. A damaged index file is told too and is no failure: it is made again from the
-/// log when it is needed.
+/// the index files of sealed segments. Damage is told with file and LSN and what to do about it, one line
+/// for each damaged segment, and exits 6. A damaged index file is told too and is no failure: it is made
+/// again from the log when it is needed.
 #[derive(Args)]
 #[command(after_long_help = format!("Example:\n  milepost verify shop\n\n{EXIT_CODES}"))]
 pub struct Verify {
@@ -39,6 +39,7 @@ struct Facts {
     sidecars_missing: u64,
     sidecars_damaged: Vec<u64>,
     damage: Vec<Damage>,
+    queue_damage: Vec<Damage>,
 }
 
 #[derive(Serialize)]
@@ -67,7 +68,7 @@ impl Verify {
         let found = store.verify(&mut |done, _| progress.reach(done))?;
         drop(progress);
         let facts = Facts {
-            whole: found.damage.is_empty(),
+            whole: found.damage.is_empty() && found.queue_damage.is_empty(),
             segments: found.segments,
             blocks: found.blocks,
             frames: found.frames,
@@ -79,23 +80,35 @@ impl Verify {
             sidecars_missing: found.sidecars_missing,
             sidecars_damaged: found.sidecars_damaged.iter().map(|first| first.0).collect(),
             damage: found.damage.iter().map(Damage::from).collect(),
+            queue_damage: found.queue_damage.iter().map(Damage::from).collect(),
         };
         if self.json {
             output::tell(true, &facts, format_args!(""))?;
         } else {
             print(&facts)?;
         }
-        match facts.damage.len() {
-            0 => Ok(()),
-            1 => Err(Failure::new(
-                Exit::Damaged,
-                "one segment is damaged; keep the files and restore a backup",
-            )),
-            more => {
-                let text = format!("{more} segments are damaged; keep the files and restore a backup");
-                Err(Failure::new(Exit::Damaged, text))
-            }
-        }
+        judge(&facts)
+    }
+}
+
+/// Exit 6 with what to do when anything is damaged.
+fn judge(facts: &Facts) -> Outcome {
+    let told = |count: usize, what: &str, advice: &str| {
+        let verb = if count == 1 { "is" } else { "are" };
+        let segments = if count == 1 { "segment" } else { "segments" };
+        Failure::new(
+            Exit::Damaged,
+            format!("{count} {segments} of the {what} {verb} damaged; {advice}"),
+        )
+    };
+    match (facts.damage.len(), facts.queue_damage.len()) {
+        (0, 0) => Ok(()),
+        (0, queue) => Err(told(
+            queue,
+            "stable queue",
+            "nothing is lost: end every process that has the store open and remove all files of its folder queue",
+        )),
+        (log, _) => Err(told(log, "log", "keep the files and restore a backup")),
     }
 }
 
@@ -114,7 +127,7 @@ fn print(facts: &Facts) -> Outcome {
             "index file of the segment at LSN {first} is damaged; it is made again when needed"
         ))?;
     }
-    for damage in &facts.damage {
+    for damage in facts.damage.iter().chain(&facts.queue_damage) {
         out.line(format_args!("DAMAGED: {}", damage.text))?;
     }
     out.flush()

@@ -180,8 +180,8 @@ impl Cursor {
     pub(crate) fn corrupt(&self, at: Lsn, what: &str) -> Error {
         let offset = self.segment.offset(at);
         Error::corrupt(format!(
-            "{what}, {offset} bytes into the segment, below what is known to have been durable; \
-             nothing was changed: keep the files and restore a backup or ask for help"
+            "{what}, {offset} bytes into the segment, below what is known to have been durable; {}",
+            self.dir.advice()
         ))
         .at_path(self.dir.path(&self.segment))
         .at_lsn(at)

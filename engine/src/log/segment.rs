@@ -169,6 +169,17 @@ impl SegmentDir {
         self.known.lock().remove(&first);
     }
 
+    /// What an operator does about damage in these files: the queue is derived from the log, which is truth.
+    pub(crate) fn advice(&self) -> &'static str {
+        match self.kind {
+            BlockKind::Log => "nothing was changed: keep the files and restore a backup or ask for help",
+            BlockKind::Queue => {
+                "nothing is lost: end every process that has the store open and remove all files of its folder \
+                 queue; the next scan makes them again from the log"
+            }
+        }
+    }
+
     /// Full path of a segment, for messages.
     pub(crate) fn path(&self, segment: &Segment) -> std::path::PathBuf {
         self.storage.root().join(&segment.name)

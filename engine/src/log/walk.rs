@@ -197,7 +197,8 @@ impl BlockWalk {
     fn corrupt(&self, at: Lsn, what: &str) -> Error {
         let offset = self.segment.offset(at);
         Error::corrupt(format!(
-            "{what}, {offset} bytes into the segment; keep the files and run verify"
+            "{what}, {offset} bytes into the segment; run verify; {}",
+            self.dir.advice()
         ))
         .at_path(self.dir.path(&self.segment))
         .at_lsn(at)

@@ -33,12 +33,18 @@ fn entries(store: &Store) -> Vec<u64> {
     found
 }
 
-#[test]
-fn entries_and_scan_position_survive_together_and_no_entry_doubles() {
+/// A store with `count` commits, its directory, and their LSNs.
+fn committed(count: u32) -> (tempfile::TempDir, std::path::PathBuf, Store, Vec<Lsn>) {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("s");
     let store = options().init(&root, "a".parse().unwrap()).unwrap();
-    let lsns: Vec<Lsn> = (0..40).map(|n| commit(&store, n)).collect();
+    let lsns = (0..count).map(|n| commit(&store, n)).collect();
+    (dir, root, store, lsns)
+}
+
+#[test]
+fn entries_and_scan_position_survive_together_and_no_entry_doubles() {
+    let (_dir, root, store, lsns) = committed(40);
     let reader_before_any = store.queue_reader(Lsn::ZERO).unwrap().next().unwrap().is_none();
     assert!(reader_before_any);
     {
@@ -66,10 +72,7 @@ fn entries_and_scan_position_survive_together_and_no_entry_doubles() {
 
 #[test]
 fn whole_segments_are_freed_at_the_least_confirmed_position_and_no_sooner() {
-    let dir = tempfile::tempdir().unwrap();
-    let root = dir.path().join("s");
-    let store = options().init(&root, "a".parse().unwrap()).unwrap();
-    let lsns: Vec<Lsn> = (0..50).map(|n| commit(&store, n)).collect();
+    let (_dir, root, store, lsns) = committed(50);
     let scan = store.lock_phase(Phase::Scan).unwrap();
     let mut writer = store.queue_writer(&scan).unwrap();
     for lsn in &lsns {
@@ -113,10 +116,7 @@ fn a_second_scan_is_refused_and_names_the_holder() {
 
 #[test]
 fn a_damaged_queue_is_made_again_from_the_log() {
-    let dir = tempfile::tempdir().unwrap();
-    let root = dir.path().join("s");
-    let store = options().init(&root, "a".parse().unwrap()).unwrap();
-    let lsns: Vec<Lsn> = (0..3).map(|n| commit(&store, n)).collect();
+    let (_dir, root, store, lsns) = committed(3);
     {
         let lock = store.lock_phase(Phase::Scan).unwrap();
         let mut writer = store.queue_writer(&lock).unwrap();
@@ -143,10 +143,7 @@ fn a_damaged_queue_is_made_again_from_the_log() {
 
 #[test]
 fn a_queue_that_lost_its_first_file_is_made_again_and_one_that_freed_it_is_not() {
-    let dir = tempfile::tempdir().unwrap();
-    let root = dir.path().join("s");
-    let store = options().init(&root, "a".parse().unwrap()).unwrap();
-    let lsns: Vec<Lsn> = (0..50).map(|n| commit(&store, n)).collect();
+    let (_dir, root, store, lsns) = committed(50);
     {
         let scan = store.lock_phase(Phase::Scan).unwrap();
         let mut writer = store.queue_writer(&scan).unwrap();
@@ -186,10 +183,7 @@ fn a_queue_that_lost_its_first_file_is_made_again_and_one_that_freed_it_is_not()
 
 #[test]
 fn a_freed_file_that_a_power_cut_brings_back_leaves_no_hole() {
-    let dir = tempfile::tempdir().unwrap();
-    let root = dir.path().join("s");
-    let store = options().init(&root, "a".parse().unwrap()).unwrap();
-    let lsns: Vec<Lsn> = (0..50).map(|n| commit(&store, n)).collect();
+    let (_dir, root, store, lsns) = committed(50);
     let scan = store.lock_phase(Phase::Scan).unwrap();
     let mut writer = store.queue_writer(&scan).unwrap();
     for lsn in &lsns {
@@ -209,10 +203,7 @@ fn a_freed_file_that_a_power_cut_brings_back_leaves_no_hole() {
 
 #[test]
 fn entries_that_were_published_and_lost_before_a_sync_are_scanned_again() {
-    let dir = tempfile::tempdir().unwrap();
-    let root = dir.path().join("s");
-    let store = options().init(&root, "a".parse().unwrap()).unwrap();
-    let lsns: Vec<Lsn> = (0..3).map(|n| commit(&store, n)).collect();
+    let (_dir, root, store, lsns) = committed(3);
     let lock = store.lock_phase(Phase::Scan).unwrap();
     let mut writer = store.queue_writer(&lock).unwrap();
     writer.append(vec![entry(lsns[0], 100)], lsns[0]).unwrap();

@@ -150,17 +150,7 @@ impl QueueWriter {
         if self.store.log().control.lsn(Cell::QueueDurable) >= self.tail.at || self.tail.at == Lsn::ZERO {
             return Ok(());
         }
-        let dir = self.store.queue_dir();
-        let segment = dir.open(self.tail.segment)?;
-        if let Err(error) = segment.file.sync_data() {
-            return Err(self.dead("sync", &dir.path(&segment), error));
-        }
-        self.store
-            .log()
-            .control
-            .cells()
-            .raise(Cell::QueueDurable, self.tail.at.0);
-        Ok(())
+        self.sync_tail(self.store.queue_dir())
     }
 
     fn publish_scanned(&mut self, through: Lsn) {
@@ -214,7 +204,7 @@ impl QueueWriter {
         Ok(())
     }
 
-    /// S2 for the queue: a segment is durable to its end before the next one begins.
+    /// Syncs the last segment. S2 for the queue: it is durable to its end before the next one begins.
     fn sync_tail(&self, dir: &SegmentDir) -> Result<()> {
         let segment = dir.open(self.tail.segment)?;
         if let Err(error) = segment.file.sync_data() {

@@ -13,7 +13,7 @@
 
 use std::sync::Arc;
 
-use crate::block::Block;
+use crate::block::{Block, BlockKind};
 use crate::index::{SidecarState, sidecar_state};
 use crate::log::{Cursor, Found, SegmentDir};
 use crate::{Chain, Error, Lsn, Result};
@@ -46,8 +46,10 @@ pub struct Verified {
     pub sidecars_missing: u64,
     /// First LSNs of segments whose sidecar file is damaged; made again when needed.
     pub sidecars_damaged: Vec<Lsn>,
-    /// Damage of log and queue, one error for each damaged segment, at most 100.
+    /// Damage of the log, one error for each damaged segment, at most 100.
     pub damage: Vec<Error>,
+    /// Damage of the stable queue, likewise; it can be made again from the log.
+    pub queue_damage: Vec<Error>,
 }
 
 /// Where a walk over one log stands.
@@ -155,8 +157,12 @@ impl Walk<'_> {
                 },
                 Found::Nothing(reason) => reason,
             };
-            if found.damage.len() < DAMAGES {
-                found.damage.push(cursor.corrupt(self.at, &reason));
+            let told = match self.dir.kind() {
+                BlockKind::Log => &mut found.damage,
+                BlockKind::Queue => &mut found.queue_damage,
+            };
+            if told.len() < DAMAGES {
+                told.push(cursor.corrupt(self.at, &reason));
             }
             // The damaged block would have said how the chain goes on.
             self.chain = None;
@@ -287,6 +293,52 @@ mod tests {
             assert!(damage.lsn().is_some());
         }
         assert!(found.transactions >= 40, "the last segment is whole: {found:?}");
+    }
+
+    #[test]
+    fn damage_in_the_queue_is_told_apart_and_goes_with_its_files() {
+        let dir = tempfile::tempdir().unwrap();
+        three_segments(dir.path());
+        let store = Options::new().open(dir.path()).unwrap();
+        let lock = store.lock_phase(crate::Phase::Scan).unwrap();
+        let mut queue = store.queue_writer(&lock).unwrap();
+        let mut last = crate::Lsn::ZERO;
+        for byte in 0..3 {
+            // Two segments, so that opening looks at the last one only.
+            let (kind, body) = (
+                crate::frame::FrameKind(crate::frame::FrameKind::QUEUE_FIRST),
+                vec![byte; 900_000],
+            );
+            let frame = crate::frame::NewFrame::of_kind(kind, body);
+            last = last.plus(1);
+            queue
+                .append(vec![crate::QueueEntry { lsn: last, frame }], last)
+                .unwrap();
+        }
+        queue.sync().unwrap();
+        drop((queue, lock));
+        store.close().unwrap();
+        let mut segments: Vec<_> = std::fs::read_dir(dir.path().join("queue")).unwrap().collect();
+        segments.sort_by_key(|entry| entry.as_ref().unwrap().path());
+        assert!(segments.len() >= 2);
+        flip(&segments[0].as_ref().unwrap().path(), 5_000);
+        let store = Options::new().open(dir.path()).unwrap();
+        let found = store.verify(&mut |_, _| ()).unwrap();
+        assert!(found.damage.is_empty(), "{found:?}");
+        assert_eq!(found.queue_damage.len(), 1);
+        assert!(
+            found.queue_damage[0]
+                .to_string()
+                .contains("remove all files of its folder queue")
+        );
+        store.close().unwrap();
+        for segment in segments {
+            std::fs::remove_file(segment.unwrap().path()).unwrap();
+        }
+        let store = Options::new().open(dir.path()).unwrap();
+        assert_eq!(store.scanned_through(), crate::Lsn::ZERO, "all is scanned again");
+        let found = store.verify(&mut |_, _| ()).unwrap();
+        assert!(found.damage.is_empty() && found.queue_damage.is_empty());
     }
 
     #[test]

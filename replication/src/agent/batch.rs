@@ -40,8 +40,8 @@ fn rounds(running: &mut Running, exit: &mut Exit) -> Result<()> {
         let marker = store.append_marker()?;
         if let Some(scan) = scan {
             scan.catch_up(stop)?;
-        } else if !wait_for_scan(store, marker, options.marker_wait, stop)? {
-            add(exit, no_scanner(store, marker, options.marker_wait)?);
+        } else if let Some(waited) = wait_for_scan(store, marker, options.marker_wait, stop)? {
+            add(exit, not_scanned(store, marker, waited, stop)?);
         }
         add(exit, send_all(phase)?);
     }
@@ -81,35 +81,41 @@ fn send_all(phase: &mut SendPhase) -> Result<Exit> {
     Ok(exit)
 }
 
-/// Waits until the scan has passed the marker. The limit runs only while the scan stands still.
-fn wait_for_scan(store: &Store, marker: Lsn, limit: Duration, stop: &Stop) -> Result<bool> {
+/// Waits until the scan has passed the marker; how long it stood still, when it did not. The limit runs
+/// only while the scan stands still.
+fn wait_for_scan(store: &Store, marker: Lsn, limit: Duration, stop: &Stop) -> Result<Option<Duration>> {
     let clock = store.clock();
     let (mut scanned, mut since) = (store.scanned_through(), clock.monotonic());
     loop {
         if store.wait_scanned(marker, LOOK_EVERY.min(limit))? {
-            return Ok(true);
+            return Ok(None);
         }
         let (moved, now) = (store.scanned_through(), clock.monotonic());
         if moved != scanned {
             (scanned, since) = (moved, now);
         }
-        if now.saturating_sub(since) >= limit || stop.is_requested() {
-            return Ok(false);
+        let stood = now.saturating_sub(since);
+        if stood >= limit || stop.is_requested() {
+            return Ok(Some(stood));
         }
     }
 }
 
-fn no_scanner(store: &Store, marker: Lsn, limit: Duration) -> Result<Exit> {
+fn not_scanned(store: &Store, marker: Lsn, waited: Duration, stop: &Stop) -> Result<Exit> {
     let holder = store.phase_holder(milepost_engine::Phase::Scan)?;
     let who = match holder {
-        Some(holder) => format!("the scan phase is held by {holder} and stands still"),
+        Some(holder) => format!("the scan phase is held by {holder}"),
         None => "no process runs the scan phase (-i); start one, or run the agent with -b alone".to_owned(),
+    };
+    let seconds = waited.as_secs();
+    let why = if stop.is_requested() {
+        "asked to leave while the marker was waited for, which the scan had not passed".to_owned()
+    } else {
+        format!("the scan stood still for {seconds} s before it passed the marker")
     };
     Ok(Exit::because(
         ExitCode::Failed,
-        format!(
-            "the marker at {marker} did not come through within {limit:?}: {who}. What was queued is sent"
-        ),
+        format!("{why} at LSN {marker}: {who}. What was queued is sent"),
     ))
 }
 

@@ -35,16 +35,6 @@ impl ExitCode {
             ExitCode::Damaged => 6,
         }
     }
-
-    /// The code for an engine error met by a command that holds no phase lock.
-    #[must_use]
-    pub fn of(error: &Error) -> ExitCode {
-        match error.kind() {
-            ErrorKind::Corrupt => ExitCode::Damaged,
-            ErrorKind::Invalid => ExitCode::Usage,
-            _ => ExitCode::Failed,
-        }
-    }
 }
 
 /// How an agent ended.

@@ -1,8 +1,6 @@
 //! [`run`]: an agent from its options to its exit.
 
-use std::path::Path;
-
-use milepost_engine::{ErrorKind, Options, Result, Store};
+use milepost_engine::{ErrorKind, Result, Store};
 
 use crate::link::LinkError;
 use crate::receive::{ReceiveOptions, ReceivePhase};
@@ -23,17 +21,10 @@ pub(super) struct Running {
     pub send: Option<SendPhase>,
 }
 
-/// Runs an agent on the store in `dir` until it is done, fails, or `stop` is requested. Blocks; must not
-/// be called from within an async runtime.
+/// Runs an agent on a store until it is done, fails, or `stop` is requested, and closes the store. Blocks;
+/// must not be called from within an async runtime.
 #[must_use]
-pub fn run(dir: &Path, options: &AgentOptions, stop: &Stop) -> Exit {
-    if let Err(error) = options.check() {
-        return Exit::because(ExitCode::Usage, error.to_string());
-    }
-    let store = match Options::new().open(dir) {
-        Ok(store) => store,
-        Err(error) => return Exit::because(ExitCode::of(&error), error.to_string()),
-    };
+pub fn run(store: Store, options: &AgentOptions, stop: &Stop) -> Exit {
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
