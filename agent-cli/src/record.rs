@@ -5,8 +5,8 @@
 //!   {"ordinal":N,"stream":NAME,"version":N,"kind":TEXT,"headers":{…},"payload":JSON}]}
 //! ```
 //!
-//! One line is one transaction. `time` is in microseconds since 1970; a local commit is its own
-//! origin; `payload` as [`crate::payload`] says.
+//! One line is one transaction. `time` is when it was first committed, in microseconds since 1970; a local
+//! commit is its own origin; `payload` as [`crate::payload`] says.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -26,7 +26,7 @@ pub struct TransactionLine<'a> {
     pub lsn: u64,
     /// Where it was first committed.
     pub origin: OriginLine<'a>,
-    /// Writer's wall clock here, microseconds since 1970.
+    /// When it was first committed, microseconds since 1970.
     pub time: i64,
     /// Its events, in order.
     pub events: Vec<EventLine<'a>>,

@@ -78,7 +78,7 @@ pub struct RecordedEvent {
     pub lsn: Lsn,
     /// Its number in its transaction at its origin, from 0.
     pub ordinal: u32,
-    /// Writer's wall clock at this site, microseconds since 1970.
+    /// When it was first committed, by the clock there, microseconds since 1970; for people.
     pub time: i64,
     /// Where it was first committed, when that was elsewhere.
     pub origin: Option<Origin>,

@@ -107,6 +107,12 @@ impl Transaction {
         self.frame.set_via(via);
     }
 
+    /// Sets when it was first committed, microseconds since 1970, when that was not now and here: what
+    /// [`crate::RecordedEvent::time`] tells. For people; decides nothing.
+    pub fn set_committed_at(&mut self, time: i64) {
+        self.frame.set_committed_at(time);
+    }
+
     /// Adds a pinned record that becomes state together with the events.
     pub fn pin(&mut self, record: Pinned) {
         self.frame.pin(record);

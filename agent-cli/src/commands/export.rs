@@ -15,8 +15,8 @@ use crate::record::{EventLine, OriginLine, TransactionLine};
 /// Print committed transactions as JSON, one a line, in log order, up to what is durable now.
 ///
 /// {"lsn","origin":{"site","epoch","lsn"},"time","events":[{"ordinal","stream","version","kind",
-/// "headers","payload"}]}. A local commit is its own origin; time is in microseconds since 1970; epoch is
-/// hexadecimal. A payload that is one JSON text without line breaks or outer blanks stands as it is, down
+/// "headers","payload"}]}. A local commit is its own origin; time is when it was first committed, at its
+/// origin, in microseconds since 1970; epoch is hexadecimal. A payload that is one JSON text without line breaks or outer blanks stands as it is, down
 /// to its last digit; every other payload stands as {"base64":"…"}, and so does a payload that is itself
 /// an object with the only member base64. `milepost import` reverses this byte for byte.
 #[derive(Args)]
@@ -91,7 +91,7 @@ impl Export {
         Ok(TransactionLine {
             lsn: frame.lsn().0,
             origin,
-            time: frame.time(),
+            time: frame.committed_at()?,
             events,
         })
     }

@@ -7,8 +7,8 @@ use crate::width::{align8, to_u64};
 use crate::{Error, Event, Lsn, Result, StreamName};
 
 use super::{
-    Events, FLAG_ORIGIN, FLAG_PINNED, FLAG_VIA, FRAME_HEADER_LEN, FrameKind, Origin, Pinned, Via, event,
-    sections,
+    Events, FLAG_COMMITTED_AT, FLAG_ORIGIN, FLAG_PINNED, FLAG_VIA, FRAME_HEADER_LEN, FrameKind, Origin,
+    Pinned, Via, event, sections,
 };
 
 /// A frame that is being put together.
@@ -18,6 +18,7 @@ pub struct NewFrame {
     origin: Option<Origin>,
     via: Option<Via>,
     pinned: Vec<Pinned>,
+    committed_at: Option<i64>,
     body: Vec<u8>,
     event_count: u32,
     stream_hashes: Vec<u64>,
@@ -45,6 +46,7 @@ impl NewFrame {
             origin: None,
             via: None,
             pinned: Vec::new(),
+            committed_at: None,
             body,
             event_count: 0,
             stream_hashes: Vec::new(),
@@ -59,6 +61,12 @@ impl NewFrame {
     /// Sets the neighbour it was received from.
     pub fn set_via(&mut self, via: Via) {
         self.via = Some(via);
+    }
+
+    /// Sets when the transaction was first committed, microseconds since 1970, when that was not now and
+    /// here. For people; decides nothing.
+    pub fn set_committed_at(&mut self, time: i64) {
+        self.committed_at = Some(time);
     }
 
     /// Adds a pinned record.
@@ -176,6 +184,10 @@ impl NewFrame {
         if !self.pinned.is_empty() {
             flags |= FLAG_PINNED;
             sections::encode_pinned(&mut bytes, &self.pinned)?;
+        }
+        if let Some(time) = self.committed_at {
+            flags |= FLAG_COMMITTED_AT;
+            bytes.extend_from_slice(&time.to_le_bytes());
         }
         let body_at = bytes.len();
         let len = align8(body_at + self.body.len());

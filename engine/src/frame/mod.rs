@@ -5,7 +5,7 @@
 //! 8  time 8
 //! 16 seq 8
 //! 24 body_at 4 | count 4
-//! 32 sections: origin, via, pinned (those that flags names) | body | zero padding to 8
+//! 32 sections: origin, via, pinned, committed_at (those that flags names) | body | zero padding to 8
 //! ```
 //!
 //! `count` is the number of events of a `Transaction` and the body's length in bytes of every other
@@ -31,9 +31,16 @@ pub const FRAME_HEADER_LEN: usize = 32;
 pub(crate) const FLAG_ORIGIN: u8 = 1;
 pub(crate) const FLAG_VIA: u8 = 2;
 pub(crate) const FLAG_PINNED: u8 = 4;
-const KNOWN_FLAGS: u8 = FLAG_ORIGIN | FLAG_VIA | FLAG_PINNED;
+pub(crate) const FLAG_COMMITTED_AT: u8 = 8;
+const KNOWN_FLAGS: u8 = FLAG_ORIGIN | FLAG_VIA | FLAG_PINNED | FLAG_COMMITTED_AT;
 
-type Sections<'a> = (Option<OriginRef<'a>>, Option<ViaRef<'a>>, Option<&'a [u8]>);
+/// The sections that a frame has.
+struct Sections<'a> {
+    origin: Option<OriginRef<'a>>,
+    via: Option<ViaRef<'a>>,
+    pinned: Option<&'a [u8]>,
+    committed_at: Option<i64>,
+}
 
 /// Kind of a frame. The engine knows the named ones; the ranges belong to the crates above it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -162,10 +169,22 @@ impl<'a> FrameRef<'a> {
         self.kind
     }
 
-    /// Writer's wall clock, microseconds since 1970. For people; decides nothing.
+    /// Writer's wall clock when it was appended here, microseconds since 1970. For people; decides nothing.
     #[must_use]
     pub fn time(&self) -> i64 {
         self.time
+    }
+
+    /// When it was first committed, by the clock there: at its origin for a transaction that was received,
+    /// [`FrameRef::time`] for one that was committed here. Microseconds since 1970, for people.
+    ///
+    /// # Errors
+    /// `Corrupt` when the section contradicts the frame's bounds.
+    pub fn committed_at(&self) -> Result<i64> {
+        if self.flags & FLAG_COMMITTED_AT == 0 {
+            return Ok(self.time);
+        }
+        Ok(self.sections()?.committed_at.unwrap_or(self.time))
     }
 
     /// Identity of the commit at this site.
@@ -264,7 +283,7 @@ impl<'a> FrameRef<'a> {
     /// # Errors
     /// `Corrupt` when the section contradicts the frame's bounds.
     pub fn origin(&self) -> Result<Option<OriginRef<'a>>> {
-        Ok(self.sections()?.0)
+        Ok(self.sections()?.origin)
     }
 
     /// The neighbour it was received from, with the position told.
@@ -272,7 +291,7 @@ impl<'a> FrameRef<'a> {
     /// # Errors
     /// `Corrupt` when the section contradicts the frame's bounds.
     pub fn via(&self) -> Result<Option<ViaRef<'a>>> {
-        Ok(self.sections()?.1)
+        Ok(self.sections()?.via)
     }
 
     /// Pinned records, in order.
@@ -281,7 +300,7 @@ impl<'a> FrameRef<'a> {
     /// `Corrupt` when the section contradicts the frame's bounds.
     pub fn pinned(&self) -> Result<Vec<PinnedRef<'a>>> {
         self.sections()?
-            .2
+            .pinned
             .map_or(Ok(Vec::new()), |section| sections::read_pinned(section, self.lsn))
     }
 
@@ -291,7 +310,7 @@ impl<'a> FrameRef<'a> {
         self.flags & FLAG_PINNED != 0
     }
 
-    /// The three sections, in their order.
+    /// The sections, in their order.
     fn sections(&self) -> Result<Sections<'a>> {
         let mut rest = self.bytes.get(FRAME_HEADER_LEN..self.body_at).unwrap_or_default();
         let origin = self.flags & FLAG_ORIGIN != 0;
@@ -302,13 +321,22 @@ impl<'a> FrameRef<'a> {
             .has_pinned()
             .then(|| sections::take_pinned(&mut rest, self.lsn))
             .transpose()?;
+        let committed_at = self.flags & FLAG_COMMITTED_AT != 0;
+        let committed_at = committed_at
+            .then(|| sections::take_time(&mut rest, self.lsn))
+            .transpose()?;
         // Sections of a later version follow these and are named by further flags.
         if self.flags & !KNOWN_FLAGS == 0 && !rest.is_empty() {
             return Err(
                 Error::corrupt("a frame has bytes between its sections and its body").at_lsn(self.lsn),
             );
         }
-        Ok((origin, via, pinned))
+        Ok(Sections {
+            origin,
+            via,
+            pinned,
+            committed_at,
+        })
     }
 
     /// Offset of the frame behind the start of its segment or any other position at or before it.

@@ -1,9 +1,10 @@
-//! Sections between a frame's fixed part and its body: origin, via, pinned records.
+//! Sections between a frame's fixed part and its body: origin, via, pinned records, time of the first commit.
 //!
 //! ```text
 //! origin  0 site 16 | epoch 8 | lsn 8 | name_len 2 | reserved 6 | name, padded to 8
 //! via     0 site 16 | epoch 8 | at 8 | back 8 | chain 8 | generation 4 | name_len 2 | reserved 2 | name, padded to 8
 //! pinned  0 section_len 4 | count 4 | records: key_len 2 | flags 2 | value_len 4 | key | value, padded to 8
+//! committed_at  0 time 8
 //! ```
 
 use crate::width::{align8, u32_to_usize};
@@ -213,6 +214,15 @@ pub(super) fn take_pinned<'a>(rest: &mut &'a [u8], lsn: Lsn) -> Result<&'a [u8]>
     let (section, after) = taken.ok_or_else(|| unreadable_pinned(lsn))?;
     *rest = after;
     Ok(section)
+}
+
+/// Takes the time of the first commit off the front of `rest`.
+pub(super) fn take_time(rest: &mut &[u8], lsn: Lsn) -> Result<i64> {
+    let (own, after) = rest
+        .split_first_chunk()
+        .ok_or_else(|| Error::corrupt("a frame's time of the first commit cannot be read").at_lsn(lsn))?;
+    *rest = after;
+    Ok(i64::from_le_bytes(*own))
 }
 
 fn unreadable_pinned(lsn: Lsn) -> Error {

@@ -48,6 +48,7 @@ fn with_all_sections() -> NewFrame {
         key: b"k".to_vec(),
         value: Some(b"v".to_vec()),
     });
+    frame.set_committed_at(-5);
     frame
         .push_event(0, &Event::new("s", "k", *b"p").unwrap().header("a", "b").unwrap())
         .unwrap();
@@ -57,7 +58,17 @@ fn with_all_sections() -> NewFrame {
 fn everything(frame: FrameRef<'_>) -> Result<()> {
     frame.origin()?;
     frame.pinned()?;
+    frame.committed_at()?;
     frame.events().try_for_each(|event| event?.to_event().map(|_| ()))
+}
+
+#[test]
+fn the_time_of_the_first_commit_is_kept_beside_that_of_the_frame() {
+    let of = |frame: NewFrame| {
+        read_changed(frame, |_| (), |frame| Ok((frame.committed_at()?, frame.time()))).unwrap()
+    };
+    assert_eq!(of(with_all_sections()), (-5, 2));
+    assert_eq!(of(NewFrame::transaction()), (2, 2), "committed here");
 }
 
 #[test]

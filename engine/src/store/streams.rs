@@ -243,7 +243,7 @@ impl StreamReader {
             version: location.version,
             lsn: frame.lsn(),
             ordinal: event.ordinal,
-            time: frame.time(),
+            time: frame.committed_at()?,
             origin: frame.origin()?.map(|origin| origin.to_owned()).transpose()?,
             kind: event.kind()?.to_owned(),
             headers: headers

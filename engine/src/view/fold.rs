@@ -94,7 +94,7 @@ fn recorded(
         version,
         lsn: frame.lsn(),
         ordinal: event.ordinal,
-        time: frame.time(),
+        time: frame.committed_at()?,
         origin,
         kind: event.kind()?.to_owned(),
         headers: headers

@@ -21,7 +21,7 @@ pub struct StreamSummary {
     pub version: StreamVersion,
     /// Kind of its last event.
     pub kind: String,
-    /// Time of its last event at this site, microseconds since 1970.
+    /// When its last event was first committed, microseconds since 1970.
     pub time: i64,
     /// LSN of its last event's transaction.
     pub lsn: Lsn,

@@ -3,8 +3,8 @@
 //! ```text
 //! 0   len 4 | kind 1 | flags 1 | reserved 2      item head; len counts all of the item, a multiple of 8
 //! 8   epoch 8 | at 8 | back 8 | chain 8          point
-//! 40  event_count 4 | reserved 4
-//! 48  origin, when flag 1 is set: site 16 | epoch 8 | lsn 8 | name_len 2 | reserved 6 | name, padded to 8
+//! 40  event_count 4 | reserved 4 | committed_at 8
+//! 56  origin, when flag 1 is set: site 16 | epoch 8 | lsn 8 | name_len 2 | reserved 6 | name, padded to 8
 //!     events, exactly as in a frame of the log (docs/format.md, "Event")
 //! ```
 //!
@@ -33,6 +33,8 @@ pub struct Carried {
     pub point: Point,
     /// Where it was first committed; `None` when that is the sender, at `point`.
     pub origin: Option<Origin>,
+    /// When it was first committed, by the clock there, microseconds since 1970; for people.
+    pub committed_at: i64,
     event_count: u32,
     events: Vec<u8>,
 }
@@ -44,6 +46,7 @@ impl Carried {
         Carried {
             point,
             origin,
+            committed_at: 0,
             event_count: 0,
             events: Vec::new(),
         }
@@ -55,6 +58,7 @@ impl Carried {
         Carried {
             point,
             origin,
+            committed_at: 0,
             event_count: frame.event_count(),
             events: frame.body().to_vec(),
         }
@@ -112,12 +116,14 @@ impl Carried {
         })
     }
 
-    /// A transaction frame with its events, without origin, via and pinned records.
+    /// A transaction frame with its events and the time of their commit, without origin, via and pinned
+    /// records.
     ///
     /// # Errors
     /// `Invalid` or `Corrupt` when an event is not what our writer would have written.
     pub fn frame(&self) -> Result<NewFrame> {
         let mut frame = NewFrame::transaction();
+        frame.set_committed_at(self.committed_at);
         for event in self.events() {
             let event = event?;
             event.headers().read()?;
@@ -140,7 +146,7 @@ impl Carried {
             .origin
             .as_ref()
             .map_or(0, |origin| 40 + align8(origin.name.as_str().len()));
-        ITEM_HEAD + Point::LEN + 8 + origin + self.events.len()
+        ITEM_HEAD + Point::LEN + 16 + origin + self.events.len()
     }
 
     /// Appends its encoding, which must be shorter than 4 GiB.
@@ -163,6 +169,7 @@ impl Carried {
         self.point.put(out);
         out.put_u32(self.event_count);
         out.put_u32(0);
+        out.extend_from_slice(&self.committed_at.to_le_bytes());
         if let Some(origin) = &self.origin {
             put_origin(out, origin);
         }
@@ -212,6 +219,7 @@ impl Carried {
         let point = Point::take(&mut front).filter(|point| !point.is_none())?;
         let event_count = front.u32()?;
         front.u32().filter(|reserved| *reserved == 0)?;
+        let committed_at = i64::from_le_bytes(front.array()?);
         let origin = if flags & FLAG_ORIGIN != 0 {
             Some(take_origin(&mut front)?)
         } else {
@@ -221,6 +229,7 @@ impl Carried {
             Carried {
                 point,
                 origin,
+                committed_at,
                 event_count,
                 events: front.0.to_vec(),
             },

@@ -71,7 +71,7 @@ impl Decider {
                 lsn,
                 chain,
             },
-            frame.time(),
+            frame.committed_at()?,
         );
         let mut numbers: HashMap<TopicId, Option<u16>> = HashMap::new();
         let (mut found, mut due) = (Vec::new(), Vec::new());

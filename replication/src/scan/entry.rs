@@ -159,7 +159,7 @@ impl NewEntry {
 pub struct Entry<'a> {
     /// Where the transaction is in the log, and the chain after its block.
     pub position: Position,
-    /// When it was committed here, microseconds since 1970; for people.
+    /// When it was first committed, microseconds since 1970; for people.
     pub time: i64,
     /// Where it was first committed, when that was elsewhere.
     pub origin: Option<OriginRef<'a>>,

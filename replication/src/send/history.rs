@@ -159,7 +159,9 @@ impl Judge {
             position: self.starts,
             back: frame.lsn(),
         };
-        Carried::of(point, origin, due).map(Some)
+        let mut carried = Carried::of(point, origin, due)?;
+        carried.committed_at = frame.committed_at()?;
+        Ok(Some(carried))
     }
 
     fn is_due(&mut self, event: &EventRef<'_>, lsn: Lsn) -> Result<bool> {

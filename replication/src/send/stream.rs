@@ -155,7 +155,9 @@ impl Stream {
                 .collect();
             let events = entry.events_under(&wanted).collect::<Result<Vec<_>>>()?;
             let origin = entry.origin.map(|origin| origin.to_owned()).transpose()?;
-            Carried::of(Point::live(entry.position), origin, events)
+            let mut carried = Carried::of(Point::live(entry.position), origin, events)?;
+            carried.committed_at = entry.time;
+            Ok(carried)
         })
     }
 }
