@@ -361,3 +361,41 @@ fn a_send_phase_that_runs_for_long_outlives_the_segments_it_freed_q2() {
     }
     assert_nothing_doubled(&shop);
 }
+
+/// The sending process kept a reader where it had read last. After a resend that was far behind; everything
+/// was confirmed, the queue's first segments went, and the next entry was looked for by walking into one
+/// that was gone: the agent ended, and said that the queue was damaged.
+#[test]
+fn a_sender_that_sent_again_goes_on_after_the_queue_was_freed() {
+    let net = Net::default();
+    let (_dir, head, shop) = head_and_shop(&net);
+    let filler = "x".repeat(100_000);
+    for number in 0..40 {
+        head.commit(&[("orders/1", &number.to_string()), ("orders/2", &filler)]);
+    }
+    head.scan();
+    net.set_fate(|number| usize::from(number != 1));
+    let mut sending = head.send_phase();
+    sending.round(Serve::Everybody).unwrap();
+    net.set_fate(|_| 1);
+    let mut rounds = 0;
+    while shop.received().len() < 40 {
+        shop.turn();
+        head.receive();
+        sending.round(Serve::Everybody).unwrap();
+        rounds += 1;
+        assert!(rounds < 20, "the lost message does not come");
+    }
+    shop.turn();
+    head.receive();
+    sending.round(Serve::Everybody).unwrap();
+    assert!(
+        !head.root.join("queue/0000000000000000.mpq").exists(),
+        "the trap: the first segment is gone"
+    );
+    head.commit(&[("orders/1", "40")]);
+    head.scan();
+    sending.round(Serve::Everybody).unwrap();
+    shop.turn();
+    assert_eq!(shop.received().len(), 41);
+}

@@ -26,10 +26,7 @@ fn pair(seed: u64) -> Pair {
     let rng = SimRng::new(seed);
     let site = |index: usize| {
         let log = MemLog::new(StoreId(index as u128 + 7), Epoch(rng.word()));
-        let mut site = Site::new(index, &[1 - index], log, Planted::Nothing, rng.fork());
-        // Retention keeps the history here, so what was confirmed can be sent again.
-        site.frees = false;
-        site
+        Site::new(index, &[1 - index], log, Planted::Nothing, rng.fork())
     };
     let mut network = Network::new(rng.fork());
     network.faulty = false;
@@ -58,6 +55,9 @@ impl Pair {
 
     fn restore(&mut self, site: usize, copy: MemLog) {
         self.sites[site].log = copy;
+        // Its queue is as old as its log.
+        let peers = self.sites[site].peers.iter_mut();
+        peers.for_each(|peer| peer.freed = milepost_replication::message::Place::NONE);
         self.sites[site].kill_receive();
         self.sites[site].kill_send();
     }

@@ -138,7 +138,17 @@ impl SegmentDir {
         let name = segment_name(self.kind, first);
         let path = self.storage.root().join(&name);
         let file = self.storage.open(&name, OpenMode::ReadWrite);
-        let file = file.map_err(|error| Error::io("open a segment", &path, error).at_lsn(first))?;
+        let file = match file {
+            Ok(file) => file,
+            Err(_) if self.has_freed(first)? => {
+                return Err(Error::behind(
+                    "what stood here was freed; start at the oldest retained position",
+                )
+                .at_path(path)
+                .at_lsn(first));
+            }
+            Err(error) => return Err(Error::io("open a segment", &path, error).at_lsn(first)),
+        };
         let len = file
             .len()
             .map_err(|error| Error::io("read a segment's length", &path, error))?;
@@ -162,6 +172,11 @@ impl SegmentDir {
     /// when every segment begins later.
     pub(crate) fn first_at_or_before(&self, at: Lsn) -> Result<Option<Lsn>> {
         Ok(self.list()?.into_iter().take_while(|first| *first <= at).last())
+    }
+
+    /// True when a position lies before the oldest file: what stood there was freed.
+    pub(crate) fn has_freed(&self, at: Lsn) -> Result<bool> {
+        Ok(self.list()?.first().is_none_or(|oldest| *oldest > at))
     }
 
     /// Forgets an open segment.

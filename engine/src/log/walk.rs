@@ -118,7 +118,30 @@ impl BlockWalk {
                 return Ok(Some(header));
             }
         }
-        found.and_then(|_| Err(self.corrupt(self.at, "no block begins here, though more was durable")))
+        if self.dir.has_freed(self.at)? {
+            return Err(
+                Error::behind("what stood here was freed; start at the oldest retained position")
+                    .at_path(self.dir.path(&self.segment))
+                    .at_lsn(self.at),
+            );
+        }
+        found.and_then(|_| Err(self.missing()))
+    }
+
+    /// Nothing stands where the log must go on.
+    fn missing(&self) -> Error {
+        let later = self.dir.known_end(self.segment.first).ok().flatten();
+        match later.filter(|next| *next > self.at) {
+            Some(_) => {
+                let name = super::segment::segment_name(self.dir.kind(), self.at);
+                let what = format!(
+                    "no block begins here, and there is no file {name} that would go on from here: \
+                     it is missing, or this one is damaged"
+                );
+                self.corrupt(self.at, &what)
+            }
+            None => self.corrupt(self.at, "no block begins here, though more was durable"),
+        }
     }
 
     /// Goes on in the segment that begins here.

@@ -94,7 +94,7 @@ impl History {
     ///
     /// # Errors
     /// Those of reading the log.
-    pub fn next(&mut self, frames: usize) -> Result<Found> {
+    pub fn next(&mut self, frames: usize) -> Result<Found<Carried>> {
         for _ in 0..frames {
             let frame = if self.ended { None } else { self.log.next()? };
             let Some(frame) = frame.filter(|frame| frame.lsn() < self.judge.starts.lsn) else {
@@ -109,13 +109,13 @@ impl History {
     }
 }
 
-/// What [`History::next`] found.
-pub enum Found {
-    /// The next transaction of the history.
-    Due(Carried),
+/// What a search through the log found.
+pub enum Found<T> {
+    /// The next transaction that is due.
+    Due(T),
     /// Nothing among the frames looked at; there are more.
     NotYet,
-    /// The history is over.
+    /// There is nothing more.
     End,
 }
 

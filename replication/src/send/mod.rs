@@ -12,12 +12,14 @@
 //! and to send data again on a timer.
 
 mod history;
+mod past;
 mod phase;
 mod postings;
 mod queue;
 mod stream;
 
 pub use history::{Found, History};
+pub use past::Past;
 pub use phase::{SendOptions, SendPhase, Sent, Serve};
 pub use postings::{Due, Postings};
 pub use queue::QueueEntries;

@@ -467,12 +467,14 @@ impl SendPhase {
         ask: impl FnOnce(&mut Stream, &mut Sources<'_>) -> Result<T>,
     ) -> Result<T> {
         let subscriptions: Vec<&Subscription> = self.catalog.subscriptions_of(&pair.remote).collect();
+        let confirmed_once = pair.sender.confirmed_once();
         let mut sources = Sources {
             store: &self.store,
             queue: &mut self.queue,
             postings: &self.postings,
             scanned: self.scanned,
             subscriptions: &subscriptions,
+            confirmed_once,
             stop: &self.stop,
         };
         ask(&mut pair.stream, &mut sources)
@@ -494,7 +496,9 @@ impl SendPhase {
         }
         if through > self.freed {
             self.postings.free(through);
-            self.store.queue_free(&self.lock, through)?;
+            if self.store.queue_free(&self.lock, through)? > 0 {
+                self.queue.forget_place();
+            }
             self.freed = through;
         }
         Ok(())

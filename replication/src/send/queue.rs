@@ -72,6 +72,12 @@ impl QueueEntries {
         }
     }
 
+    /// Forgets where the last entry was read: segments before the next one may be gone, and a reader that
+    /// stands in one of them could not walk on.
+    pub fn forget_place(&mut self) {
+        self.reader = None;
+    }
+
     /// Waits until there is more to follow, or `limit`; true when there is.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
-//! [`Stream`]: one remote's stream, place by place: live transactions from the queue, history from the
-//! log, merged in the order of places (semantics, 3).
+//! [`Stream`]: one remote's stream, place by place: live transactions from the queue, or from the log
+//! where the queue let them go, and history from the log, merged in the order of places (semantics, 3).
 //!
 //! ```text
 //! live   100   200        │        420  500      from the queue, through the posting list
@@ -17,6 +17,7 @@ use crate::message::{Carried, Place, Point};
 use crate::scan::Entry;
 
 use super::history::{Found, History};
+use super::past::Past;
 use super::postings::{Due, Postings};
 use super::queue::QueueEntries;
 
@@ -35,8 +36,28 @@ pub struct Sources<'a> {
     pub scanned: Lsn,
     /// Subscriptions of the remote, as of a position at or behind `scanned`.
     pub subscriptions: &'a [&'a Subscription],
+    /// The remote had confirmed everything at or below before it went back to an older copy: the queue may
+    /// have let that go, so it is read from the log.
+    pub confirmed_once: Lsn,
     /// Ends a long search through history.
     pub stop: &'a Stop,
+}
+
+/// Where the next live transaction is.
+enum Live {
+    /// In the queue.
+    Queued(Due),
+    /// In the log alone, at this LSN.
+    Past(Lsn),
+}
+
+impl Live {
+    fn lsn(&self) -> Lsn {
+        match self {
+            Live::Queued(due) => due.lsn,
+            Live::Past(lsn) => *lsn,
+        }
+    }
 }
 
 /// One remote's stream.
@@ -45,6 +66,7 @@ pub struct Stream {
     /// The transaction found behind a place, until somebody asks behind another.
     ahead: Option<(Place, Carried)>,
     history: Option<(SubscriptionId, Lsn, History)>,
+    past: Option<Past>,
     /// Histories that have nothing behind this commit.
     ended: BTreeMap<SubscriptionId, Lsn>,
 }
@@ -57,6 +79,7 @@ impl Stream {
             remote,
             ahead: None,
             history: None,
+            past: None,
             ended: BTreeMap::new(),
         }
     }
@@ -89,10 +112,12 @@ impl Stream {
     }
 
     fn find(&mut self, sources: &mut Sources<'_>, after: Place) -> Result<Option<Carried>> {
-        let live = sources
-            .postings
-            .next_due(&self.remote, sources.subscriptions, after.at);
-        let live_at = live.as_ref().map_or(Lsn::MAX, |due| due.lsn);
+        let live = match self.next_live(sources, after.at)? {
+            Found::Due(live) => Some(live),
+            Found::End => None,
+            Found::NotYet => return Ok(None),
+        };
+        let live_at = live.as_ref().map_or(Lsn::MAX, Live::lsn);
         while let Some(subscription) = self
             .next_history(sources, after)
             .filter(|one| one.id.lsn() < live_at)
@@ -107,7 +132,38 @@ impl Stream {
                 Found::NotYet => return Ok(None),
             }
         }
-        live.map(|due| self.carry(sources, &due)).transpose()
+        match live {
+            Some(Live::Queued(due)) => self.carry(sources, &due).map(Some),
+            Some(Live::Past(_)) => Ok(self.past.as_mut().and_then(Past::take)),
+            None => Ok(None),
+        }
+    }
+
+    /// The first live transaction behind the commit at `after`.
+    fn next_live(&mut self, sources: &Sources<'_>, after: Lsn) -> Result<Found<Live>> {
+        let once = sources.confirmed_once;
+        if after < once {
+            let mut past = match self.past.take().filter(|past| past.goes_on_from(after)) {
+                Some(past) => past,
+                None => Past::open(sources.store, after)?,
+            };
+            let found = loop {
+                match past.peek(&self.remote, sources.subscriptions, once, FRAMES_AT_A_TIME)? {
+                    Found::NotYet if !sources.stop.is_requested() => {}
+                    found => break found,
+                }
+            };
+            self.past = Some(past);
+            match found {
+                Found::Due(lsn) => return Ok(Found::Due(Live::Past(lsn))),
+                Found::NotYet => return Ok(Found::NotYet),
+                Found::End => {}
+            }
+        }
+        let queued = sources
+            .postings
+            .next_due(&self.remote, sources.subscriptions, after.max(once));
+        Ok(queued.map_or(Found::End, |due| Found::Due(Live::Queued(due))))
     }
 
     /// The first subscription at or behind `after` whose history is not known to be over.
@@ -124,7 +180,12 @@ impl Stream {
             .copied()
     }
 
-    fn search(&mut self, sources: &Sources<'_>, subscription: &Subscription, after: Place) -> Result<Found> {
+    fn search(
+        &mut self,
+        sources: &Sources<'_>,
+        subscription: &Subscription,
+        after: Place,
+    ) -> Result<Found<Carried>> {
         let back = subscription.history_behind(after).unwrap_or_default();
         let mut history = match self.history.take() {
             Some((id, at, history)) if id == subscription.id && at == back => history,

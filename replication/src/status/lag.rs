@@ -13,9 +13,10 @@ use milepost_engine::width::to_u64;
 use milepost_engine::{Lsn, Result, Store};
 
 use crate::catalog::{Catalog, Remote, Subscription};
-use crate::message::Place;
+use crate::message::Carried;
 use crate::scan::Decider;
-use crate::send::{Found, History, Postings, QueueEntries};
+use crate::send::{Found, History, Past, Postings, QueueEntries};
+use crate::tracking::ToldRecord;
 
 /// Frames of history looked at between two reports of progress.
 const FRAMES_AT_A_TIME: usize = 10_000;
@@ -63,34 +64,41 @@ impl<'a> Backlog<'a> {
         })
     }
 
-    /// What `remote` is due behind `confirmed`.
-    pub(super) fn of(&self, remote: &Remote, confirmed: Place, read: &mut dyn FnMut(Lsn)) -> Result<Lag> {
+    /// What `remote`, which told so much, is due.
+    pub(super) fn of(&self, remote: &Remote, told: &ToldRecord, read: &mut dyn FnMut(Lsn)) -> Result<Lag> {
         let subscriptions: Vec<&Subscription> = self.catalog.subscriptions_of(remote).collect();
-        let (transactions, bytes) = self.postings.backlog(&remote.site, &subscriptions, confirmed.at);
+        let (confirmed, once) = (told.confirmed.place(), told.confirmed_once);
+        let (site, queued_from) = (&remote.site, confirmed.at.max(once));
+        let (transactions, bytes) = self.postings.backlog(site, &subscriptions, queued_from);
         let mut lag = Lag { transactions, bytes };
-        for one in subscriptions {
+        if confirmed.at < once {
+            let mut past = Past::open(self.store, confirmed.at)?;
+            lag.add(read, || past.next(site, &subscriptions, once, FRAMES_AT_A_TIME))?;
+        }
+        for one in &subscriptions {
             if let Some(behind) = one.history_behind(confirmed) {
-                self.add_history(&mut lag, one, behind, read)?;
+                let mut history = History::open(self.store, one, behind)?;
+                lag.add(read, || history.next(FRAMES_AT_A_TIME))?;
             }
         }
         Ok(lag)
     }
+}
 
-    fn add_history(
-        &self,
-        lag: &mut Lag,
-        subscription: &Subscription,
-        behind: Lsn,
+impl Lag {
+    /// Adds what a search through the log finds.
+    fn add(
+        &mut self,
         read: &mut dyn FnMut(Lsn),
+        mut next: impl FnMut() -> Result<Found<Carried>>,
     ) -> Result<()> {
-        let mut history = History::open(self.store, subscription, behind)?;
         loop {
-            match history.next(FRAMES_AT_A_TIME)? {
+            match next()? {
                 Found::Due(carried) => {
-                    lag.transactions += 1;
-                    lag.bytes += to_u64(carried.events_len());
-                    if lag.transactions.is_multiple_of(1000) {
-                        read(carried.point.back);
+                    self.transactions += 1;
+                    self.bytes += to_u64(carried.events_len());
+                    if self.transactions.is_multiple_of(1000) {
+                        read(carried.point.place().commit_lsn());
                     }
                 }
                 Found::NotYet => {}

@@ -125,7 +125,7 @@ fn remote_status(
     };
     let records = PairRecords::load(&neighbour, |key| Ok(store.pinned(key)?.map(|(value, _)| value)))?;
     let confirmed = records.told.confirmed;
-    let lag = backlog.of(remote, confirmed.place(), read)?;
+    let lag = backlog.of(remote, &records.told, read)?;
     let text = |point: &Point| point.to_string();
     Ok(RemoteStatus {
         remote: remote.site.to_string(),

@@ -126,6 +126,7 @@ fn note_answer(
                 return Ok(Err(stop));
             }
         }
+        told.confirmed_once = told.confirmed_once.max(told.confirmed.place().at);
         told.received = header.received;
         told.confirmed = header.confirmed;
         told.went_back = told.went_back.saturating_add(1);

@@ -135,6 +135,12 @@ impl Sender {
         self.told().confirmed
     }
 
+    /// The remote had confirmed so much before it was found to hold less ([`ToldRecord::confirmed_once`]).
+    #[must_use]
+    pub fn confirmed_once(&self) -> Lsn {
+        self.told().confirmed_once
+    }
+
     /// `confirm_received`.
     #[must_use]
     pub fn confirm_received(&self) -> Point {

@@ -20,7 +20,7 @@
 
 use bincode::{Decode, Encode};
 use milepost_engine::frame::FrameKind;
-use milepost_engine::{Epoch, Pinned, Result, SiteName, StoreId, codec};
+use milepost_engine::{Epoch, Lsn, Pinned, Result, SiteName, StoreId, codec};
 
 use crate::message::{Point, Range};
 
@@ -137,6 +137,9 @@ pub struct ToldRecord {
     pub confirmed: Point,
     /// Times that it was found, by a probe, to hold less than it had told.
     pub went_back: u64,
+    /// Highest commit that it had confirmed when it went back: the queue may have let everything up to here
+    /// go, so what it misses of that is read from the log.
+    pub confirmed_once: Lsn,
     /// Claims lower than we hold that no probe has proved; each makes the send phase probe.
     pub suspicions: u64,
     /// Nonce of our last probe that was answered.

@@ -40,7 +40,7 @@ pub struct Peer {
     /// Commits above are due to it in this generation.
     pub start: Lsn,
     /// What was freed because it confirmed it.
-    freed: Place,
+    pub freed: Place,
 }
 
 /// See the module.
@@ -53,8 +53,6 @@ pub struct Site {
     pub peers: Vec<Peer>,
     /// How often each rule was met.
     pub seen: BTreeMap<&'static str, u64>,
-    /// False where the log keeps what a neighbour confirmed, so that it can be sent again.
-    pub frees: bool,
     planted: Planted,
     me: Me,
     receive: Option<Vec<Receiver>>,
@@ -102,7 +100,6 @@ impl Site {
             log,
             peers,
             seen: BTreeMap::new(),
-            frees: true,
             planted,
             me,
             receive: None,
@@ -415,7 +412,7 @@ impl Site {
                 sender.delivered(&message, now);
                 continue;
             }
-            let messages = self.packed(&action, &due, freed, to)?;
+            let messages = self.packed(&action, &due, (freed, sender.confirmed_once()), to)?;
             let mut bare = messages.is_empty().then(|| sender.tell(&own)).into_iter();
             for packed in messages {
                 let message = packed.under(sender.header(&own));
@@ -467,7 +464,7 @@ impl Site {
         &self,
         action: &SendAction,
         due: &BTreeMap<Place, Carried>,
-        freed: Place,
+        freed: (Place, Lsn),
         to: usize,
     ) -> Result<Vec<Packed>, String> {
         match *action {
@@ -494,9 +491,10 @@ impl Site {
         }
     }
 
-    /// What lies after a point must not be freed yet.
-    fn has(&self, freed: Place, after: Point, to: usize) -> Result<(), String> {
-        if self.frees && after.place() < freed {
+    /// What lies after a point must not be freed yet, unless the sender knows that it was confirmed once and
+    /// reads it from the log.
+    fn has(&self, (freed, once): (Place, Lsn), after: Point, to: usize) -> Result<(), String> {
+        if after.place() < freed && once < freed.at {
             return Err(format!(
                 "site {} must send site {to} again what lies after {after}, and freed it to {freed}",
                 self.index
