@@ -9,42 +9,10 @@
 
 mod support;
 
-use std::path::Path;
-
 use milepost_engine::Lsn;
 use milepost_replication::catalog::Start;
 use milepost_replication::status::status;
 use support::*;
-
-/// Copies a closed store.
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
-/// Closes a site, does something with its folder, and opens it again.
-fn closed(site: Site, work: impl FnOnce(&Path)) -> Site {
-    let (root, net, runtime) = (site.root.clone(), site.net.clone(), site.runtime.clone());
-    let message_bytes = site.message_bytes;
-    site.store.close().unwrap();
-    work(&root);
-    let store = options().open(&root).unwrap();
-    Site {
-        store,
-        net,
-        runtime,
-        message_bytes,
-        root,
-    }
-}
 
 fn filler(number: u32) -> String {
     format!("{number:03}{}", "x".repeat(60_000))
@@ -93,10 +61,7 @@ fn what_was_confirmed_and_freed_is_sent_again_from_the_log() {
     let freed = |site: &Site| !site.root.join("queue/0000000000000000.mpq").exists();
     head.turn();
     assert!(freed(&head), "the trap: the queue has let them go");
-    shop = closed(shop, |root| {
-        std::fs::remove_dir_all(root).unwrap();
-        copy(&copy_at, root);
-    });
+    shop = put_back(shop, &copy_at);
     commit(50, 52);
     for _ in 0..4 {
         exchange(&shop, 1);
@@ -133,10 +98,7 @@ fn what_a_remote_lost_counts_as_lag_once_it_is_known() {
         shop.turn();
     }
     head.turn();
-    shop = closed(shop, |root| {
-        std::fs::remove_dir_all(root).unwrap();
-        copy(&copy_at, root);
-    });
+    shop = put_back(shop, &copy_at);
     let lag = || status(&head.store, &mut |_| ()).unwrap().remotes[0].lag_transactions;
     let mut seen = 0;
     for _ in 0..4 {

@@ -143,3 +143,8 @@ fn a_message_of_an_old_generation_that_is_accepted_is_caught() {
 fn a_receive_process_that_starts_before_its_predecessors_frames_are_durable_is_caught() {
     is_caught(Planted::StartWithoutSync);
 }
+
+#[test]
+fn a_site_that_knows_nothing_by_its_origin_is_caught() {
+    is_caught(Planted::ForgetOrigins);
+}

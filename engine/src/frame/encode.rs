@@ -166,12 +166,30 @@ impl NewFrame {
         Ok(())
     }
 
+    /// Length of the frame in bytes, once encoded.
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        let origin = self.origin.as_ref().map_or(0, sections::origin_len);
+        let via = self.via.as_ref().map_or(0, sections::via_len);
+        let committed_at = self.committed_at.map_or(0, |_| 8);
+        let sections = origin + via + sections::pinned_len(&self.pinned) + committed_at;
+        align8(FRAME_HEADER_LEN + sections + self.body.len())
+    }
+
+    /// Hashes of the streams it has events of; neighbours differ, others may repeat.
+    #[must_use]
+    pub fn stream_hashes(&self) -> &[u64] {
+        &self.stream_hashes
+    }
+
     /// Encodes the frame; `seq` numbers it within its writing handle, `time` is for people.
     ///
     /// # Errors
     /// `Invalid` when the frame would exceed 4 GiB or a pinned record is malformed.
     pub fn encode(self, seq: u64, time: i64) -> Result<EncodedFrame> {
-        let mut bytes = vec![0; FRAME_HEADER_LEN];
+        let announced = self.encoded_len();
+        let mut bytes = Vec::with_capacity(announced);
+        bytes.resize(FRAME_HEADER_LEN, 0);
         let mut flags = 0;
         if let Some(origin) = &self.origin {
             flags |= FLAG_ORIGIN;
@@ -203,6 +221,7 @@ impl NewFrame {
         };
         bytes.extend_from_slice(&self.body);
         bytes.resize(len, 0);
+        debug_assert_eq!(len, announced, "a frame is as long as it says before");
         let count = if self.kind == FrameKind::TRANSACTION {
             self.event_count
         } else {

@@ -257,6 +257,26 @@ pub(super) fn read_pinned(section: &[u8], lsn: Lsn) -> Result<Vec<PinnedRef<'_>>
     }
 }
 
+/// Length of an origin section in bytes.
+pub(super) fn origin_len(origin: &Origin) -> usize {
+    align8(ORIGIN_FIXED + origin.name.as_str().len())
+}
+
+/// Length of a via section in bytes.
+pub(super) fn via_len(via: &Via) -> usize {
+    align8(VIA_FIXED + via.name.as_str().len())
+}
+
+/// Length of a pinned section in bytes; none without records.
+pub(super) fn pinned_len(records: &[Pinned]) -> usize {
+    if records.is_empty() {
+        return 0;
+    }
+    let len =
+        |record: &Pinned| 8 + align8(record.key.len() + record.value.as_deref().unwrap_or_default().len());
+    8 + records.iter().map(len).sum::<usize>()
+}
+
 /// Appends an origin section.
 pub(super) fn encode_origin(out: &mut Vec<u8>, origin: &Origin) {
     let start = out.len();

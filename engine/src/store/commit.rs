@@ -163,17 +163,24 @@ impl Store {
     fn encode(&self, frame: NewFrame) -> Result<(EncodedFrame, u64)> {
         self.check_alive()?;
         let seq = self.shared().next_seq.fetch_add(1, Ordering::Relaxed);
-        let frame = frame.encode(seq, self.clock().wall_micros())?;
+        self.fits(&frame)?;
+        Ok((frame.encode(seq, self.clock().wall_micros())?, seq))
+    }
+
+    /// Refuses a frame that no segment of this store could hold.
+    ///
+    /// # Errors
+    /// `Invalid` with both lengths.
+    pub fn fits(&self, frame: &NewFrame) -> Result<()> {
+        let (len, most) = (to_u64(frame.encoded_len()), self.segment_bytes());
         let filter = to_u64(frame.stream_hashes().len()) * 2;
-        let most = self.segment_bytes();
-        if frame.len() + filter + BLOCK_ROOM > most {
+        if len + filter + BLOCK_ROOM > most {
             return Err(Error::invalid(format!(
-                "a transaction of {} bytes does not fit a segment of {most} bytes; nothing was written: \
-                 split it, or make the store with larger segments",
-                frame.len()
+                "a transaction of {len} bytes does not fit a segment of {most} bytes; nothing was written: \
+                 split it, or make the store with larger segments"
             )));
         }
-        Ok((frame, seq))
+        Ok(())
     }
 
     /// A handle is dead in a forked child, which shares locks with its parent without knowing it.

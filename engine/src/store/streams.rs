@@ -157,6 +157,30 @@ impl Store {
     /// # Errors
     /// `Corrupt` for damage in the log (E3); `Behind` when the log no longer holds the position.
     pub fn position_at(&self, lsn: Lsn) -> Result<Option<Position>> {
+        self.read_block(lsn, |block| {
+            let frame = block.frame_at(lsn)?;
+            Ok(Position {
+                epoch: frame.epoch(),
+                lsn,
+                chain: block.chain_after(),
+            })
+        })
+    }
+
+    /// Shows the durable frame that begins exactly at `lsn`; `None` when none begins there.
+    ///
+    /// # Errors
+    /// As [`Store::position_at`], and what `read` returns.
+    pub fn read_frame<T>(
+        &self,
+        lsn: Lsn,
+        read: impl FnOnce(&crate::frame::FrameRef<'_>) -> Result<T>,
+    ) -> Result<Option<T>> {
+        self.read_block(lsn, |block| read(&block.frame_at(lsn)?))
+    }
+
+    /// Shows the durable block that holds `lsn`; `None` also when `read` finds no frame there.
+    fn read_block<T>(&self, lsn: Lsn, read: impl FnOnce(&Block<'_>) -> Result<T>) -> Result<Option<T>> {
         let durable = self.shared().log.control.durable();
         if lsn >= durable || lsn == Lsn::ZERO {
             return Ok(None);
@@ -168,15 +192,13 @@ impl Store {
         let Some(block) = walk.block() else {
             return Ok(None);
         };
-        match block.frame_at(lsn) {
-            Ok(frame) => Ok(Some(Position {
-                epoch: frame.epoch(),
-                lsn,
-                chain: block.chain_after(),
-            })),
-            Err(error) if error.kind() == crate::ErrorKind::Invalid => Ok(None),
-            Err(error) => Err(error),
+        if block
+            .frame_at(lsn)
+            .is_err_and(|error| error.kind() == crate::ErrorKind::Invalid)
+        {
+            return Ok(None);
         }
+        read(&block).map(Some)
     }
 
     /// A walk that stands before the block holding `lsn`.

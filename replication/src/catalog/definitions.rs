@@ -233,7 +233,12 @@ impl<'a> Definitions<'a> {
                 user.id, user.publication
             )));
         }
-        let (previous, generation, added) = (current.since, current.generation, current.added);
+        // The pair may have agreed on a higher generation; the next one must be beyond it.
+        let pair = self.store.pinned(&PairRecord::key(site))?;
+        let pair = pair.map(|(value, _)| PairRecord::read(&value)).transpose()?;
+        let agreed = pair.map_or(0, |pair| pair.generation);
+        let (previous, added) = (current.since, current.added);
+        let generation = current.generation.max(agreed);
         let gone = RemoteBytes {
             previous,
             generation,

@@ -122,10 +122,21 @@ impl Carried {
     /// # Errors
     /// `Invalid` or `Corrupt` when an event is not what our writer would have written.
     pub fn frame(&self) -> Result<NewFrame> {
+        self.frame_with(|_| true)
+    }
+
+    /// As [`Carried::frame`], with the events alone whose ordinals are wanted.
+    ///
+    /// # Errors
+    /// As [`Carried::frame`].
+    pub fn frame_with(&self, wanted: impl Fn(u32) -> bool) -> Result<NewFrame> {
         let mut frame = NewFrame::transaction();
         frame.set_committed_at(self.committed_at);
         for event in self.events() {
             let event = event?;
+            if !wanted(event.ordinal) {
+                continue;
+            }
             event.headers().read()?;
             let headers = event.headers().bytes();
             frame.push_raw(

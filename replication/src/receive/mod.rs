@@ -13,6 +13,7 @@
 
 mod group;
 mod inbox;
+mod origins;
 mod phase;
 mod quarantine;
 

@@ -15,6 +15,7 @@ use crate::tracking::{
 
 use super::group::Group;
 use super::inbox::{Inbox, MessageKey, Order};
+use super::origins::Origins;
 use super::quarantine;
 
 /// Most messages asked of a link at a time.
@@ -61,6 +62,7 @@ pub struct ReceivePhase {
     pairs: BTreeMap<SiteName, Pair>,
     inbox: Inbox,
     group: Group,
+    origins: Origins,
     /// Messages that are done with: about to leave their link, kept there, or for an operator.
     done: BTreeSet<MessageKey>,
     leaving: BTreeSet<MessageKey>,
@@ -90,6 +92,7 @@ impl ReceivePhase {
             pairs: BTreeMap::new(),
             inbox: Inbox::new(options.memory),
             group: Group::new(options.group),
+            origins: Origins::new(store),
             done: BTreeSet::new(),
             leaving: BTreeSet::new(),
             strangers: BTreeSet::new(),
@@ -112,6 +115,7 @@ impl ReceivePhase {
             self.pairs.clear();
             self.inbox.clear();
             self.group.clear();
+            self.origins.settled();
             self.leaving.clear();
         }
         outcome.map(|()| received)
@@ -309,6 +313,10 @@ impl ReceivePhase {
                 };
                 tracing::debug!(%sender, message = %order.2.id, ?verdict, "received");
                 moved |= matches!(verdict, Verdict::Apply(_));
+                if matches!(verdict, Verdict::Unsettled) && self.options.apply {
+                    self.settle(received)?;
+                    moved = true;
+                }
                 self.carry_out(sender, order, verdict, received)?;
             }
             if !moved || !self.is_ready(sender) {
@@ -335,10 +343,13 @@ impl ReceivePhase {
         };
         let decoded: Result<Message, MessageFault> = decode(bytes, &limits());
         match decoded {
-            Ok(message) => pair.receiver.receive(&message, probe, &self.store).map(Some),
+            Ok(message) => pair.receiver.receive(&message, probe, &self.origins).map(Some),
             Err(fault) => {
                 let header = decode_header(bytes, &limits()).ok();
-                Ok(Some(pair.receiver.receive_fault(&fault, header.as_ref())))
+                let verdict = pair
+                    .receiver
+                    .receive_fault(&fault, header.as_ref(), &self.origins)?;
+                Ok(Some(verdict))
             }
         }
     }
@@ -359,6 +370,9 @@ impl ReceivePhase {
                 }
             }
             Verdict::Duplicate => received.duplicates += 1,
+            Verdict::OtherGeneration { ours, theirs } if theirs < ours => {
+                tracing::warn!(%sender, theirs, ours, "a message of an earlier making of the pair is dropped, and its sender told");
+            }
             Verdict::Refused(refusal) => {
                 let bytes = self.inbox.get(sender, &order).unwrap_or_default().to_vec();
                 self.inbox.remove(sender, &order);
@@ -400,6 +414,7 @@ impl ReceivePhase {
             }
         }
         self.pairs.values_mut().for_each(|pair| pair.receiver.noted());
+        self.origins.settled();
         self.remove_leaving(received)
     }
 

@@ -6,14 +6,17 @@
 //! ```
 //!
 //! An event goes to a remote once, however many subscriptions match: what an earlier subscription of
-//! the same remote covered, live or as its own history, is left out. What matched is decided by the
+//! the same remote covered, live or as its own history, is left out. One that was revoked covers nothing:
+//! what it had sent by then is known at the receiver by its origin (R4). What matched is decided by the
 //! publications in force there: at `h` for live coverage, at `s` for a subscription's history.
 //! Nothing that came from the remote goes back to it (R4).
+
+use std::collections::BTreeSet;
 
 use milepost_engine::frame::{EventRef, FrameKind, FrameRef};
 use milepost_engine::{Error, LogScan, Lsn, Origin, Position, Result, SiteName, Store, StoreId};
 
-use crate::catalog::{Catalog, Matcher, Subscription, TopicId};
+use crate::catalog::{Catalog, Matcher, Subscription, SubscriptionId, TopicId};
 use crate::message::{Carried, Point};
 
 /// One subscription's history.
@@ -30,6 +33,8 @@ struct Judge {
     starts: Position,
     /// Where the remote was added: subscriptions before were another's of its name.
     added: Lsn,
+    /// Subscriptions that are revoked by now, whatever they were at the frame at hand.
+    revoked: BTreeSet<SubscriptionId>,
     own_site: (StoreId, SiteName),
     catalog: Catalog,
     own: Matcher,
@@ -56,8 +61,16 @@ impl History {
         let added = at_start
             .remote(&subscription.remote)
             .map_or(Lsn::ZERO, |remote| remote.added);
+        let revoked: BTreeSet<SubscriptionId> = Catalog::load(store)?
+            .subscriptions()
+            .filter(|one| one.revoked)
+            .map(|one| one.id)
+            .collect();
         let is_earlier = |one: &Subscription| {
-            one.remote == subscription.remote && one.id < subscription.id && one.id.lsn() > added
+            one.remote == subscription.remote
+                && one.id < subscription.id
+                && one.id.lsn() > added
+                && !revoked.contains(&one.id)
         };
         let mut earlier = Vec::new();
         for one in at_start.subscriptions().filter(|one| is_earlier(one)) {
@@ -76,6 +89,7 @@ impl History {
             remote,
             starts: position,
             added,
+            revoked,
             own_site,
             catalog,
             own,
@@ -122,8 +136,11 @@ pub enum Found<T> {
 impl Judge {
     fn look(&mut self, frame: &FrameRef<'_>) -> Result<Option<Carried>> {
         if self.catalog.follow(frame)? {
-            let (remote, between) = (&self.remote, self.added.plus(1)..self.starts.lsn);
-            let is_earlier = |one: &Subscription| one.remote == *remote && between.contains(&one.id.lsn());
+            let (remote, between, revoked) =
+                (&self.remote, self.added.plus(1)..self.starts.lsn, &self.revoked);
+            let is_earlier = |one: &Subscription| {
+                one.remote == *remote && between.contains(&one.id.lsn()) && !revoked.contains(&one.id)
+            };
             self.live = Matcher::new(&self.catalog, is_earlier)?;
             return Ok(None);
         }

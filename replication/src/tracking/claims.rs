@@ -10,35 +10,15 @@
 //! So an old message that was delayed or repeated changes nothing, whatever it says (R5). The functions
 //! are pure but for the look into our log.
 
-use milepost_engine::{Lsn, Position, Result};
+use milepost_engine::Result;
 
 use crate::message::{Header, Place, Point, Range};
 
+use super::own::OwnLog;
 use super::state::{ProbeRecord, StopReason, ToldRecord};
 
 /// Most ranges kept to be served; what falls out is asked for again.
 const MAX_SERVE: usize = 16;
-
-/// Our own log, as far as claims are checked.
-pub trait OwnLog {
-    /// Position of the durable frame that begins exactly at `lsn`; `None` when none does.
-    ///
-    /// # Errors
-    /// Those of the store.
-    fn position_at(&self, lsn: Lsn) -> Result<Option<Position>>;
-}
-
-impl<F: Fn(Lsn) -> Result<Option<Position>>> OwnLog for F {
-    fn position_at(&self, lsn: Lsn) -> Result<Option<Position>> {
-        self(lsn)
-    }
-}
-
-impl OwnLog for milepost_engine::Store {
-    fn position_at(&self, lsn: Lsn) -> Result<Option<Position>> {
-        milepost_engine::Store::position_at(self, lsn)
-    }
-}
 
 /// What the claims of a message came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +106,7 @@ fn note_answer(
                 return Ok(Err(stop));
             }
         }
-        told.confirmed_once = told.confirmed_once.max(told.confirmed.place().at);
+        told.confirmed_once = told.confirmed_at_most();
         told.received = header.received;
         told.confirmed = header.confirmed;
         told.went_back = told.went_back.saturating_add(1);

@@ -1,10 +1,11 @@
 //! Is a message of this pair: for us, from the site we met, of our generation, of a lineage not left?
 //!
 //! First contact pins who the neighbour is; from then on another store under its name is refused until an
-//! operator rejoins it. What is of another generation or of a lineage that its sender left is late, and
-//! dropped. Nothing else of such a message is looked at.
+//! operator rejoins it. A higher generation than ours is the neighbour's word that it made the pair anew, and
+//! we follow; what is of a lower one is late and dropped, and answered, for its sender may not know yet. What
+//! is of a lineage that its sender left is dropped. Nothing else of such a message is looked at.
 
-use milepost_engine::StoreId;
+use milepost_engine::{Lsn, StoreId};
 
 use crate::message::{Header, Point};
 
@@ -46,7 +47,9 @@ pub(super) fn judge(me: &Me, neighbour: &Neighbour, records: &PairRecords, heade
             known: pair.site,
             came: from,
         }))
-    } else if pair.generation != theirs {
+    } else if theirs > pair.generation {
+        Contact::First(Box::new(meet(records, header, from)))
+    } else if theirs < pair.generation {
         Contact::Not(Verdict::OtherGeneration {
             ours: pair.generation,
             theirs,
@@ -60,8 +63,7 @@ pub(super) fn judge(me: &Me, neighbour: &Neighbour, records: &PairRecords, heade
     }
 }
 
-/// First contact pins site, lineage and generation. A higher generation than the one proposed here begins
-/// anew.
+/// First contact pins site, lineage and generation. A higher generation than ours begins anew.
 fn meet(records: &PairRecords, header: &Header, site: StoreId) -> PairRecords {
     let generation = header.generation;
     let mut met = records.clone();
@@ -70,6 +72,7 @@ fn meet(records: &PairRecords, header: &Header, site: StoreId) -> PairRecords {
         epoch: header.epoch,
         past_epochs: Vec::new(),
         generation,
+        held: Lsn::ZERO,
         reads: header.reads,
         stopped: None,
     });
@@ -78,8 +81,10 @@ fn meet(records: &PairRecords, header: &Header, site: StoreId) -> PairRecords {
             generation,
             point: Point::NONE,
         };
+        // What it had confirmed may be freed, and it may ask for all of it again.
         met.told = ToldRecord {
             generation,
+            confirmed_once: records.told.confirmed_at_most(),
             ..ToldRecord::default()
         };
         met.probe = None;

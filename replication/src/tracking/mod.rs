@@ -10,23 +10,28 @@
 //! code runs under the agent and under the seeded simulation. Guarantees R1 to R6 as far as they concern
 //! one pair. Refuses to know how messages travel, which transactions are due, and when a remote's turn is.
 
+mod applying;
 mod claims;
 mod contact;
 mod gap;
+mod held;
+mod own;
 mod probe;
 mod receiver;
 mod sender;
 mod state;
 mod verdict;
 
-pub use claims::OwnLog;
 pub use gap::{Patience, PollCause};
+pub use held::HeldEvent;
+pub use own::OwnLog;
 pub use probe::ProbingTimes;
 pub use receiver::{Me, Receiver};
 pub use sender::{OwnEnd, Pace, SendAction, Sender};
 pub use state::{
-    NOTE, Neighbour, PAIR_PREFIX, PROBE_PREFIX, PairRecord, PairRecords, PairState, ProbeRecord,
-    RECEIVED_PREFIX, ReceivedRecord, StopReason, TOLD_PREFIX, ToldRecord,
+    NOTE, Neighbour, ORIGIN_PREFIX, PAIR_PREFIX, PROBE_PREFIX, PairRecord, PairRecords, PairState,
+    ProbeRecord, RECEIVED_PREFIX, ReceivedRecord, StopReason, TOLD_PREFIX, ToldRecord, newest_key,
+    newest_pin, read_newest,
 };
 pub use verdict::{Apply, Leave, Refusal, Verdict};
 

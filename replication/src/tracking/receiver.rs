@@ -19,18 +19,17 @@
 
 use std::time::Duration;
 
-use milepost_engine::frame::NewFrame;
-use milepost_engine::{Pinned, Result, SiteName, StoreId, Via};
+use milepost_engine::{Lsn, Pinned, Result, SiteName, StoreId};
 
-use crate::message::{
-    Carried, Header, Item, Joined, Joiner, Message, MessageFault, Place, Point, Range, VERSION,
-};
+use crate::message::{Header, Item, Joiner, Message, MessageFault, Place, Point, Range, VERSION};
 
-use super::claims::{self, Noted, OwnLog};
+use super::applying::Staged;
+use super::claims::{self, Noted};
 use super::contact::{self, Contact};
 use super::gap::{Gaps, Patience, PollCause};
-use super::state::{NOTE, Neighbour, PairRecords, PairState, ProbeRecord, ReceivedRecord, StopReason};
-use super::verdict::{Apply, Leave, Refusal, Verdict};
+use super::own::OwnLog;
+use super::state::{Neighbour, PairRecords, PairState, ProbeRecord, StopReason};
+use super::verdict::{Leave, Refusal, Verdict};
 
 /// Most lineages remembered as past.
 const MAX_PAST_EPOCHS: usize = 64;
@@ -47,16 +46,20 @@ pub struct Me {
 /// The receive phase's state of one pair.
 #[derive(Clone, Debug)]
 pub struct Receiver {
-    me: Me,
-    neighbour: Neighbour,
-    records: PairRecords,
-    pinned: PairRecords,
-    staged: Point,
+    pub(super) me: Me,
+    pub(super) neighbour: Neighbour,
+    pub(super) records: PairRecords,
+    pub(super) pinned: PairRecords,
+    pub(super) staged: Point,
+    /// What became frames since [`Receiver::durable`] was called last.
+    pub(super) recent: Staged,
+    /// The subscription whose history is all that was ever received of the neighbour.
+    pub(super) fresh: Option<Lsn>,
     gaps: Gaps,
     patience: Patience,
-    joiner: Joiner,
+    pub(super) joiner: Joiner,
     /// The last transaction that was joined of parts; the messages with its other parts are no news.
-    joined: Point,
+    pub(super) joined: Point,
 }
 
 impl Receiver {
@@ -76,6 +79,8 @@ impl Receiver {
             staged: records.received.point,
             records,
             pinned,
+            recent: Staged::default(),
+            fresh: None,
             gaps: Gaps::default(),
             patience,
             joiner: Joiner::new(join_limit),
@@ -120,7 +125,7 @@ impl Receiver {
         probe: Option<&ProbeRecord>,
         own: &dyn OwnLog,
     ) -> Result<Verdict> {
-        if let Some(verdict) = self.refuse(&message.header) {
+        if let Some(verdict) = self.refuse(&message.header, own)? {
             return Ok(verdict);
         }
         let header = &message.header;
@@ -135,7 +140,7 @@ impl Receiver {
             pair.reads = header.reads;
         }
         let verdict = if message.has_data() {
-            self.receive_data(message)?
+            self.receive_data(message, own)?
         } else {
             Verdict::Noted
         };
@@ -158,17 +163,29 @@ impl Receiver {
 
     /// Takes the news that a message could not be decoded; `header` is its head, if that can be read
     /// ([`crate::message::decode_header`]), so that what is not of this pair does not stop it.
-    pub fn receive_fault(&mut self, fault: &MessageFault, header: Option<&Header>) -> Verdict {
+    ///
+    /// # Errors
+    /// As [`Receiver::receive`].
+    pub fn receive_fault(
+        &mut self,
+        fault: &MessageFault,
+        header: Option<&Header>,
+        own: &dyn OwnLog,
+    ) -> Result<Verdict> {
         if fault.is_loss() {
-            return Verdict::Lost;
+            return Ok(Verdict::Lost);
         }
-        match header.and_then(|header| self.refuse(header)) {
+        let refused = header
+            .map(|header| self.refuse(header, own))
+            .transpose()?
+            .flatten();
+        Ok(match refused {
             Some(verdict) => verdict,
             None => self.fault(fault),
-        }
+        })
     }
 
-    fn fault(&mut self, fault: &MessageFault) -> Verdict {
+    pub(super) fn fault(&mut self, fault: &MessageFault) -> Verdict {
         match fault {
             MessageFault::Damaged(_) => Verdict::Lost,
             MessageFault::TooLarge { .. } => Verdict::Refused(Refusal::TooLarge(fault.clone())),
@@ -182,11 +199,13 @@ impl Receiver {
     /// The frames of every [`Verdict::Apply`] so far are durable: the staged position is ours to tell.
     pub fn durable(&mut self) {
         self.records.received.point = self.staged;
+        self.recent = Staged::default();
     }
 
     /// Appending failed: what is durable counts, the rest comes again from the link.
     pub fn abandon(&mut self) {
         self.staged = self.records.received.point;
+        self.recent = Staged::default();
         self.joiner.clear();
     }
 
@@ -241,21 +260,32 @@ impl Receiver {
     }
 
     /// Refuses what is not of this pair; first contact settles who is.
-    fn refuse(&mut self, header: &Header) -> Option<Verdict> {
+    fn refuse(&mut self, header: &Header, own: &dyn OwnLog) -> Result<Option<Verdict>> {
         match contact::judge(&self.me, &self.neighbour, &self.records, header) {
-            Contact::Known => None,
-            Contact::First(met) => {
+            Contact::Known => Ok(None),
+            Contact::First(mut met) => {
+                if let Some(pair) = &mut met.pair {
+                    pair.held = own.newest_of(pair.site)?;
+                }
                 if met.generation() != self.records.generation() {
                     self.staged = Point::NONE;
+                    self.gaps = Gaps::default();
+                    self.joiner.clear();
                 }
                 self.records = *met;
-                None
+                Ok(None)
             }
-            Contact::Not(verdict) => Some(verdict),
+            Contact::Not(verdict) => {
+                if matches!(verdict, Verdict::OtherGeneration { ours, theirs } if theirs < ours) {
+                    // Its sender may not know yet; without a word from us it would go on for ever.
+                    self.owe_answer();
+                }
+                Ok(Some(verdict))
+            }
         }
     }
 
-    fn receive_data(&mut self, message: &Message) -> Result<Verdict> {
+    fn receive_data(&mut self, message: &Message, own: &dyn OwnLog) -> Result<Verdict> {
         let (header, r) = (&message.header, self.staged);
         let (previous, last) = (header.previous, header.last);
         let parted = header.lineage.filter(|lineage| {
@@ -295,7 +325,7 @@ impl Receiver {
                 }
                 Ok(Verdict::Duplicate)
             }
-            Some(point) if point == r => self.apply(message),
+            Some(point) if point == r => self.apply(message, own),
             _ => {
                 let range = Range {
                     after: r,
@@ -307,108 +337,8 @@ impl Receiver {
         }
     }
 
-    /// What lies after the staged position becomes frames, each with the position it leads to (R1).
-    fn apply(&mut self, message: &Message) -> Result<Verdict> {
-        let (header, r) = (&message.header, self.staged.place());
-        let (mut frames, mut overlap) = (Vec::new(), 0);
-        for item in &message.items {
-            if item.point().place() <= r {
-                overlap += 1;
-                continue;
-            }
-            let joined;
-            let carried = match item {
-                Item::Transaction(carried) => carried,
-                Item::Part(part) => match self.joiner.join(part) {
-                    Ok(Joined::Waiting) => return Ok(Verdict::PartWaiting),
-                    Ok(Joined::Whole(carried)) => {
-                        joined = carried;
-                        self.joined = joined.point;
-                        &joined
-                    }
-                    Err(fault) => return Ok(self.fault(&fault)),
-                },
-            };
-            match self.frame(header, carried)? {
-                Ok(frame) => frames.push(frame),
-                Err(stop) => return Ok(self.stop(stop)),
-            }
-        }
-        let transactions = frames.len();
-        let told = message.items.last().map_or(header.previous, Item::point);
-        if told.place() < header.last.place() {
-            frames.push(self.stretch(header)?);
-        }
-        if overlap > 0 {
-            self.owe_answer();
-        }
-        self.follow(header);
-        self.pin_pair(&mut frames)?;
-        self.staged = header.last;
-        Ok(Verdict::Apply(Apply {
-            frames,
-            transactions,
-            overlap,
-            to: header.last,
-        }))
-    }
-
-    fn frame(&self, header: &Header, carried: &Carried) -> Result<Result<NewFrame, StopReason>> {
-        let sender = header.from.id.unwrap_or_default();
-        let origin = carried.origin_from(&header.from.name, sender);
-        if origin.site == self.me.id {
-            let text = format!(
-                "{} sent back our own transaction {}",
-                header.from.name, origin.lsn
-            );
-            return Ok(Err(StopReason::Loop(text)));
-        }
-        let mut frame = carried.frame()?;
-        frame.set_origin(origin);
-        frame.set_via(Via {
-            site: sender,
-            name: self.neighbour.name.clone(),
-            generation: header.generation,
-            position: carried.point.position,
-            back: carried.point.back,
-        });
-        frame.pin(
-            self.received_at(header, carried.point)
-                .pin(&self.neighbour.name)?,
-        );
-        Ok(Ok(frame))
-    }
-
-    /// A stretch in which nothing was due to us moves the position all the same (R1).
-    fn stretch(&self, header: &Header) -> Result<NewFrame> {
-        let mut frame = NewFrame::of_kind(NOTE, Vec::new());
-        frame.pin(self.received_at(header, header.last).pin(&self.neighbour.name)?);
-        Ok(frame)
-    }
-
-    fn received_at(&self, header: &Header, point: Point) -> ReceivedRecord {
-        ReceivedRecord {
-            generation: header.generation,
-            point,
-        }
-    }
-
-    /// The pair's record goes with the first frame after it changed, so that no position is ever ours
-    /// without knowing whose.
-    fn pin_pair(&mut self, frames: &mut [NewFrame]) -> Result<()> {
-        let changed = self
-            .records
-            .pair
-            .as_ref()
-            .filter(|_| self.records.pair != self.pinned.pair);
-        if let (Some(pair), Some(frame)) = (changed, frames.first_mut()) {
-            frame.pin(pair.pin(&self.neighbour.name)?);
-        }
-        Ok(())
-    }
-
     /// Follows a neighbour into its new lineage, once a message proved that it goes on from where we are.
-    fn follow(&mut self, header: &Header) {
+    pub(super) fn follow(&mut self, header: &Header) {
         let Some(pair) = self
             .records
             .pair
@@ -432,11 +362,11 @@ impl Receiver {
             .unwrap_or_default()
     }
 
-    fn owe_answer(&mut self) {
+    pub(super) fn owe_answer(&mut self) {
         self.records.told.answers_due = self.records.told.answers_due.saturating_add(1);
     }
 
-    fn stop(&mut self, reason: StopReason) -> Verdict {
+    pub(super) fn stop(&mut self, reason: StopReason) -> Verdict {
         if let Some(pair) = &mut self.records.pair {
             pair.stopped = Some(reason.clone());
         }

@@ -5,6 +5,7 @@
 //! | `pair/<remote>` | [`PairRecord`] | receive | the first frame after it changed |
 //! | `received/<remote>` | [`ReceivedRecord`] | receive | every applied transaction; a note for a stretch without events |
 //! | `told/<remote>` | [`ToldRecord`] | receive | one note frame a poll, for all remotes together |
+//! | `origin/<site id>` | LSN, 8 bytes | receive | every transaction that a neighbour passed on |
 //! | `probe/<remote>` | [`ProbeRecord`] | send | a note frame before the probe leaves |
 //!
 //! Every key has one writer, so that no record is ever overwritten by a process that did not read its
@@ -20,7 +21,7 @@
 
 use bincode::{Decode, Encode};
 use milepost_engine::frame::FrameKind;
-use milepost_engine::{Epoch, Lsn, Pinned, Result, SiteName, StoreId, codec};
+use milepost_engine::{Epoch, Error, Lsn, Pinned, Result, SiteName, StoreId, codec};
 
 use crate::message::{Point, Range};
 
@@ -35,6 +36,36 @@ pub const RECEIVED_PREFIX: &str = "received/";
 pub const TOLD_PREFIX: &str = "told/";
 /// Key prefix of [`ProbeRecord`].
 pub const PROBE_PREFIX: &str = "probe/";
+
+/// Key prefix of the highest LSN, at the site it names, of a transaction that was passed on to us; the site's
+/// id in hexadecimal follows. It outlives every pair (R4).
+pub const ORIGIN_PREFIX: &str = "origin/";
+
+/// Key of the highest LSN of a site.
+#[must_use]
+pub fn newest_key(site: StoreId) -> Vec<u8> {
+    format!("{ORIGIN_PREFIX}{site}").into_bytes()
+}
+
+/// The record of the highest LSN of a site.
+#[must_use]
+pub fn newest_pin(site: StoreId, newest: Lsn) -> Pinned {
+    Pinned {
+        key: newest_key(site),
+        value: Some(newest.0.to_le_bytes().to_vec()),
+    }
+}
+
+/// Reads its value.
+///
+/// # Errors
+/// `Corrupt` when it is none.
+pub fn read_newest(value: &[u8]) -> Result<Lsn> {
+    let bytes = value
+        .try_into()
+        .map_err(|_| Error::corrupt("a record of a site's highest LSN is not 8 bytes"))?;
+    Ok(Lsn(u64::from_le_bytes(bytes)))
+}
 
 /// A value that is kept as a pinned record per remote.
 pub trait PairState: Encode + Decode<()> + Sized {
@@ -78,6 +109,9 @@ pub struct PairRecord {
     pub past_epochs: Vec<Epoch>,
     /// Generation of the pair; messages of others are dropped.
     pub generation: u32,
+    /// Highest LSN of a commit of its that our log held when this generation began: what comes at or below
+    /// may have come before (R4).
+    pub held: Lsn,
     /// Highest message version that it reads.
     pub reads: u16,
     /// Why nothing is sent to it or taken from it until an operator acts.
@@ -161,6 +195,14 @@ pub struct ToldRecord {
     pub ask_number: u64,
 }
 
+impl ToldRecord {
+    /// The highest commit that it ever confirmed.
+    #[must_use]
+    pub fn confirmed_at_most(&self) -> Lsn {
+        self.confirmed_once.max(self.confirmed.place().at)
+    }
+}
+
 impl PairState for ToldRecord {
     const PREFIX: &'static str = TOLD_PREFIX;
 }
@@ -234,6 +276,11 @@ impl PairRecords {
             .map(|value| ProbeRecord::read(&value))
             .transpose()?;
         let received = received.filter(|record| record.generation == generation);
+        // The pair's record of a new generation may be durable before the one that says what was told in it.
+        let confirmed_once = told
+            .as_ref()
+            .map(ToldRecord::confirmed_at_most)
+            .unwrap_or_default();
         let told = told.filter(|record| record.generation == generation);
         Ok(PairRecords {
             pair,
@@ -243,6 +290,7 @@ impl PairRecords {
             }),
             told: told.unwrap_or(ToldRecord {
                 generation,
+                confirmed_once,
                 ..ToldRecord::default()
             }),
             probe: probe.filter(|record| record.generation == generation),

@@ -15,6 +15,9 @@ pub enum Verdict {
     Apply(Apply),
     /// A part of a transaction that is not whole yet.
     PartWaiting,
+    /// What it carries may be among the frames that are not durable yet: once they are, it is to be received
+    /// again.
+    Unsettled,
     /// It carries no data; what it says was noted.
     Noted,
     /// All of it is in our log.
@@ -54,13 +57,15 @@ impl Verdict {
     #[must_use]
     pub fn leave(&self) -> Leave {
         match self {
-            Verdict::Apply(_)
+            Verdict::Apply(Apply { whole: true, .. })
             | Verdict::Noted
             | Verdict::Duplicate
             | Verdict::OtherGeneration { .. }
             | Verdict::PastLineage
             | Verdict::Lost => Leave::WhenDurable,
-            Verdict::PartWaiting
+            Verdict::Apply(Apply { whole: false, .. })
+            | Verdict::PartWaiting
+            | Verdict::Unsettled
             | Verdict::Gap(_)
             | Verdict::Unproven(_)
             | Verdict::Refused(_)
@@ -75,11 +80,12 @@ impl std::fmt::Debug for Verdict {
             Verdict::Apply(apply) => {
                 write!(
                     f,
-                    "Apply({} transactions to {}, {} held)",
-                    apply.transactions, apply.to, apply.overlap
+                    "Apply({} transactions to {}, {} overlap, {} held)",
+                    apply.transactions, apply.to, apply.overlap, apply.held
                 )
             }
             Verdict::PartWaiting => f.write_str("PartWaiting"),
+            Verdict::Unsettled => f.write_str("Unsettled"),
             Verdict::Noted => f.write_str("Noted"),
             Verdict::Duplicate => f.write_str("Duplicate"),
             Verdict::Gap(range) => write!(f, "Gap{range}"),
@@ -101,8 +107,13 @@ pub struct Apply {
     pub frames: Vec<NewFrame>,
     /// How many of them are transactions.
     pub transactions: usize,
-    /// Transactions of the message that were in our log before.
+    /// Transactions of the message that were in our log before, by the neighbour's own positions.
     pub overlap: usize,
+    /// Transactions that came another way before (R4): their events were left out.
+    pub held: usize,
+    /// False when a transaction of the message cannot be taken: what comes before it is here, and the message
+    /// stays where it is.
+    pub whole: bool,
     /// Where the neighbour's stream is then.
     pub to: Point,
 }
@@ -123,6 +134,8 @@ pub enum Refusal {
     },
     /// It exceeds what this site takes.
     TooLarge(MessageFault),
+    /// A transaction that this store can never hold.
+    DoesNotFit(String),
 }
 
 impl std::fmt::Display for Refusal {
@@ -139,6 +152,7 @@ impl std::fmt::Display for Refusal {
                 )
             }
             Refusal::TooLarge(fault) => fault.fmt(f),
+            Refusal::DoesNotFit(text) => f.write_str(text),
         }
     }
 }

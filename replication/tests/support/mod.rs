@@ -211,6 +211,12 @@ impl Site {
         self.definitions().add_subscription(new).unwrap()
     }
 
+    pub fn unsubscribe(&self, subscription: &Subscription, revoke: bool) {
+        self.definitions()
+            .remove_subscription(subscription.id, revoke)
+            .unwrap();
+    }
+
     pub fn commit(&self, events: &[(&str, &str)]) -> Lsn {
         let mut transaction = Transaction::new();
         for (stream, payload) in events {
@@ -325,6 +331,44 @@ pub struct Recorded {
     pub origin: (String, u64),
     pub via: Option<String>,
     pub events: Vec<(u32, String, String)>,
+}
+
+/// Copies a closed store.
+pub fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// Closes a site, does something with its folder, and opens it again.
+pub fn closed(site: Site, work: impl FnOnce(&Path)) -> Site {
+    let (root, net, runtime) = (site.root.clone(), site.net.clone(), site.runtime.clone());
+    let message_bytes = site.message_bytes;
+    site.store.close().unwrap();
+    work(&root);
+    let store = options().open(&root).unwrap();
+    Site {
+        store,
+        net,
+        runtime,
+        message_bytes,
+        root,
+    }
+}
+
+/// Puts a closed site back to a copy that was made before.
+pub fn put_back(site: Site, from: &Path) -> Site {
+    closed(site, |root| {
+        std::fs::remove_dir_all(root).unwrap();
+        copy(from, root);
+    })
 }
 
 /// No (origin, ordinal) twice.

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use milepost_engine::block::{Block, BlockBuilder, BlockKind, Seal};
 use milepost_engine::frame::{FrameKind, NewFrame};
-use milepost_engine::{Chain, Epoch, Lsn, Origin, Position, StoreId, Via};
+use milepost_engine::{Chain, Epoch, Lsn, Origin, Position, Result, StoreId, Via};
+use milepost_replication::tracking::{HeldEvent, OwnLog, newest_key, read_newest};
 
 use crate::SimRng;
 
@@ -22,8 +23,11 @@ pub struct Record {
     pub origin: Option<Origin>,
     /// The neighbour it came from.
     pub via: Option<Via>,
+    /// When it was committed first.
+    pub committed_at: i64,
     /// Ordinal, stream and payload of each event.
     pub events: Vec<(u32, String, Vec<u8>)>,
+    held: Vec<HeldEvent>,
     pins: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     block: u64,
 }
@@ -46,6 +50,8 @@ pub struct MemLog {
     seq: u64,
     /// Test only: leaves the pinned records of transactions out.
     pub forget_pins: bool,
+    /// Test only: says that no event is known by its origin.
+    pub forget_origins: bool,
 }
 
 impl MemLog {
@@ -63,6 +69,7 @@ impl MemLog {
             durable_pinned: BTreeMap::new(),
             seq: 0,
             forget_pins: false,
+            forget_origins: false,
         }
     }
 
@@ -71,7 +78,7 @@ impl MemLog {
         let mut builder = BlockBuilder::new();
         for frame in frames {
             self.seq += 1;
-            builder.push(&frame.encode(self.seq, 0).unwrap());
+            builder.push(&frame.encode(self.seq, self.seq as i64).unwrap());
         }
         let (lsn, chain) = *self.ends.last().unwrap();
         let seal = Seal {
@@ -103,6 +110,11 @@ impl MemLog {
                 kind: frame.kind(),
                 origin: frame.origin().unwrap().map(|origin| origin.to_owned().unwrap()),
                 via: frame.via().unwrap().map(|via| via.to_owned().unwrap()),
+                committed_at: frame.committed_at().unwrap(),
+                held: frame
+                    .events()
+                    .map(|event| HeldEvent::of(frame.committed_at().unwrap(), &event.unwrap()).unwrap())
+                    .collect(),
                 events: frame
                     .events()
                     .map(|event| event.unwrap())
@@ -179,6 +191,37 @@ impl MemLog {
     pub fn records(&self) -> impl DoubleEndedIterator<Item = &Record> {
         let durable = self.durable_blocks as u64;
         self.records.iter().filter(move |record| record.block <= durable)
+    }
+}
+
+impl OwnLog for MemLog {
+    fn position_at(&self, lsn: Lsn) -> Result<Option<Position>> {
+        Ok(MemLog::position_at(self, lsn))
+    }
+
+    fn newest_passed_on(&self, site: StoreId) -> Result<Option<Lsn>> {
+        self.pinned(&newest_key(site))
+            .map(|value| read_newest(&value))
+            .transpose()
+    }
+
+    fn newest_of(&self, site: StoreId) -> Result<Lsn> {
+        let origins = self.records().filter_map(|record| record.origin.as_ref());
+        let newest = origins
+            .filter(|origin| origin.site == site)
+            .map(|origin| origin.lsn);
+        Ok(newest.max().unwrap_or_default())
+    }
+
+    fn events_of(&self, origin: &Origin) -> Result<Vec<HeldEvent>> {
+        let place = |origin: &Origin| (origin.site, origin.epoch, origin.lsn);
+        let same = |record: &&Record| record.origin.as_ref().map(place) == Some(place(origin));
+        let found = self.records().filter(same).filter(|_| !self.forget_origins);
+        Ok(found.flat_map(|record| record.held.iter().copied()).collect())
+    }
+
+    fn refusal_of(&self, _: &NewFrame) -> Option<String> {
+        None
     }
 }
 

@@ -33,12 +33,14 @@ pub struct Report {
     pub seen: BTreeMap<&'static str, u64>,
 }
 
-/// A pair that was made anew: of what `from` committed up to `until`, `to` had it up to `had`.
+/// A pair that was made anew: of what `from` committed up to `until`, `to` had it up to `had`, and more when
+/// it did not know yet and messages were under way.
 struct Rejoined {
     from: usize,
     to: usize,
     had: Lsn,
     until: Lsn,
+    knew: bool,
 }
 
 struct World {
@@ -139,14 +141,24 @@ impl World {
         self.stopped()
     }
 
-    /// An operator makes one pair anew on both sides.
+    /// An operator makes one pair anew, on both sides or on one: the other learns of it, sends again what it
+    /// has for the first, and that leaves out what it holds.
     fn rejoin(&mut self) {
         let hops = self.hops();
         let (a, b) = *self.rng.pick(&hops);
-        let had = [(a, b), (b, a)].map(|(from, to)| {
-            self.sites[to].log.sync();
-            (from, to, self.sites[to].received(from).position.lsn)
-        });
+        let sides = if self.rng.chance(1, 2) {
+            vec![(a, b)]
+        } else {
+            vec![(a, b), (b, a)]
+        };
+        let had: Vec<_> = sides
+            .into_iter()
+            .map(|(from, to)| {
+                self.sites[to].log.sync();
+                (from, to, self.sites[to].received(from).position.lsn)
+            })
+            .collect();
+        let knew = had.len() == 2;
         for (from, to, had) in had {
             self.sites[from].rejoin(to);
             let peer = self.sites[from].peers.iter().find(|peer| peer.index == to);
@@ -155,6 +167,7 @@ impl World {
                 to,
                 had,
                 until: peer.unwrap().start,
+                knew,
             });
         }
     }
@@ -232,10 +245,25 @@ impl World {
     fn expected(&self, from: usize, to: usize) -> Vec<Due> {
         let site = &self.sites[from];
         let cut = self.rejoined.iter().find(|cut| (cut.from, cut.to) == (from, to));
-        let counts = |lsn: Lsn| cut.is_none_or(|cut| lsn <= cut.had || lsn > cut.until);
+        let had = |cut: &Rejoined| if cut.knew { cut.had } else { self.had(cut) };
+        let counts = |lsn: Lsn| cut.is_none_or(|cut| lsn <= had(cut) || lsn > cut.until);
         let due = site.due(to).filter(|(record, _)| counts(record.position.lsn));
         due.map(|(record, events)| site.known_as(record, events))
             .collect()
+    }
+
+    /// How far `to` got with what `from` committed before it made the pair anew.
+    fn had(&self, cut: &Rejoined) -> Lsn {
+        let (from, id) = (name(cut.from), self.sites[cut.from].log.id);
+        let came = self.sites[cut.to].log.records().filter_map(|record| {
+            let via = record.via.as_ref().filter(|via| via.name == from)?;
+            assert_eq!(via.site, id, "a name has one site here");
+            Some(via.position.lsn)
+        });
+        came.filter(|lsn| *lsn <= cut.until)
+            .max()
+            .unwrap_or_default()
+            .max(cut.had)
     }
 
     /// Exactly once, in order, whole, on every hop; and no transaction twice at any site by any way.

@@ -29,6 +29,8 @@ pub enum Planted {
     AcceptOldGeneration,
     /// A receive process starts from durable records while frames of its predecessor are not durable yet.
     StartWithoutSync,
+    /// Nothing is known by its origin: what a pair that was made anew sends again counts as new (R4).
+    ForgetOrigins,
 }
 
 /// A neighbour of a site.
@@ -85,6 +87,7 @@ impl Site {
             id: log.id,
         };
         log.forget_pins = planted == Planted::ApplyWithoutMoving;
+        log.forget_origins = planted == Planted::ForgetOrigins;
         let peer = |&index: &usize| Peer {
             index,
             neighbour: Neighbour {
@@ -149,8 +152,10 @@ impl Site {
             .records()
             .last()
             .map_or(Lsn::ZERO, |record| record.position.lsn);
+        let agreed = self.peers.iter().find(|other| other.index == peer).unwrap();
+        let agreed = self.load(agreed).generation();
         let peer = self.peers.iter_mut().find(|other| other.index == peer).unwrap();
-        peer.neighbour.generation += 1;
+        peer.neighbour.generation = peer.neighbour.generation.max(agreed) + 1;
         (peer.start, peer.freed) = (end, Place::NONE);
         (self.receive, self.send) = (None, None);
     }
@@ -296,7 +301,9 @@ impl Site {
                 Ok(message) => whole.push((id, message)),
                 Err(fault) => {
                     let header = decode_header(&bytes, &Limits::default()).ok();
-                    let verdict = receiver.receive_fault(&fault, header.as_ref());
+                    let verdict = receiver
+                        .receive_fault(&fault, header.as_ref(), &self.log)
+                        .unwrap();
                     *self.seen.entry(rule(&verdict)).or_default() += 1;
                     if verdict.leave() == Leave::WhenDurable {
                         settled.push(id);
@@ -311,8 +318,20 @@ impl Site {
                 message.header.generation = receiver.records().generation();
             }
             let probe = self.load(&self.peers[peer]).probe;
-            let own = |lsn: Lsn| Result::Ok(self.log.position_at(lsn));
-            let verdict = receiver.receive(&message, probe.as_ref(), &own).unwrap();
+            let mut verdict = receiver.receive(&message, probe.as_ref(), &self.log).unwrap();
+            if matches!(verdict, Verdict::Unsettled)
+                || matches!(&verdict, Verdict::Apply(apply) if !apply.whole)
+            {
+                if let Verdict::Apply(apply) = verdict {
+                    frames.extend(apply.frames);
+                }
+                if !frames.is_empty() {
+                    self.log.append(std::mem::take(&mut frames), &self.rng);
+                }
+                self.log.sync();
+                receiver.durable();
+                verdict = receiver.receive(&message, probe.as_ref(), &self.log).unwrap();
+            }
             *self.seen.entry(rule(&verdict)).or_default() += 1;
             if verdict.leave() == Leave::WhenDurable {
                 settled.push(id);
@@ -451,10 +470,9 @@ impl Site {
                 for (ordinal, stream, payload) in events {
                     frame.push_raw(*ordinal, stream, "did", &[], payload).unwrap();
                 }
-                (
-                    point.place(),
-                    Carried::with_events_of(point, record.origin.clone(), &frame),
-                )
+                let mut carried = Carried::with_events_of(point, record.origin.clone(), &frame);
+                carried.committed_at = record.committed_at;
+                (point.place(), carried)
             })
             .collect()
     }
@@ -514,9 +532,11 @@ impl Site {
 /// The rule that decided.
 fn rule(verdict: &Verdict) -> &'static str {
     match verdict {
+        Verdict::Apply(apply) if apply.held > 0 => "held",
         Verdict::Apply(apply) if apply.overlap > 0 => "overlap",
         Verdict::Apply(_) => "apply",
         Verdict::PartWaiting => "part",
+        Verdict::Unsettled => "unsettled",
         Verdict::Noted => "noted",
         Verdict::Duplicate => "duplicate",
         Verdict::Gap(_) => "gap",

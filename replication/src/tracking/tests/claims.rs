@@ -42,7 +42,7 @@ fn probe(held: u64, log_sent: u64) -> ProbeRecord {
 fn answers(receiver: &mut Receiver, lsn: u64, probe: &ProbeRecord) -> Verdict {
     let mut message = says(ours(lsn), ours(lsn));
     message.header.answer = Some(7);
-    receiver.receive(&message, Some(probe), &own_log).unwrap()
+    receiver.receive(&message, Some(probe), &Ours::default()).unwrap()
 }
 
 #[test]
@@ -290,7 +290,10 @@ fn the_ranges_kept_for_a_neighbour_are_bounded() {
 fn a_store_that_fails_leaves_the_message_untaken() {
     let mut receiver = told(100);
     let before = receiver.records().told.clone();
-    let fails = |_: Lsn| -> Result<Option<Position>> { Err(milepost_engine::Error::internal("no disk")) };
+    let fails = Ours {
+        fails: true,
+        ..Ours::default()
+    };
     assert!(
         receiver
             .receive(&says(ours(200), ours(200)), None, &fails)

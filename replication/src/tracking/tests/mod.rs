@@ -1,6 +1,7 @@
 //! Tracking, rule by rule: a receiver at `bern`, a sender at `hq`, and messages made by hand.
 
 mod claims;
+mod held;
 mod patience;
 mod receiving;
 mod sending;
@@ -8,7 +9,7 @@ mod sending;
 use std::time::Duration;
 
 use milepost_engine::frame::NewFrame;
-use milepost_engine::{Chain, Epoch, Event, Lsn, Origin, Position, Result, StoreId};
+use milepost_engine::{Chain, Epoch, Error, Event, Lsn, Origin, Position, Result, StoreId};
 
 use super::*;
 use crate::message::{Address, Carried, Header, Item, Message, Point};
@@ -41,10 +42,46 @@ fn ours(lsn: u64) -> Point {
     in_epoch(OUR_EPOCH, lsn)
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "it stands for a store, which may fail")]
-fn own_log(lsn: Lsn) -> Result<Option<Position>> {
-    let there = lsn.0 > 0 && lsn.0 <= 1000 && lsn.0.is_multiple_of(10);
-    Ok(there.then(|| ours(lsn.0).position))
+/// Our own log, and what of others is in it: LSN at its origin and ordinal.
+#[derive(Default)]
+struct Ours {
+    held: Vec<(Origin, HeldEvent)>,
+    pinned: Vec<(StoreId, Lsn)>,
+    /// No transaction of more events than this fits.
+    most_events: Option<u32>,
+    fails: bool,
+}
+
+impl OwnLog for Ours {
+    fn position_at(&self, lsn: Lsn) -> Result<Option<Position>> {
+        if self.fails {
+            return Err(Error::unavailable("no"));
+        }
+        let there = lsn.0 > 0 && lsn.0 <= 1000 && lsn.0.is_multiple_of(10);
+        Ok(there.then(|| ours(lsn.0).position))
+    }
+
+    fn newest_passed_on(&self, site: StoreId) -> Result<Option<Lsn>> {
+        let found = self.pinned.iter().find(|(known, _)| *known == site);
+        Ok(found.map(|(_, newest)| *newest))
+    }
+
+    fn newest_of(&self, site: StoreId) -> Result<Lsn> {
+        let held = self.held.iter().filter(|(origin, _)| origin.site == site);
+        Ok(held.map(|(origin, _)| origin.lsn).max().unwrap_or_default())
+    }
+
+    fn events_of(&self, origin: &Origin) -> Result<Vec<HeldEvent>> {
+        let same =
+            |known: &Origin| (known.site, known.epoch, known.lsn) == (origin.site, origin.epoch, origin.lsn);
+        let held = self.held.iter().filter(|(known, _)| same(known));
+        Ok(held.map(|(_, event)| *event).collect())
+    }
+
+    fn refusal_of(&self, frame: &NewFrame) -> Option<String> {
+        let most = self.most_events?;
+        (frame.event_count() > most).then(|| format!("{} events do not fit", frame.event_count()))
+    }
 }
 
 fn header() -> Header {
@@ -131,7 +168,7 @@ fn holding(lsn: u64) -> Receiver {
 }
 
 fn take(receiver: &mut Receiver, message: &Message) -> Verdict {
-    receiver.receive(message, None, &own_log).unwrap()
+    receiver.receive(message, None, &Ours::default()).unwrap()
 }
 
 fn answers_due(receiver: &Receiver) -> u64 {

@@ -393,17 +393,23 @@ fn a_fault_stops_its_own_pair_only_and_a_newer_program_goes_on() {
     };
     let mut receiver = holding(10);
     let mut strange = header();
-    strange.generation = 9;
+    strange.generation = 0;
     assert!(matches!(
-        receiver.receive_fault(&newer, Some(&strange)),
+        receiver
+            .receive_fault(&newer, Some(&strange), &Ours::default())
+            .unwrap(),
         Verdict::OtherGeneration { .. }
     ));
     assert!(matches!(
-        receiver.receive_fault(&MessageFault::Damaged("x"), None),
+        receiver
+            .receive_fault(&MessageFault::Damaged("x"), None, &Ours::default())
+            .unwrap(),
         Verdict::Lost
     ));
     assert_eq!(receiver.stopped(), None);
-    let verdict = receiver.receive_fault(&newer, Some(&header()));
+    let verdict = receiver
+        .receive_fault(&newer, Some(&header()), &Ours::default())
+        .unwrap();
     assert!(
         matches!(verdict, Verdict::Stopped(StopReason::NeedsNewer(1, _))) && verdict.leave() == Leave::Stay
     );

@@ -1,0 +1,213 @@
+//! [`Origins`]: our own log as tracking asks it, with what was received found by its origin.
+//!
+//! ```text
+//! origin/<site>  pinned with what was passed on: one look, for nearly everything
+//! the log        read once from its beginning, on demand, and followed: origin LSN → ours, 16 bytes a transaction
+//! ```
+//!
+//! The second is needed for what may have come before, and only then: for the history of a subscription
+//! beside other data, for a pair that was made anew, for an origin that is met for the first time.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+
+use milepost_engine::frame::{FrameKind, NewFrame};
+use milepost_engine::{Epoch, LogScan, Lsn, Origin, Position, Result, Store, StoreId};
+
+use crate::tracking::{HeldEvent, OwnLog, newest_key, read_newest};
+
+/// See the module.
+pub struct Origins {
+    store: Store,
+    /// `origin/` records as of the last settling.
+    pinned: RefCell<HashMap<StoreId, Option<Lsn>>>,
+    found: RefCell<Found>,
+}
+
+/// What the log holds of other sites, as far as it was read.
+#[derive(Default)]
+struct Found {
+    scan: Option<LogScan>,
+    sites: HashMap<StoreId, BTreeMap<Epoch, Places>>,
+}
+
+/// Where the transactions of one lineage of a site are in our log.
+#[derive(Default)]
+struct Places {
+    /// LSN there, LSN here.
+    pairs: Vec<(Lsn, Lsn)>,
+    unsorted: bool,
+}
+
+impl Origins {
+    /// Nothing was looked at yet.
+    pub fn new(store: &Store) -> Origins {
+        Origins {
+            store: store.clone(),
+            pinned: RefCell::default(),
+            found: RefCell::default(),
+        }
+    }
+
+    /// What was staged is durable, or given up: records are read anew.
+    pub fn settled(&self) {
+        self.pinned.borrow_mut().clear();
+    }
+}
+
+impl Found {
+    /// Reads what was appended since.
+    fn catch_up(&mut self, store: &Store) -> Result<()> {
+        let scan = match &mut self.scan {
+            Some(scan) => scan,
+            None => self.scan.insert(store.scan(store.oldest()?)?),
+        };
+        while let Some(frame) = scan.next()? {
+            if frame.kind() != FrameKind::TRANSACTION {
+                continue;
+            }
+            let (Some(origin), here) = (frame.origin()?, frame.lsn()) else {
+                continue;
+            };
+            let places = self
+                .sites
+                .entry(origin.site)
+                .or_default()
+                .entry(origin.epoch)
+                .or_default();
+            places.unsorted |= places.pairs.last().is_some_and(|(last, _)| *last > origin.lsn);
+            places.pairs.push((origin.lsn, here));
+        }
+        Ok(())
+    }
+
+    fn newest(&self, site: StoreId) -> Lsn {
+        let lineages = self.sites.get(&site).into_iter().flatten();
+        let all = lineages
+            .flat_map(|(_, places)| &places.pairs)
+            .map(|(there, _)| *there);
+        all.max().unwrap_or_default()
+    }
+
+    /// Our LSNs of what `origin` names.
+    fn here(&mut self, origin: &Origin) -> Vec<Lsn> {
+        let lineages = self.sites.get_mut(&origin.site);
+        let Some(places) = lineages.and_then(|lineages| lineages.get_mut(&origin.epoch)) else {
+            return Vec::new();
+        };
+        if places.unsorted {
+            places.pairs.sort_unstable();
+            places.unsorted = false;
+        }
+        let first = places.pairs.partition_point(|(there, _)| *there < origin.lsn);
+        let same = places.pairs.iter().skip(first);
+        same.take_while(|(there, _)| *there == origin.lsn)
+            .map(|(_, here)| *here)
+            .collect()
+    }
+}
+
+impl OwnLog for Origins {
+    fn position_at(&self, lsn: Lsn) -> Result<Option<Position>> {
+        self.store.position_at(lsn)
+    }
+
+    fn newest_passed_on(&self, site: StoreId) -> Result<Option<Lsn>> {
+        if let Some(known) = self.pinned.borrow().get(&site) {
+            return Ok(*known);
+        }
+        let record = self.store.pinned(&newest_key(site))?;
+        let newest = record.map(|(value, _)| read_newest(&value)).transpose()?;
+        self.pinned.borrow_mut().insert(site, newest);
+        Ok(newest)
+    }
+
+    fn newest_of(&self, site: StoreId) -> Result<Lsn> {
+        let mut found = self.found.borrow_mut();
+        found.catch_up(&self.store)?;
+        Ok(found.newest(site))
+    }
+
+    fn events_of(&self, origin: &Origin) -> Result<Vec<HeldEvent>> {
+        let mut found = self.found.borrow_mut();
+        found.catch_up(&self.store)?;
+        let mut events = Vec::new();
+        for here in found.here(origin) {
+            let read = self.store.read_frame(here, |frame| {
+                let committed_at = frame.committed_at()?;
+                frame
+                    .events()
+                    .map(|event| HeldEvent::of(committed_at, &event?))
+                    .collect::<Result<Vec<_>>>()
+            })?;
+            events.extend(read.unwrap_or_default());
+        }
+        Ok(events)
+    }
+
+    fn refusal_of(&self, frame: &NewFrame) -> Option<String> {
+        self.store.fits(frame).err().map(|error| error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use milepost_engine::{Event, Options, Transaction};
+
+    use super::*;
+
+    fn origin(lsn: u64) -> Origin {
+        Origin {
+            site: StoreId(9),
+            name: "hq".parse().unwrap(),
+            epoch: Epoch(3),
+            lsn: Lsn(lsn),
+        }
+    }
+
+    /// Appends a transaction of hq's with these ordinals.
+    fn receive(store: &Store, lsn: u64, ordinals: &[u32]) {
+        let mut transaction = Transaction::new();
+        for ordinal in ordinals {
+            let event = Event::new("s", "k", ordinal.to_le_bytes()).unwrap();
+            let headers = milepost_engine::frame::encode_headers(&event.headers);
+            transaction
+                .push_received(*ordinal, "s", "k", &headers, &event.payload)
+                .unwrap();
+        }
+        transaction.set_origin(origin(lsn));
+        transaction.set_committed_at(7);
+        store.commit(transaction).unwrap().committed().unwrap();
+    }
+
+    #[test]
+    fn what_came_in_several_frames_and_out_of_order_is_found_by_its_origin_r4() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Options::new()
+            .segment_bytes(1 << 20)
+            .init(dir.path().join("s"), "bern".parse().unwrap())
+            .unwrap();
+        let origins = Origins::new(&store);
+        assert_eq!(origins.newest_of(StoreId(9)).unwrap(), Lsn::ZERO);
+        for (lsn, ordinals) in [(500, &[0, 2][..]), (700, &[0]), (500, &[1])] {
+            receive(&store, lsn, ordinals);
+        }
+        let ordinals = |lsn| {
+            let events = origins.events_of(&origin(lsn)).unwrap();
+            let mut found: Vec<u32> = events.iter().map(|event| event.ordinal).collect();
+            found.sort_unstable();
+            found
+        };
+        assert_eq!(ordinals(500), [0, 1, 2]);
+        assert_eq!(ordinals(700), [0]);
+        assert_eq!(ordinals(600), []);
+        assert_eq!(origins.newest_of(StoreId(9)).unwrap(), Lsn(700));
+        receive(&store, 600, &[4]);
+        assert_eq!(ordinals(600), [4], "what is appended later is found");
+        let other = Origin {
+            epoch: Epoch(4),
+            ..origin(500)
+        };
+        assert!(origins.events_of(&other).unwrap().is_empty(), "another lineage");
+    }
+}

@@ -1,0 +1,250 @@
+//! Applying a message: what lies after the staged position becomes frames, each with the position it leads
+//! to (R1), without the events that are in our log already (R4).
+//!
+//! ```text
+//! transaction ─ origin is ours ─► stop, a loop
+//!             ─ may have come before? ─ no ─► a frame
+//!                                     ├ yes: its events in our log are left out; nothing left ─► the position alone
+//!                                     └ yes, and a part of it is not durable yet ─► not before that is
+//!             ─ can never fit our segments ─► what comes before it is applied, it is refused
+//! ```
+//!
+//! **May have come before**: passed on by the neighbour for another site, and not beyond the newest of that
+//! site here; the neighbour's own, and not beyond what we held of it when the pair began; or of its history,
+//! unless that history is all we ever received of it. Everything else is new by its position.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use milepost_engine::frame::NewFrame;
+use milepost_engine::{Epoch, Lsn, Origin, Result, StoreId, Via};
+
+use crate::message::{Carried, Header, Item, Joined, Message, Point};
+
+use super::held::HeldEvent;
+use super::own::OwnLog;
+use super::receiver::Receiver;
+use super::state::{NOTE, PairState, ReceivedRecord, StopReason, newest_pin};
+use super::verdict::{Apply, Refusal, Verdict};
+
+/// Transactions that became frames and are not durable yet: our log does not know them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Staged {
+    origins: HashSet<(StoreId, Epoch, Lsn)>,
+    newest: HashMap<StoreId, Lsn>,
+}
+
+/// What becomes of a transaction.
+enum Made {
+    Frame(NewFrame),
+    /// All of it is here.
+    Held,
+    /// Some of it may be among the frames that are not durable yet.
+    Unsettled,
+    Stop(StopReason),
+}
+
+impl Staged {
+    fn add(&mut self, origin: &Origin) {
+        let newest = self.newest.entry(origin.site).or_default();
+        *newest = origin.lsn.max(*newest);
+        self.origins.insert((origin.site, origin.epoch, origin.lsn));
+    }
+
+    fn has(&self, origin: &Origin) -> bool {
+        self.origins.contains(&(origin.site, origin.epoch, origin.lsn))
+    }
+
+    fn newest(&self, site: StoreId) -> Lsn {
+        self.newest.get(&site).copied().unwrap_or_default()
+    }
+
+    fn merge(&mut self, other: Staged) {
+        self.origins.extend(other.origins);
+        for (site, newest) in other.newest {
+            let known = self.newest.entry(site).or_default();
+            *known = newest.max(*known);
+        }
+    }
+}
+
+impl Receiver {
+    /// What lies after the staged position becomes frames.
+    pub(super) fn apply(&mut self, message: &Message, own: &dyn OwnLog) -> Result<Verdict> {
+        let (header, r) = (&message.header, self.staged.place());
+        let (mut frames, mut overlap, mut held) = (Vec::new(), 0, 0);
+        let mut new = Staged::default();
+        // Where the stream is with the transactions looked at, and with the frames made of them.
+        let (mut reached, mut told, mut blocked) = (self.staged, self.staged, None);
+        for item in &message.items {
+            if item.point().place() <= r {
+                overlap += 1;
+                continue;
+            }
+            let joined;
+            let carried = match item {
+                Item::Transaction(carried) => carried,
+                Item::Part(part) => match self.joiner.join(part) {
+                    Ok(Joined::Waiting) => return Ok(Verdict::PartWaiting),
+                    Ok(Joined::Whole(carried)) => {
+                        joined = carried;
+                        self.joined = joined.point;
+                        &joined
+                    }
+                    Err(fault) => return Ok(self.fault(&fault)),
+                },
+            };
+            self.note_fresh(carried, reached);
+            match self.frame(header, carried, &mut new, own)? {
+                Made::Frame(frame) => {
+                    if let Some(reason) = own.refusal_of(&frame) {
+                        blocked = Some(Verdict::Refused(Refusal::DoesNotFit(reason)));
+                        break;
+                    }
+                    frames.push(frame);
+                    told = carried.point;
+                }
+                Made::Held => held += 1,
+                Made::Unsettled => {
+                    blocked = Some(Verdict::Unsettled);
+                    break;
+                }
+                Made::Stop(reason) => return Ok(self.stop(reason)),
+            }
+            reached = carried.point;
+        }
+        if reached == self.staged
+            && let Some(verdict) = blocked
+        {
+            return Ok(verdict);
+        }
+        let (transactions, whole) = (frames.len(), blocked.is_none());
+        let to = if whole { header.last } else { reached };
+        if told.place() < to.place() {
+            frames.push(self.stretch(header, to)?);
+        }
+        if overlap > 0 {
+            self.owe_answer();
+        }
+        self.follow(header);
+        self.pin_pair(&mut frames)?;
+        self.staged = to;
+        self.recent.merge(new);
+        Ok(Verdict::Apply(Apply {
+            frames,
+            transactions,
+            overlap,
+            held,
+            whole,
+            to,
+        }))
+    }
+
+    /// A history that begins where nothing was ever received meets nothing of its own.
+    fn note_fresh(&mut self, carried: &Carried, reached: Point) {
+        let held = self.records.pair.as_ref().map(|pair| pair.held);
+        if carried.point.back != Lsn::ZERO && reached.is_none() && held == Some(Lsn::ZERO) {
+            self.fresh = Some(carried.point.position.lsn);
+        }
+    }
+
+    fn frame(&self, header: &Header, carried: &Carried, new: &mut Staged, own: &dyn OwnLog) -> Result<Made> {
+        let sender = header.from.id.unwrap_or_default();
+        let origin = carried.origin_from(&header.from.name, sender);
+        if origin.site == self.me.id {
+            let text = format!(
+                "{} sent back our own transaction {}",
+                header.from.name, origin.lsn
+            );
+            return Ok(Made::Stop(StopReason::Loop(text)));
+        }
+        let pinned = own.newest_passed_on(origin.site)?;
+        let staged = self.recent.newest(origin.site).max(new.newest(origin.site));
+        let mut frame = if self.may_be_held(carried, &origin, pinned, staged, own)? {
+            if self.recent.has(&origin) || new.has(&origin) {
+                return Ok(Made::Unsettled);
+            }
+            let held = own.events_of(&origin)?;
+            let mut events = HeldEvent::all_of(carried)?;
+            events.retain(|event| !held.contains(event));
+            if events.is_empty() {
+                return Ok(Made::Held);
+            }
+            let ordinals: BTreeSet<u32> = events.iter().map(|event| event.ordinal).collect();
+            carried.frame_with(|ordinal| ordinals.contains(&ordinal))?
+        } else {
+            carried.frame()?
+        };
+        if carried.origin.is_some() || pinned.is_some() {
+            let newest = pinned.unwrap_or_default().max(staged).max(origin.lsn);
+            frame.pin(newest_pin(origin.site, newest));
+        }
+        new.add(&origin);
+        frame.set_origin(origin);
+        frame.set_via(Via {
+            site: sender,
+            name: self.neighbour.name.clone(),
+            generation: header.generation,
+            position: carried.point.position,
+            back: carried.point.back,
+        });
+        frame.pin(
+            self.received_at(header, carried.point)
+                .pin(&self.neighbour.name)?,
+        );
+        Ok(Made::Frame(frame))
+    }
+
+    /// False when the transaction is surely not in our log yet.
+    fn may_be_held(
+        &self,
+        carried: &Carried,
+        origin: &Origin,
+        pinned: Option<Lsn>,
+        staged: Lsn,
+        own: &dyn OwnLog,
+    ) -> Result<bool> {
+        if carried.origin.is_some() {
+            let newest = match pinned {
+                Some(newest) => newest,
+                None => own.newest_of(origin.site)?,
+            };
+            return Ok(origin.lsn <= newest.max(staged));
+        }
+        let held = self
+            .records
+            .pair
+            .as_ref()
+            .map(|pair| pair.held)
+            .unwrap_or_default();
+        let history = carried.point.back != Lsn::ZERO && self.fresh != Some(carried.point.position.lsn);
+        Ok(history || origin.lsn <= held)
+    }
+
+    /// A stretch in which nothing is new to us moves the position all the same (R1).
+    fn stretch(&self, header: &Header, to: Point) -> Result<NewFrame> {
+        let mut frame = NewFrame::of_kind(NOTE, Vec::new());
+        frame.pin(self.received_at(header, to).pin(&self.neighbour.name)?);
+        Ok(frame)
+    }
+
+    fn received_at(&self, header: &Header, point: Point) -> ReceivedRecord {
+        ReceivedRecord {
+            generation: header.generation,
+            point,
+        }
+    }
+
+    /// The pair's record goes with the first frame after it changed, so that no position is ever ours
+    /// without knowing whose.
+    fn pin_pair(&mut self, frames: &mut [NewFrame]) -> Result<()> {
+        let changed = self
+            .records
+            .pair
+            .as_ref()
+            .filter(|_| self.records.pair != self.pinned.pair);
+        if let (Some(pair), Some(frame)) = (changed, frames.first_mut()) {
+            frame.pin(pair.pin(&self.neighbour.name)?);
+        }
+        Ok(())
+    }
+}

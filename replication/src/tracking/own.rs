@@ -1,0 +1,37 @@
+//! [`OwnLog`]: our own log, as far as tracking asks it.
+
+use milepost_engine::frame::NewFrame;
+use milepost_engine::{Lsn, Origin, Position, Result, StoreId};
+
+use super::held::HeldEvent;
+
+/// Our own log. What is asked of it is durable.
+pub trait OwnLog {
+    /// Position of the frame that begins exactly at `lsn`; `None` when none does.
+    ///
+    /// # Errors
+    /// Those of the store.
+    fn position_at(&self, lsn: Lsn) -> Result<Option<Position>>;
+
+    /// The pinned record `origin/` of a site, if there is one: the highest LSN of a commit of its, in any of
+    /// its lineages, that is in our log. A transaction beyond it is surely new.
+    ///
+    /// # Errors
+    /// Those of the store.
+    fn newest_passed_on(&self, site: StoreId) -> Result<Option<Lsn>>;
+
+    /// The same, found in the log itself: [`Lsn::ZERO`] when nothing of the site is in it. May read all of it.
+    ///
+    /// # Errors
+    /// Those of the store.
+    fn newest_of(&self, site: StoreId) -> Result<Lsn>;
+
+    /// The events of the transaction that `origin` names, in whatever frames they came.
+    ///
+    /// # Errors
+    /// Those of the store.
+    fn events_of(&self, origin: &Origin) -> Result<Vec<HeldEvent>>;
+
+    /// Why a frame can never be appended here, or `None`.
+    fn refusal_of(&self, frame: &NewFrame) -> Option<String>;
+}

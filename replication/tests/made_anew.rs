@@ -1,0 +1,177 @@
+//! A pair, or a subscription, that an operator takes away and makes again brings no event twice and loses none
+//! that it asks for (R1, R4), whatever the two sites knew of each other before.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::as_conversions
+)]
+
+mod support;
+
+use milepost_replication::catalog::Start;
+use support::*;
+
+fn pair(net: &Net) -> (tempfile::TempDir, Site, Site) {
+    let dir = tempfile::tempdir().unwrap();
+    let (head, shop) = (
+        Site::new(dir.path(), "head", net),
+        Site::new(dir.path(), "shop", net),
+    );
+    head.publish("all", "orders/**", None);
+    head.publish("some", "orders/a/**", None);
+    head.remote("shop");
+    shop.remote("head");
+    (dir, head, shop)
+}
+
+fn exchange(sites: &[&Site], rounds: usize) {
+    for _ in 0..rounds {
+        sites.iter().for_each(|site| site.turn());
+    }
+}
+
+fn commit(head: &Site, numbers: std::ops::Range<u32>) {
+    numbers.for_each(|number| drop(head.commit(&[("orders/a/1", &number.to_string())])));
+}
+
+fn numbers(range: std::ops::Range<u32>) -> Vec<String> {
+    range.map(|number| number.to_string()).collect()
+}
+
+/// The documented way out of a stopped pair: it brought the whole history a second time.
+#[test]
+fn a_remote_removed_and_added_at_both_sites_brings_the_history_once_r4() {
+    let (_dir, head, shop) = pair(&Net::default());
+    let first = head.subscribe("shop", "all", None, Start::Now);
+    commit(&head, 0..5);
+    exchange(&[&head, &shop], 2);
+    assert_eq!(shop.payloads(), numbers(0..5));
+    head.receive();
+    head.unsubscribe(&first, false);
+    head.definitions().remove_remote(&name("shop")).unwrap();
+    shop.definitions().remove_remote(&name("head")).unwrap();
+    commit(&head, 5..7);
+    head.remote("shop");
+    shop.remote("head");
+    head.subscribe("shop", "all", None, Start::Beginning);
+    commit(&head, 7..9);
+    exchange(&[&head, &shop], 3);
+    assert_eq!(shop.payloads(), numbers(0..9));
+    assert_nothing_doubled(&shop);
+}
+
+/// Only one operator acts. The subscriber never speaks by itself, so its publisher went on in the former
+/// generation for ever, and everything it sent was dropped.
+#[test]
+fn a_remote_removed_and_added_at_one_site_alone_goes_on_r1() {
+    for at_subscriber in [true, false] {
+        let (_dir, head, shop) = pair(&Net::default());
+        let first = head.subscribe("shop", "all", None, Start::Now);
+        commit(&head, 0..5);
+        exchange(&[&head, &shop], 2);
+        head.receive();
+        if at_subscriber {
+            for _ in 0..2 {
+                shop.definitions().remove_remote(&name("head")).unwrap();
+                shop.remote("head");
+            }
+        } else {
+            head.unsubscribe(&first, false);
+            head.definitions().remove_remote(&name("shop")).unwrap();
+            head.remote("shop");
+            head.subscribe("shop", "all", None, Start::Beginning);
+        }
+        commit(&head, 5..9);
+        exchange(&[&head, &shop], 5);
+        assert_eq!(
+            shop.payloads(),
+            numbers(0..9),
+            "made anew at the subscriber: {at_subscriber}"
+        );
+        assert_nothing_doubled(&shop);
+    }
+}
+
+/// What a revoked subscription would have covered was taken for sent: the next one brought nothing of the past.
+#[test]
+fn a_subscription_revoked_and_made_again_brings_what_the_first_did_not_and_nothing_twice_r4() {
+    for sent_before in [false, true] {
+        let (_dir, head, shop) = pair(&Net::default());
+        commit(&head, 0..3);
+        let first = head.subscribe("shop", "all", None, Start::Beginning);
+        commit(&head, 3..5);
+        if sent_before {
+            exchange(&[&head, &shop], 1);
+            assert_eq!(shop.payloads(), numbers(0..5));
+        }
+        head.unsubscribe(&first, true);
+        commit(&head, 5..6);
+        head.subscribe("shop", "all", None, Start::Beginning);
+        commit(&head, 6..8);
+        exchange(&[&head, &shop], 4);
+        assert_eq!(shop.payloads(), numbers(0..8), "sent before: {sent_before}");
+        assert_nothing_doubled(&shop);
+    }
+}
+
+/// A second subscription asks for the events of transactions of which the first brought a part.
+#[test]
+fn a_wider_subscription_brings_the_missing_events_of_a_transaction_alone_r4() {
+    let (_dir, head, shop) = pair(&Net::default());
+    let first = head.subscribe("shop", "some", None, Start::Now);
+    head.commit(&[
+        ("orders/a/1", "due"),
+        ("orders/b/1", "not due"),
+        ("orders/a/2", "due"),
+    ]);
+    exchange(&[&head, &shop], 2);
+    assert_eq!(shop.payloads(), ["due", "due"]);
+    head.unsubscribe(&first, true);
+    head.subscribe("shop", "all", None, Start::Beginning);
+    exchange(&[&head, &shop], 3);
+    assert_eq!(shop.payloads(), ["due", "due", "not due"]);
+    assert_nothing_doubled(&shop);
+}
+
+/// A middle site was put back to an older copy: it gets again from above what it has no more, and passes it
+/// on under new positions to a site that has it. The pair below was stopped, rightly; made anew, it brought
+/// everything a second time.
+#[test]
+fn what_a_restored_hub_passes_on_again_is_dropped_r4() {
+    let dir = tempfile::tempdir().unwrap();
+    let net = Net::default();
+    let sites = ["head", "hub", "shop"].map(|site| Site::new(dir.path(), site, &net));
+    let [head, mut hub, shop] = sites;
+    for (above, below) in [(&head, "hub"), (&hub, "shop")] {
+        above.publish("all", "orders/**", None);
+        above.remote(below);
+        above.subscribe(below, "all", None, Start::Now);
+    }
+    hub.remote("head");
+    shop.remote("hub");
+    commit(&head, 0..3);
+    exchange(&[&head, &hub, &shop], 4);
+    let copy_at = dir.path().join("copy");
+    hub = closed(hub, |root| copy(root, &copy_at));
+    commit(&head, 3..6);
+    exchange(&[&head, &hub, &shop], 4);
+    assert_eq!(shop.payloads(), numbers(0..6));
+    hub = put_back(hub, &copy_at);
+    commit(&head, 6..7);
+    exchange(&[&head, &hub, &shop], 4);
+    assert_eq!(hub.payloads(), numbers(0..7), "it is sent again what it lost");
+    assert_eq!(shop.payloads(), numbers(0..6), "and the pair below is stopped");
+    let catalog = hub.definitions().catalog().unwrap();
+    let subscription = catalog.subscriptions().next().unwrap().clone();
+    hub.unsubscribe(&subscription, false);
+    hub.definitions().remove_remote(&name("shop")).unwrap();
+    shop.definitions().remove_remote(&name("hub")).unwrap();
+    hub.remote("shop");
+    shop.remote("hub");
+    hub.subscribe("shop", "all", None, Start::Beginning);
+    commit(&head, 7..8);
+    exchange(&[&head, &hub, &shop], 5);
+    assert_eq!(shop.payloads(), numbers(0..8));
+    assert_nothing_doubled(&shop);
+}
