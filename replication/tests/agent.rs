@@ -415,3 +415,39 @@ fn what_is_not_built_yet_is_refused_by_name_with_2() {
         assert!(exit.message.unwrap().contains(named));
     }
 }
+
+/// Each run sent everything unconfirmed again, so an exchange folder grew by a copy of the backlog a run.
+#[test]
+fn batch_runs_towards_a_site_that_is_away_send_each_transaction_once() {
+    let net = Net::default();
+    let (_dir, head, shop) = pair(&net);
+    let once = || {
+        let stop = Stop::new();
+        let exit = run_here(&head, &batch(false, false, false), &stop);
+        assert_eq!(exit, Exit::DONE);
+    };
+    for number in 0..20 {
+        head.commit(&[("s/1", &number.to_string())]);
+        once();
+    }
+    let delivered = net.delivered();
+    assert!(
+        delivered <= 22,
+        "{delivered} messages for 20 transactions and a probe or two"
+    );
+    // What the link lost comes once the other site is asked.
+    assert!(!net.steal("shop").is_empty());
+    for _ in 0..4 {
+        head.commit(&[("s/1", "later")]);
+        once();
+        shop.turn();
+    }
+    once();
+    shop.turn();
+    let came: Vec<String> = shop.payloads().into_iter().filter(|one| one != "later").collect();
+    assert_eq!(
+        came,
+        (0..20).map(|number: u32| number.to_string()).collect::<Vec<_>>()
+    );
+    assert_nothing_doubled(&shop);
+}

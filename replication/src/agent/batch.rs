@@ -73,6 +73,7 @@ fn receive_all(phase: &mut ReceivePhase, links: &Links, stop: &Stop) -> Result<E
 
 fn send_all(phase: &mut SendPhase) -> Result<Exit> {
     let sent = phase.round(Serve::Everybody)?;
+    phase.remember()?;
     let mut exit = Exit::DONE;
     for (site, error) in &sent.failed_links {
         add(&mut exit, exit_of_link(&phase.address_of(site)?, error));

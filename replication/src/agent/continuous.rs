@@ -157,6 +157,7 @@ fn send_on(mut phase: SendPhase, store: &Store, options: &AgentOptions, stop: &S
         }
         wait_for_more(&mut phase, store, seen, options, stop)?;
     }
+    phase.remember()?;
     Ok(exit_of_quarantine(&phase.stopped(), &[]))
 }
 

@@ -8,7 +8,7 @@
 use milepost_engine::frame::NewFrame;
 use milepost_engine::{Durability, Error, Lsn, Pinned, Result, SiteName, Store};
 
-use crate::tracking::{PairRecord, PairState, ProbeRecord, ReceivedRecord, ToldRecord};
+use crate::tracking::{PairRecord, PairState, ProbeRecord, ReceivedRecord, SentRecord, ToldRecord};
 
 use super::record::{self, End, PublicationBytes, RemoteBytes, SubscriptionBytes};
 use super::{
@@ -251,6 +251,7 @@ impl<'a> Definitions<'a> {
             ReceivedRecord::key(site),
             ToldRecord::key(site),
             ProbeRecord::key(site),
+            SentRecord::key(site),
         ];
         tracking
             .into_iter()

@@ -14,7 +14,8 @@ use crate::link::{Link, LinkError};
 use crate::message::{Message, Packed, Packer, Point, Range, encode};
 use crate::schedule::until_next_turn;
 use crate::tracking::{
-    Me, NOTE, Neighbour, OwnEnd, Pace, PairRecords, PairState, ProbeRecord, ProbingTimes, SendAction, Sender,
+    Me, NOTE, Neighbour, Now, OwnEnd, Pace, PairRecords, PairState, ProbeRecord, ProbingTimes, SendAction,
+    Sender,
 };
 
 use super::postings::Postings;
@@ -241,7 +242,7 @@ impl SendPhase {
             self.pairs.values_mut().for_each(|pair| pair.stream.forget());
             self.catalog = catalog;
         }
-        let now = self.store.clock().monotonic();
+        let now = self.now();
         let SendPhase { catalog, pairs, .. } = self;
         pairs.retain(|name, pair| {
             catalog
@@ -255,7 +256,7 @@ impl SendPhase {
         Ok(())
     }
 
-    fn look_at(&mut self, remote: Remote, now: Duration) -> Result<()> {
+    fn look_at(&mut self, remote: Remote, now: Now) -> Result<()> {
         let neighbour = Neighbour {
             name: remote.site.clone(),
             generation: remote.generation,
@@ -427,7 +428,7 @@ impl SendPhase {
         let name = pair.remote.site.clone();
         match self.links.finish(link.deliver(&name, &bytes)) {
             Some(Ok(())) => {
-                pair.sender.delivered(message, self.store.clock().monotonic());
+                pair.sender.delivered(message, self.now());
                 sent.messages += 1;
                 sent.bytes += to_u64(bytes.len());
                 tracing::debug!(to = %name, last = %message.header.last.place(), bytes = bytes.len(), "sent");
@@ -451,6 +452,32 @@ impl SendPhase {
         self.store
             .append_frames(vec![note], Durability::Synced)
             .map(|_| ())
+    }
+
+    /// Pins how far the links took what is due, so that the next process does not send it again: at a clean
+    /// end of the phase.
+    ///
+    /// # Errors
+    /// Those of the store; then more is sent again, which is harmless.
+    pub fn remember(&mut self) -> Result<()> {
+        let mut note = NewFrame::of_kind(NOTE, Vec::new());
+        for (name, pair) in &self.pairs {
+            if let Some(record) = pair.sender.record() {
+                note.pin(record.pin(name)?);
+            }
+        }
+        if !note.pinned().is_empty() {
+            self.store.append_frames(vec![note], Durability::Buffered)?;
+        }
+        Ok(())
+    }
+
+    fn now(&self) -> Now {
+        let clock = self.store.clock();
+        Now {
+            monotonic: clock.monotonic(),
+            wall_micros: clock.wall_micros(),
+        }
     }
 
     fn own_end(&self) -> OwnEnd {

@@ -87,7 +87,7 @@ fn meet(records: &PairRecords, header: &Header, site: StoreId) -> PairRecords {
             confirmed_once: records.told.confirmed_at_most(),
             ..ToldRecord::default()
         };
-        met.probe = None;
+        (met.probe, met.sent) = (None, None);
     }
     met
 }

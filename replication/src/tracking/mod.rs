@@ -27,11 +27,11 @@ pub use held::HeldEvent;
 pub use own::OwnLog;
 pub use probe::ProbingTimes;
 pub use receiver::{Me, Receiver};
-pub use sender::{OwnEnd, Pace, SendAction, Sender};
+pub use sender::{Now, OwnEnd, Pace, SendAction, Sender};
 pub use state::{
     NOTE, Neighbour, ORIGIN_PREFIX, PAIR_PREFIX, PROBE_PREFIX, PairRecord, PairRecords, PairState,
-    ProbeRecord, RECEIVED_PREFIX, ReceivedRecord, StopReason, TOLD_PREFIX, ToldRecord, newest_key,
-    newest_pin, read_newest,
+    ProbeRecord, RECEIVED_PREFIX, ReceivedRecord, SENT_PREFIX, SentRecord, StopReason, TOLD_PREFIX,
+    ToldRecord, newest_key, newest_pin, read_newest,
 };
 pub use verdict::{Apply, Leave, Refusal, Verdict};
 

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Data go again only on a request or an answer, never on a timer: what is not confirmed for a while is
-//! probed for. `log_sent` lives in memory and restarts from what was confirmed; sending again is harmless.
+//! probed for. `log_sent` lives in memory; a phase that ends pins it ([`Sender::record`]), one that is killed
+//! does not, and the next restarts from what was pinned or confirmed; sending again is harmless.
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use crate::message::{Address, Header, Lineage, Message, Place, Point, Probe, Ran
 
 use super::probe::{Probing, ProbingTimes};
 use super::receiver::Me;
-use super::state::{Neighbour, PairRecord, PairRecords, ProbeRecord, StopReason, ToldRecord};
+use super::state::{Neighbour, PairRecord, PairRecords, ProbeRecord, SentRecord, StopReason, ToldRecord};
 
 /// What a site says of its own log in every message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +29,16 @@ pub struct OwnEnd {
     pub lineage: Option<Lineage>,
     /// Durable end.
     pub durable: Lsn,
+}
+
+/// What the clocks say. Only what a probe waits for rests on the wall clock, and only from one process to
+/// the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Since an arbitrary moment.
+    pub monotonic: Duration,
+    /// Microseconds since 1970.
+    pub wall_micros: i64,
 }
 
 /// How a pair's send phase is paced.
@@ -74,6 +85,11 @@ pub struct Sender {
     confirm_received: Point,
     answers_given: u64,
     asked: u64,
+    told_at: i64,
+    told_again: u32,
+    /// What was told before this process is to be told once more: the neighbour may hold it to more than we
+    /// have, because we were put back to an older copy and do not know.
+    tells_again: bool,
     pace: Pace,
     probing: Probing,
 }
@@ -81,17 +97,24 @@ pub struct Sender {
 impl Sender {
     /// The state as the log holds it at `now`.
     #[must_use]
-    pub fn new(me: Me, neighbour: Neighbour, records: PairRecords, pace: Pace, now: Duration) -> Sender {
-        let probing = Probing::new(pace.probing, &records, now);
+    pub fn new(me: Me, neighbour: Neighbour, records: PairRecords, pace: Pace, now: Now) -> Sender {
+        let told = &records.told;
+        let sent = records.sent.unwrap_or_default();
+        let counts = sent.went_back == told.went_back && sent.log_sent.place() > told.confirmed.place();
+        let log_sent = if counts { sent.log_sent } else { told.confirmed };
+        let probing = Probing::new(pace.probing, &records, log_sent, now);
         Sender {
             me,
             neighbour,
-            log_sent: records.told.confirmed,
+            log_sent,
             served: 0,
             requested_at: None,
-            confirm_received: Point::NONE,
-            answers_given: 0,
-            asked: 0,
+            confirm_received: sent.confirm_received,
+            answers_given: sent.answers_given,
+            asked: sent.asked,
+            told_at: sent.told_at,
+            told_again: sent.told_again,
+            tells_again: tells_again(&sent, pace.probing, now),
             pace,
             probing,
             records,
@@ -100,7 +123,7 @@ impl Sender {
 
     /// Takes the records as the log holds them now; call it whenever the log has moved, before
     /// [`Sender::next`].
-    pub fn note(&mut self, records: PairRecords, now: Duration) {
+    pub fn note(&mut self, records: PairRecords, now: Now) {
         if records.generation() != self.records.generation() {
             *self = Sender::new(self.me.clone(), self.neighbour.clone(), records, self.pace, now);
             return;
@@ -113,9 +136,38 @@ impl Sender {
             || told.answered != before.answered
             || told.its_request != before.its_request;
         if progress {
-            self.probing.progress(now);
+            self.probing.progress(now.monotonic);
+            self.told_again = 0;
         }
         self.records = records;
+    }
+
+    /// What to pin when the phase ends; `None` when that is pinned already.
+    #[must_use]
+    pub fn record(&self) -> Option<SentRecord> {
+        let (probe, probe_times, probe_at) = self.probing.sent_so_far();
+        let record = SentRecord {
+            generation: self.records.generation(),
+            went_back: self.told().went_back,
+            log_sent: self.log_sent(),
+            confirm_received: self.confirm_received,
+            answers_given: self.answers_given,
+            asked: self.asked,
+            told_at: self.told_at,
+            told_again: self.told_again,
+            probe,
+            probe_times,
+            probe_at,
+        };
+        let nothing = SentRecord {
+            generation: record.generation,
+            went_back: record.went_back,
+            log_sent: self.told().confirmed,
+            ..SentRecord::default()
+        };
+        let nothing = record == nothing;
+        let known = self.records.sent == Some(record) || (self.records.sent.is_none() && nothing);
+        (!known).then_some(record)
     }
 
     /// `log_sent`.
@@ -221,7 +273,7 @@ impl Sender {
     }
 
     /// The link has `message` durably. (A part that does not end its transaction moves nothing.)
-    pub fn delivered(&mut self, message: &Message, now: Duration) {
+    pub fn delivered(&mut self, message: &Message, now: Now) {
         let header = &message.header;
         let ends = message.items.iter().all(|item| match item {
             crate::message::Item::Transaction(_) => true,
@@ -229,11 +281,16 @@ impl Sender {
         });
         if message.has_data() && ends && header.last.place() > self.log_sent().place() {
             if self.log_sent().place() <= self.told().received.place() {
-                self.probing.began_waiting(now);
+                self.probing.began_waiting(now.monotonic);
             }
             self.log_sent = header.last;
         }
+        let again = header.received == self.confirm_received;
+        if std::mem::take(&mut self.tells_again) && again {
+            self.told_again = self.told_again.saturating_add(1);
+        }
         self.confirm_received = header.received;
+        self.told_at = now.wall_micros;
         // Every message tells what we have, and so is the answer to all that was owed when it was made.
         if header.received == self.records.received.point {
             self.answers_given = self.told().answers_due;
@@ -296,7 +353,7 @@ impl Sender {
 
     fn owes(&self) -> bool {
         let received = self.records.received.point;
-        let confirms = !received.is_none() && received != self.confirm_received;
+        let confirms = !received.is_none() && (received != self.confirm_received || self.tells_again);
         confirms || self.told().answers_due > self.answers_given || self.asks()
     }
 
@@ -320,4 +377,15 @@ impl Sender {
     fn pair(&self) -> Option<&PairRecord> {
         self.records.pair.as_ref()
     }
+}
+
+/// A process begins by telling what was told before, after twice the time for each that did so in vain.
+fn tells_again(sent: &SentRecord, times: ProbingTimes, now: Now) -> bool {
+    let wait = times.after(sent.told_again);
+    let waited = now
+        .wall_micros
+        .checked_sub(sent.told_at)
+        .and_then(|micros| u64::try_from(micros).ok());
+    // A clock that went back says nothing of how long it was.
+    waited.is_none_or(|micros| Duration::from_micros(micros) >= wait)
 }

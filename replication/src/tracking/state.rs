@@ -7,6 +7,7 @@
 //! | `told/<remote>` | [`ToldRecord`] | receive | one note frame a poll, for all remotes together |
 //! | `origin/<site id>` | LSN, 8 bytes | receive | every transaction that a neighbour passed on |
 //! | `probe/<remote>` | [`ProbeRecord`] | send | a note frame before the probe leaves |
+//! | `sent/<remote>` | [`SentRecord`] | send | a note frame when the phase ends, for all remotes together |
 //!
 //! Every key has one writer, so that no record is ever overwritten by a process that did not read its
 //! last value. Values are bincode in the engine's configuration (`engine::codec`).
@@ -36,6 +37,8 @@ pub const RECEIVED_PREFIX: &str = "received/";
 pub const TOLD_PREFIX: &str = "told/";
 /// Key prefix of [`ProbeRecord`].
 pub const PROBE_PREFIX: &str = "probe/";
+/// Key prefix of [`SentRecord`].
+pub const SENT_PREFIX: &str = "sent/";
 
 /// Key prefix of the highest LSN, at the site it names, of a transaction that was passed on to us; the site's
 /// id in hexadecimal follows. It outlives every pair (R4).
@@ -227,6 +230,39 @@ impl PairState for ProbeRecord {
     const PREFIX: &'static str = PROBE_PREFIX;
 }
 
+/// How far a send phase was when it ended, so that the next one does not send all that is unconfirmed again.
+/// Of a phase that was killed it is missing or old, and more goes again, which is harmless. What the link
+/// lost of it is found by a probe.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct SentRecord {
+    /// Generation of the pair.
+    pub generation: u32,
+    /// [`ToldRecord::went_back`] at that time: it counts only as long as the neighbour has not gone back since.
+    pub went_back: u64,
+    /// Last place that a link took durably.
+    pub log_sent: Point,
+    /// Received position that the last message told (`confirm_received`).
+    pub confirm_received: Point,
+    /// [`ToldRecord::answers_due`] that were answered.
+    pub answers_given: u64,
+    /// [`ToldRecord::ask_number`] that was asked last.
+    pub asked: u64,
+    /// When a message was sent last, microseconds since 1970: only the repeat of a lone confirmation waits by it.
+    pub told_at: i64,
+    /// How often a process began by telling again what was told, since the neighbour was heard last.
+    pub told_again: u32,
+    /// The probe that was sent last, or 0.
+    pub probe: u64,
+    /// How often it was sent.
+    pub probe_times: u32,
+    /// When it was sent last, microseconds since 1970: only a probe waits by it, never data.
+    pub probe_at: i64,
+}
+
+impl PairState for SentRecord {
+    const PREFIX: &'static str = SENT_PREFIX;
+}
+
 /// A remote as the catalog defines it, as far as tracking is concerned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Neighbour {
@@ -248,6 +284,8 @@ pub struct PairRecords {
     pub told: ToldRecord,
     /// `probe/`
     pub probe: Option<ProbeRecord>,
+    /// `sent/`
+    pub sent: Option<SentRecord>,
 }
 
 impl PairRecords {
@@ -275,6 +313,9 @@ impl PairRecords {
         let probe = find(&ProbeRecord::key(name))?
             .map(|value| ProbeRecord::read(&value))
             .transpose()?;
+        let sent = find(&SentRecord::key(name))?
+            .map(|value| SentRecord::read(&value))
+            .transpose()?;
         let received = received.filter(|record| record.generation == generation);
         // The pair's record of a new generation may be durable before the one that says what was told in it.
         let confirmed_once = told
@@ -294,6 +335,7 @@ impl PairRecords {
                 ..ToldRecord::default()
             }),
             probe: probe.filter(|record| record.generation == generation),
+            sent: sent.filter(|record| record.generation == generation),
         })
     }
 

@@ -209,14 +209,21 @@ impl World {
     }
 
     fn stopped(&self) -> Result<(), String> {
-        match self
+        let mut reasons = self
             .sites
             .iter()
-            .find_map(|site| site.stopped().map(|why| (site.index, why)))
-        {
-            Some((index, why)) => Err(format!("site {index} stopped a pair: {why}")),
-            None => Ok(()),
+            .filter_map(|site| Some((site.index, site.stopped()?)));
+        if let Some((index, why)) = reasons.next() {
+            return Err(format!("site {index} stopped a pair: {why}"));
         }
+        // Nobody was put back to an older copy, so nobody ever holds less than it told (R2).
+        let back = self.sites.iter().find(|site| site.saw_one_go_back());
+        back.map_or(Ok(()), |site| {
+            Err(format!(
+                "site {} saw a neighbour hold less than it had told",
+                site.index
+            ))
+        })
     }
 
     /// Every way from a site to a neighbour.

@@ -9,7 +9,7 @@ use milepost_replication::message::{
     Carried, Limits, MIN_MESSAGE_BYTES, Message, Packed, Packer, Place, Point, decode, decode_header, encode,
 };
 use milepost_replication::tracking::{
-    Leave, Me, NOTE, Neighbour, OwnEnd, Pace, PairRecords, PairState, Patience, PollCause, ProbeRecord,
+    Leave, Me, NOTE, Neighbour, Now, OwnEnd, Pace, PairRecords, PairState, Patience, PollCause, ProbeRecord,
     ProbingTimes, Receiver, SendAction, Sender, Verdict,
 };
 
@@ -182,6 +182,12 @@ impl Site {
             .flatten()
             .find_map(|receiver| receiver.stopped().map(ToString::to_string));
         self.peers.iter().find_map(reason).or(receiving)
+    }
+
+    /// True when a neighbour was found to hold less than it had told.
+    #[must_use]
+    pub fn saw_one_go_back(&self) -> bool {
+        self.peers.iter().any(|peer| self.load(peer).told.went_back > 0)
     }
 
     /// Durable transactions due to site `peer`, with their places, in log order.
@@ -380,7 +386,7 @@ impl Site {
                     peer.neighbour.clone(),
                     self.load_for_send(peer),
                     pace,
-                    now,
+                    wall(now),
                 )
             };
             self.peers.iter().map(new).collect()
@@ -389,10 +395,24 @@ impl Site {
             let records = self.load_for_send(&self.peers[index]);
             let peer = &mut self.peers[index];
             peer.freed = peer.freed.max(records.told.confirmed.place());
-            sender.note(records, now);
+            sender.note(records, wall(now));
             if !self.send_to(index, sender, network, now)? {
                 return Ok(());
             }
+        }
+        if network.faulty && self.rng.chance(1, 5) {
+            // A run that ends cleanly says how far it was; the next one begins there.
+            let mut note = NewFrame::of_kind(NOTE, Vec::new());
+            for (sender, peer) in senders.iter().zip(&self.peers) {
+                let record = sender.record();
+                record
+                    .into_iter()
+                    .for_each(|record| note.pin(record.pin(&peer.neighbour.name).unwrap()));
+            }
+            if !note.pinned().is_empty() {
+                self.log.append(vec![note], &self.rng);
+            }
+            return Ok(());
         }
         self.send = Some(senders);
         Ok(())
@@ -428,7 +448,7 @@ impl Site {
                 if !ship(self.index, to, &message, network, now) {
                     return Ok(true);
                 }
-                sender.delivered(&message, now);
+                sender.delivered(&message, wall(now));
                 continue;
             }
             let messages = self.packed(&action, &due, (freed, sender.confirmed_once()), to)?;
@@ -438,7 +458,7 @@ impl Site {
                 if !ship(self.index, to, &message, network, now) {
                     return Ok(true);
                 }
-                sender.delivered(&message, now);
+                sender.delivered(&message, wall(now));
                 if self.dies(network.faulty) {
                     return Ok(false);
                 }
@@ -451,7 +471,7 @@ impl Site {
                 if !ship(self.index, to, &message, network, now) {
                     return Ok(true);
                 }
-                sender.delivered(&message, now);
+                sender.delivered(&message, wall(now));
             }
         }
         let own = self.index;
@@ -526,6 +546,14 @@ impl Site {
         note.pin(record.pin(&self.peers[peer].neighbour.name).unwrap());
         self.log.append(vec![note], &self.rng);
         self.log.sync();
+    }
+}
+
+/// Both clocks, of which the wall clock is an hour fast.
+fn wall(now: Duration) -> Now {
+    Now {
+        monotonic: now,
+        wall_micros: 3_600_000_000 + now.as_micros() as i64,
     }
 }
 

@@ -10,8 +10,20 @@ fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
+/// The clocks `n` seconds after they began.
+fn now(n: u64) -> Now {
+    Now {
+        monotonic: seconds(n),
+        wall_micros: 1_000_000 * n as i64,
+    }
+}
+
 /// Bern sends to hq: its own log is `ours`, the neighbour's `at`.
 fn sender_from(records: PairRecords) -> Sender {
+    sender_at(records, now(0))
+}
+
+fn sender_at(records: PairRecords, now: Now) -> Sender {
     let me = Me {
         name: "bern".parse().unwrap(),
         id: BERN,
@@ -27,7 +39,7 @@ fn sender_from(records: PairRecords) -> Sender {
             longest: DAY,
         },
     };
-    Sender::new(me, neighbour, records, pace, seconds(0))
+    Sender::new(me, neighbour, records, pace, now)
 }
 
 fn records(change: impl FnOnce(&mut PairRecords)) -> PairRecords {
@@ -58,13 +70,13 @@ fn send(sender: &mut Sender, lsn: u64, now: u64) {
             header,
             items: vec![Item::Transaction(carried(ours(lsn)))],
         },
-        seconds(now),
+        self::now(now),
     );
 }
 
 fn tell(sender: &mut Sender) -> Header {
     let message = sender.tell(&own());
-    sender.delivered(&message, seconds(0));
+    sender.delivered(&message, now(0));
     message.header
 }
 
@@ -93,7 +105,7 @@ fn data_are_sent_once_and_after_a_restart_from_what_was_confirmed() {
 fn nothing_that_was_received_is_sent() {
     let mut sender = sender_from(records(|_| {}));
     let received = records(|records| records.told.received = ours(40));
-    sender.note(received, seconds(1));
+    sender.note(received, now(1));
     assert_eq!(
         next(&mut sender, 1, 50),
         Some(SendAction::Data { previous: ours(40) })
@@ -124,7 +136,7 @@ fn a_confirmation_goes_alone_when_nothing_else_goes_and_once() {
     );
     assert_eq!(header.previous, header.last, "no data, so nobody answers it");
     assert_eq!(next(&mut sender, 0, 0), None);
-    sender.note(holding(20).records().clone(), seconds(1));
+    sender.note(holding(20).records().clone(), now(1));
     assert_eq!(next(&mut sender, 1, 0), Some(SendAction::Tell));
 }
 
@@ -159,7 +171,7 @@ fn what_is_owed_goes_with_data_where_data_go() {
 fn every_answer_owed_is_given_and_an_old_wish_is_not_told() {
     let mut sender = sender_from(records(|_| {}));
     let _ = tell(&mut sender);
-    sender.note(records(|records| records.told.answers_due = 1), seconds(1));
+    sender.note(records(|records| records.told.answers_due = 1), now(1));
     assert_eq!(next(&mut sender, 1, 0), Some(SendAction::Tell));
     let _ = tell(&mut sender);
     let filled = records(|records| {
@@ -169,7 +181,7 @@ fn every_answer_owed_is_given_and_an_old_wish_is_not_told() {
             up_to: at(10),
         }];
     });
-    sender.note(filled, seconds(2));
+    sender.note(filled, now(2));
     assert_eq!(next(&mut sender, 2, 0), None);
 }
 
@@ -197,7 +209,7 @@ fn unconfirmed_data_are_probed_for_with_one_nonce_at_doubling_intervals_up_to_a_
             })
         );
         assert!(!message.has_data());
-        sender.delivered(&message, seconds(now));
+        sender.delivered(&message, self::now(now));
         now += wait;
         assert_eq!(sender.wakes_at(), Some(seconds(now)));
         wait = (wait * 2).min(86_400);
@@ -223,13 +235,13 @@ fn an_answered_probe_is_over_and_a_confirmed_pair_is_not_probed() {
         unreachable!("due")
     };
     let message = sender.probe(&record, &own());
-    sender.delivered(&message, seconds(60));
+    sender.delivered(&message, now(60));
     let answered = records(|records| {
         records.probe = Some(record);
         records.told.answered = Some(record.nonce);
         records.told.received = ours(50);
     });
-    sender.note(answered, seconds(70));
+    sender.note(answered, now(70));
     assert_eq!(next(&mut sender, 1_000_000, 50), None);
     assert_eq!(sender.wakes_at(), None);
 }
@@ -242,7 +254,21 @@ fn a_probe_that_waits_for_its_answer_outlives_its_process() {
         log_sent: ours(50),
         ..ProbeRecord::default()
     };
-    let mut sender = sender_from(records(|records| records.probe = Some(record)));
+    let mut killed = sender_from(records(|records| records.probe = Some(record)));
+    assert_eq!(
+        next(&mut killed, 0, 0),
+        Some(SendAction::Probe(record)),
+        "who knows whether it left"
+    );
+    let sent = SentRecord {
+        generation: 1,
+        probe: 5,
+        probe_times: 1,
+        ..SentRecord::default()
+    };
+    let mut sender = sender_from(records(|records| {
+        (records.probe, records.sent) = (Some(record), Some(sent));
+    }));
     let _ = tell(&mut sender);
     assert_eq!(next(&mut sender, 59, 0), None);
     assert_eq!(next(&mut sender, 60, 0), Some(SendAction::Probe(record)));
@@ -255,14 +281,14 @@ fn a_suspicion_is_probed_at_once_and_once() {
         unreachable!("due")
     };
     let message = sender.probe(&record, &own());
-    sender.delivered(&message, seconds(0));
+    sender.delivered(&message, now(0));
     assert_eq!(next(&mut sender, 1, 0), None);
     sender.note(
         records(|records| {
             records.told.suspicions = 3;
             (records.probe, records.told.answered) = (Some(record), Some(record.nonce));
         }),
-        seconds(2),
+        now(2),
     );
     assert_eq!(next(&mut sender, 1000, 0), None);
 }
@@ -300,7 +326,7 @@ fn a_requested_range_is_served_once_after_the_urgency_and_clipped_to_what_is_mis
     );
     sender.served(1);
     assert_eq!(next(&mut sender, 50, 50), None);
-    sender.note(wanted(2, 20, 40), seconds(51));
+    sender.note(wanted(2, 20, 40), now(51));
     let _ = next(&mut sender, 51, 50);
     let range = Range {
         after: ours(20),
@@ -325,7 +351,7 @@ fn a_neighbour_that_went_back_is_sent_to_from_there() {
             records.told.went_back,
         ) = (ours(30), ours(30), 1);
     });
-    sender.note(back, seconds(1));
+    sender.note(back, now(1));
     assert_eq!(
         next(&mut sender, 1, 80),
         Some(SendAction::Data { previous: ours(30) })
@@ -350,10 +376,10 @@ fn a_part_moves_nothing_until_it_ends_its_transaction() {
         })
     };
     message.items = vec![part(0)];
-    sender.delivered(&message, seconds(0));
+    sender.delivered(&message, now(0));
     assert_eq!(sender.log_sent(), Point::NONE);
     message.items = vec![part(10)];
-    sender.delivered(&message, seconds(0));
+    sender.delivered(&message, now(0));
     assert_eq!(sender.log_sent(), ours(50));
 }
 
@@ -364,13 +390,13 @@ fn a_stopped_pair_is_sent_nothing_and_a_pair_made_anew_everything() {
     let stopped = records(|records| {
         records.pair.as_mut().unwrap().stopped = Some(StopReason::Fork("parted".into()));
     });
-    sender.note(stopped, seconds(1));
+    sender.note(stopped, now(1));
     assert_eq!(next(&mut sender, 1_000_000, 90), None);
     let anew = Neighbour {
         name: "hq".parse().unwrap(),
         generation: 2,
     };
-    sender.note(PairRecords::load(&anew, |_| Ok(None)).unwrap(), seconds(2));
+    sender.note(PairRecords::load(&anew, |_| Ok(None)).unwrap(), now(2));
     assert_eq!(
         next(&mut sender, 2, 90),
         Some(SendAction::Data {
@@ -390,4 +416,100 @@ fn the_first_probe_comes_after_two_send_intervals_and_at_least_a_minute() {
             longest: DAY
         }
     );
+}
+
+/// Every run of `agent -b` sent all that was unconfirmed again: a site that was away for a week found a
+/// thousand copies.
+#[test]
+fn a_phase_that_ended_cleanly_does_not_send_again_what_its_link_took() {
+    let confirmed = records(|records| (records.told.received, records.told.confirmed) = (ours(20), ours(20)));
+    let mut sender = sender_from(confirmed.clone());
+    assert_eq!(sender.record(), None, "nothing to say");
+    send(&mut sender, 50, 0);
+    let record = sender.record().unwrap();
+    assert_eq!(record.log_sent, ours(50));
+    let remembered = |change: &dyn Fn(&mut PairRecords)| {
+        let mut records = confirmed.clone();
+        records.sent = Some(record);
+        change(&mut records);
+        records
+    };
+    let mut next_run = sender_from(remembered(&|_| {}));
+    assert_eq!(next_run.record(), None, "pinned already");
+    assert!(
+        matches!(next(&mut next_run, 0, 50), Some(SendAction::Probe(_))),
+        "the link may have lost it, so the next run asks"
+    );
+    assert_eq!(
+        next(&mut next_run, 0, 60),
+        Some(SendAction::Data { previous: ours(50) })
+    );
+    let mut after_it_went_back = sender_from(remembered(&|records| records.told.went_back = 1));
+    assert_eq!(
+        next(&mut after_it_went_back, 0, 50),
+        Some(SendAction::Data { previous: ours(20) })
+    );
+}
+
+#[test]
+fn runs_one_after_another_repeat_an_open_probe_after_twice_the_time_whatever_the_wall_clock_does() {
+    let mut records =
+        records(|records| (records.told.received, records.told.confirmed) = (ours(20), ours(20)));
+    let mut sender = sender_from(records.clone());
+    send(&mut sender, 50, 0);
+    records.sent = sender.record();
+    let run = |records: &PairRecords, wall: u64| {
+        let at = Now {
+            monotonic: seconds(5),
+            wall_micros: 1_000_000 * wall as i64,
+        };
+        (sender_at(records.clone(), at), at)
+    };
+    let mut sent_at = Vec::new();
+    // A run every ten seconds; the clock goes back by ten years in the middle.
+    for minute in 0..200_u64 {
+        let wall = if minute < 100 {
+            400_000_000 + minute * 10
+        } else {
+            84_400_000 + minute * 10
+        };
+        let (mut sender, at) = run(&records, wall);
+        if let Some(SendAction::Probe(record)) = sender.next(at.monotonic, None, &mut || 7) {
+            records.probe = Some(record);
+            sender.note(records.clone(), at);
+            let message = sender.probe(&record, &own());
+            sender.delivered(&message, at);
+            sent_at.push(minute);
+        }
+        records.sent = sender.record().or(records.sent);
+    }
+    assert_eq!(sent_at, [0, 6, 18, 42, 90, 100]);
+}
+
+/// A site that was put back to an older copy believes that it has told everything; were it silent, its
+/// neighbour would go on to hold it to more than it has.
+#[test]
+fn each_run_tells_again_what_was_told_until_it_did_so_in_vain_and_then_after_twice_the_time() {
+    let mut records = records(|_| {});
+    let mut told_at = Vec::new();
+    for run in 0..60_u64 {
+        // A run every 30 seconds, of a process that knows only its own time.
+        let at = Now {
+            monotonic: seconds(5),
+            wall_micros: 1_000_000_000 + 30_000_000 * run as i64,
+        };
+        let mut sender = sender_at(records.clone(), at);
+        if sender.next(at.monotonic, None, &mut || 7) == Some(SendAction::Tell) {
+            let message = sender.tell(&own());
+            sender.delivered(&message, at);
+            told_at.push(run);
+        }
+        records.sent = sender.record().or(records.sent);
+    }
+    assert_eq!(told_at, [0, 2, 6, 14, 30]);
+    // Once it is heard of, the doubling begins anew.
+    let mut heard = sender_from(records.clone());
+    records.told.its_request = 9;
+    heard.note(records.clone(), now(1));
+    assert_eq!(heard.record().unwrap().told_again, 0);
 }
