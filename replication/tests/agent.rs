@@ -9,33 +9,11 @@ use std::time::Duration;
 
 use milepost_engine::{Phase, Store};
 use milepost_replication::agent::{
-    AgentOptions, Exit, ExitCode, Links, OpenLink, Phases, Stop, link_opener, run, run_on,
+    AgentOptions, Exit, ExitCode, Links, OpenLink, Stop, link_opener, run, run_on,
 };
 use milepost_replication::catalog::{Definitions, NewRemote, Schedule, Start};
 use milepost_replication::link::{Batch, Link, LinkError, LinkFuture, MessageId, PollRequest};
 use support::*;
-
-fn batch(receive: bool, scan: bool, send: bool) -> AgentOptions {
-    AgentOptions {
-        batch: true,
-        phases: Phases::of(receive, scan, send),
-        ..AgentOptions::default()
-    }
-}
-
-fn quick(receive: bool, scan: bool, send: bool) -> AgentOptions {
-    let (every, phases) = (Duration::from_millis(20), Phases::of(receive, scan, send));
-    AgentOptions {
-        phases,
-        receive_every: every,
-        send_every: every,
-        ..AgentOptions::default()
-    }
-}
-
-fn run_here(site: &Site, options: &AgentOptions, stop: &Stop) -> Exit {
-    run_on(&site.store, &site.links(stop), options, stop)
-}
 
 fn pair(net: &Net) -> (tempfile::TempDir, Site, Site) {
     let dir = tempfile::tempdir().unwrap();
@@ -49,26 +27,6 @@ fn pair(net: &Net) -> (tempfile::TempDir, Site, Site) {
         one.subscribe(other, "all", None, Start::Now);
     }
     (dir, head, shop)
-}
-
-/// Asks until it is true; a test that never gets there says so after a minute.
-fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
-    for _ in 0..6000 {
-        if is_true() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    panic!("never: {what}");
-}
-
-/// Lets the agents of a test leave also when the test fails, so that it fails and does not hang.
-struct Leave<'a>(&'a Stop);
-
-impl Drop for Leave<'_> {
-    fn drop(&mut self) {
-        self.0.request();
-    }
 }
 
 #[test]

@@ -21,6 +21,11 @@ use super::control::Tail;
 use super::recover::zero;
 use super::segment::{SegmentDir, segment_name};
 
+/// Space is given back in pages of this many bytes,
+const RELEASE_UNIT: u64 = 4096;
+/// and only where it is worth a call: 256 KiB.
+const RELEASE_LEAST: u64 = 256 << 10;
+
 const MAKING: &str = ".making";
 const READY: &str = ".ready";
 const SPARE: &str = "spare-";
@@ -54,7 +59,24 @@ impl Log {
             ..tail
         });
         self.control.clear_intent();
+        self.release_rest(tail);
         Ok(first)
+    }
+
+    /// A segment that is sealed early (`rotate`, a large block) gives back what it does not use.
+    fn release_rest(&self, tail: Tail) {
+        let released = self.dir.open(tail.segment).map(|segment| {
+            let rest = segment.offset(tail.at).next_multiple_of(RELEASE_UNIT)..segment.len();
+            if rest.end.saturating_sub(rest.start) < RELEASE_LEAST {
+                return Ok(());
+            }
+            segment.file.release(rest)
+        });
+        match released {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the rest of a sealed segment keeps its space"),
+            Err(error) => tracing::debug!(%error, "the rest of a sealed segment keeps its space"),
+        }
     }
 
     /// Makes a spare once the active segment is half full; for a long-lived process, outside the
@@ -156,7 +178,6 @@ impl SegmentDir {
         let (storage, folder) = (self.storage(), self.folder());
         let stem = format!("{SPARE}{:016x}", rng.next_u64());
         let making = format!("{folder}/{stem}{MAKING}");
-        let path = storage.root().join(&making);
         let make = || -> std::io::Result<()> {
             let file: Arc<dyn StorageFile> = storage.open(&making, OpenMode::CreateNew)?;
             file.allocate(len)?;
@@ -171,7 +192,7 @@ impl SegmentDir {
             if let Err(left) = storage.unlink(&making) {
                 tracing::debug!(error = %left, "an unfinished spare stays until the next recovery");
             }
-            Error::io("make a new segment", &path, error)
+            Error::io("make a new segment", storage.root().join(folder), error)
         })?;
         Ok(format!("{stem}{READY}"))
     }

@@ -7,6 +7,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -202,6 +203,10 @@ impl StorageFile for LocalFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.file.set_len(len)
+    }
+
+    fn release(&self, range: Range<u64>) -> io::Result<()> {
+        sys::release(&self.file, range)
     }
 
     fn len(&self) -> io::Result<u64> {

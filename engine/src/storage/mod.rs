@@ -96,6 +96,13 @@ pub trait StorageFile: Send + Sync + 'static {
     /// Reserves space and makes the file at least `len` bytes long, reading as zeros.
     fn allocate(&self, len: u64) -> io::Result<()>;
 
+    /// Gives back the space of a range that reads as zeros and will never be written again; the length stays.
+    /// A hint: a file system that cannot, does nothing.
+    fn release(&self, range: Range<u64>) -> io::Result<()> {
+        let _ = range;
+        Ok(())
+    }
+
     /// Makes the file exactly `len` bytes long.
     fn set_len(&self, len: u64) -> io::Result<()>;
 

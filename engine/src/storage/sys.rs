@@ -90,6 +90,20 @@ pub(super) fn allocate(file: &File, start: u64, end: u64) -> io::Result<()> {
     }
 }
 
+/// Gives the blocks of a range back, which reads as zeros from then on; the length stays.
+pub(super) fn release(file: &File, range: Range<u64>) -> io::Result<()> {
+    if range.is_empty() {
+        return Ok(());
+    }
+    let (from, len) = (offset(range.start)?, offset(range.end - range.start)?);
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    // SAFETY: `file` keeps the descriptor open during the call; no memory is passed.
+    match retry(|| unsafe { libc::fallocate(file.as_raw_fd(), mode, from, len) }) {
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
+        other => other.map(|_| ()),
+    }
+}
+
 /// Writes the pieces one after another; a short write ends it and is told by the count.
 pub(super) fn write_pieces(file: &File, pieces: &[&[u8]], at: u64) -> io::Result<usize> {
     let mut done = 0;

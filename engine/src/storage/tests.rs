@@ -272,3 +272,27 @@ fn a_local_file_system_is_not_refused_and_proc_shows_that_the_number_is_read() {
     assert_eq!(storage.boot_id().len(), 36);
     assert_eq!(storage.process_id(), std::process::id());
 }
+
+#[test]
+fn space_that_is_released_reads_as_zeros_and_the_length_stays() {
+    use std::os::unix::fs::MetadataExt;
+
+    let (dir, storage) = storage();
+    let file = storage.open("0", OpenMode::CreateNew).unwrap();
+    file.allocate(8 << 20).unwrap();
+    file.write_at(&[&[1; 1 << 16]], 0).unwrap();
+    let blocks = || std::fs::metadata(dir.path().join("0")).unwrap().blocks();
+    let before = blocks();
+    file.release(1 << 20..8 << 20).unwrap();
+    assert_eq!(file.len().unwrap(), 8 << 20);
+    let mut bytes = vec![7; 1 << 16];
+    file.read_at(&mut bytes, 0).unwrap();
+    assert!(bytes.iter().all(|byte| *byte == 1));
+    file.read_at(&mut bytes, 2 << 20).unwrap();
+    assert!(bytes.iter().all(|byte| *byte == 0));
+    if blocks() == before {
+        println!("SKIPPED: this file system gives no space back");
+    } else {
+        assert!(blocks() < before / 4);
+    }
+}

@@ -221,6 +221,16 @@ fn recover_all(storage: &Arc<dyn Storage>, identity: &Identity) -> Result<Arc<dy
     let control_path = storage.root().join(CONTROL_FILE);
     let cells = storage.cells(CONTROL_FILE, true);
     let cells = cells.map_err(|error| Error::io("make the control page", control_path, error))?;
+    refuse_lost_log(&**storage)?;
+    // Derived: a copy or a backup may have left an empty folder out.
+    let made = storage.create_dir("queue");
+    made.map_err(|error| {
+        Error::io(
+            "make the folder of the queue",
+            storage.root().join("queue"),
+            error,
+        )
+    })?;
     for folder in ["log", "queue"] {
         let removed = remove_unfinished(&**storage, folder);
         removed
@@ -251,6 +261,17 @@ fn recover_all(storage: &Arc<dyn Storage>, identity: &Identity) -> Result<Arc<dy
     cells.store(Cell::Boot, boot_digest(&**storage));
     cells.store(Cell::Ready, READY);
     Ok(cells)
+}
+
+/// The log is made with the store and never goes.
+fn refuse_lost_log(storage: &dyn Storage) -> Result<()> {
+    match storage.list("log") {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Error::corrupt(
+            "the folder of the log is missing; nothing was changed: put it back or restore a backup",
+        )
+        .at_path(storage.root().join("log"))),
+        _ => Ok(()),
+    }
 }
 
 /// A queue that is damaged, or begins later than it was freed, is made again from the log, which

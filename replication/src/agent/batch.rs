@@ -33,13 +33,14 @@ fn rounds(running: &mut Running, exit: &mut Exit) -> Result<()> {
     if let Some(phase) = receive {
         add(exit, receive_all(phase, links, stop)?);
     }
+    let mut transactions = 0;
     if let Some(phase) = scan {
-        phase.catch_up(stop)?;
+        transactions += phase.catch_up(stop)?.transactions;
     }
     if let Some(phase) = send {
         let marker = store.append_marker()?;
         if let Some(scan) = scan {
-            scan.catch_up(stop)?;
+            transactions += scan.catch_up(stop)?.transactions;
         } else if let Some(waited) = wait_for_scan(store, marker, options.marker_wait, stop)? {
             add(exit, not_scanned(store, marker, waited, stop)?);
         }
@@ -47,20 +48,21 @@ fn rounds(running: &mut Running, exit: &mut Exit) -> Result<()> {
     }
     if let Some(phase) = scan {
         phase.sync()?;
-        if let Some(min_bytes) = options.rotate {
+        if let (Some(min_bytes), true) = (options.rotate, transactions > 0) {
             store.rotate(min_bytes)?;
         }
     }
     Ok(())
 }
 
-/// Polls until a poll brings nothing new.
+/// Polls until a poll changes nothing. What only waits (behind a gap, for a part, for an operator) is no reason
+/// to poll again: who could send what is missing must hear of it first. A dry run (`-a`) changes nothing.
 fn receive_all(phase: &mut ReceivePhase, links: &Links, stop: &Stop) -> Result<Exit> {
     let (mut exit, mut quarantined) = (Exit::DONE, Vec::new());
     loop {
         let received = phase.poll(PollCause::Due)?;
         quarantined.extend(received.quarantined);
-        if received.new_messages > 0 && !stop.is_requested() {
+        if received.moved && phase.applies() && !stop.is_requested() {
             continue;
         }
         for (number, error) in &received.failed_links {

@@ -3,7 +3,7 @@
 //! A failure that may pass (no space, a stalled holder) is told and tried again; any other ends the agent,
 //! the other phases finishing what they have in hand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -68,8 +68,14 @@ fn receive_on(
     stop: &Stop,
 ) -> Result<Exit> {
     let (mut cause, mut quarantined, mut said) = (PollCause::Due, Vec::new(), Said::default());
+    let clock = store.clock();
+    let mut due_at = clock.monotonic();
     while !stop.is_requested() {
-        let received = match phase.poll(cause) {
+        let polled = phase.poll(cause);
+        if cause == PollCause::Due {
+            due_at = clock.monotonic().saturating_add(options.receive_every);
+        }
+        let received = match polled {
             Ok(received) => received,
             Err(error) => {
                 bear(error, store, stop)?;
@@ -87,17 +93,20 @@ fn receive_on(
         }
         quarantined.extend(received.quarantined);
         let in_use = phase.links_in_use();
-        if in_use.is_empty() || (cause == PollCause::Push && received.new_messages == 0) {
+        if in_use.is_empty() || (cause == PollCause::Push && !received.moved) {
             pause(store, RETRY_AFTER.min(options.receive_every), stop);
         }
-        let pushed = !in_use.is_empty() && links.wait_for_push(&in_use, options.receive_every);
+        // Pushes that come all the time do not put off the poll that counts patience.
+        let left = due_at.saturating_sub(clock.monotonic());
+        let pushed = !left.is_zero() && !in_use.is_empty() && links.wait_for_push(&in_use, left);
         cause = if pushed { PollCause::Push } else { PollCause::Due };
     }
     Ok(exit_of_quarantine(&phase.stopped(), &quarantined))
 }
 
 fn scan_on(phase: ScanPhase, store: &Store, options: &AgentOptions, stop: &Stop) -> Result<Exit> {
-    let mut phase = Some(phase);
+    // Transactions scanned since the log was rotated last.
+    let (mut phase, mut transactions) = (Some(phase), 0);
     while !stop.is_requested() {
         // After a failure the phase begins anew where the queue says it ended (Q1).
         let mut one = match phase.take().map_or_else(|| ScanPhase::open(store), Ok) {
@@ -107,7 +116,7 @@ fn scan_on(phase: ScanPhase, store: &Store, options: &AgentOptions, stop: &Stop)
                 continue;
             }
         };
-        match scan_once(&mut one, store, options) {
+        match scan_once(&mut one, &mut transactions, store, options) {
             Ok(()) => phase = Some(one),
             Err(error) => {
                 drop(one);
@@ -121,21 +130,39 @@ fn scan_on(phase: ScanPhase, store: &Store, options: &AgentOptions, stop: &Stop)
     Ok(Exit::DONE)
 }
 
-fn scan_once(phase: &mut ScanPhase, store: &Store, options: &AgentOptions) -> Result<()> {
+fn scan_once(
+    phase: &mut ScanPhase,
+    transactions: &mut u64,
+    store: &Store,
+    options: &AgentOptions,
+) -> Result<()> {
     let scanned = phase.step()?;
+    *transactions += scanned.transactions;
     if scanned.frames > 0 {
         return Ok(());
     }
-    if let Some(min_bytes) = options.rotate {
-        store.rotate(min_bytes)?;
+    // Notes of the agent itself are no reason for a new segment.
+    if let (Some(min_bytes), true) = (options.rotate, *transactions > 0)
+        && store.rotate(min_bytes)?
+    {
+        *transactions = 0;
     }
     phase.wait(LOOK_EVERY).map(|_| ())
 }
 
 fn send_on(mut phase: SendPhase, store: &Store, options: &AgentOptions, stop: &Stop) -> Result<Exit> {
-    let mut said = Said::default();
+    let (mut said, mut told) = (Said::default(), BTreeSet::new());
     while !stop.is_requested() {
         let seen = store.watermarks().durable;
+        for site in phase.unscheduled() {
+            if told.insert(site.clone()) {
+                tracing::warn!(
+                    %site,
+                    "a remote has neither --send-every nor --send-at: it is sent to in batch runs (-b) only, and \
+                     the next start of this agent is a batch run"
+                );
+            }
+        }
         let sent = match phase.round(Serve::InTurn) {
             Ok(sent) => sent,
             Err(error) => {

@@ -207,10 +207,10 @@ impl Carried {
             });
         }
         match carried.checked_len() {
-            Ok(len) if len == carried.events.len() => {}
+            Ok(len) if len == carried.events.len() && len > 0 => {}
             _ => {
                 return Err(MessageFault::Contradiction(
-                    "an event of a transaction cannot be read",
+                    "a transaction has no event, or one that cannot be read",
                 ));
             }
         }

@@ -113,19 +113,25 @@ impl Part {
 
 /// Joins the pieces of one transaction at a time; in memory, so what it holds also stays on the link.
 ///
-/// Bounded by the bytes given to [`Joiner::new`]; a larger transaction is refused by name.
+/// Bounded by the bytes given to [`Joiner::new`]; a larger transaction is refused by name. Pieces of several
+/// encodings of the transaction may be under way at once: what a remote is due of it can change while its
+/// parts travel, and messages of both cuts then wait on the link side by side.
 #[derive(Clone, Debug, Default)]
 pub struct Joiner {
     limit: u64,
-    under_way: Option<UnderWay>,
+    /// Encodings of one transaction, the one that grew last behind the others.
+    under_way: Vec<UnderWay>,
 }
+
+/// Encodings that are joined side by side.
+const ENCODINGS_MAX: usize = 4;
 
 #[derive(Clone, Debug)]
 struct UnderWay {
     point: Point,
     digest: u128,
     total: u64,
-    /// Pieces by offset; they may overlap when cut twice with different lengths.
+    /// Bytes by offset; none is held twice.
     pieces: BTreeMap<u64, Vec<u8>>,
     held: u64,
 }
@@ -145,23 +151,23 @@ impl Joiner {
     pub fn new(limit: u64) -> Joiner {
         Joiner {
             limit,
-            under_way: None,
+            under_way: Vec::new(),
         }
     }
 
-    /// Bytes held.
+    /// Bytes held, never more than the limit.
     #[must_use]
     pub fn held(&self) -> u64 {
-        self.under_way.as_ref().map_or(0, |under_way| under_way.held)
+        self.under_way.iter().map(|under_way| under_way.held).sum()
     }
 
     /// Forgets what is held; it is still on the link.
     pub fn clear(&mut self) {
-        self.under_way = None;
+        self.under_way.clear();
     }
 
-    /// Takes a piece. A piece of another point, total or digest than the ones held replaces them: they
-    /// are of an encoding that its sender no longer has, or of a transaction that was applied since.
+    /// Takes a piece. What is held of another transaction goes: that one was applied since. Where the limit
+    /// is reached, the encoding goes that has not grown for the longest time.
     ///
     /// # Errors
     /// `TooLarge` when the transaction exceeds the limit; nothing is held of it. `Contradiction` when all
@@ -173,64 +179,74 @@ impl Joiner {
                 limit: self.limit,
             });
         }
-        let same = |under_way: &UnderWay| {
-            (under_way.point, under_way.digest, under_way.total) == (part.point, part.digest, part.total)
+        self.under_way.retain(|under_way| under_way.point == part.point);
+        let same = |under_way: &UnderWay| (under_way.digest, under_way.total) == (part.digest, part.total);
+        let mut under_way = match self.under_way.iter().position(same) {
+            Some(at) => self.under_way.remove(at),
+            None => UnderWay {
+                point: part.point,
+                digest: part.digest,
+                total: part.total,
+                pieces: BTreeMap::new(),
+                held: 0,
+            },
         };
-        let mut under_way = self.under_way.take().filter(same).unwrap_or_else(|| UnderWay {
-            point: part.point,
-            digest: part.digest,
-            total: part.total,
-            pieces: BTreeMap::new(),
-            held: 0,
-        });
         under_way.keep(part);
-        match under_way.whole() {
-            None => {
-                self.under_way = Some(under_way);
-                Ok(Joined::Waiting)
-            }
-            Some(encoding) => under_way.check(&encoding).map(Joined::Whole),
+        if under_way.held == under_way.total {
+            let carried = under_way.check()?;
+            self.clear();
+            return Ok(Joined::Whole(carried));
         }
+        let room = |joiner: &Joiner| {
+            joiner.under_way.len() < ENCODINGS_MAX && joiner.held() + under_way.held <= joiner.limit
+        };
+        while !self.under_way.is_empty() && !room(self) {
+            self.under_way.remove(0);
+        }
+        self.under_way.push(under_way);
+        Ok(Joined::Waiting)
     }
 }
 
 impl UnderWay {
-    /// Keeps the longer of two pieces that begin at one offset, and none that another covers, so that
-    /// repeats hold nothing. Held bytes stay below twice the total.
+    /// Keeps those bytes of a piece that are not held yet, so that what is held never exceeds the total,
+    /// however the pieces overlap.
     fn keep(&mut self, part: &Part) {
-        let covering = self.pieces.range(..=part.offset).next_back();
-        let covered =
-            covering.is_some_and(|(at, piece)| at.saturating_add(to_u64(piece.len())) >= part.end());
-        if covered {
-            return;
+        let mut at = part.offset;
+        while at < part.end() {
+            let before = self.pieces.range(..=at).next_back();
+            let covered = before.map_or(0, |(start, piece)| start.saturating_add(to_u64(piece.len())));
+            if covered > at {
+                at = covered;
+                continue;
+            }
+            let next = self
+                .pieces
+                .range(at..)
+                .next()
+                .map_or(u64::MAX, |(start, _)| *start);
+            let (from, to) = (
+                to_usize(at - part.offset),
+                to_usize(next.min(part.end()) - part.offset),
+            );
+            let Some(own) = part.piece.get(from..to) else {
+                return;
+            };
+            self.held += to_u64(own.len());
+            self.pieces.insert(at, own.to_vec());
+            at += to_u64(own.len());
         }
-        let end = part.end();
-        self.pieces
-            .retain(|at, piece| *at < part.offset || at.saturating_add(to_u64(piece.len())) > end);
-        self.pieces.insert(part.offset, part.piece.clone());
-        self.held = self.pieces.values().map(|piece| to_u64(piece.len())).sum();
     }
 
-    /// The encoding, once no byte of it is missing.
-    fn whole(&self) -> Option<Vec<u8>> {
-        if self.held < self.total {
-            return None;
-        }
-        let mut encoding: Vec<u8> = Vec::with_capacity(to_usize(self.total));
-        for (at, piece) in &self.pieces {
-            let known = to_u64(encoding.len()).checked_sub(*at)?;
-            encoding.extend_from_slice(piece.get(to_usize(known)..).unwrap_or_default());
-        }
-        (to_u64(encoding.len()) == self.total).then_some(encoding)
-    }
-
-    fn check(&self, encoding: &[u8]) -> Result<Carried, MessageFault> {
-        if Part::digest_of(encoding) != self.digest {
+    /// The transaction, of which no byte is missing.
+    fn check(self) -> Result<Carried, MessageFault> {
+        let encoding: Vec<u8> = self.pieces.into_values().flatten().collect();
+        if Part::digest_of(&encoding) != self.digest {
             return Err(MessageFault::Contradiction(
                 "the parts of a transaction do not have its digest",
             ));
         }
-        let carried = Carried::decode(encoding)?;
+        let carried = Carried::decode(&encoding)?;
         if carried.point != self.point {
             return Err(MessageFault::Contradiction(
                 "the parts of a transaction tell another position",

@@ -325,6 +325,83 @@ fn parts_of_two_encodings_never_join_and_cuts_of_one_encoding_do() {
     assert_eq!(small.held(), 0);
 }
 
+/// A topic was revoked while a large transaction travelled: parts of both encodings lay on the link in the
+/// order of random names, each piece threw away what was held of the other, and neither became whole.
+#[test]
+fn two_encodings_of_a_transaction_that_come_in_turns_do_not_starve_each_other() {
+    let parts = |seed| -> Vec<Part> {
+        let messages = packed(&[carried(20, &noise(60_000, seed))], 10_000);
+        let part = |message: &Message| match &message.items[0] {
+            Item::Part(part) => part.clone(),
+            Item::Transaction(_) => unreachable!("longer than a message"),
+        };
+        messages.iter().map(part).collect()
+    };
+    let (older, newer) = (parts(1), parts(2));
+    let mut joiner = Joiner::new(1 << 20);
+    let mut whole = 0;
+    for (old, new) in older.iter().skip(1).zip(&newer) {
+        for part in [old, new] {
+            whole += usize::from(matches!(joiner.join(part).unwrap(), Joined::Whole(_)));
+        }
+    }
+    let last = newer.last().unwrap();
+    whole += usize::from(matches!(joiner.join(last).unwrap(), Joined::Whole(_)));
+    assert_eq!((whole, joiner.held()), (1, 0));
+}
+
+/// Pieces of one length at offsets 0, 1, 2 … were all kept: two hundred parts held a hundred times the
+/// transaction's length.
+#[test]
+fn however_pieces_overlap_no_byte_is_held_twice() {
+    let total = 1 << 20;
+    let mut joiner = Joiner::new(3 << 20);
+    for digest in 0..9 {
+        for offset in 0..100_u64 {
+            let part = Part {
+                point: point(20),
+                offset: (offset * 7919) % total / 2,
+                total,
+                digest,
+                piece: vec![0; 300_000],
+            };
+            assert_eq!(joiner.join(&part), Ok(Joined::Waiting));
+            assert!(joiner.held() <= 3 << 20, "{} bytes held", joiner.held());
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn pieces_in_any_cuts_and_order_make_the_encoding_and_hold_what_they_cover(
+        cuts in proptest::collection::vec((0u64..500, 1u64..200), 1..40),
+    ) {
+        let whole = carried(20, &noise(400, 3));
+        let mut encoding = Vec::new();
+        whole.encode(&mut encoding).unwrap();
+        let total = encoding.len() as u64;
+        let mut joiner = Joiner::new(1 << 20);
+        let mut covered = std::collections::BTreeSet::new();
+        for (from, len) in cuts.into_iter().chain((0..total).step_by(100).map(|at| (at, 100))) {
+            let (from, to) = (from.min(total - 1), (from + len).min(total));
+            if from >= to || covered.len() as u64 == total {
+                continue;
+            }
+            let piece = encoding[from as usize..to as usize].to_vec();
+            let part = Part { point: point(20), offset: from, total, digest: Part::digest_of(&encoding), piece };
+            covered.extend(from..to);
+            match joiner.join(&part).unwrap() {
+                Joined::Waiting => prop_assert_eq!(joiner.held(), covered.len() as u64),
+                Joined::Whole(carried) => {
+                    prop_assert_eq!(covered.len() as u64, total);
+                    prop_assert_eq!(&carried, &whole);
+                }
+            }
+        }
+        prop_assert_eq!(covered.len() as u64, total);
+    }
+}
+
 #[test]
 fn parts_with_a_forged_digest_are_refused_whole() {
     let encoding = {

@@ -6,7 +6,7 @@ use milepost_engine::frame::NewFrame;
 use milepost_engine::{Phase, PhaseLock, Result, SiteName, Store};
 
 use crate::agent::{LinkNumber, Links, Stop};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Remote};
 use crate::link::{Incoming, LinkError, MessageId, PollCursor, PollRequest};
 use crate::message::{Limits, Message, MessageFault, decode, decode_header};
 use crate::tracking::{
@@ -41,8 +41,9 @@ pub struct ReceiveOptions {
 /// What one poll brought.
 #[derive(Clone, Debug, Default)]
 pub struct Received {
-    /// Messages that this process had not seen before.
-    pub new_messages: u64,
+    /// True when something changed: a transaction applied, a note made, a message removed. Polling again may
+    /// bring more.
+    pub moved: bool,
     /// Transactions applied.
     pub transactions: u64,
     /// Messages whose transactions were all here.
@@ -51,6 +52,15 @@ pub struct Received {
     pub failed_links: Vec<(LinkNumber, LinkError)>,
     /// Messages that need an operator, with the reason.
     pub quarantined: Vec<String>,
+}
+
+impl Received {
+    /// Notes that a link failed: once, however many of its requests do.
+    fn fail(&mut self, link: LinkNumber, error: LinkError) {
+        if self.failed_links.iter().all(|(known, _)| *known != link) {
+            self.failed_links.push((link, error));
+        }
+    }
 }
 
 /// The receive phase of one store.
@@ -68,6 +78,8 @@ pub struct ReceivePhase {
     leaving: BTreeSet<MessageKey>,
     /// Messages of sites that are no remotes (yet); they wait on their link.
     strangers: BTreeSet<MessageKey>,
+    /// Sites that were remotes at the last look.
+    known: BTreeSet<SiteName>,
     _lock: PhaseLock,
 }
 
@@ -75,6 +87,8 @@ struct Pair {
     neighbour: Neighbour,
     receiver: Receiver,
     link: LinkNumber,
+    /// Bytes of parts held after the last poll.
+    held: u64,
 }
 
 impl ReceivePhase {
@@ -96,6 +110,7 @@ impl ReceivePhase {
             done: BTreeSet::new(),
             leaving: BTreeSet::new(),
             strangers: BTreeSet::new(),
+            known: BTreeSet::new(),
             _lock: lock,
         })
     }
@@ -119,6 +134,12 @@ impl ReceivePhase {
             self.leaving.clear();
         }
         outcome.map(|()| received)
+    }
+
+    /// False for a dry run (`-a`).
+    #[must_use]
+    pub fn applies(&self) -> bool {
+        self.options.apply
     }
 
     /// Links of all remotes, each once.
@@ -146,7 +167,7 @@ impl ReceivePhase {
         self.follow_catalog()?;
         for number in self.links_in_use() {
             if let Err(error) = self.poll_link(number, received)? {
-                received.failed_links.push((number, error));
+                received.fail(number, error);
             }
         }
         let senders: Vec<_> = self.pairs.keys().cloned().collect();
@@ -155,6 +176,13 @@ impl ReceivePhase {
         }
         let now = self.store.clock().monotonic();
         for pair in self.pairs.values_mut() {
+            // While parts of a transaction come, what seems to be missing may be on its way.
+            let held = pair.receiver.held_bytes();
+            let grew = held > std::mem::replace(&mut pair.held, held);
+            let cause = match cause {
+                PollCause::Due if grew => PollCause::Transfer,
+                cause => cause,
+            };
             pair.receiver.poll_ended(now, cause);
         }
         self.settle(received)
@@ -181,41 +209,44 @@ impl ReceivePhase {
             // will be: positions read without them would apply the same transactions again (R1).
             self.store.sync()?;
         }
+        let sites: BTreeSet<SiteName> = catalog.remotes().map(|remote| remote.site.clone()).collect();
+        if !sites.is_subset(&self.known) {
+            // Who was a stranger may be a remote now.
+            self.strangers.clear();
+        }
+        self.known = sites;
         for remote in catalog.remotes() {
             let link = self.links.of(remote);
             if let Some(pair) = self.pairs.get_mut(&remote.site) {
                 pair.link = link;
                 continue;
             }
-            let neighbour = Neighbour {
-                name: remote.site.clone(),
-                generation: remote.generation,
-            };
-            let records = PairRecords::load(&neighbour, |key| {
-                Ok(self.store.pinned(key)?.map(|(value, _)| value))
-            })?;
-            let me = Me {
-                name: self.store.site().clone(),
-                id: self.store.id(),
-            };
-            let receiver = Receiver::new(
-                me,
-                neighbour.clone(),
-                records,
-                self.options.patience,
-                self.options.memory,
-            );
-            self.strangers.clear();
-            self.pairs.insert(
-                remote.site.clone(),
-                Pair {
-                    neighbour,
-                    receiver,
-                    link,
-                },
-            );
+            let pair = self.begin_pair(remote, link)?;
+            self.pairs.insert(remote.site.clone(), pair);
         }
         Ok(())
+    }
+
+    fn begin_pair(&self, remote: &Remote, link: LinkNumber) -> Result<Pair> {
+        let neighbour = Neighbour {
+            name: remote.site.clone(),
+            generation: remote.generation,
+        };
+        let records = PairRecords::load(&neighbour, |key| {
+            Ok(self.store.pinned(key)?.map(|(value, _)| value))
+        })?;
+        let me = Me {
+            name: self.store.site().clone(),
+            id: self.store.id(),
+        };
+        let (patience, memory) = (self.options.patience, self.options.memory);
+        let receiver = Receiver::new(me, neighbour.clone(), records, patience, memory);
+        Ok(Pair {
+            neighbour,
+            receiver,
+            link,
+            held: 0,
+        })
     }
 
     /// Polls one link to its end, applying as it goes.
@@ -275,7 +306,6 @@ impl ReceivePhase {
             link,
             id: incoming.id,
         };
-        received.new_messages += 1;
         match decode_header(&incoming.bytes, &limits()) {
             Ok(header) if self.pairs.contains_key(&header.from.name) => {
                 let (previous, last) = Receiver::poll_order(&header);
@@ -365,6 +395,7 @@ impl ReceivePhase {
         match verdict {
             Verdict::Apply(apply) => {
                 received.transactions += milepost_engine::width::to_u64(apply.transactions);
+                received.moved = true;
                 if self.options.apply {
                     self.group.push(&self.store, sender, apply.frames)?;
                 }
@@ -405,6 +436,7 @@ impl ReceivePhase {
                 .for_each(|record| note.pin(record));
         }
         if !note.pinned().is_empty() {
+            received.moved = true;
             self.group.push_note(note);
         }
         self.group.flush(&self.store)?;
@@ -430,6 +462,7 @@ impl ReceivePhase {
         for (number, ids) in by_link {
             match self.links.finish(self.links.get(number)?.remove(&ids)) {
                 Some(Ok(())) => {
+                    received.moved = true;
                     for id in ids {
                         let key = MessageKey { link: number, id };
                         self.leaving.remove(&key);
@@ -437,7 +470,7 @@ impl ReceivePhase {
                     }
                 }
                 // They stay done, and leave at the next poll.
-                Some(Err(error)) => received.failed_links.push((number, error)),
+                Some(Err(error)) => received.fail(number, error),
                 None => {}
             }
         }

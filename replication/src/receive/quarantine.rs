@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The message itself stays on its link: what is kept here is for eyes. A file is written once; the
-//! same message again is the same file.
+//! same message again is the same file. Of one sender at most sixteen are kept: a pair that is stopped goes
+//! on to be sent to, and the first messages say why.
 
 use milepost_engine::storage::{OpenMode, Storage};
 use milepost_engine::width::to_u64;
@@ -14,6 +15,8 @@ use milepost_engine::{Error, Result, Store};
 use serde::Serialize;
 
 const FOLDER: &str = "quarantine";
+/// Most messages of one sender.
+const OF_ONE_MAX: usize = 16;
 /// Longest reason read back, in bytes.
 const REASON_MAX: usize = 4096;
 
@@ -36,6 +39,19 @@ pub(super) fn keep(store: &Store, sender: &str, bytes: &[u8], reason: &str) -> R
     let path = storage.root().join(&name);
     let write = || -> std::io::Result<()> {
         storage.create_dir(FOLDER)?;
+        let names = storage.list(FOLDER)?;
+        let of_sender = |name: &&String| {
+            let own = name
+                .strip_suffix(".mp")
+                .and_then(|name| name.strip_prefix(sender));
+            own.is_some_and(|digest| digest.len() == 17 && digest.starts_with('-'))
+        };
+        let known = names
+            .iter()
+            .any(|known| format!("{FOLDER}/{known}") == format!("{name}.mp"));
+        if known || names.iter().filter(of_sender).count() >= OF_ONE_MAX {
+            return Ok(());
+        }
         write_whole(storage, &format!("{name}.mp"), bytes)?;
         write_whole(storage, &format!("{name}.txt"), reason.as_bytes())?;
         storage.sync_dir(FOLDER)?;

@@ -17,6 +17,7 @@ mod phase;
 mod postings;
 mod queue;
 mod stream;
+mod turn;
 
 pub use history::{Found, History};
 pub use past::Past;

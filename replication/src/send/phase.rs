@@ -12,7 +12,6 @@ use crate::agent::{LinkNumber, Links, Stop};
 use crate::catalog::{Catalog, Remote, Subscription};
 use crate::link::{Link, LinkError};
 use crate::message::{Message, Packed, Packer, Point, Range, encode};
-use crate::schedule::until_next_turn;
 use crate::tracking::{
     Me, NOTE, Neighbour, Now, OwnEnd, Pace, PairRecords, PairState, ProbeRecord, ProbingTimes, SendAction,
     Sender,
@@ -21,6 +20,7 @@ use crate::tracking::{
 use super::postings::Postings;
 use super::queue::QueueEntries;
 use super::stream::{Sources, Stream};
+use super::turn::{Served, Turn};
 
 /// Messages packed for one remote before what it told is looked at again.
 const MESSAGES_AT_A_TIME: usize = 32;
@@ -80,14 +80,7 @@ struct Pair {
     link: LinkNumber,
     sender: Sender,
     stream: Stream,
-    /// When it was last sent something, by the monotonic clock.
-    last_turn: Option<Duration>,
-}
-
-impl Pair {
-    fn until_turn(&self, now: Duration, wall_micros: i64) -> Option<Duration> {
-        until_next_turn(self.remote.schedule, self.last_turn, now, wall_micros)
-    }
+    turn: Turn,
 }
 
 impl SendPhase {
@@ -120,16 +113,17 @@ impl SendPhase {
     pub fn round(&mut self, serve: Serve) -> Result<Sent> {
         self.look()?;
         let mut sent = Sent::default();
-        let now = self.store.clock().monotonic();
-        let wall = self.store.clock().wall_micros();
-        let due =
-            |pair: &&Pair| serve == Serve::Everybody || pair.until_turn(now, wall) == Some(Duration::ZERO);
-        let due: Vec<_> = self
-            .pairs
-            .values()
-            .filter(due)
-            .map(|pair| pair.remote.site.clone())
-            .collect();
+        let now = self.now();
+        let durable = self.store.watermarks().durable;
+        let mut due = Vec::new();
+        for (name, pair) in &mut self.pairs {
+            let turn = pair
+                .turn
+                .open(pair.remote.schedule, now.monotonic, now.wall_micros);
+            if turn || serve == Serve::Everybody {
+                due.push(name.clone());
+            }
+        }
         let mut failed: BTreeSet<LinkNumber> = BTreeSet::new();
         self.begin_links(&due)?;
         for name in due {
@@ -140,17 +134,24 @@ impl SendPhase {
                 continue;
             };
             let before = sent.messages;
-            let outcome = if failed.contains(&pair.link) {
-                Ok(Ok(()))
-            } else {
+            let reachable = !failed.contains(&pair.link);
+            let outcome = if reachable {
                 self.serve(&mut pair, &mut sent)
+            } else {
+                Ok(Ok(()))
             };
-            // A turn in which nothing was due stays open, so that the next commit goes at once.
-            if sent.messages > before {
-                pair.last_turn = Some(self.store.clock().monotonic());
-            }
+            let served = Served {
+                sent: sent.messages > before,
+                all: reachable && matches!(outcome, Ok(Ok(()))) && !self.stop.is_requested(),
+                durable,
+            };
+            let closed_at = self.store.clock().monotonic();
+            let noted = pair
+                .turn
+                .served(served, closed_at, |target| self.is_scanned_to(target));
             let number = pair.link;
             self.pairs.insert(name.clone(), pair);
+            noted?;
             if let Err(error) = outcome? {
                 if error.is_unreachable() {
                     failed.insert(number);
@@ -179,7 +180,19 @@ impl SendPhase {
         let (now, wall) = (self.store.clock().monotonic(), self.store.clock().wall_micros());
         self.pairs
             .values()
-            .filter_map(move |pair| pair.until_turn(now, wall))
+            .filter_map(move |pair| pair.turn.until(pair.remote.schedule, now, wall))
+    }
+
+    /// True when no frame before an end of the log is missing in what is scanned and noted.
+    fn is_scanned_to(&self, end: Lsn) -> Result<bool> {
+        let mut behind = self.store.scan(self.scanned)?;
+        Ok(behind.next()?.is_none_or(|frame| frame.lsn() >= end))
+    }
+
+    /// Remotes without a schedule, which a continuous agent never sends to.
+    pub fn unscheduled(&self) -> impl Iterator<Item = &SiteName> {
+        let none = |pair: &&Pair| pair.remote.schedule == crate::catalog::Schedule::None;
+        self.pairs.values().filter(none).map(|pair| &pair.remote.site)
     }
 
     /// Address of a remote's link, for operators.
@@ -289,7 +302,7 @@ impl SendPhase {
                 link,
                 sender,
                 stream,
-                last_turn: None,
+                turn: Turn::default(),
             },
         );
         Ok(())

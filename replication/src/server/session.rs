@@ -30,8 +30,6 @@ const MAX_HELLO: usize = 1 << 10;
 const MAX_DELIVER_COUNT: usize = 4096;
 /// Most bytes in one Deliver, unless one message alone is larger.
 const MAX_DELIVER_BYTES: usize = 4 << 20;
-/// Most keys a poll may ask not to be given.
-const MAX_SKIP: usize = 1 << 16;
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
@@ -159,10 +157,6 @@ impl Session {
                 self.store.remove(self.site.clone(), keys).await?;
                 Ok(Answer::Removed)
             }
-            Request::Poll { skip, .. } if skip.len() > MAX_SKIP => Ok(error(
-                ErrorCode::Invalid,
-                "a poll names more than 65536 messages to skip",
-            )),
             Request::Poll {
                 store,
                 after,

@@ -26,6 +26,9 @@ use super::receiver::Receiver;
 use super::state::{NOTE, PairState, ReceivedRecord, StopReason, newest_pin};
 use super::verdict::{Apply, Refusal, Verdict};
 
+/// Bytes of frames made of one message before they are appended: a small message may unpack to much.
+const FRAMES_MAX: usize = 1 << 20;
+
 /// Transactions that became frames and are not durable yet: our log does not know them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Staged {
@@ -67,17 +70,67 @@ impl Staged {
     }
 }
 
+/// True when all of a message became frames.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whole {
+    Yes,
+    No,
+}
+
+/// How far a message is on its way into frames.
+struct Course {
+    frames: Vec<NewFrame>,
+    bytes: usize,
+    /// Where the stream is with the transactions looked at,
+    reached: Point,
+    /// and with the frames made of them.
+    told: Point,
+    overlap: usize,
+    held: usize,
+    new: Staged,
+}
+
+impl Course {
+    fn from(staged: Point) -> Course {
+        Course {
+            frames: Vec::new(),
+            bytes: 0,
+            reached: staged,
+            told: staged,
+            overlap: 0,
+            held: 0,
+            new: Staged::default(),
+        }
+    }
+
+    /// Takes what was made of the transaction at `point`; a verdict when it ends the course.
+    fn take(&mut self, point: Point, made: Made, own: &dyn OwnLog) -> Option<Verdict> {
+        match made {
+            Made::Frame(frame) => {
+                if let Some(reason) = own.refusal_of(&frame) {
+                    return Some(Verdict::Refused(Refusal::DoesNotFit(reason)));
+                }
+                self.bytes += frame.encoded_len();
+                self.frames.push(frame);
+                self.told = point;
+            }
+            Made::Held => self.held += 1,
+            Made::Unsettled => return Some(Verdict::Unsettled),
+            Made::Stop(_) => unreachable!("ends the whole message before"),
+        }
+        self.reached = point;
+        None
+    }
+}
+
 impl Receiver {
     /// What lies after the staged position becomes frames.
     pub(super) fn apply(&mut self, message: &Message, own: &dyn OwnLog) -> Result<Verdict> {
         let (header, r) = (&message.header, self.staged.place());
-        let (mut frames, mut overlap, mut held) = (Vec::new(), 0, 0);
-        let mut new = Staged::default();
-        // Where the stream is with the transactions looked at, and with the frames made of them.
-        let (mut reached, mut told, mut blocked) = (self.staged, self.staged, None);
+        let mut course = Course::from(self.staged);
         for item in &message.items {
             if item.point().place() <= r {
-                overlap += 1;
+                course.overlap += 1;
                 continue;
             }
             let joined;
@@ -93,47 +146,50 @@ impl Receiver {
                     Err(fault) => return Ok(self.fault(&fault)),
                 },
             };
-            self.note_fresh(carried, reached);
-            match self.frame(header, carried, &mut new, own)? {
-                Made::Frame(frame) => {
-                    if let Some(reason) = own.refusal_of(&frame) {
-                        blocked = Some(Verdict::Refused(Refusal::DoesNotFit(reason)));
-                        break;
-                    }
-                    frames.push(frame);
-                    told = carried.point;
-                }
-                Made::Held => held += 1,
-                Made::Unsettled => {
-                    blocked = Some(Verdict::Unsettled);
-                    break;
-                }
-                Made::Stop(reason) => return Ok(self.stop(reason)),
+            self.note_fresh(carried, course.reached);
+            let made = if course.bytes > FRAMES_MAX {
+                Made::Unsettled
+            } else {
+                self.frame(header, carried, &mut course.new, own)?
+            };
+            if let Made::Stop(reason) = made {
+                return Ok(self.stop(reason));
             }
-            reached = carried.point;
+            if let Some(verdict) = course.take(carried.point, made, own) {
+                if course.reached == self.staged {
+                    return Ok(verdict);
+                }
+                return self.applied(header, course, Whole::No);
+            }
         }
-        if reached == self.staged
-            && let Some(verdict) = blocked
-        {
-            return Ok(verdict);
-        }
-        let (transactions, whole) = (frames.len(), blocked.is_none());
-        let to = if whole { header.last } else { reached };
-        if told.place() < to.place() {
+        self.applied(header, course, Whole::Yes)
+    }
+
+    /// The verdict on a message of which so much became frames.
+    fn applied(&mut self, header: &Header, course: Course, whole: Whole) -> Result<Verdict> {
+        let whole = whole == Whole::Yes;
+        let (to, transactions) = (
+            if whole { header.last } else { course.reached },
+            course.frames.len(),
+        );
+        let mut frames = course.frames;
+        if course.told.place() < to.place() {
             frames.push(self.stretch(header, to)?);
         }
-        if overlap > 0 {
+        // What a message brought itself, piece by piece, is no overlap.
+        if course.overlap > 0 && self.partly != header.last {
             self.owe_answer();
         }
+        self.partly = if whole { Point::NONE } else { header.last };
         self.follow(header);
         self.pin_pair(&mut frames)?;
         self.staged = to;
-        self.recent.merge(new);
+        self.recent.merge(course.new);
         Ok(Verdict::Apply(Apply {
             frames,
             transactions,
-            overlap,
-            held,
+            overlap: course.overlap,
+            held: course.held,
             whole,
             to,
         }))

@@ -60,6 +60,8 @@ pub struct Receiver {
     pub(super) joiner: Joiner,
     /// The last transaction that was joined of parts; the messages with its other parts are no news.
     pub(super) joined: Point,
+    /// Where the message ends of which a part was applied so far: the rest of it is no overlap.
+    pub(super) partly: Point,
 }
 
 impl Receiver {
@@ -85,6 +87,7 @@ impl Receiver {
             patience,
             joiner: Joiner::new(join_limit),
             joined: Point::NONE,
+            partly: Point::NONE,
         };
         receiver.resume_after_update();
         receiver

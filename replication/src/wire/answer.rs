@@ -158,6 +158,21 @@ impl Answer {
         }
     }
 
+    /// Its name, for messages.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Answer::Welcome { .. } => "Welcome",
+            Answer::Stored => "Stored",
+            Answer::Deliver { .. } => "Deliver",
+            Answer::Removed => "Removed",
+            Answer::Waiting => "Waiting",
+            Answer::NotNow { .. } => "NotNow",
+            Answer::Error { .. } => "Error",
+            Answer::Pong => "Pong",
+        }
+    }
+
     /// Reads a frame; `None` for an unknown kind that may be skipped.
     ///
     /// # Errors

@@ -73,8 +73,11 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// `count` keys. The count is not believed: each key must be there.
-    pub(crate) fn keys(&mut self, count: u32) -> Option<Vec<MessageKey>> {
+    /// `count` keys, at most `most`. The count is not believed: each key must be there.
+    pub(crate) fn keys(&mut self, count: u32, most: u32) -> Option<Vec<MessageKey>> {
+        if count > most {
+            return None;
+        }
         let mut keys = Vec::new();
         for _ in 0..count {
             keys.push(self.key()?);

@@ -27,6 +27,9 @@ pub use request::Request;
 
 use milepost_engine::SiteName;
 
+/// Most keys of one Remove, and of the messages that a Poll asks not to be given; more is malformed.
+pub const MAX_KEYS: u32 = 4096;
+
 /// What names a message on every server of the world: its sender and the 128 random bits that the
 /// sender drew for it. A repeated upload carries the same key and is stored once.
 ///

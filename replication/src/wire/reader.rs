@@ -4,6 +4,7 @@
 //! buffer grows with the bytes that came, never with the length that was claimed.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use milepost_engine::width::to_u64;
@@ -37,6 +38,8 @@ pub struct ReadLimits {
 /// Reads frames.
 pub struct FrameReader<R> {
     stream: R,
+    /// Bytes that came, for who listens for life.
+    heard: Arc<AtomicU64>,
     limits: ReadLimits,
     buffer: Vec<u8>,
     began: Option<Instant>,
@@ -50,12 +53,19 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub fn new(stream: R, limits: ReadLimits) -> FrameReader<R> {
         FrameReader {
             stream,
+            heard: Arc::default(),
             limits,
             buffer: Vec::new(),
             began: None,
             permit: None,
             given: None,
         }
+    }
+
+    /// Counts the bytes that come: as long as it grows, the other side is there.
+    #[must_use]
+    pub fn heard(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.heard)
     }
 
     /// Replaces the limit on bodies: it is small until the other side said who it is.
@@ -112,6 +122,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         self.buffer.reserve(wanted);
         let read = self.stream.read_buf(&mut self.buffer);
         let read = within(deadline, read).await.ok_or_else(silent)??;
+        self.heard.fetch_add(to_u64(read), Ordering::Relaxed);
         if self.began.is_none() && read > 0 {
             self.began = Some(Instant::now());
         }

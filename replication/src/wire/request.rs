@@ -4,7 +4,7 @@ use milepost_engine::{SiteName, StoreId};
 
 use super::body::{HELLO, PING, POLL, PUT, REMOVE, cut_short, unknown, wire_len};
 use super::fields::{Fields, name_len, push_keys, push_short_name};
-use super::{Frame, MessageKey, WireError};
+use super::{Frame, MAX_KEYS, MessageKey, WireError};
 
 const POLL_FIRST: u8 = 1;
 
@@ -147,7 +147,7 @@ fn read_poll(fields: &mut Fields<'_>) -> Option<Request> {
     let (max_count, max_bytes, flags) = (fields.u32()?, fields.u32()?, fields.u8()?);
     fields.reserved::<3>()?;
     let skip_count = fields.u32()?;
-    let skip = fields.keys(skip_count)?;
+    let skip = fields.keys(skip_count, MAX_KEYS)?;
     Some(Request::Poll {
         store,
         after,
@@ -162,6 +162,6 @@ fn read_remove(fields: &mut Fields<'_>) -> Option<Request> {
     let count = fields.u32()?;
     fields.reserved::<4>()?;
     Some(Request::Remove {
-        keys: fields.keys(count)?,
+        keys: fields.keys(count, MAX_KEYS)?,
     })
 }

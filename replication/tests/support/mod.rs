@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use milepost_engine::{Event, Lsn, Options, SiteName, Store, Transaction};
-use milepost_replication::agent::{Links, Stop};
+use milepost_replication::agent::{AgentOptions, Exit, Links, Phases, Stop, run_on};
 use milepost_replication::catalog::{
     Definitions, NewPublication, NewRemote, NewSubscription, Schedule, Start, SubscribeBy, Subscription,
 };
@@ -383,5 +383,47 @@ pub fn assert_nothing_doubled(site: &Site) {
                 site.store.site()
             );
         }
+    }
+}
+
+pub fn batch(receive: bool, scan: bool, send: bool) -> AgentOptions {
+    AgentOptions {
+        batch: true,
+        phases: Phases::of(receive, scan, send),
+        ..AgentOptions::default()
+    }
+}
+
+pub fn quick(receive: bool, scan: bool, send: bool) -> AgentOptions {
+    let (every, phases) = (Duration::from_millis(20), Phases::of(receive, scan, send));
+    AgentOptions {
+        phases,
+        receive_every: every,
+        send_every: every,
+        ..AgentOptions::default()
+    }
+}
+
+pub fn run_here(site: &Site, options: &AgentOptions, stop: &Stop) -> Exit {
+    run_on(&site.store, &site.links(stop), options, stop)
+}
+
+/// Asks until it is true; a test that never gets there says so after a minute.
+pub fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
+    for _ in 0..6000 {
+        if is_true() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("never: {what}");
+}
+
+/// Lets the agents of a test leave also when the test fails, so that it fails and does not hang.
+pub struct Leave<'a>(pub &'a Stop);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        self.0.request();
     }
 }

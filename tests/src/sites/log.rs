@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use milepost_engine::block::{Block, BlockBuilder, BlockKind, Seal};
-use milepost_engine::frame::{FrameKind, NewFrame};
+use milepost_engine::frame::{FrameKind, FrameRef, NewFrame};
 use milepost_engine::{Chain, Epoch, Lsn, Origin, Position, Result, StoreId, Via};
 use milepost_replication::tracking::{HeldEvent, OwnLog, newest_key, read_newest};
 
@@ -97,42 +97,13 @@ impl MemLog {
         let chain = block.chain_after();
         for frame in block.frames() {
             let frame = frame.unwrap();
-            let forget = self.forget_pins && frame.kind() == FrameKind::TRANSACTION;
-            let pins = frame.pinned().unwrap().into_iter().filter(|_| !forget);
-            let text = |bytes: &str| bytes.to_owned();
             self.by_lsn.insert(frame.lsn(), self.records.len());
-            self.records.push(Record {
-                position: Position {
-                    epoch: frame.epoch(),
-                    lsn: frame.lsn(),
-                    chain,
-                },
-                kind: frame.kind(),
-                origin: frame.origin().unwrap().map(|origin| origin.to_owned().unwrap()),
-                via: frame.via().unwrap().map(|via| via.to_owned().unwrap()),
-                committed_at: frame.committed_at().unwrap(),
-                held: frame
-                    .events()
-                    .map(|event| HeldEvent::of(frame.committed_at().unwrap(), &event.unwrap()).unwrap())
-                    .collect(),
-                events: frame
-                    .events()
-                    .map(|event| event.unwrap())
-                    .map(|event| {
-                        (
-                            event.ordinal,
-                            text(event.stream().unwrap()),
-                            event.payload.to_vec(),
-                        )
-                    })
-                    .collect(),
-                pins: pins
-                    .map(|pin| (pin.key.to_vec(), pin.value.map(<[u8]>::to_vec)))
-                    .collect(),
-                block: self.ends.len() as u64,
-            });
-            let record = self.records.last().unwrap();
-            pin(&mut self.pinned, record);
+            let mut record = Record::of(&frame, chain, self.ends.len() as u64);
+            if self.forget_pins && frame.kind() == FrameKind::TRANSACTION {
+                record.pins.clear();
+            }
+            pin(&mut self.pinned, &record);
+            self.records.push(record);
         }
         self.ends.push((lsn.plus(sealed.bytes.len() as u64), chain));
     }
@@ -191,6 +162,38 @@ impl MemLog {
     pub fn records(&self) -> impl DoubleEndedIterator<Item = &Record> {
         let durable = self.durable_blocks as u64;
         self.records.iter().filter(move |record| record.block <= durable)
+    }
+}
+
+impl Record {
+    fn of(frame: &FrameRef<'_>, chain: Chain, block: u64) -> Record {
+        let committed_at = frame.committed_at().unwrap();
+        let events = || frame.events().map(|event| event.unwrap());
+        let pins = frame.pinned().unwrap().into_iter();
+        Record {
+            position: Position {
+                epoch: frame.epoch(),
+                lsn: frame.lsn(),
+                chain,
+            },
+            kind: frame.kind(),
+            origin: frame.origin().unwrap().map(|origin| origin.to_owned().unwrap()),
+            via: frame.via().unwrap().map(|via| via.to_owned().unwrap()),
+            committed_at,
+            held: events()
+                .map(|event| HeldEvent::of(committed_at, &event).unwrap())
+                .collect(),
+            events: events()
+                .map(|event| {
+                    let stream = event.stream().unwrap().to_owned();
+                    (event.ordinal, stream, event.payload.to_vec())
+                })
+                .collect(),
+            pins: pins
+                .map(|pin| (pin.key.to_vec(), pin.value.map(<[u8]>::to_vec)))
+                .collect(),
+            block,
+        }
     }
 }
 

@@ -13,6 +13,7 @@
 mod log;
 mod network;
 mod run;
+mod sending;
 mod site;
 
 pub use log::{MemLog, Record};

@@ -5,8 +5,10 @@
 //! frame may have left.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use milepost_engine::width::to_u64;
 use milepost_engine::{SiteName, StoreId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -28,6 +30,8 @@ pub(super) struct Connection {
     writer: OwnedWriteHalf,
     answers: mpsc::Receiver<Result<(u32, Answer), WireError>>,
     reading: AbortHandle,
+    /// Bytes that came from the server.
+    heard: Arc<AtomicU64>,
     last_request: u32,
     /// The server's message store.
     pub(super) store: StoreId,
@@ -64,11 +68,13 @@ impl Connection {
                 store, max_message, ..
             } => {
                 let (sender, answers) = mpsc::channel(1);
+                let heard = reader.heard();
                 let reading = tokio::spawn(read(reader, sender, pushed)).abort_handle();
                 Ok(Connection {
                     writer,
                     answers,
                     reading,
+                    heard,
                     last_request: 0,
                     store,
                     max_message,
@@ -85,24 +91,29 @@ impl Connection {
         !self.reading.is_finished()
     }
 
-    /// Asks and waits for the answer, for `limit` and the time that `transfer` bytes may take.
-    pub(super) async fn ask(
-        &mut self,
-        request: &Request,
-        limit: Duration,
-        transfer: u64,
-    ) -> Result<Answer, WireError> {
-        let limit = limit + Duration::from_secs(transfer / BYTES_PER_SECOND);
-        timeout(limit, self.exchange(request))
+    /// Asks and waits for the answer. Given up when nothing is heard for `limit`; writing the request may
+    /// take longer where it is large, and the reader gives an answer its time once it has begun.
+    pub(super) async fn ask(&mut self, request: &Request, limit: Duration) -> Result<Answer, WireError> {
+        self.last_request = self.last_request.wrapping_add(1).max(1);
+        let bytes = request.to_frame(self.last_request).encode()?;
+        let writing = limit + Duration::from_secs(to_u64(bytes.len()) / BYTES_PER_SECOND);
+        timeout(writing, self.writer.write_all(&bytes))
             .await
-            .map_err(|_| WireError::Silent(limit))?
+            .map_err(|_| WireError::Silent(writing))??;
+        loop {
+            let heard = self.heard.load(Ordering::Relaxed);
+            match timeout(limit, self.answer()).await {
+                Ok(answer) => return answer,
+                Err(_) if self.heard.load(Ordering::Relaxed) == heard => {
+                    return Err(WireError::Silent(limit));
+                }
+                Err(_) => {}
+            }
+        }
     }
 
-    async fn exchange(&mut self, request: &Request) -> Result<Answer, WireError> {
-        self.last_request = self.last_request.wrapping_add(1).max(1);
-        self.writer
-            .write_all(&request.to_frame(self.last_request).encode()?)
-            .await?;
+    /// The answer to the last request. May be dropped and asked for again.
+    async fn answer(&mut self) -> Result<Answer, WireError> {
         loop {
             match self.answers.recv().await.ok_or(WireError::Closed)?? {
                 (number, answer) if number == self.last_request => return Ok(answer),

@@ -28,7 +28,6 @@ impl Shared {
     pub(super) async fn ask<'r>(
         &self,
         state: &mut State,
-        transfer: u64,
         request: impl Fn(Reached) -> Result<Cow<'r, Request>, LinkError>,
     ) -> Result<(usize, Answer), LinkError> {
         let round = self.round.load(Ordering::Relaxed);
@@ -44,11 +43,7 @@ impl Shared {
                 claimed,
             };
             let asked = match request(reached) {
-                Ok(request) => {
-                    connection
-                        .ask(&request, self.options.request_timeout, transfer)
-                        .await
-                }
+                Ok(request) => connection.ask(&request, self.options.request_timeout).await,
                 Err(error) => {
                     state.connection = Some((endpoint, connection));
                     return Err(error);

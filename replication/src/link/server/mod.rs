@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use milepost_engine::clock::Rng;
-use milepost_engine::width::{to_u64, u32_to_usize};
+use milepost_engine::width::u32_to_usize;
 use milepost_engine::{SiteName, StoreId};
 use tokio::sync::{Mutex, Notify};
 
@@ -30,10 +30,8 @@ use self::connection::Connection;
 use self::failover::Reached;
 use super::{Batch, Incoming, Link, LinkError, LinkFuture, MessageId, PollRequest};
 use crate::endpoint::{EndpointList, PrimaryRetries};
-use crate::wire::{Answer, Delivered, ErrorCode, MessageKey, Request};
+use crate::wire::{Answer, Delivered, ErrorCode, MAX_KEYS, MessageKey, Request};
 
-/// Most keys of one Remove, and of the messages a poll asks not to be given.
-const MAX_KEYS: usize = 4096;
 /// Most bytes asked for by one poll, while the caller asks for more: what one answer holds.
 const MAX_POLL_BYTES: usize = 4 << 20;
 
@@ -44,7 +42,7 @@ pub struct ServerLinkOptions {
     pub primary: PrimaryRetries,
     /// Time limit of each attempt, for name, connection and greeting together, default 5 s.
     pub connect_timeout: Duration,
-    /// Silence after which a request's connection counts as dead, default 30 s; a large transfer may
+    /// Silence after which a request's connection counts as dead, default 30 s; sending a large message may
     /// take 1 s more per 16 KiB.
     pub request_timeout: Duration,
     /// Number of this process among those of its site, random; default drawn by the link. Links of one
@@ -185,7 +183,7 @@ impl Shared {
             ))),
         };
         let mut state = self.state.lock().await;
-        match self.ask(&mut state, to_u64(message.len()), request).await? {
+        match self.ask(&mut state, request).await? {
             (_, Answer::Stored) => Ok(()),
             (endpoint, other) => Err(self.refusal(endpoint, other)),
         }
@@ -201,12 +199,16 @@ impl Shared {
         let place = after.map(|cursor| {
             name::place(cursor).ok_or_else(|| LinkError::invalid("a cursor of another kind of link"))
         });
-        let (store, after) = place.transpose()?.unwrap_or_default();
-        let skip: Vec<MessageKey> = skip.iter().filter_map(name::message_key).take(MAX_KEYS).collect();
+        let (asked_store, after) = place.transpose()?.unwrap_or_default();
+        let skip: Vec<MessageKey> = skip
+            .iter()
+            .filter_map(name::message_key)
+            .take(u32_to_usize(MAX_KEYS))
+            .collect();
         let max_bytes = max_bytes.min(MAX_POLL_BYTES);
         let poll = |server: Reached| {
             Ok(Cow::Owned(Request::Poll {
-                store,
+                store: asked_store,
                 after,
                 max_count: u32::try_from(max_count).unwrap_or(u32::MAX),
                 max_bytes: u32::try_from(max_bytes).unwrap_or(u32::MAX),
@@ -215,15 +217,21 @@ impl Shared {
             }))
         };
         let mut state = self.state.lock().await;
-        match self.ask(&mut state, to_u64(max_bytes), poll).await? {
+        match self.ask(&mut state, poll).await? {
             (
-                _,
+                endpoint,
                 Answer::Deliver {
                     store,
                     next,
                     messages,
                 },
             ) => {
+                if next != 0 && store == asked_store && next <= after {
+                    let endpoint = self.name_of(endpoint);
+                    let reason =
+                        format!("its list of messages goes from {after} to {next}, so it would never end");
+                    return Err(LinkError::Refused { endpoint, reason });
+                }
                 state.claimed.insert(store);
                 let incoming = |one: Delivered| Incoming {
                     id: name::message_id(&one.key),
@@ -246,9 +254,9 @@ impl Shared {
         });
         let keys = keys.collect::<Result<Vec<_>, _>>()?;
         let mut state = self.state.lock().await;
-        for keys in keys.chunks(MAX_KEYS) {
+        for keys in keys.chunks(u32_to_usize(MAX_KEYS)) {
             let remove = Request::Remove { keys: keys.to_vec() };
-            match self.ask(&mut state, 0, |_| Ok(Cow::Borrowed(&remove))).await? {
+            match self.ask(&mut state, |_| Ok(Cow::Borrowed(&remove))).await? {
                 (_, Answer::Removed) => {}
                 (endpoint, other) => return Err(self.refusal(endpoint, other)),
             }
@@ -268,7 +276,7 @@ impl Shared {
             Answer::Error { reason, .. } => LinkError::Refused { endpoint, reason },
             other => LinkError::Refused {
                 endpoint,
-                reason: format!("it answered {other:?}"),
+                reason: format!("it answered {} to something else", other.name()),
             },
         }
     }

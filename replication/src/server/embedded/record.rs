@@ -138,7 +138,7 @@ fn read_removed<'a>(fields: &mut Fields<'a>) -> Option<Record<'a>> {
     let site = fields.name(site_len)?;
     Some(Record::Removed {
         site,
-        keys: fields.keys(count)?,
+        keys: fields.keys(count, u32::MAX)?,
     })
 }
 

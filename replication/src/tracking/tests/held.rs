@@ -262,3 +262,23 @@ fn a_pair_that_the_neighbour_made_anew_begins_anew_and_forgets_no_event() {
         (2, Lsn(30), told + 1)
     );
 }
+
+/// Two megabytes that unpack to a hundred thousand transactions made as many frames at once.
+#[test]
+fn a_message_of_many_transactions_becomes_frames_piece_by_piece() {
+    let text = "x".repeat(40_000);
+    let items: Vec<_> = (2..=100).map(|n| with(at(n * 10), None, &[(0, &text)])).collect();
+    let all = message(at(10), items);
+    let (mut receiver, mut transactions, mut rounds) = (holding(10), 0, 0);
+    loop {
+        let apply = applied(take(&mut receiver, &all));
+        let bytes: usize = apply.frames.iter().map(NewFrame::encoded_len).sum();
+        assert!(bytes < 1_200_000, "{bytes} bytes of frames at once");
+        (transactions, rounds) = (transactions + apply.transactions, rounds + 1);
+        receiver.durable();
+        if apply.whole {
+            break;
+        }
+    }
+    assert_eq!((transactions, rounds, receiver.staged()), (99, 4, at(1000)));
+}

@@ -273,12 +273,14 @@ async fn greeter(answer: Option<Answer>) -> (SocketAddr, Arc<AtomicUsize>) {
                 .write_all(&[&Preamble::OURS.encode()[..], &frame].concat())
                 .await
                 .unwrap();
-            let mut bytes = [0; 4096];
+            // Small requests, each of which comes in one read: the hello first.
+            let (mut bytes, mut request) = ([0; 4096], 0);
             while stream.read(&mut bytes).await.unwrap_or(0) > 0 {
-                if let Some(answer) = &answer {
-                    // Request 2 is never asked here; 0 answers everything when it is "not now".
-                    let _ = stream.write_all(&answer.to_frame(0).encode().unwrap()).await;
+                if let Some(answer) = answer.as_ref().filter(|_| request > 0) {
+                    let frame = answer.to_frame(request).encode().unwrap();
+                    let _ = stream.write_all(&frame).await;
                 }
+                request += 1;
             }
         }
     })
@@ -300,6 +302,32 @@ async fn a_server_that_goes_silent_or_says_not_now_counts_as_failed() {
         assert_eq!(hq.failovers(), 1);
     }
     assert_eq!(bodies(&link("bern", &[good.address])).await.len(), 2);
+}
+
+/// The time that four megabytes may take was granted to a poll before a byte of an answer had come: a server
+/// that said nothing held its client for five minutes, and the send phase behind it.
+#[tokio::test]
+async fn a_server_that_greets_and_then_says_nothing_is_left_for_the_next_also_by_a_poll() {
+    let dir = TempDir::new().unwrap();
+    let good = Server::start(&dir).await;
+    let (mute, _) = greeter(None).await;
+    let bern = link("bern", &[mute, good.address]);
+    let polled = tokio::time::timeout(Duration::from_secs(60), poll(&bern)).await;
+    assert_eq!(polled.expect("it waits for the mute server").unwrap(), []);
+    assert_eq!(bern.failovers(), 1);
+}
+
+/// A list of messages that never ends kept its client polling for ever.
+#[tokio::test]
+async fn a_list_of_messages_that_does_not_go_on_is_refused() {
+    let (liar, _) = greeter(Some(Answer::Deliver {
+        store: StoreId(0),
+        next: 1,
+        messages: Vec::new(),
+    }))
+    .await;
+    let error = poll(&link("bern", &[liar])).await.unwrap_err();
+    assert!(error.to_string().contains("never end"), "{error}");
 }
 
 #[tokio::test]
