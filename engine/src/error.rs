@@ -1,12 +1,12 @@
 //! Errors whose kind says what the caller does next.
 //!
-//! Matching on text is never needed: [`Error::kind`] decides, [`Error::lsn`], [`Error::path`] and
-//! [`Error::written`] locate. `Display` is a sentence for an operator.
+//! Matching on text is never needed: [`Error::kind`] decides, [`Error::lsn`], [`Error::path`],
+//! [`Error::written`] and [`Error::transaction`] locate. `Display` is a sentence for an operator.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::Lsn;
+use crate::{Lsn, TransactionId};
 
 /// Shorthand for results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -45,6 +45,7 @@ struct Inner {
     path: Option<PathBuf>,
     lsn: Option<Lsn>,
     written: Option<Lsn>,
+    transaction: Option<TransactionId>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -69,6 +70,7 @@ impl Error {
                 path: None,
                 lsn: None,
                 written: None,
+                transaction: None,
                 source: None,
             }),
         }
@@ -108,6 +110,7 @@ impl Error {
                 path: inner.path.clone(),
                 lsn: inner.lsn,
                 written: inner.written,
+                transaction: inner.transaction,
                 source,
             }),
         }
@@ -127,10 +130,17 @@ impl Error {
         self
     }
 
-    /// Says that the failed commit may exist at `lsn`: ask by its transaction id after reopening.
+    /// Says that the failed commit may exist at `lsn` or behind it: ask by its transaction id after reopening.
     #[must_use]
     pub fn maybe_written(mut self, lsn: Lsn) -> Error {
         self.inner.written = Some(lsn);
+        self
+    }
+
+    /// Names the transaction concerned.
+    #[must_use]
+    pub fn of_transaction(mut self, id: TransactionId) -> Error {
+        self.inner.transaction = Some(id);
         self
     }
 
@@ -159,10 +169,18 @@ impl Error {
         self.inner.lsn
     }
 
-    /// For a failed commit: `Some` when it may exist at that LSN, `None` when it surely does not.
+    /// For a failed commit: `Some` when it may exist, at that LSN or behind it; `None` when it surely does
+    /// not. With [`Error::transaction`] and this, [`crate::Store::is_committed`] tells which, after reopening.
     #[must_use]
     pub fn written(&self) -> Option<Lsn> {
         self.inner.written
+    }
+
+    /// For a commit that may exist: its id. Frames appended together have ids of their own; this is the
+    /// first one's.
+    #[must_use]
+    pub fn transaction(&self) -> Option<TransactionId> {
+        self.inner.transaction
     }
 }
 

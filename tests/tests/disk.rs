@@ -434,10 +434,11 @@ fn a_killed_process_loses_its_locks_and_changes_nothing_any_more() {
     assert!(is_killed(&storage.unlink("log").unwrap_err()));
     cells.store(Cell::Appended, 9);
     assert_eq!(
-        cells.compare_exchange(Cell::Appended, 5, 9),
-        Ok(5),
-        "it is told what ends its loop"
+        cells.compare_exchange(Cell::Appended, 9, 10),
+        Ok(9),
+        "it sees what it stored itself"
     );
+    assert_eq!(cells.load(Cell::Appended), 10);
     let page = other.cells("control", false).unwrap();
     assert_eq!(
         page.load(Cell::Appended),

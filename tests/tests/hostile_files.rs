@@ -16,10 +16,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use milepost_engine::block::{BlockBuilder, BlockKind, Owner, Seal};
 use milepost_engine::frame::{FrameKind, NewFrame};
 use milepost_engine::{
-    ErrorKind, Event, Lsn, Options, Phase, Pinned, QueueEntry, RecordedEvent, Result, Store, StreamVersion,
-    Transaction,
+    Chain, ErrorKind, Event, Lsn, Options, Phase, Pinned, QueueEntry, RecordedEvent, Result, Store,
+    StreamVersion, Transaction,
 };
 
 const SEGMENT: u64 = 1 << 20;
@@ -241,7 +242,7 @@ fn step(everyday: usize) -> usize {
 fn a_flipped_bit_anywhere_is_told_or_harmless() {
     let seen = attack(step(13), 0, |byte| byte ^ 0x10);
     for (name, (refused, tried)) in seen {
-        if name == "store" || (name.starts_with("log/") && !name.ends_with(".idx")) {
+        if name == "store" || name.ends_with(".log") {
             assert!(
                 refused > tried / 2,
                 "{name}: only {refused} of {tried} damages were told"
@@ -249,7 +250,7 @@ fn a_flipped_bit_anywhere_is_told_or_harmless() {
         } else {
             assert_eq!(
                 refused, 0,
-                "{name} is derived or for people: {tried} damages, each made good"
+                "{name} is derived, a witness or for people: {tried} damages, each made good"
             );
         }
     }
@@ -269,29 +270,132 @@ fn a_file_that_is_cut_short_is_told_or_made_good() {
             let (bytes, whole) = changed.get_mut(name).unwrap();
             bytes.truncate(len);
             *whole = len as u64;
-            let refused = refused_or_prefix(&changed, &expected, name, len);
-            assert!(refused || name != Path::new("store"), "half a name tag is none");
+            let what = format!("{} cut to {len} bytes", name.display());
+            let refused = refused(&changed, &expected, &what);
+            let truth = name == Path::new("store") || name.extension().is_some_and(|ending| ending == "log");
+            assert!(
+                refused || !truth,
+                "{what}: what stood behind is gone, and nobody said so"
+            );
         }
     }
 }
 
-/// As [`refused`], but the last segment may have lost what nothing left in it says was durable.
-fn refused_or_prefix(files: &Files, expected: &Answers, name: &Path, len: usize) -> bool {
+/// A closed store without one of its files.
+fn without(lost: &Path, files: &Files) -> milepost_engine::Result<Store> {
+    let dir = scratch();
+    let mut left = files.clone();
+    left.remove(lost);
+    write(dir.path(), &left);
+    options().open(dir.path())
+}
+
+#[test]
+fn a_lost_segment_is_told_by_name() {
+    let (mut files, _) = closed();
+    // As after a crash that came before the sidecars: only `log/newest` knows how far the log went.
+    files.retain(|name, _| name.extension().is_none_or(|ending| ending != "idx"));
     let segments = files
         .keys()
-        .filter(|file| file.starts_with("log") && !file.to_str().unwrap().ends_with(".idx"));
-    let what = format!("{} cut to {len} bytes", name.display());
-    if segments.max().is_none_or(|last| last != name) {
-        return refused(files, expected, &what);
+        .filter(|name| name.extension().is_some_and(|ending| ending == "log"));
+    let segments: Vec<&PathBuf> = segments.collect();
+    let [oldest, _, newest] = segments[..] else {
+        panic!("three segments, not {segments:?}");
+    };
+    for (lost, named) in [(newest, newest.to_str().unwrap()), (oldest, "log")] {
+        let error = without(lost, &files).map(drop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        assert!(error.path().unwrap().ends_with(named), "{error}");
     }
+    let mut unwitnessed = files.clone();
+    unwitnessed.remove(Path::new("log/newest"));
+    assert!(
+        without(newest, &unwitnessed).is_ok(),
+        "without the witness the loss is not seen: that is what it is for"
+    );
+}
+
+#[test]
+fn a_first_segment_without_a_block_is_damage() {
     let dir = scratch();
-    write(dir.path(), files);
-    match options().open(dir.path()).and_then(|store| read(&store)) {
-        Ok(answers) => assert!(
-            expected.frames.starts_with(&answers.frames),
-            "{what}: frames were invented"
-        ),
-        Err(error) => told(&error, &what),
-    }
-    true
+    let root = dir.path().join("store");
+    options()
+        .init(&root, "a".parse().unwrap())
+        .unwrap()
+        .close()
+        .unwrap();
+    let segment = root.join("log/0000000000000000.log");
+    fs::write(&segment, vec![0; SEGMENT as usize]).unwrap();
+    let error = options().open(&root).map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    assert!(error.path().unwrap().ends_with("0000000000000000.log"));
+}
+
+/// The bytes of an empty block that says: everything before me, at `lsn`, is durable.
+fn imitated(store: &Store, secret: u64, lsn: Lsn) -> Vec<u8> {
+    let seal = Seal {
+        kind: BlockKind::Log,
+        close: false,
+        owner: Owner {
+            id: store.id(),
+            secret,
+        },
+        epoch: store.epoch(),
+        lsn,
+        durable: lsn,
+        nonce: 1,
+        chain: Chain(1),
+        aux: 0,
+    };
+    BlockBuilder::new().seal(&seal, 1).bytes
+}
+
+/// A torn commit whose payload looks like a block that calls it durable; opened again.
+fn open_with_imitation(secret: impl Fn(&Path) -> u64) -> Result<Vec<Lsn>> {
+    let dir = scratch();
+    let root = dir.path().join("store");
+    let store = options().init(&root, "a".parse().unwrap()).unwrap();
+    let commit = |payload: Vec<u8>| {
+        let mut transaction = Transaction::new();
+        let event = Event::new("uploads/1", "uploaded", payload).unwrap();
+        transaction.push(&event).unwrap();
+        store.commit(transaction).unwrap().committed().unwrap().lsn
+    };
+    let (marked, len) = (vec![0xa5; 160], store.watermarks().durable);
+    let first = commit(marked.clone());
+    let block = store.watermarks().durable.since(len);
+    let log = root.join("log/0000000000000000.log");
+    let bytes = fs::read(&log).unwrap();
+    let payload = bytes.windows(160).position(|window| window == marked).unwrap() as u64 + block;
+    let at = payload.next_multiple_of(8);
+    let mut imitation = vec![0; (at - payload) as usize];
+    imitation.extend(imitated(&store, secret(&root), Lsn(at)));
+    imitation.resize(160, 0);
+    let second = commit(imitation);
+    assert_eq!(second.since(first), block, "both transactions have one length");
+    drop(store);
+    let mut bytes = fs::read(&log).unwrap();
+    bytes[(len.0 + block) as usize] ^= 1;
+    fs::write(&log, bytes).unwrap();
+    let store = options().open(&root)?;
+    Ok(read(&store)?.frames.into_iter().map(|(lsn, _)| lsn).collect())
+}
+
+#[test]
+fn a_payload_that_looks_like_a_block_is_no_witness() {
+    assert_eq!(
+        open_with_imitation(|_| 0).unwrap().len(),
+        2,
+        "the torn commit is cut and the store opens"
+    );
+    let error = open_with_imitation(|root| {
+        let store = fs::read(root.join("store")).unwrap();
+        u64::from_le_bytes(store[120..128].try_into().unwrap())
+    })
+    .unwrap_err();
+    assert_eq!(
+        error.kind(),
+        ErrorKind::Corrupt,
+        "with the secret it would be one"
+    );
 }

@@ -2,9 +2,9 @@
 
 use crate::frame::EncodedFrame;
 use crate::width::{align8, to_u64};
-use crate::{Chain, Epoch, Lsn, StoreId};
+use crate::{Chain, Epoch, Lsn};
 
-use super::{BlockHeader, BlockKind, HEADER_LEN, MAX_BLOCK_LEN, StreamFilter};
+use super::{BlockHeader, BlockKind, HEADER_LEN, MAX_BLOCK_LEN, Owner, StreamFilter};
 
 /// A block under construction. Frames are copied once, behind room for header and filter.
 pub struct BlockBuilder {
@@ -25,7 +25,7 @@ pub struct Seal {
     /// Written by a clean close.
     pub close: bool,
     /// The store.
-    pub store_id: StoreId,
+    pub owner: Owner,
     /// Its lineage.
     pub epoch: Epoch,
     /// Where the block goes.
@@ -133,7 +133,7 @@ impl BlockBuilder {
             frame_count: narrow(self.starts.len()),
             event_count: self.event_count,
             filter_crc,
-            store_id: seal.store_id,
+            owner: seal.owner,
             epoch: seal.epoch,
             lsn: seal.lsn,
             durable: seal.durable,

@@ -8,7 +8,7 @@
 //! 64  durable 8 | nonce 8
 //! 80  chain before 8 | first_time 8
 //! 96  last_time 8 | aux 8
-//! 112 body_crc 4 | reserved 8 | header_crc 4
+//! 112 body_crc 4 | secret 8 | header_crc 4
 //! ```
 
 use std::fmt;
@@ -52,6 +52,23 @@ impl BlockKind {
     }
 }
 
+/// Whose block it is. The secret is a random word of the store that never leaves its files: without it no
+/// payload, not even one that came from a peer, can imitate a header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// The store.
+    pub id: StoreId,
+    /// Its secret.
+    pub secret: u64,
+}
+
+/// A store whose secret is 0.
+impl From<StoreId> for Owner {
+    fn from(id: StoreId) -> Owner {
+        Owner { id, secret: 0 }
+    }
+}
+
 /// A header whose checksum and lengths were verified, or one about to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockHeader {
@@ -72,7 +89,7 @@ pub struct BlockHeader {
     /// CRC-32 of the filter.
     pub filter_crc: u32,
     /// The store that wrote it.
-    pub store_id: StoreId,
+    pub owner: Owner,
     /// Lineage epoch of the writer.
     pub epoch: Epoch,
     /// Position of the block's first byte.
@@ -128,7 +145,10 @@ impl BlockHeader {
             frame_count: fields.u32(),
             event_count: fields.u32(),
             filter_crc: fields.u32(),
-            store_id: StoreId(u128::from_le_bytes(fields.bytes())),
+            owner: Owner {
+                id: StoreId(u128::from_le_bytes(fields.bytes())),
+                secret: 0,
+            },
             epoch: Epoch(fields.u64()),
             lsn: Lsn(fields.u64()),
             durable: Lsn(fields.u64()),
@@ -140,9 +160,9 @@ impl BlockHeader {
             body_crc: fields.u32(),
             header_crc: 0,
         };
-        let reserved = fields.u64();
+        header.owner.secret = fields.u64();
         header.header_crc = fields.u32();
-        if reserved != 0 || !header.lengths_agree() {
+        if !header.lengths_agree() {
             return Err(BlockFault::Lengths);
         }
         Ok(header)
@@ -168,7 +188,7 @@ impl BlockHeader {
         words
             .iter()
             .for_each(|word| raw.extend_from_slice(&word.to_le_bytes()));
-        raw.extend_from_slice(&self.store_id.0.to_le_bytes());
+        raw.extend_from_slice(&self.owner.id.0.to_le_bytes());
         let longs = [self.epoch.0, self.lsn.0, self.durable.0, self.nonce, self.chain.0];
         longs
             .iter()
@@ -177,7 +197,7 @@ impl BlockHeader {
         raw.extend_from_slice(&self.last_time.to_le_bytes());
         raw.extend_from_slice(&self.aux.to_le_bytes());
         raw.extend_from_slice(&self.body_crc.to_le_bytes());
-        raw.extend_from_slice(&0u64.to_le_bytes());
+        raw.extend_from_slice(&self.owner.secret.to_le_bytes());
         let crc = crc32fast::hash(&raw);
         raw.extend_from_slice(&crc.to_le_bytes());
         assert_eq!(raw.len(), HEADER_LEN, "the table above and the writer agree");

@@ -14,7 +14,7 @@ mod header;
 
 pub use build::{BlockBuilder, Seal, SealedBlock};
 pub use filter::StreamFilter;
-pub use header::{BlockFault, BlockHeader, BlockKind, HEADER_LEN};
+pub use header::{BlockFault, BlockHeader, BlockKind, HEADER_LEN, Owner};
 
 use crate::frame::FrameRef;
 use crate::planted::{self, Bug};

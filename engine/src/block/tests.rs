@@ -161,7 +161,7 @@ fn seal() -> Seal {
     Seal {
         kind: BlockKind::Log,
         close: false,
-        store_id: StoreId(0x0123_4567_89ab_cdef_0011_2233_4455_6677),
+        owner: StoreId(0x0123_4567_89ab_cdef_0011_2233_4455_6677).into(),
         epoch: Epoch(0xe90c),
         lsn: Lsn(1 << 20),
         durable: Lsn(1 << 19),
@@ -493,8 +493,14 @@ fn blocks_of_format_1_are_written_and_read_as_ever() {
         ..small().remove(2)
     };
     let queue = sealed(std::slice::from_ref(&entry), &queue, 1);
+    let owner = Owner {
+        secret: 0x5ec2_e7f0_0dba_11ad,
+        ..seal().owner
+    };
+    let secret = sealed(&small(), &Seal { owner, ..seal() }, 1);
     for (name, block, frames) in [
         ("log.block", log, small()),
+        ("secret.block", secret, small()),
         ("close.block", close, vec![]),
         ("queue.block", queue, vec![entry]),
     ] {

@@ -18,7 +18,7 @@ fn read_changed<T>(frame: NewFrame, change: Change, take: impl Fn(FrameRef<'_>) 
     let seal = Seal {
         kind: BlockKind::Log,
         close: false,
-        store_id,
+        owner: store_id.into(),
         epoch,
         lsn,
         durable: lsn,

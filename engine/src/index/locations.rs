@@ -21,6 +21,8 @@ pub struct Locations {
     pub(super) batch: std::vec::IntoIter<Posting>,
     pub(super) segment: Lsn,
     pub(super) version: u64,
+    /// First LSN of the segment that was active: all before it is durable, because it was sealed (S2).
+    pub(super) active: Lsn,
 }
 
 /// Events of the stream in one segment.
@@ -79,6 +81,11 @@ impl Locations {
                 return Ok(None);
             }
         }
+    }
+
+    /// Everything before this LSN was durable when the places were asked for, whatever `below` said.
+    pub(crate) fn sealed_end(&self) -> Lsn {
+        self.active
     }
 
     /// Version of the event that is next, if there is one.

@@ -221,6 +221,7 @@ impl Index {
             batch,
             segment,
             version: from,
+            active: segment,
         })
     }
 

@@ -170,7 +170,7 @@ impl Log {
         let seal = Seal {
             kind: BlockKind::Log,
             close: false,
-            store_id: self.dir.store_id(),
+            owner: self.dir.owner(),
             epoch: batch.tail.epoch,
             lsn: batch.tail.at,
             durable: self.control.durable(),
@@ -278,7 +278,7 @@ impl Log {
         let seal = Seal {
             kind: BlockKind::Log,
             close: true,
-            store_id: self.dir.store_id(),
+            owner: self.dir.owner(),
             epoch: tail.epoch,
             lsn: tail.at,
             durable: self.control.durable(),

@@ -87,7 +87,7 @@ impl Cursor {
         };
         let ours = header.lsn == at
             && header.kind == self.dir.kind()
-            && header.store_id == self.dir.store_id()
+            && header.owner == self.dir.owner()
             && (chain.is_none_or(|chain| chain == header.chain) || planted::is(Bug::StaleBytesBehindCut));
         if !ours {
             return Ok(Found::Nothing(
@@ -117,12 +117,21 @@ impl Cursor {
         Ok(Found::Nothing(fault.to_string()))
     }
 
+    /// Why nothing stands at `at`, in more words than `reason` when a file seems to be missing.
+    pub(crate) fn explained(&mut self, at: Lsn, reason: String) -> Result<String> {
+        let here = self.bytes(self.segment.offset(at), HEADER_LEN)?;
+        if !is_zero(here) {
+            return Ok(reason);
+        }
+        Ok(self.dir.gap(self.segment.first, at)?.unwrap_or(reason))
+    }
+
     /// Highest `durable` named by any header of this store at or behind `from`, wherever it stands.
     pub(crate) fn durable_behind(&mut self, from: Lsn) -> Result<Lsn> {
         let mut highest = Lsn::ZERO;
         let mut offset = self.segment.offset(from);
         while offset + to_u64(HEADER_LEN) <= self.segment.len() {
-            let (first, store_id, kind) = (self.segment.first, self.dir.store_id(), self.dir.kind());
+            let (first, owner, kind) = (self.segment.first, self.dir.owner(), self.dir.kind());
             let chunk = self.bytes(offset, CHUNK)?;
             if chunk.len() < HEADER_LEN {
                 break;
@@ -143,9 +152,8 @@ impl Cursor {
                         continue;
                     };
                     let here = first.plus(offset + to_u64(at));
-                    if header.lsn == here && header.store_id == store_id && header.kind == kind {
-                        // No writer knows more to be durable than what stands before its block; what claims
-                        // more is a payload that imitates a header.
+                    if header.lsn == here && header.owner == owner && header.kind == kind {
+                        // No writer knows more to be durable than what stands before its block.
                         highest = highest.max(header.durable.min(here));
                     }
                 }

@@ -13,12 +13,11 @@ use std::time::Duration;
 use crate::planted::{self, Bug};
 use crate::storage::Cell;
 use crate::sync::{Condvar, Mutex};
-use crate::{Error, Lsn, Result};
+use crate::{Error, ErrorKind, Lsn, Result};
 
 use super::Log;
 use super::control::LOOK_AGAIN;
 use super::cursor::Cursor;
-use super::lock::AppendLock;
 use super::recover::write_block_again;
 use super::segment::Segment;
 
@@ -58,6 +57,7 @@ impl Log {
     /// # Errors
     /// `Closed` when a sync failed: what lies beyond durable may or may not be on disk.
     pub(crate) fn make_durable(&self, to: Lsn) -> Result<()> {
+        self.check_process()?;
         loop {
             if self.control.durable() >= to {
                 // What was cut by who healed the log has others' bytes in its place by now.
@@ -156,17 +156,27 @@ impl Log {
         synced
     }
 
+    /// What was published and is not durable cannot be read back: no damage of what was ever acknowledged,
+    /// and only recovery may judge it. Any other error is passed on.
+    pub(crate) fn unreadable(&self, error: Error) -> Error {
+        let at = error.lsn().unwrap_or_default();
+        if error.kind() != ErrorKind::Corrupt || at < self.control.durable() {
+            return error;
+        }
+        self.control.set_poisoned(self.generation);
+        Error::closed(
+            "what was written last and is not durable yet cannot be read back: this handle is dead, nothing \
+             acknowledged is lost; check the disk and open the store again",
+        )
+        .at_lsn(at)
+        .caused_by(error)
+    }
+
     /// Writes the verified blocks of `[from, to)` over themselves through this handle's descriptor.
     fn write_again(&self, from: Lsn, to: Lsn, holds: Holds) -> Result<()> {
         let exclusive = (holds == Holds::Nothing).then(|| self.appending.lock());
         let lock = match &exclusive {
-            Some(_) => Some(AppendLock::take(
-                &self.lock_file,
-                &self.control,
-                &*self.clock,
-                self.lock_timeout,
-                self.process,
-            )?),
+            Some(_) => Some(self.lock_append()?),
             None => None,
         };
         self.control.check_poison(self.generation)?;
@@ -181,11 +191,7 @@ impl Log {
             let mut cursor = Cursor::new(&self.dir, &segment);
             match write_block_again(&mut cursor, at) {
                 Ok(end) => at = end,
-                Err(error) => {
-                    // What was published cannot be read back: only recovery may judge that.
-                    self.control.set_poisoned(self.generation);
-                    return Err(error);
-                }
+                Err(error) => return Err(self.unreadable(error)),
             }
         }
         drop(lock);

@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 
 use crate::sync::{Condvar, Mutex, MutexGuard};
-use crate::{Error, Result};
+use crate::{Error, Lsn, Result};
 
 use super::Log;
 use super::append::{Request, Written};
@@ -139,6 +139,8 @@ impl<R, T> Drop for Lead<'_, R, T> {
 /// Writing to the log, under the append lock.
 struct ToLog<'a> {
     log: &'a Log,
+    /// Nothing of the batch can stand before this.
+    from: Lsn,
     judge: &'a dyn Judge,
 }
 
@@ -153,8 +155,9 @@ impl Write<Request, Result<Written>> for ToLog<'_> {
 
     fn lost(&self) -> Result<Written> {
         Err(Error::internal(
-            "a commit was neither written nor refused; open the store again",
-        ))
+            "the thread that wrote for others panicked; open the store again and ask by the id",
+        )
+        .maybe_written(self.from))
     }
 }
 
@@ -162,6 +165,14 @@ impl Log {
     /// Writes a request together with others that wait; returns when it is in the log or refused,
     /// before any sync.
     pub(crate) fn submit(&self, request: Request, judge: &dyn Judge) -> Result<Written> {
-        self.group.submit(request, &ToLog { log: self, judge })
+        let from = self.control.durable();
+        self.group.submit(
+            request,
+            &ToLog {
+                log: self,
+                from,
+                judge,
+            },
+        )
     }
 }

@@ -16,6 +16,7 @@ mod durable;
 mod group;
 mod judge;
 pub(crate) mod lock;
+pub(crate) mod newest;
 mod recover;
 mod roll;
 mod scan;
@@ -66,6 +67,17 @@ pub(crate) struct Log {
 }
 
 impl Log {
+    /// A handle is dead in a forked child, which shares locks and descriptors with its parent without
+    /// knowing it.
+    pub(crate) fn check_process(&self) -> crate::Result<()> {
+        if self.dir.storage().process_id() == self.process {
+            return Ok(());
+        }
+        Err(crate::Error::closed(
+            "this handle was opened before a fork; open the store again in the child",
+        ))
+    }
+
     /// S3 for a handle that opens a poisoned log while the dead handles are still in: what is kept
     /// beyond durable is verified, written again and synced through descriptors of this handle, the
     /// rest is cut. Only then does a new generation begin, which this handle belongs to.
@@ -84,11 +96,11 @@ impl Log {
             self.generation = now;
             return Ok(());
         }
-        let genesis = crate::Chain::genesis(self.dir.store_id());
+        let genesis = crate::Chain::genesis(self.dir.owner().id);
         let fresh = Arc::new(SegmentDir::new(
             Arc::clone(self.dir.storage()),
             self.dir.kind(),
-            self.dir.store_id(),
+            self.dir.owner(),
             || Lsn::ZERO,
         ));
         let tail = recover(&fresh, genesis, self.control.durable(), self.segment_bytes)?;

@@ -16,13 +16,13 @@ use std::sync::Arc;
 use crate::block::BlockKind;
 use crate::block::HEADER_LEN;
 use crate::planted::{self, Bug};
-use crate::storage::{OpenMode, StorageFile};
+use crate::storage::StorageFile;
 use crate::width::{to_u64, to_usize};
 use crate::{Chain, Epoch, Error, Lsn, Result};
 
 use super::control::Tail;
 use super::cursor::{Cursor, Found};
-use super::segment::{SegmentDir, segment_name};
+use super::segment::{Segment, SegmentDir, segment_name};
 
 /// Zeros for cuts and fills, written in pieces of this many bytes.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
@@ -63,13 +63,17 @@ pub(crate) fn recover(
     let Some((last, before)) = firsts.split_last() else {
         return Ok(None);
     };
-    refuse_lost_segments(dir, *last)?;
-    restore_length(dir, *last, segment_bytes)?;
+    if dir.kind() == BlockKind::Log {
+        refuse_lost_segments(dir, &firsts, *last)?;
+    }
     let segment = dir.open(*last)?;
+    refuse_short(dir, &segment, segment_bytes)?;
     let mut cursor = Cursor::new(dir, &segment);
     let mut walked = walk(&mut cursor, (*last == Lsn::ZERO).then_some(genesis))?;
     walked.durable = walked.durable.max(cursor.durable_behind(walked.tail)?).max(floor);
-    if walked.tail < walked.durable {
+    // The first block was durable before the store had its name.
+    let made = dir.kind() == BlockKind::Queue || walked.tail != Lsn::ZERO;
+    if walked.tail < walked.durable || !made {
         return Err(cursor.corrupt(walked.tail, &walked.reason));
     }
     if walked.last.is_none()
@@ -92,6 +96,9 @@ pub(crate) fn recover(
             error,
         )
     })?;
+    if dir.kind() == BlockKind::Log {
+        super::newest::note(&**dir.storage(), dir.owner().id, *last);
+    }
     let (epoch, aux) = walked.last.unwrap_or_default();
     let tail = Tail {
         at: walked.tail,
@@ -102,22 +109,20 @@ pub(crate) fn recover(
     Ok(Some(Recovered { tail, aux }))
 }
 
-/// A sidecar is made of a sealed segment alone, whose successor's name was durable before (S2): if the
-/// last segment has one, the files behind it are gone (E3).
-fn refuse_lost_segments(dir: &SegmentDir, last: Lsn) -> Result<()> {
-    if dir.kind() != BlockKind::Log {
-        return Ok(());
-    }
-    if dir.list()?.first().is_some_and(|first| *first != Lsn::ZERO) {
+/// Nothing of a log goes but by a loss: not its first file, none behind a segment that has a sidecar (which
+/// is made of sealed ones alone), none that `log/newest` has seen (E3).
+fn refuse_lost_segments(dir: &SegmentDir, firsts: &[Lsn], last: Lsn) -> Result<()> {
+    let storage = dir.storage();
+    let folder = storage.root().join(dir.folder());
+    if firsts.first().is_some_and(|first| *first != Lsn::ZERO) {
         return Err(Error::corrupt(
             "the first files of the log are missing, and nothing was freed; nothing was changed: \
              put them back or restore a backup",
         )
-        .at_path(dir.storage().root().join(dir.folder())));
+        .at_path(folder));
     }
-    let path = dir.storage().root().join(dir.folder());
-    let names = dir.storage().list(dir.folder());
-    let names = names.map_err(|error| Error::io("list the segments", &path, error))?;
+    let names = storage.list(dir.folder());
+    let names = names.map_err(|error| Error::io("list the segments", &folder, error))?;
     if names
         .iter()
         .any(|name| crate::index::sidecar_segment(name) == Some(last))
@@ -126,26 +131,33 @@ fn refuse_lost_segments(dir: &SegmentDir, last: Lsn) -> Result<()> {
             "the log goes on behind this segment, and the files that hold it are missing; nothing was changed: \
              put them back or restore a backup",
         )
-        .at_path(dir.storage().root().join(segment_name(dir.kind(), last)))
+        .at_path(storage.root().join(segment_name(dir.kind(), last)))
         .at_lsn(last));
     }
-    Ok(())
+    let newest = super::newest::read(&**storage, dir.owner().id);
+    let newest = newest.map_err(|error| Error::io("read which segment is the newest", &folder, error))?;
+    match newest {
+        Some(newest) if newest > last => Err(Error::corrupt(
+            "this segment of the log is missing; nothing was changed: put it back or restore a backup",
+        )
+        .at_path(storage.root().join(segment_name(dir.kind(), newest)))
+        .at_lsn(newest)),
+        _ => Ok(()),
+    }
 }
 
-/// A crash may keep a segment's name and lose its length; nothing in it was durable then.
-fn restore_length(dir: &SegmentDir, first: Lsn, segment_bytes: u64) -> Result<()> {
-    let name = segment_name(dir.kind(), first);
-    let path = dir.storage().root().join(&name);
-    let file = dir.storage().open(&name, OpenMode::ReadWrite);
-    let file = file.map_err(|error| Error::io("open the last segment", &path, error).at_lsn(first))?;
-    let len = file
-        .len()
-        .map_err(|error| Error::io("read a segment's length", &path, error))?;
-    if len < segment_bytes {
-        file.allocate(segment_bytes)
-            .map_err(|error| Error::io("restore a segment's length", &path, error))?;
+/// A segment has its length before it has its name (S2), so a shorter one was cut, with whatever stood there.
+fn refuse_short(dir: &SegmentDir, segment: &Segment, segment_bytes: u64) -> Result<()> {
+    if segment.len() >= segment_bytes {
+        return Ok(());
     }
-    Ok(())
+    Err(Error::corrupt(format!(
+        "the file has {} bytes of at least {segment_bytes}: it was cut, and what stood in the rest is gone; {}",
+        segment.len(),
+        dir.advice()
+    ))
+    .at_path(dir.path(segment))
+    .at_lsn(segment.first))
 }
 
 fn walk(cursor: &mut Cursor, genesis: Option<Chain>) -> Result<Walked> {

@@ -59,6 +59,7 @@ impl Log {
             ..tail
         });
         self.control.clear_intent();
+        super::newest::write(&**self.dir.storage(), self.dir.owner().id, first);
         self.release_rest(tail);
         Ok(first)
     }
@@ -82,6 +83,7 @@ impl Log {
     /// Makes a spare once the active segment is half full; for a long-lived process, outside the
     /// append lock. True when one was made.
     pub(crate) fn prepare_spare(&self) -> Result<bool> {
+        self.check_process()?;
         let used = self
             .control
             .appended()
@@ -95,6 +97,7 @@ impl Log {
 
     /// Seals the active segment when more than `min_bytes` of it are used; true when it did.
     pub(crate) fn rotate(&self, min_bytes: u64) -> Result<bool> {
+        self.check_process()?;
         let exclusive = self.appending.lock();
         let lock = self.lock_append()?;
         self.control.check_poison(self.generation)?;

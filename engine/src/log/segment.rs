@@ -14,21 +14,61 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::block::BlockKind;
+use crate::block::{BlockKind, Owner};
 use crate::storage::{Mapping, OpenMode, Storage, StorageFile, Window};
 use crate::sync::{AtomicU64, Mutex, Ordering};
-use crate::{Error, Lsn, Result, StoreId};
+use crate::{Error, Lsn, Result};
+
+/// Most files of one log that a handle keeps open and mapped.
+const MOST_OPEN: usize = 64;
 
 /// The files of one log.
 pub(crate) struct SegmentDir {
     storage: Arc<dyn Storage>,
     kind: BlockKind,
-    store_id: StoreId,
+    owner: Owner,
     /// How far bytes may have been written by anybody, asked after a file was opened (S1).
     written: Box<dyn Fn() -> Lsn + Send + Sync>,
-    known: Mutex<BTreeMap<Lsn, Arc<Segment>>>,
+    known: Mutex<Known>,
     /// What was listed last. A segment that has a successor there has it for ever.
     listed: Mutex<Vec<Lsn>>,
+}
+
+/// Open files, each with the number of its last use.
+#[derive(Default)]
+struct Known {
+    open: BTreeMap<Lsn, (Arc<Segment>, u64)>,
+    uses: u64,
+}
+
+impl Known {
+    fn get(&mut self, first: Lsn) -> Option<Arc<Segment>> {
+        self.uses += 1;
+        let (segment, used) = self.open.get_mut(&first)?;
+        *used = self.uses;
+        Some(Arc::clone(segment))
+    }
+
+    /// Keeps a segment, and closes the one that was used longest ago when there are many. The newest two
+    /// stay: what is not durable yet lies in them, and only a descriptor that was there before hears of a
+    /// failed write (S1).
+    fn adopt(&mut self, segment: Segment) -> Arc<Segment> {
+        self.uses += 1;
+        let first = segment.first;
+        let (kept, _) = self
+            .open
+            .entry(first)
+            .or_insert_with(|| (Arc::new(segment), self.uses));
+        let kept = Arc::clone(kept);
+        let older = self.open.len().saturating_sub(2);
+        if self.open.len() > MOST_OPEN {
+            let stale = self.open.iter().take(older).filter(|(other, _)| **other != first);
+            if let Some(stale) = stale.min_by_key(|(_, (_, used))| *used).map(|(first, _)| *first) {
+                self.open.remove(&stale);
+            }
+        }
+        kept
+    }
 }
 
 /// One open file of a log.
@@ -72,15 +112,15 @@ impl SegmentDir {
     pub(crate) fn new(
         storage: Arc<dyn Storage>,
         kind: BlockKind,
-        store_id: StoreId,
+        owner: Owner,
         written: impl Fn() -> Lsn + Send + Sync + 'static,
     ) -> SegmentDir {
         SegmentDir {
             storage,
             kind,
-            store_id,
+            owner,
             written: Box::new(written),
-            known: Mutex::new(BTreeMap::new()),
+            known: Mutex::default(),
             listed: Mutex::default(),
         }
     }
@@ -98,8 +138,9 @@ impl SegmentDir {
         self.kind
     }
 
-    pub(crate) fn store_id(&self) -> StoreId {
-        self.store_id
+    /// Whose files they are.
+    pub(crate) fn owner(&self) -> Owner {
+        self.owner
     }
 
     /// First LSNs of all files, ascending.
@@ -132,20 +173,16 @@ impl SegmentDir {
 
     /// The open segment that begins at `first`.
     pub(crate) fn open(&self, first: Lsn) -> Result<Arc<Segment>> {
-        if let Some(segment) = self.known.lock().get(&first) {
-            return Ok(Arc::clone(segment));
+        if let Some(segment) = self.known.lock().get(first) {
+            return Ok(segment);
         }
         let name = segment_name(self.kind, first);
         let path = self.storage.root().join(&name);
         let file = self.storage.open(&name, OpenMode::ReadWrite);
         let file = match file {
             Ok(file) => file,
-            Err(_) if self.has_freed(first)? => {
-                return Err(Error::behind(
-                    "what stood here was freed; start at the oldest retained position",
-                )
-                .at_path(path)
-                .at_lsn(first));
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(self.gone(first)?.at_path(path));
             }
             Err(error) => return Err(Error::io("open a segment", &path, error).at_lsn(first)),
         };
@@ -160,12 +197,7 @@ impl SegmentDir {
             name,
             mapping: Mutex::new(None),
         };
-        Ok(self.adopt(segment))
-    }
-
-    fn adopt(&self, segment: Segment) -> Arc<Segment> {
-        let mut known = self.known.lock();
-        Arc::clone(known.entry(segment.first).or_insert_with(|| Arc::new(segment)))
+        Ok(self.known.lock().adopt(segment))
     }
 
     /// The first LSN of the segment that holds position `at`, or of the last one before it; `None`
@@ -174,14 +206,40 @@ impl SegmentDir {
         Ok(self.list()?.into_iter().take_while(|first| *first <= at).last())
     }
 
-    /// True when a position lies before the oldest file: what stood there was freed.
+    /// True when a position lies before the oldest file: what stood there was freed. Nothing frees the log.
     pub(crate) fn has_freed(&self, at: Lsn) -> Result<bool> {
-        Ok(self.list()?.first().is_none_or(|oldest| *oldest > at))
+        Ok(self.kind == BlockKind::Queue && self.list()?.first().is_none_or(|oldest| *oldest > at))
+    }
+
+    /// Why no file holds the position `at`.
+    pub(crate) fn gone(&self, at: Lsn) -> Result<Error> {
+        let error = if self.has_freed(at)? {
+            Error::behind("what stood here was freed; start at the oldest retained position")
+        } else {
+            Error::corrupt(format!(
+                "the file that holds this position is missing; {}",
+                self.advice()
+            ))
+        };
+        Ok(error.at_path(self.storage.root().join(self.folder())).at_lsn(at))
+    }
+
+    /// What is wrong when nothing stands at `at`, behind the blocks of the segment that begins at `first`, though
+    /// there are later files; `None` when there are none.
+    pub(crate) fn gap(&self, first: Lsn, at: Lsn) -> Result<Option<String>> {
+        let later = self.known_end(first)?.is_some_and(|next| next > at);
+        Ok(later.then(|| {
+            let name = segment_name(self.kind, at);
+            format!(
+                "no block begins here, and there is no file {name} that would go on from here: it is missing, or \
+                 this one is damaged"
+            )
+        }))
     }
 
     /// Forgets an open segment.
     pub(crate) fn forget(&self, first: Lsn) {
-        self.known.lock().remove(&first);
+        self.known.lock().open.remove(&first);
     }
 
     /// What an operator does about damage in these files: the queue is derived from the log, which is truth.

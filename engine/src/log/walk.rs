@@ -43,10 +43,9 @@ impl BlockWalk {
     /// Starts before the block that holds position `at`, or at `end` when that is not beyond `at`.
     pub(crate) fn before(dir: &Arc<SegmentDir>, at: Lsn, end: Lsn) -> Result<BlockWalk> {
         let first = dir.first_at_or_before(at.min(end))?;
-        let first = first.ok_or_else(|| {
-            Error::behind("the log no longer holds this position; start at the oldest retained one")
-                .at_lsn(at)
-        })?;
+        let Some(first) = first else {
+            return Err(dir.gone(at)?);
+        };
         let mut walk = BlockWalk::new(dir, dir.open(first)?, first);
         while let Some(header) = walk.header(end)? {
             if header.end() > at {
@@ -92,6 +91,14 @@ impl BlockWalk {
         Block::checked_before(header, self.loaded(header.lsn))
     }
 
+    /// Stands before the block again that [`BlockWalk::advance`] passed last.
+    pub(crate) fn step_back(&mut self) {
+        if let Some(header) = self.last.take() {
+            self.at = header.lsn;
+            self.chain = Some(header.chain);
+        }
+    }
+
     /// Passes a block by its header alone.
     pub(crate) fn pass(&mut self, header: &BlockHeader) {
         self.at = header.end();
@@ -119,29 +126,16 @@ impl BlockWalk {
             }
         }
         if self.dir.has_freed(self.at)? {
-            return Err(
-                Error::behind("what stood here was freed; start at the oldest retained position")
-                    .at_path(self.dir.path(&self.segment))
-                    .at_lsn(self.at),
-            );
+            return Err(self.dir.gone(self.at)?);
         }
         found.and_then(|_| Err(self.missing()))
     }
 
     /// Nothing stands where the log must go on.
     fn missing(&self) -> Error {
-        let later = self.dir.known_end(self.segment.first).ok().flatten();
-        match later.filter(|next| *next > self.at) {
-            Some(_) => {
-                let name = super::segment::segment_name(self.dir.kind(), self.at);
-                let what = format!(
-                    "no block begins here, and there is no file {name} that would go on from here: \
-                     it is missing, or this one is damaged"
-                );
-                self.corrupt(self.at, &what)
-            }
-            None => self.corrupt(self.at, "no block begins here, though more was durable"),
-        }
+        let gap = self.dir.gap(self.segment.first, self.at).ok().flatten();
+        let what = gap.unwrap_or_else(|| "no block begins here, though more was durable".to_owned());
+        self.corrupt(self.at, &what)
     }
 
     /// Goes on in the segment that begins here.
@@ -164,7 +158,7 @@ impl BlockWalk {
         };
         let in_line = header.lsn == self.at
             && header.kind == self.dir.kind()
-            && header.store_id == self.dir.store_id()
+            && header.owner == self.dir.owner()
             && (self.chain.is_none_or(|chain| chain == header.chain)
                 || planted::is(Bug::StaleBytesBehindCut));
         if !in_line {

@@ -18,6 +18,8 @@ mod writer;
 pub use reader::QueueReader;
 pub use writer::{QueueEntry, QueueWriter};
 
+use std::sync::Arc;
+
 use crate::block::BlockKind;
 use crate::log::{BlockWalk, segment_name};
 use crate::storage::Cell;
@@ -35,10 +37,12 @@ impl Store {
     /// `Invalid` with the lock of another phase; `Corrupt` for a damaged queue; `Closed` and `Full` as
     /// for a commit.
     pub fn queue_writer(&self, lock: &PhaseLock) -> Result<QueueWriter> {
-        if lock.phase() != Phase::Scan {
-            return Err(Error::invalid("only the scan phase appends to the stable queue"));
-        }
-        QueueWriter::open(self)
+        let Some(held) = lock.holder_of(Phase::Scan, self) else {
+            return Err(Error::invalid(
+                "only the holder of the scan phase of this store appends to its queue",
+            ));
+        };
+        QueueWriter::open(self, Arc::clone(held))
     }
 
     /// Entries of the queue from its oldest on, or of those appended after the queue position `after`.
@@ -77,8 +81,10 @@ impl Store {
     /// # Errors
     /// `Invalid` with the lock of another phase; `Internal` when a file cannot be removed.
     pub fn queue_free(&self, lock: &PhaseLock, confirmed: Lsn) -> Result<usize> {
-        if lock.phase() != Phase::Send {
-            return Err(Error::invalid("only the send phase frees the stable queue"));
+        if lock.holder_of(Phase::Send, self).is_none() {
+            return Err(Error::invalid(
+                "only the holder of the send phase of this store frees its queue",
+            ));
         }
         let (dir, end) = (self.queue_dir(), self.queue_end());
         let firsts = dir.list()?;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::block::{BlockBuilder, BlockKind, Seal, SealedBlock};
 use crate::frame::NewFrame;
 use crate::log::{Recovered, SegmentDir, Tail, recover, write_all};
-use crate::storage::Cell;
+use crate::storage::{Cell, StorageFile};
 use crate::width::to_u64;
 use crate::{Chain, Error, Lsn, Result, Store};
 
@@ -36,19 +36,25 @@ pub struct QueueWriter {
     recorded: Lsn,
     seq: u64,
     segment_bytes: u64,
+    /// The scan phase's lock, which must not go before the writer.
+    _held: Arc<dyn StorageFile>,
 }
 
 impl QueueWriter {
     /// Finds the end of the queue, cuts what a dead writer left behind it, and writes what may not be
     /// on disk again (S3).
-    pub(super) fn open(store: &Store) -> Result<QueueWriter> {
+    pub(super) fn open(store: &Store, held: Arc<dyn StorageFile>) -> Result<QueueWriter> {
         let control = &store.log().control;
+        store.log().check_process()?;
         control.check_poison(store.log().generation)?;
         let genesis = Chain::genesis(store.id());
         let dir = store.queue_dir();
-        let fresh = SegmentDir::new(Arc::clone(store.storage()), BlockKind::Queue, store.id(), || {
-            Lsn::ZERO
-        });
+        let fresh = SegmentDir::new(
+            Arc::clone(store.storage()),
+            BlockKind::Queue,
+            store.owner(),
+            || Lsn::ZERO,
+        );
         let recovered = recover(&Arc::new(fresh), genesis, control.lsn(Cell::QueueDurable), 0)?;
         let empty = Tail {
             at: Lsn::ZERO,
@@ -87,6 +93,7 @@ impl QueueWriter {
             recorded: Lsn(aux),
             seq: 0,
             segment_bytes,
+            _held: held,
         })
     }
 
@@ -113,10 +120,9 @@ impl QueueWriter {
                 .all(|entry| entry.lsn > self.scanned && entry.lsn <= through),
             "Q1: an entry lies between the scan position before and after it"
         );
-        self.store
-            .log()
-            .control
-            .check_poison(self.store.log().generation)?;
+        let log = self.store.log();
+        log.check_process()?;
+        log.control.check_poison(log.generation)?;
         let time = self.store.clock().wall_micros();
         let (mut builder, mut last) = (BlockBuilder::new(), self.scanned);
         for entry in entries {
@@ -143,6 +149,7 @@ impl QueueWriter {
     pub fn sync(&mut self) -> Result<()> {
         // A failed sync is told once; the next one on the same descriptor would find nothing wrong (S1).
         let log = self.store.log();
+        log.check_process()?;
         log.control.check_poison(log.generation)?;
         if self.recorded < self.scanned {
             self.write(BlockBuilder::new(), self.scanned)?;
@@ -164,7 +171,7 @@ impl QueueWriter {
         let seal = Seal {
             kind: BlockKind::Queue,
             close: false,
-            store_id: self.store.id(),
+            owner: self.store.owner(),
             epoch: self.store.epoch(),
             lsn: self.tail.at,
             durable: control.lsn(Cell::QueueDurable),

@@ -5,6 +5,7 @@
 //! Refuses: names with `..`, absolute names, and (through [`Storage::refusal`]) file systems whose
 //! locks, mappings or syncs reach over a network or through another process.
 
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::ops::Range;
@@ -12,6 +13,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+use crate::sync::Mutex;
 
 use super::mapping::FileMapping;
 use super::sys;
@@ -38,13 +41,29 @@ const REFUSED: [(u64, &str); 13] = [
 #[derive(Clone, Debug)]
 pub struct LocalStorage {
     root: PathBuf,
+    /// Folders that files were opened in, open themselves: when a name must be made durable it is too late
+    /// to find that there are no descriptors left.
+    folders: Arc<Mutex<HashMap<String, Arc<File>>>>,
 }
 
 impl LocalStorage {
     /// Takes the directory; touches nothing. `create_dir("")` makes it, with its parents.
     #[must_use]
     pub fn new(root: PathBuf) -> LocalStorage {
-        LocalStorage { root }
+        LocalStorage {
+            root,
+            folders: Arc::default(),
+        }
+    }
+
+    /// A folder, open.
+    fn folder(&self, name: &str) -> io::Result<Arc<File>> {
+        if let Some(open) = self.folders.lock().get(name) {
+            return Ok(Arc::clone(open));
+        }
+        let open = Arc::new(File::open(self.place(name)?)?);
+        self.folders.lock().insert(name.to_owned(), Arc::clone(&open));
+        Ok(open)
     }
 
     /// Where a name of the store lies.
@@ -86,6 +105,8 @@ impl Storage for LocalStorage {
         if folder.is_empty() {
             return make_root(&place);
         }
+        // Another of this name may be open, which was removed since.
+        self.folders.lock().remove(folder);
         match fs::create_dir(&place) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && place.is_dir() => Ok(()),
             other => other,
@@ -102,6 +123,9 @@ impl Storage for LocalStorage {
             OpenMode::OpenOrCreate => options.write(true).create(true).truncate(false),
         };
         let file = options.open(self.place(name)?)?;
+        if mode != OpenMode::Read {
+            self.folder(name.rsplit_once('/').map_or("", |(folder, _)| folder))?;
+        }
         Ok(Arc::new(LocalFile { file: Arc::new(file) }))
     }
 
@@ -125,7 +149,7 @@ impl Storage for LocalStorage {
     }
 
     fn sync_dir(&self, folder: &str) -> io::Result<()> {
-        File::open(self.place(folder)?)?.sync_all()
+        self.folder(folder)?.sync_all()
     }
 
     fn cells(&self, name: &str, fresh: bool) -> io::Result<Arc<dyn SharedCells>> {

@@ -12,8 +12,8 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::width::{to_u64, to_usize};
 
@@ -27,7 +27,8 @@ const STEP: usize = 64 << 10;
 /// A file as long as it was when it was mapped.
 pub(super) struct FileMapping {
     map: Option<Arc<RawMap>>,
-    file: Arc<File>,
+    /// Kept only where the kernel cannot populate: a mapping needs no descriptor.
+    file: Option<Arc<File>>,
     /// Only saves a system call: losing a bit costs one more, so no ordering is needed.
     populated: Vec<AtomicBool>,
 }
@@ -41,9 +42,10 @@ impl FileMapping {
             Some(Arc::new(RawMap::read_only(&file, to_usize(len))?))
         };
         let windows = to_usize(len.div_ceil(WINDOW));
+        let needed = map.as_ref().is_some_and(|map| !can_populate(map));
         Ok(FileMapping {
             map,
-            file,
+            file: needed.then_some(file),
             populated: (0..windows).map(|_| AtomicBool::new(false)).collect(),
         })
     }
@@ -73,16 +75,26 @@ impl FileMapping {
 
     /// For kernels before 5.14: reading brings the same pages in, or says why not.
     fn read_through(&self, range: Range<u64>) -> io::Result<()> {
+        let file = self.file.as_ref().ok_or(io::ErrorKind::InvalidInput)?;
         let mut scratch = vec![0; STEP.min(to_usize(range.end - range.start))];
         let mut at = range.start;
         while at < range.end {
             let step = scratch.len().min(to_usize(range.end - at));
             let (part, _) = scratch.split_at_mut(step);
-            self.file.read_exact_at(part, at)?;
+            file.read_exact_at(part, at)?;
             at += to_u64(step);
         }
         Ok(())
     }
+}
+
+/// Whether the kernel can be asked to bring pages in; asked once, with the first page of some mapping.
+fn can_populate(map: &RawMap) -> bool {
+    static CAN: OnceLock<bool> = OnceLock::new();
+    *CAN.get_or_init(|| {
+        let first = map.populate(0..map.len().min(4096));
+        !matches!(first, Err(error) if error.kind() == io::ErrorKind::InvalidInput)
+    })
 }
 
 impl Mapping for FileMapping {

@@ -1,13 +1,14 @@
 //! The store's own thread: syncs buffered commits, prepares spares, writes sidecars.
 //!
-//! It sleeps without a timer until somebody has appended; an idle store wakes nobody.
+//! It sleeps without a timer until somebody has appended; an idle store wakes nobody. What fails is tried
+//! again until it succeeds or the handle is dead.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::log::Judge;
 use crate::sync::{Condvar, Mutex, Ordering};
-use crate::{Error, Lsn, Result};
+use crate::{ErrorKind, Result};
 
 use super::{Options, Shared, streams};
 
@@ -20,7 +21,8 @@ struct Signals {
 #[derive(Default)]
 struct State {
     waiting: bool,
-    stopping: bool,
+    /// Told to end, or ended by itself.
+    ended: bool,
 }
 
 /// A handle's thread, or none.
@@ -41,10 +43,16 @@ impl Background {
             let pause = options.buffered_sync;
             std::thread::Builder::new()
                 .name("milepost".to_owned())
-                .spawn(move || work(&shared, &signals, pause))
+                .spawn(move || {
+                    let ends = Ends(signals);
+                    work(&shared, &ends.0, pause);
+                })
         });
         let thread = thread.and_then(|spawned| {
-            let failed = |error: &std::io::Error| tracing::warn!(%error, "no thread for a store; commits sync by themselves");
+            let failed = |error: &std::io::Error| {
+                tracing::warn!(%error, "no thread for a store; buffered commits are synced at once");
+                signals.state.lock().ended = true;
+            };
             spawned.inspect_err(failed).ok()
         });
         Background {
@@ -53,18 +61,20 @@ impl Background {
         }
     }
 
-    /// Says that there is something to sync, or a segment may have filled up.
-    pub(super) fn something_to_do(&self) {
+    /// Says that there is something to sync, or a segment may have filled up. False when nobody will do
+    /// it any more; a store that was opened without a thread has its caller for that.
+    pub(super) fn something_to_do(&self) -> bool {
         let mut state = self.signals.state.lock();
         if !state.waiting {
             state.waiting = true;
             self.signals.changed.notify_one();
         }
+        !state.ended
     }
 
     /// Ends the thread and waits for it.
     pub(super) fn stop(&self) {
-        self.signals.state.lock().stopping = true;
+        self.signals.state.lock().ended = true;
         self.signals.changed.notify_one();
         let thread = self.thread.lock().take();
         if let Some(thread) = thread
@@ -73,38 +83,69 @@ impl Background {
             tracing::error!("a store's thread panicked");
         }
     }
-}
 
-impl Drop for Background {
-    fn drop(&mut self) {
-        self.stop();
+    /// For a forked child, in which the thread does not exist.
+    fn forget(&self) {
+        std::mem::forget(self.thread.lock().take());
     }
 }
 
+/// Says that the thread has ended, also when it panicked.
+struct Ends(Arc<Signals>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.state.lock().ended = true;
+    }
+}
+
+/// How long the thread rests after a failure that may pass.
+const REST: Duration = Duration::from_millis(200);
+
 fn work(shared: &Shared, signals: &Signals, pause: Duration) {
+    let (mut pause, mut failing) = (pause, false);
     loop {
         {
             let mut state = signals.state.lock();
-            while !state.waiting && !state.stopping {
+            while !state.waiting && !state.ended {
                 state = signals.changed.wait(state);
             }
-            if state.stopping {
+            let clock = &shared.log.clock;
+            let begun = clock.monotonic();
+            while let Some(left) = pause.checked_sub(clock.monotonic().saturating_sub(begun)) {
+                if left.is_zero() || state.ended {
+                    break;
+                }
+                state = signals.changed.wait_for(state, left);
+            }
+            if state.ended {
                 return;
             }
+            state.waiting = false;
         }
-        shared.log.clock.sleep(pause);
-        signals.state.lock().waiting = false;
-        let outcome = shared
-            .log
-            .make_durable(shared.log.control.appended())
-            .and_then(|()| shared.tend_files());
-        if let Err(error) = outcome {
-            // A dead handle says so at its next commit; lack of space is met again at the roll.
-            tracing::warn!(%error, "background work of a store failed");
-            if error.kind() == crate::ErrorKind::Closed {
-                return;
+        let synced = shared.log.make_durable(shared.log.control.appended());
+        let tended = synced.as_ref().map_or(Ok(()), |()| shared.tend_files());
+        let errors = [&synced, &tended]
+            .into_iter()
+            .filter_map(|outcome| outcome.as_ref().err());
+        if let Some(error) = errors.into_iter().find(|error| error.kind() == ErrorKind::Closed) {
+            // Its next commit is told the same.
+            tracing::warn!(%error, "a store's handle is dead");
+            return;
+        }
+        if let Err(error) = tended {
+            tracing::warn!(%error, "the store's files are not tended; commits go on without");
+        }
+        pause = shared.buffered_sync;
+        let failed = synced.is_err();
+        if let Err(error) = synced {
+            if !failing {
+                tracing::warn!(%error, "buffered commits are not synced yet; tried again until they are");
             }
+            signals.state.lock().waiting = true;
+            pause = pause.max(REST);
         }
+        failing = failed;
     }
 }
 
@@ -145,13 +186,13 @@ impl crate::log::Log {
 
 impl Drop for super::Handle {
     fn drop(&mut self) {
+        let log = &self.shared.log;
+        if log.check_process().is_err() {
+            self.background.forget();
+            return;
+        }
         self.background.stop();
-        let end: Result<Lsn, Error> = self
-            .shared
-            .log
-            .make_durable(self.shared.log.control.appended())
-            .map(|()| Lsn::ZERO);
-        if let Err(error) = end {
+        if let Err(error) = log.make_durable(log.control.appended()) {
             tracing::warn!(%error, "a store was dropped without its buffered commits being durable");
         }
     }

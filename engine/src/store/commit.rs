@@ -7,7 +7,9 @@ use crate::log::{Judge, Request, Written};
 use crate::planted::{self, Bug};
 use crate::sync::Ordering;
 use crate::width::to_u64;
-use crate::{CommitOutcome, Committed, Error, Lsn, Result, StreamName, Transaction, TransactionId};
+use crate::{
+    CommitOutcome, Committed, Error, ErrorKind, Lsn, Result, StreamName, Transaction, TransactionId,
+};
 
 use super::{Durability, Store};
 
@@ -42,14 +44,12 @@ impl Store {
                 self.shared().version_of(stream.as_str())?;
             }
         }
-        let written = self.log().submit(
-            Request {
-                frames: vec![frame],
-                expectations,
-            },
-            self.shared(),
-        )?;
-        match written {
+        let request = Request {
+            frames: vec![frame],
+            expectations,
+        };
+        let named = |error: Error| error.of_transaction(self.id_of(seq));
+        match self.log().submit(request, self.shared()).map_err(named)? {
             Written::Wrong { wrong, end } => {
                 // The state that caused it must outlive a crash, or the answer would be of nothing.
                 self.log().make_durable(end)?;
@@ -57,7 +57,7 @@ impl Store {
             }
             Written::Appended { lsns, end, versions } => {
                 let lsn = lsns.first().copied().unwrap_or_default();
-                self.settle(lsn, end, durability)?;
+                self.settle(lsn, end, durability).map_err(named)?;
                 Ok(CommitOutcome::Committed(Committed {
                     lsn,
                     id: self.id_of(seq),
@@ -79,6 +79,11 @@ impl Store {
         let mut seqs = Vec::with_capacity(frames.len());
         let mut encoded = Vec::with_capacity(frames.len());
         for frame in frames {
+            if matches!(frame.kind(), FrameKind::PART | FrameKind::COMMIT) {
+                return Err(Error::invalid(
+                    "frames of kinds 2 and 3 are reserved for transactions in parts, which nobody writes yet",
+                ));
+            }
             let (frame, seq) = self.encode(frame)?;
             encoded.push(frame);
             seqs.push(seq);
@@ -87,10 +92,15 @@ impl Store {
             frames: encoded,
             expectations: Vec::<(StreamName, _)>::new(),
         };
-        match self.log().submit(request, self.shared())? {
+        let named = |error: Error| match seqs.first() {
+            Some(seq) => error.of_transaction(self.id_of(*seq)),
+            None => error,
+        };
+        match self.log().submit(request, self.shared()).map_err(named)? {
             Written::Wrong { .. } => Err(Error::internal("frames without expectations were refused")),
             Written::Appended { lsns, end, .. } => {
-                self.settle(lsns.first().copied().unwrap_or_default(), end, durability)?;
+                self.settle(lsns.first().copied().unwrap_or_default(), end, durability)
+                    .map_err(named)?;
                 let pairs = lsns.into_iter().zip(seqs);
                 Ok(pairs
                     .map(|(lsn, seq)| Committed {
@@ -125,19 +135,20 @@ impl Store {
         self.log().make_durable(self.log().control.appended())
     }
 
-    /// True when the transaction `id` stands at `lsn`: how the fate of a commit that failed with
-    /// [`Error::written`] is asked after reopening.
+    /// True when the transaction `id` stands at `lsn` or behind it: how the fate of a commit that failed
+    /// with [`Error::written`] and [`Error::transaction`] is asked after reopening. Reads from there on, at
+    /// worst to the durable end.
     ///
     /// # Errors
     /// `Corrupt` for damage in the log (E3).
     pub fn is_committed(&self, id: TransactionId, lsn: Lsn) -> Result<bool> {
-        if self.position_at(lsn)?.is_none() {
-            return Ok(false);
-        }
         let mut scan = self.scan(Lsn(lsn.0.saturating_sub(1)))?;
-        Ok(scan
-            .next()?
-            .is_some_and(|frame| frame.lsn() == lsn && frame.id() == id))
+        while let Some(frame) = scan.next()? {
+            if frame.id() == id {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Prepares a spare segment, writes sidecars of sealed ones, and syncs buffered commits; for stores
@@ -151,17 +162,19 @@ impl Store {
     }
 
     /// Closes this handle cleanly: buffered commits are synced, and a small block notes what is
-    /// durable, so that damage to the last commits would be noticed. Correctness needs neither.
+    /// durable, so that damage to the last commits would be noticed. Correctness needs neither. Clones of the
+    /// handle go on working; what they commit as buffered from then on is synced at once.
     ///
     /// # Errors
     /// `Closed` when the sync failed.
     pub fn close(self) -> Result<()> {
+        self.log().check_process()?;
         self.inner.background.stop();
         self.shared().log.close()
     }
 
     fn encode(&self, frame: NewFrame) -> Result<(EncodedFrame, u64)> {
-        self.check_alive()?;
+        self.log().check_process()?;
         let seq = self.shared().next_seq.fetch_add(1, Ordering::Relaxed);
         self.fits(&frame)?;
         Ok((frame.encode(seq, self.clock().wall_micros())?, seq))
@@ -183,30 +196,17 @@ impl Store {
         Ok(())
     }
 
-    /// A handle is dead in a forked child, which shares locks with its parent without knowing it.
-    fn check_alive(&self) -> Result<()> {
-        if self.storage().process_id() != self.log().process {
-            return Err(Error::closed(
-                "this handle was opened before a fork; open the store again in the child",
-            ));
-        }
-        Ok(())
-    }
-
-    fn settle(&self, lsn: Lsn, end: Lsn, durability: Durability) -> Result<()> {
+    pub(super) fn settle(&self, lsn: Lsn, end: Lsn, durability: Durability) -> Result<()> {
         if self.shared().wants_spare() {
             self.inner.background.something_to_do();
         }
         match durability {
             Durability::Synced if planted::is(Bug::AcknowledgeBeforeSync) => Ok(()),
-            Durability::Synced => self
+            Durability::Buffered if self.inner.background.something_to_do() => Ok(()),
+            Durability::Synced | Durability::Buffered => self
                 .log()
                 .make_durable(end)
-                .map_err(|error| error.maybe_written(lsn)),
-            Durability::Buffered => {
-                self.inner.background.something_to_do();
-                Ok(())
-            }
+                .map_err(|error| unsettled(error).maybe_written(lsn)),
         }
     }
 
@@ -225,4 +225,17 @@ impl Store {
         let appended = self.log().control.appended();
         self.wait_durable(Lsn(appended.0.saturating_sub(1)), limit)
     }
+}
+
+/// A commit that is in the log and whose sync could not be begun: it is published, so the next sync of
+/// anybody makes it durable, and who repeats it commits twice.
+fn unsettled(error: Error) -> Error {
+    if error.kind() != ErrorKind::Unavailable {
+        return error;
+    }
+    Error::unavailable(
+        "the commit is in the log and may not be durable yet: do not repeat it, the next sync of this store makes \
+         it so; whether it is there tells its id",
+    )
+    .caused_by(error)
 }

@@ -5,10 +5,11 @@
 //! 0    "MILEPOST" 8 | version 4 | reserved 4
 //! 16   store id 16 | segment_bytes 8 | created 8
 //! 48   site_len 2 | reserved 6 | site 64, zero-padded
-//! 120  reserved, zero
+//! 120  secret 8 | reserved, zero
 //! 252  CRC-32 of the bytes before it
 //! ```
 
+use crate::block::Owner;
 use crate::storage::{Storage, StorageFile};
 use crate::{Error, Result, SiteName, StoreId};
 
@@ -17,6 +18,7 @@ pub(crate) const STORE_FILE: &str = "store";
 /// Its name while the store is being made, and the lock of who makes it.
 pub(crate) const NEW_FILE: &str = "store.new";
 const LEN: usize = 256;
+const SECRET_AT: usize = 120;
 const CRC_AT: usize = LEN - 4;
 const MAGIC: [u8; 8] = *b"MILEPOST";
 const VERSION: u32 = 1;
@@ -26,7 +28,7 @@ pub(crate) const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = (1 << 20)..=(1 <
 /// What never changes of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
-    pub id: StoreId,
+    pub owner: Owner,
     pub site: SiteName,
     pub segment_bytes: u64,
     pub created: i64,
@@ -38,7 +40,7 @@ impl Identity {
         bytes.extend_from_slice(&MAGIC);
         bytes.extend_from_slice(&VERSION.to_le_bytes());
         bytes.extend_from_slice(&[0; 4]);
-        bytes.extend_from_slice(&self.id.0.to_le_bytes());
+        bytes.extend_from_slice(&self.owner.id.0.to_le_bytes());
         bytes.extend_from_slice(&self.segment_bytes.to_le_bytes());
         bytes.extend_from_slice(&self.created.to_le_bytes());
         let site = self.site.as_str().as_bytes();
@@ -46,6 +48,8 @@ impl Identity {
         bytes.extend_from_slice(&site_len.to_le_bytes());
         bytes.extend_from_slice(&[0; 6]);
         bytes.extend_from_slice(site);
+        bytes.resize(SECRET_AT, 0);
+        bytes.extend_from_slice(&self.owner.secret.to_le_bytes());
         bytes.resize(CRC_AT, 0);
         let crc = crc32fast::hash(&bytes);
         bytes.extend_from_slice(&crc.to_le_bytes());
@@ -81,14 +85,21 @@ impl Identity {
             let site_len = take(&mut rest).map(u16::from_le_bytes)?;
             take::<6>(&mut rest)?;
             let site = std::str::from_utf8(rest.get(..usize::from(site_len))?).ok()?;
-            Some((id, segment_bytes, created, SiteName::new(site).ok()?))
+            let mut behind = covered.get(SECRET_AT..)?;
+            let secret = take(&mut behind).map(u64::from_le_bytes)?;
+            Some((
+                Owner { id, secret },
+                segment_bytes,
+                created,
+                SiteName::new(site).ok()?,
+            ))
         };
-        let (id, segment_bytes, created, site) = fields().ok_or_else(damaged)?;
+        let (owner, segment_bytes, created, site) = fields().ok_or_else(damaged)?;
         if !SEGMENT_BYTES.contains(&segment_bytes) {
             return Err(damaged());
         }
         Ok(Identity {
-            id,
+            owner,
             site,
             segment_bytes,
             created,

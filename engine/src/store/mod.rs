@@ -9,6 +9,7 @@
 mod background;
 mod commit;
 mod identity;
+mod make;
 mod open;
 mod options;
 mod phase;
@@ -93,7 +94,7 @@ impl Store {
     }
 
     pub(crate) fn init_in(storage: Arc<dyn Storage>, site: SiteName, options: Options) -> Result<Store> {
-        open::make(&storage, site, &options)?;
+        make::make(&storage, site, &options)?;
         Store::open_in(storage, options)
     }
 
@@ -105,7 +106,7 @@ impl Store {
         let source = Arc::new(streams::SealedSource::new(&opened.log.dir));
         let index = Index::open(
             Arc::clone(&storage),
-            opened.identity.id,
+            opened.identity.owner.id,
             source,
             Arc::clone(&options.rng),
             &sealed,
@@ -157,7 +158,11 @@ impl Store {
     /// Identity of the store.
     #[must_use]
     pub fn id(&self) -> StoreId {
-        self.shared().identity.id
+        self.shared().identity.owner.id
+    }
+
+    pub(crate) fn owner(&self) -> crate::block::Owner {
+        self.shared().identity.owner
     }
 
     /// Name of the site.
@@ -322,7 +327,7 @@ impl Orphans {
 
     /// How long a pause between two looks may be.
     pub(crate) fn pause(store: &Store) -> Duration {
-        store.shared().buffered_sync * 2
+        store.shared().buffered_sync.saturating_mul(2)
     }
 
     /// Looks, and syncs what was left.

@@ -1,4 +1,4 @@
-//! Making and opening a store (architecture: "Opening, recovering, reading").
+//! Opening a store (architecture: "Opening, recovering, reading").
 //!
 //! ```text
 //! presence exclusive ── got it ──► page made invalid ─► queue, log recovered ─► page filled, Ready last ─► shared
@@ -13,18 +13,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::block::{BlockBuilder, BlockKind, Seal};
-use crate::clock::Rng;
-use crate::frame::{FrameKind, NewFrame};
+use crate::block::BlockKind;
 use crate::log::lock::PRESENCE;
-use crate::log::{Control, Log, Recovered, SegmentDir, recover, remove_unfinished, write_all};
+use crate::log::{Control, Log, Recovered, SegmentDir, recover, remove_unfinished};
 use crate::queue::freed;
 use crate::storage::{Cell, LockMode, OpenMode, SharedCells, Storage, StorageFile};
 use crate::sync::Mutex;
-use crate::{Chain, Epoch, Error, Lsn, Pinned, Result, SiteName, StoreId};
+use crate::{Chain, Error, Lsn, Result};
 
 use super::Options;
-use super::identity::{Identity, NEW_FILE, SEGMENT_BYTES, STORE_FILE};
+use super::identity::{Identity, STORE_FILE};
 
 /// Name of the control page's file.
 const CONTROL_FILE: &str = "control";
@@ -41,117 +39,7 @@ pub(super) struct Opened {
     pub queue: Arc<SegmentDir>,
 }
 
-/// Key of the pinned record that names a lineage epoch; its value is parent epoch and fork point, 8
-/// bytes each, little endian.
-fn epoch_key(epoch: Epoch) -> Vec<u8> {
-    format!("epoch/{epoch}").into_bytes()
-}
-
-/// Makes the files of a new store. The file `store` comes last: without it there is no store, and what
-/// an interrupted attempt left is cleared away.
-pub(super) fn make(storage: &Arc<dyn Storage>, site: SiteName, options: &Options) -> Result<()> {
-    if !SEGMENT_BYTES.contains(&options.segment_bytes) {
-        return Err(Error::invalid(format!(
-            "a segment of {} bytes is not 1 MiB to 1 GiB",
-            options.segment_bytes
-        )));
-    }
-    let root = storage.root().to_path_buf();
-    let io = |action: &'static str| {
-        let root = root.clone();
-        move |error| Error::io(action, root, error)
-    };
-    storage.create_dir("").map_err(io("make the store's folder"))?;
-    refuse_file_system(&**storage, options)?;
-    check_vacant(&**storage)?;
-    // Whoever else makes a store here is kept out until this one has its name; who opened the file
-    // before it got that name finds the store when it looks again.
-    let making = storage
-        .open(NEW_FILE, OpenMode::OpenOrCreate)
-        .map_err(io("begin a store"))?;
-    if !making
-        .try_lock(0, LockMode::Exclusive)
-        .map_err(io("lock a new store"))?
-    {
-        return Err(Error::conflict("another process is making a store here").at_path(&root));
-    }
-    check_vacant(&**storage)?;
-    for folder in ["log", "queue"] {
-        storage
-            .create_dir(folder)
-            .map_err(io("make a folder of the store"))?;
-        for name in storage.list(folder).map_err(io("list a folder of the store"))? {
-            storage
-                .unlink(&format!("{folder}/{name}"))
-                .map_err(io("clear an interrupted attempt"))?;
-        }
-    }
-    storage.sync_dir("").map_err(io("sync the store's folder"))?;
-    let rng = &*options.rng;
-    let id = StoreId((u128::from(rng.next_u64()) << 64) | u128::from(rng.next_u64()));
-    write_first_block(storage, id, options)?;
-    let created = options.clock.wall_micros();
-    Identity {
-        id,
-        site,
-        segment_bytes: options.segment_bytes,
-        created,
-    }
-    .write(&**storage, &*making)
-}
-
-/// Refuses a folder that holds a store or something else than an interrupted attempt.
-fn check_vacant(storage: &dyn Storage) -> Result<()> {
-    let root = storage.root();
-    let names = storage.list("");
-    let names = names.map_err(|error| Error::io("list the store's folder", root, error))?;
-    if names.iter().any(|name| name == STORE_FILE) {
-        return Err(Error::conflict("there is a store here already").at_path(root));
-    }
-    let foreign = names
-        .iter()
-        .find(|name| !matches!(name.as_str(), "log" | "queue" | NEW_FILE));
-    match foreign {
-        Some(name) => {
-            Err(Error::conflict(format!("the folder is not empty, it holds {name:?}")).at_path(root))
-        }
-        None => Ok(()),
-    }
-}
-
-/// The first block holds the record of the first lineage epoch.
-fn write_first_block(storage: &Arc<dyn Storage>, id: StoreId, options: &Options) -> Result<()> {
-    let rng: &dyn Rng = &*options.rng;
-    let dir = Arc::new(SegmentDir::new(Arc::clone(storage), BlockKind::Log, id, || {
-        Lsn::ZERO
-    }));
-    let epoch = Epoch(rng.next_u64());
-    let mut frame = NewFrame::of_kind(FrameKind::CONTROL, Vec::new());
-    frame.pin(Pinned {
-        key: epoch_key(epoch),
-        value: Some(vec![0; 16]),
-    });
-    let mut builder = BlockBuilder::new();
-    builder.push(&frame.encode(0, options.clock.wall_micros())?);
-    let seal = Seal {
-        kind: BlockKind::Log,
-        close: false,
-        store_id: id,
-        epoch,
-        lsn: Lsn::ZERO,
-        durable: Lsn::ZERO,
-        nonce: rng.next_u64(),
-        chain: Chain::genesis(id),
-        aux: 0,
-    };
-    let block = builder.seal(&seal, options.pad_to);
-    dir.place_segment(Lsn::ZERO, options.segment_bytes, 0, rng)?;
-    let segment = dir.open(Lsn::ZERO)?;
-    let written = write_all(&*segment.file, &[&block.bytes], 0).and_then(|()| segment.file.sync_data());
-    written.map_err(|error| Error::io("write the first block", dir.path(&segment), error))
-}
-
-fn refuse_file_system(storage: &dyn Storage, options: &Options) -> Result<()> {
+pub(super) fn refuse_file_system(storage: &dyn Storage, options: &Options) -> Result<()> {
     let refusal = storage
         .refusal()
         .map_err(|error| Error::io("ask for the file system", storage.root(), error))?;
@@ -237,9 +125,9 @@ fn recover_all(storage: &Arc<dyn Storage>, identity: &Identity) -> Result<Arc<dy
             .map_err(|error| Error::io("remove unfinished segments", storage.root().join(folder), error))?;
     }
     crate::index::remove_unfinished(&**storage)?;
-    let genesis = Chain::genesis(identity.id);
+    let genesis = Chain::genesis(identity.owner.id);
     let dir = |kind| {
-        Arc::new(SegmentDir::new(Arc::clone(storage), kind, identity.id, || {
+        Arc::new(SegmentDir::new(Arc::clone(storage), kind, identity.owner, || {
             Lsn::ZERO
         }))
     };
@@ -326,11 +214,11 @@ fn join(
 ) -> Result<Opened> {
     let control = Control::new(Arc::clone(&cells));
     let seen = control.clone();
-    let dir = SegmentDir::new(Arc::clone(storage), BlockKind::Log, identity.id, move || {
+    let dir = SegmentDir::new(Arc::clone(storage), BlockKind::Log, identity.owner, move || {
         seen.written()
     });
     let queue_end = Arc::clone(&cells);
-    let queue = SegmentDir::new(Arc::clone(storage), BlockKind::Queue, identity.id, move || {
+    let queue = SegmentDir::new(Arc::clone(storage), BlockKind::Queue, identity.owner, move || {
         Lsn(queue_end.load(Cell::QueueAppended))
     });
     let mut log = Log {

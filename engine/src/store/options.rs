@@ -102,10 +102,11 @@ impl Options {
         self
     }
 
-    /// How soon buffered commits are synced, default 10 ms.
+    /// How soon buffered commits are synced, default 10 ms, at least 1 ms. Others that wait for them sync
+    /// them themselves after twice their own value: what a dead process left.
     #[must_use]
     pub fn buffered_sync(mut self, pause: Duration) -> Options {
-        self.buffered_sync = pause;
+        self.buffered_sync = pause.max(Duration::from_millis(1));
         self
     }
 

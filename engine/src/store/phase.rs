@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::log::lock::FIRST_PHASE;
 use crate::storage::{LockMode, OpenMode, Storage, StorageFile};
-use crate::{Error, Result};
+use crate::{Error, Result, StoreId};
 
 use super::Store;
 use super::identity::STORE_FILE;
@@ -53,8 +53,9 @@ impl Phase {
 /// Held while a phase runs; given back with the value or the process.
 pub struct PhaseLock {
     phase: Phase,
+    store: StoreId,
     /// An open file of its own, so that two phases of one handle exclude each other too.
-    _file: Arc<dyn StorageFile>,
+    file: Arc<dyn StorageFile>,
 }
 
 impl PhaseLock {
@@ -62,6 +63,11 @@ impl PhaseLock {
     #[must_use]
     pub fn phase(&self) -> Phase {
         self.phase
+    }
+
+    /// What holds the lock, for work that must not outlive it, when it is `phase` of this store.
+    pub(crate) fn holder_of(&self, phase: Phase, store: &Store) -> Option<&Arc<dyn StorageFile>> {
+        (self.phase == phase && self.store == store.id()).then_some(&self.file)
     }
 }
 
@@ -71,6 +77,7 @@ impl Store {
     /// # Errors
     /// `Conflict` naming the holder when another handle runs the phase.
     pub fn lock_phase(&self, phase: Phase) -> Result<PhaseLock> {
+        self.log().check_process()?;
         let storage = self.storage();
         let file = self.phase_file()?;
         let path = storage.root().join(STORE_FILE);
@@ -88,7 +95,8 @@ impl Store {
         if let Err(error) = write_text(&**storage, phase, &text) {
             tracing::warn!(%error, "cannot note who runs a phase");
         }
-        Ok(PhaseLock { phase, _file: file })
+        let store = self.id();
+        Ok(PhaseLock { phase, store, file })
     }
 
     /// Who runs a phase, as text, if anybody does.

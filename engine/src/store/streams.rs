@@ -7,7 +7,7 @@ use crate::block::{Block, BlockKind};
 use crate::index::{Index, Locations, SegmentSource};
 use crate::log::{BlockWalk, Cursor, Found, Judge, SegmentDir};
 use crate::storage::Cell;
-use crate::sync::Mutex;
+use crate::sync::{AtomicBool, Mutex, Ordering};
 use crate::{Chain, Lsn, Position, RecordedEvent, Result, StreamName, StreamVersion};
 
 use super::{Shared, Store};
@@ -17,6 +17,8 @@ pub(super) struct Streams {
     pub(super) index: Index,
     /// Reads what the index has not seen. Held while blocks are read, so that each is absorbed once.
     walk: Mutex<BlockWalk>,
+    /// A segment was sealed in memory, and nobody was told yet that its sidecar can be written.
+    sealed: AtomicBool,
 }
 
 /// The log as the index reads it to make a sidecar: by pread, each block verified.
@@ -64,16 +66,27 @@ impl Streams {
         Ok(Streams {
             index,
             walk: Mutex::new(walk),
+            sealed: AtomicBool::new(false),
         })
     }
 
     /// Feeds the index up to `end`, a block boundary.
     fn feed(&self, end: Lsn) -> Result<()> {
         let mut walk = self.walk.lock();
+        let segment = walk.segment_first();
         while walk.advance(end)? {
-            if let Some(block) = walk.block() {
-                self.index.absorb(walk.segment_first(), &block)?;
+            let taken = match walk.block() {
+                Some(block) => self.index.absorb(walk.segment_first(), &block),
+                None => Ok(()),
+            };
+            if let Err(error) = taken {
+                // Met again by whoever asks next, instead of a hole in what the index knows.
+                walk.step_back();
+                return Err(error);
             }
+        }
+        if walk.segment_first() != segment {
+            self.sealed.store(true, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -85,7 +98,9 @@ impl Judge for Shared {
     }
 
     fn catch_up(&self, end: Lsn) -> Result<()> {
-        self.streams.feed(end)?;
+        self.streams
+            .feed(end)
+            .map_err(|error| self.log.unreadable(error))?;
         self.streams.index.settle(self.log.control.durable());
         Ok(())
     }
@@ -104,6 +119,9 @@ impl Store {
         let log = self.log();
         log.control.check_not_healed(log.generation)?;
         fed?;
+        if self.shared().streams.sealed.swap(false, Ordering::Relaxed) {
+            self.inner.background.something_to_do();
+        }
         Ok((&self.shared().streams.index, durable))
     }
 
@@ -122,8 +140,15 @@ impl Store {
     /// `Corrupt` for damage in the log (E3), here or from the iterator's items.
     pub fn read_stream(&self, stream: &str, from: StreamVersion) -> Result<StreamReader> {
         StreamName::check(stream)?;
-        let (index, durable) = self.durable_index()?;
-        let locations = index.locate(stream, from, durable)?;
+        let (_, durable) = self.durable_index()?;
+        self.reader(stream, from, durable)
+    }
+
+    /// Reads what lay below `durable`, and what was sealed since.
+    pub(super) fn reader(&self, stream: &str, from: StreamVersion, durable: Lsn) -> Result<StreamReader> {
+        let locations = self.shared().streams.index.locate(stream, from, durable)?;
+        // Another thread may have fed the index past a roll: what it sealed is durable and was located too.
+        let durable = durable.max(locations.sealed_end());
         Ok(StreamReader {
             store: self.clone(),
             stream: stream.to_owned(),

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use crate::block::{Block, BlockKind};
 use crate::index::{SidecarState, sidecar_state};
 use crate::log::{Cursor, Found, SegmentDir};
-use crate::{Chain, Error, Lsn, Result};
+use crate::{Chain, Error, ErrorKind, Lsn, Result};
 
 use super::Store;
 
@@ -120,7 +120,11 @@ impl Store {
         };
         for (number, first) in firsts.iter().enumerate() {
             let next = firsts.get(number + 1).copied().unwrap_or(end);
-            walk.segment(*first, next, found, told, count_queue)?;
+            match walk.segment(*first, next, found, told, count_queue) {
+                // Freed by a sender meanwhile, and with it the chain that the next one goes on from.
+                Err(error) if error.kind() == ErrorKind::Behind => walk.chain = None,
+                other => drop(other?),
+            }
         }
         Ok(())
     }
@@ -155,7 +159,7 @@ impl Walk<'_> {
                     }
                     Err(error) => error.to_string(),
                 },
-                Found::Nothing(reason) => reason,
+                Found::Nothing(reason) => cursor.explained(self.at, reason)?,
             };
             let told = match self.dir.kind() {
                 BlockKind::Log => &mut found.damage,

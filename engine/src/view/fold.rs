@@ -68,9 +68,12 @@ impl<P: Projection> Fold<'_, P> {
 
     /// Puts the batch and the checkpoint into the database together.
     pub(super) fn commit(&mut self, checkpoint: &mut Checkpoint, position: Position) -> Result<()> {
-        checkpoint.position = position;
+        let next = Checkpoint {
+            position,
+            ..checkpoint.clone()
+        };
         let mut batch = sled::Batch::default();
-        batch.insert(CHECKPOINT_KEY, codec::encode(checkpoint)?);
+        batch.insert(CHECKPOINT_KEY, codec::encode(&next)?);
         for (key, value) in std::mem::take(&mut self.pending) {
             match value {
                 Some(value) => batch.insert(key, value),
@@ -78,7 +81,9 @@ impl<P: Projection> Fold<'_, P> {
             }
         }
         self.bytes = 0;
-        caught("write", || self.tree.apply_batch(batch))
+        caught("write", || self.tree.apply_batch(batch))?;
+        *checkpoint = next;
+        Ok(())
     }
 }
 

@@ -22,7 +22,7 @@ pub(crate) fn with_frame(frame: NewFrame, look: impl FnOnce(&FrameRef<'_>)) {
     let seal = Seal {
         kind: BlockKind::Log,
         close: false,
-        store_id: StoreId(1),
+        owner: StoreId(1).into(),
         epoch: Epoch(1),
         lsn: Lsn(4096),
         durable: Lsn::ZERO,

@@ -13,6 +13,7 @@
 //! dropped with its handle. Everything else is lost, torn and reordered at will. The rules are the
 //! tests in `tests/disk.rs`.
 
+mod cells;
 mod director;
 mod inode;
 mod machine;

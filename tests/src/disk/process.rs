@@ -12,10 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use milepost_engine::clock::Clock;
-use milepost_engine::storage::{
-    Cell, LockMode, Mapping, OpenMode, SharedCells, Storage, StorageFile, Window,
-};
+use milepost_engine::storage::{LockMode, Mapping, OpenMode, SharedCells, Storage, StorageFile, Window};
 
+use super::cells::SimCells;
 use super::director::{Director, Op, OpKind, Verdict};
 use super::machine::Machine;
 use super::names::Node;
@@ -82,6 +81,11 @@ impl SimProcess {
         lock(&self.machine).is_alive(self.number)
     }
 
+    /// The machine as it is, whether the process lives or not.
+    pub(super) fn machine(&self) -> MutexGuard<'_, Machine> {
+        lock(&self.machine)
+    }
+
     fn alive(&self) -> io::Result<MutexGuard<'_, Machine>> {
         let machine = lock(&self.machine);
         if machine.is_alive(self.number) {
@@ -121,7 +125,13 @@ impl SimProcess {
     }
 
     /// As [`SimProcess::begin`], for operations that fail whole.
-    fn whole(&self, kind: OpKind, name: &str, offset: u64, len: u64) -> io::Result<MutexGuard<'_, Machine>> {
+    pub(super) fn whole(
+        &self,
+        kind: OpKind,
+        name: &str,
+        offset: u64,
+        len: u64,
+    ) -> io::Result<MutexGuard<'_, Machine>> {
         match self.begin(kind, name, offset, len)? {
             (Verdict::Fail { errno, .. }, _) => Err(io::Error::from_raw_os_error(errno)),
             (Verdict::KillAfter(_), mut machine) => {
@@ -134,8 +144,8 @@ impl SimProcess {
 }
 
 /// The machine; a panic elsewhere does not matter, each operation leaves it whole.
-pub(super) fn lock(machine: &Mutex<Machine>) -> MutexGuard<'_, Machine> {
-    machine.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 impl Storage for SimProcess {
@@ -202,10 +212,7 @@ impl Storage for SimProcess {
         let page = self
             .whole(OpKind::Cells, name, 0, u64::from(fresh))?
             .page(name, fresh)?;
-        Ok(Arc::new(SimCells {
-            process: self.clone(),
-            page,
-        }))
+        Ok(Arc::new(SimCells::new(self.clone(), page)))
     }
 
     fn refusal(&self) -> io::Result<Option<String>> {
@@ -372,62 +379,8 @@ impl Mapping for SimMapping {
 }
 
 /// A control page opened by a simulated process.
-struct SimCells {
-    process: SimProcess,
-    page: u64,
-}
-
-impl SimCells {
-    fn word<T>(
-        &self,
-        kind: OpKind,
-        cell: Cell,
-        value: u64,
-        use_word: impl FnOnce(&mut u64) -> T,
-    ) -> Option<T> {
-        let name = format!("{cell:?}");
-        let mut machine = self.process.whole(kind, &name, 0, value).ok()?;
-        machine.word(self.page, cell).map(use_word)
-    }
-}
-
-impl SharedCells for SimCells {
-    fn load(&self, cell: Cell) -> u64 {
-        let seen = self.word(OpKind::CellLoad, cell, 0, |word| *word);
-        // A killed process may go on looking: its own assertions shall not fail on its way out.
-        seen.or_else(|| lock(&self.process.machine).word(self.page, cell).copied())
-            .unwrap_or(0)
-    }
-
-    fn store(&self, cell: Cell, value: u64) {
-        self.word(OpKind::CellStore, cell, value, |word| *word = value);
-    }
-
-    fn compare_exchange(&self, cell: Cell, current: u64, new: u64) -> Result<u64, u64> {
-        let exchanged = self.word(OpKind::CellExchange, cell, new, |word| {
-            if *word != current {
-                return Err(*word);
-            }
-            *word = new;
-            Ok(current)
-        });
-        // A killed process believes that it succeeded, and changed nothing.
-        exchanged.unwrap_or(Ok(current))
-    }
-
-    fn wait(&self, cell: Cell, seen: u64, limit: Duration) {
-        if self.load(cell) == seen {
-            self.process.pause(limit, true);
-        }
-    }
-
-    fn wake(&self, cell: Cell) {
-        self.word(OpKind::CellWake, cell, 0, |_| ());
-    }
-}
-
 impl SimProcess {
-    fn pause(&self, limit: Duration, early: bool) {
+    pub(super) fn pause(&self, limit: Duration, early: bool) {
         let micros = u64::try_from(limit.as_micros())
             .unwrap_or(u64::MAX)
             .min(u64::MAX / 4);

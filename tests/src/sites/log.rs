@@ -84,7 +84,7 @@ impl MemLog {
         let seal = Seal {
             kind: BlockKind::Log,
             close: false,
-            store_id: self.id,
+            owner: self.id.into(),
             epoch: self.epoch,
             lsn,
             durable: self.durable(),

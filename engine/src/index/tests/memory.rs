@@ -207,7 +207,7 @@ impl FakeLog {
         let seal = Seal {
             kind: BlockKind::Log,
             close: false,
-            store_id: STORE,
+            owner: STORE.into(),
             epoch: Epoch(1),
             lsn: self.end(),
             durable: Lsn(0),

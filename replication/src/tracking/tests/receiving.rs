@@ -269,7 +269,7 @@ fn events_and_position_are_one_frame() {
     let seal = Seal {
         kind: BlockKind::Log,
         close: false,
-        store_id: BERN,
+        owner: BERN.into(),
         epoch: OUR_EPOCH,
         lsn: Lsn(0),
         durable: Lsn(0),

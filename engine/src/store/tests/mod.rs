@@ -2,6 +2,10 @@
 
 use std::sync::Arc;
 
+mod files;
+mod handles;
+mod streams;
+
 use super::*;
 use crate::log::Written;
 use crate::{CommitOutcome, Event, ExpectedVersion, StreamVersion, Transaction};

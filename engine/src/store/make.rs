@@ -1,0 +1,176 @@
+//! Making a store.
+//!
+//! ```text
+//! store.new locked ─► folders ─► first segment with the first block, durable ─► store.new written, synced ─► named store
+//! ```
+//!
+//! The file `store` comes last: without it there is no store, and what an interrupted attempt left is
+//! cleared away by the next one.
+
+use std::sync::Arc;
+
+use crate::block::{BlockBuilder, BlockHeader, BlockKind, HEADER_LEN, Owner, Seal};
+use crate::clock::Rng;
+use crate::frame::{FrameKind, NewFrame};
+use crate::log::{Cursor, SegmentDir, newest, write_all};
+use crate::storage::{LockMode, OpenMode, Storage};
+use crate::{Chain, Epoch, Error, Lsn, Pinned, Result, SiteName, StoreId};
+
+use super::Options;
+use super::identity::{Identity, NEW_FILE, SEGMENT_BYTES, STORE_FILE};
+use super::open::refuse_file_system;
+
+/// Bytes that an interrupted attempt may have written of a log: its first block, padded.
+const MOST_OF_AN_ATTEMPT: Lsn = Lsn(64 << 10);
+
+/// Key of the pinned record that names a lineage epoch; its value is parent epoch and fork point, 8
+/// bytes each, little endian.
+fn epoch_key(epoch: Epoch) -> Vec<u8> {
+    format!("epoch/{epoch}").into_bytes()
+}
+
+/// Makes the files of a new store. The file `store` comes last: without it there is no store, and what
+/// an interrupted attempt left is cleared away.
+pub(super) fn make(storage: &Arc<dyn Storage>, site: SiteName, options: &Options) -> Result<()> {
+    options.check()?;
+    if !SEGMENT_BYTES.contains(&options.segment_bytes) {
+        return Err(Error::invalid(format!(
+            "a segment of {} bytes is not 1 MiB to 1 GiB",
+            options.segment_bytes
+        )));
+    }
+    let root = storage.root().to_path_buf();
+    let io = |action: &'static str| {
+        let root = root.clone();
+        move |error| Error::io(action, root, error)
+    };
+    storage.create_dir("").map_err(io("make the store's folder"))?;
+    refuse_file_system(&**storage, options)?;
+    check_vacant(storage)?;
+    // Whoever else makes a store here is kept out until this one has its name; who opened the file
+    // before it got that name finds the store when it looks again.
+    let making = storage
+        .open(NEW_FILE, OpenMode::OpenOrCreate)
+        .map_err(io("begin a store"))?;
+    if !making
+        .try_lock(0, LockMode::Exclusive)
+        .map_err(io("lock a new store"))?
+    {
+        return Err(Error::conflict("another process is making a store here").at_path(&root));
+    }
+    check_vacant(storage)?;
+    for folder in ["log", "queue"] {
+        storage
+            .create_dir(folder)
+            .map_err(io("make a folder of the store"))?;
+        for name in storage.list(folder).map_err(io("list a folder of the store"))? {
+            storage
+                .unlink(&format!("{folder}/{name}"))
+                .map_err(io("clear an interrupted attempt"))?;
+        }
+    }
+    storage.sync_dir("").map_err(io("sync the store's folder"))?;
+    let rng = &*options.rng;
+    let owner = Owner {
+        id: StoreId((u128::from(rng.next_u64()) << 64) | u128::from(rng.next_u64())),
+        secret: rng.next_u64(),
+    };
+    write_first_block(storage, owner, options)?;
+    let created = options.clock.wall_micros();
+    Identity {
+        owner,
+        site,
+        segment_bytes: options.segment_bytes,
+        created,
+    }
+    .write(&**storage, &*making)
+}
+
+/// Refuses a folder that holds a store or something else than an interrupted attempt.
+fn check_vacant(storage: &Arc<dyn Storage>) -> Result<()> {
+    let root = storage.root();
+    let names = storage.list("");
+    let names = names.map_err(|error| Error::io("list the store's folder", root, error))?;
+    if names.iter().any(|name| name == STORE_FILE) {
+        return Err(Error::conflict("there is a store here already").at_path(root));
+    }
+    if names.iter().any(|name| name == "log") {
+        refuse_orphaned_log(storage)?;
+    }
+    let foreign = names
+        .iter()
+        .find(|name| !matches!(name.as_str(), "log" | "queue" | NEW_FILE));
+    match foreign {
+        Some(name) => {
+            Err(Error::conflict(format!("the folder is not empty, it holds {name:?}")).at_path(root))
+        }
+        None => Ok(()),
+    }
+}
+
+/// An interrupted attempt leaves at most one segment with at most its first block. More is the log of a store
+/// whose file `store` was lost, and no place for another.
+fn refuse_orphaned_log(storage: &Arc<dyn Storage>) -> Result<()> {
+    let dir = Arc::new(SegmentDir::new(
+        Arc::clone(storage),
+        BlockKind::Log,
+        Owner::default(),
+        || Lsn::ZERO,
+    ));
+    let attempt = match dir.list()?.as_slice() {
+        [] => true,
+        [first] if *first == Lsn::ZERO => {
+            let segment = dir.open(*first)?;
+            let mut cursor = Cursor::new(&dir, &segment);
+            let first_block = BlockHeader::parse(cursor.bytes(0, HEADER_LEN)?);
+            let end = first_block.map_or(MOST_OF_AN_ATTEMPT, |header| header.end());
+            end <= MOST_OF_AN_ATTEMPT && !cursor.dirty_behind(end)?
+        }
+        _ => false,
+    };
+    if attempt {
+        return Ok(());
+    }
+    Err(Error::conflict(
+        "the folder holds the log of a store whose file `store` is missing; nothing was changed: put that file \
+         back from a copy or a backup, or choose another folder",
+    )
+    .at_path(storage.root()))
+}
+
+/// The first block holds the record of the first lineage epoch.
+fn write_first_block(storage: &Arc<dyn Storage>, owner: Owner, options: &Options) -> Result<()> {
+    let rng: &dyn Rng = &*options.rng;
+    let dir = Arc::new(SegmentDir::new(
+        Arc::clone(storage),
+        BlockKind::Log,
+        owner,
+        || Lsn::ZERO,
+    ));
+    let epoch = Epoch(rng.next_u64());
+    let mut frame = NewFrame::of_kind(FrameKind::CONTROL, Vec::new());
+    frame.pin(Pinned {
+        key: epoch_key(epoch),
+        value: Some(vec![0; 16]),
+    });
+    let mut builder = BlockBuilder::new();
+    builder.push(&frame.encode(0, options.clock.wall_micros())?);
+    let seal = Seal {
+        kind: BlockKind::Log,
+        close: false,
+        owner,
+        epoch,
+        lsn: Lsn::ZERO,
+        durable: Lsn::ZERO,
+        nonce: rng.next_u64(),
+        chain: Chain::genesis(owner.id),
+        aux: 0,
+    };
+    let block = builder.seal(&seal, options.pad_to);
+    // Its name is made durable with the segment's.
+    newest::write(&**storage, owner.id, Lsn::ZERO);
+    dir.place_segment(Lsn::ZERO, options.segment_bytes, 0, rng)?;
+    let segment = dir.open(Lsn::ZERO)?;
+    let written = write_all(&*segment.file, &[&block.bytes], 0).and_then(|()| segment.file.sync_data());
+    written.map_err(|error| Error::io("write the first block", dir.path(&segment), error))
+}

@@ -1,0 +1,153 @@
+//! What files a store makes, keeps open and misses.
+
+use super::*;
+use crate::ErrorKind;
+use crate::frame::{FrameKind, NewFrame};
+use crate::queue::QueueEntry;
+
+/// Descriptors of this process that lead below `root`.
+fn open_below(root: &Path) -> usize {
+    let root = root.canonicalize().unwrap();
+    std::fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok())
+        .filter(|target| target.starts_with(&root))
+        .count()
+}
+
+#[test]
+fn a_log_of_many_files_keeps_few_of_them_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("s");
+    let store = options().init(&root, "a".parse().unwrap()).unwrap();
+    for n in 0..100u8 {
+        let _ = store.commit(transaction(&format!("s/{}", n % 3), &[n])).unwrap();
+        assert!(store.rotate(0).unwrap());
+    }
+    store.tend().unwrap();
+    assert_eq!(payloads(&store).len(), 100);
+    for stream in ["s/0", "s/1", "s/2"] {
+        let events = store.read_stream(stream, StreamVersion(0)).unwrap();
+        assert!(events.count() >= 33);
+    }
+    let open = open_below(&root);
+    assert!(open <= 64 + 8, "{open} descriptors for 101 segments");
+    assert_eq!(payloads(&store).len(), 100, "what was closed is opened again");
+}
+
+#[test]
+fn options_out_of_range_make_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("s");
+    for options in [
+        options().pad_to(3),
+        options().block_bytes(1),
+        options().segment_bytes(1),
+    ] {
+        let error = options.init(&root, "a".parse().unwrap()).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+        assert!(!root.exists());
+    }
+}
+
+#[test]
+fn no_store_is_made_over_a_log_whose_store_file_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("s");
+    let store = options().init(&root, "a".parse().unwrap()).unwrap();
+    let _ = store.commit(transaction("s", b"precious")).unwrap();
+    store.close().unwrap();
+    for lost in ["store", "control"] {
+        std::fs::rename(root.join(lost), dir.path().join(lost)).unwrap();
+        let error = options().init(&root, "a".parse().unwrap()).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+        assert!(error.to_string().contains("file `store` is missing"), "{error}");
+    }
+    std::fs::rename(dir.path().join("store"), root.join("store")).unwrap();
+    assert_eq!(payloads(&options().open(&root).unwrap()), [b"precious"]);
+}
+
+#[test]
+fn an_interrupted_attempt_is_cleared_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("s");
+    options()
+        .init(&root, "a".parse().unwrap())
+        .unwrap()
+        .close()
+        .unwrap();
+    let log = root.join("log/0000000000000000.log");
+    let mut bytes = std::fs::read(&log).unwrap();
+    let first = crate::block::BlockHeader::parse(&bytes).unwrap().block_len;
+    bytes[usize::try_from(first).unwrap()..].fill(0);
+    for torn in [
+        bytes.clone(),
+        [vec![7; 100], vec![0; 1 << 20]].concat(),
+        Vec::new(),
+    ] {
+        for name in ["store", "control"] {
+            std::fs::remove_file(root.join(name)).unwrap();
+        }
+        std::fs::write(&log, torn).unwrap();
+        options()
+            .init(&root, "a".parse().unwrap())
+            .unwrap()
+            .close()
+            .unwrap();
+    }
+}
+
+#[test]
+fn verify_names_the_file_that_is_missing_between_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("s");
+    let store = options().init(&root, "a".parse().unwrap()).unwrap();
+    for n in 0..3u8 {
+        let _ = store.commit(transaction("s", &[n])).unwrap();
+        assert!(store.rotate(0).unwrap());
+    }
+    let lost = store.segments().unwrap()[1].0;
+    let name = format!("log/{:016x}.log", lost.0);
+    store.close().unwrap();
+    std::fs::remove_file(root.join(&name)).unwrap();
+    let store = options().open(&root).unwrap();
+    let found = store.verify(&mut |_, _| ()).unwrap();
+    assert_eq!(found.damage.len(), 1, "{found:?}");
+    assert!(found.damage[0].to_string().contains(&name), "{}", found.damage[0]);
+    let error = store
+        .scan(Lsn::ZERO)
+        .and_then(|mut scan| {
+            while scan.next()?.is_some() {}
+            Ok(())
+        })
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains(&name), "{error}");
+}
+
+#[test]
+fn a_queue_that_is_freed_while_it_is_verified_is_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = options()
+        .init(dir.path().join("s"), "a".parse().unwrap())
+        .unwrap();
+    let _ = store.commit(transaction("s", b"x")).unwrap();
+    let scan = store.lock_phase(Phase::Scan).unwrap();
+    let mut queue = store.queue_writer(&scan).unwrap();
+    for n in 1..6u64 {
+        let frame = NewFrame::of_kind(FrameKind(FrameKind::QUEUE_FIRST), vec![1; 700_000]);
+        queue
+            .append(vec![QueueEntry { lsn: Lsn(n), frame }], Lsn(n))
+            .unwrap();
+    }
+    let send = store.lock_phase(Phase::Send).unwrap();
+    let (mut freed, log) = (0, store.watermarks().durable.0);
+    let found = store.verify(&mut |done, _| {
+        if done > log {
+            freed += store.queue_free(&send, Lsn(5)).unwrap();
+        }
+    });
+    let found = found.unwrap();
+    assert!(freed > 0);
+    assert!(found.queue_damage.is_empty(), "{found:?}");
+}
