@@ -100,7 +100,8 @@ impl Failure {
     /// Tells the operator, and gives the process's exit code.
     pub fn tell(&self) -> ExitCode {
         if self.exit != Exit::Quiet {
-            eprintln!("milepost: {}", self.text);
+            // Names in it may come from files and from other sites.
+            eprintln!("milepost: {}", crate::output::shown_lines(&self.text));
         }
         ExitCode::from(self.exit.code())
     }

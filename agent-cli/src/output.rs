@@ -3,6 +3,7 @@
 //! A reader that goes away (`milepost export … | head`) ends the command quietly with exit 0; every
 //! other failed write is told.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, BufWriter, StdoutLock, Write};
 
@@ -40,19 +41,36 @@ impl Out {
     }
 }
 
-/// A name as people may see it: characters that steer a terminal or break a line are written out.
-pub fn shown(name: &str) -> std::borrow::Cow<'_, str> {
-    if !name.contains(char::is_control) {
-        return name.into();
+/// A name as people may see it: characters that steer a terminal, break a line or turn the direction of
+/// writing are written out.
+pub fn shown(name: &str) -> Cow<'_, str> {
+    written_out(name, is_hidden)
+}
+
+/// As [`shown`] for a text of several lines.
+pub fn shown_lines(text: &str) -> Cow<'_, str> {
+    written_out(text, |letter| letter != '\n' && is_hidden(letter))
+}
+
+/// Control characters, and those of Unicode that order or hide what stands beside them.
+fn is_hidden(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter, '\u{61c}' | '\u{200b}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+fn written_out(text: &str, hidden: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(&hidden) {
+        return text.into();
     }
     let plain = |letter: char| {
-        if letter.is_control() {
+        if hidden(letter) {
             letter.escape_default().to_string()
         } else {
             letter.to_string()
         }
     };
-    name.chars().map(plain).collect::<String>().into()
+    text.chars().map(plain).collect::<String>().into()
 }
 
 /// Prints one fact in the form asked for.
@@ -90,4 +108,17 @@ fn failed(error: io::Error) -> Failure {
         return Failure::new(Exit::Quiet, String::new());
     }
     Failure::failed(format!("cannot write to standard output: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_steers_a_terminal_or_turns_the_writing_is_written_out_and_nothing_else() {
+        assert_eq!(shown("Zürich 东京 👩‍🚀"), "Zürich 东京 👩‍🚀");
+        assert_eq!(shown("a\u{1b}[2Jb"), "a\\u{1b}[2Jb");
+        assert_eq!(shown("a\u{202e}b\n"), "a\\u{202e}b\\n");
+        assert_eq!(shown_lines("a\nb\r\u{2066}"), "a\nb\\r\\u{2066}");
+    }
 }

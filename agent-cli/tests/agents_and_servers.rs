@@ -250,6 +250,80 @@ fn servers_typed_the_historic_way_replace_the_list_and_an_alternate_is_taken_at_
 }
 
 #[test]
+fn servers_on_the_command_line_serve_remotes_on_directories_when_none_is_on_a_server() {
+    let place = over_directory();
+    let (_server, address) = Running::server(&place);
+    let server = format!(
+        "tcpip(host=127.0.0.1;port={})",
+        address.rsplit(':').next().unwrap()
+    );
+    commit(&place, 1);
+    let told = place.run(&["agent", "hq", "-b", "-x", &server]);
+    assert_eq!(told.code, 0, "{}", told.err);
+    for phase in ["received", "scanned transactions=1", "sent messages="] {
+        assert!(told.err.contains(phase), "{phase}: {}", told.err);
+    }
+    place.run(&["agent", "shop", "-b"]).ok();
+    assert!(at_shop(&place).is_empty(), "nothing lies in the folder");
+    place.run(&["agent", "shop", "-b", "-x", &server]).ok();
+    assert_eq!(at_shop(&place), [1]);
+    let add = [
+        "remote",
+        "add",
+        "hq",
+        "north",
+        "--link",
+        &server,
+        "--send-every",
+        "1s",
+    ];
+    let told = place.run(&add).ok();
+    assert!(told.contains("milepost://127.0.0.1:"), "{told}");
+    commit(&place, 2);
+    place
+        .run(&["agent", "hq", "-b", "-x", "tcpip(host=127.0.0.1;port=1)"])
+        .fails(4);
+    place.run(&["agent", "shop", "-b"]).ok();
+    assert_eq!(
+        at_shop(&place),
+        [1, 2],
+        "a remote on a directory stays there beside one on a server"
+    );
+}
+
+#[test]
+fn a_message_store_is_no_site_and_a_site_no_message_store() {
+    let place = over_directory();
+    let (mut server, _) = Running::server(&place);
+    server.signal("-TERM");
+    assert_eq!(server.code(), Some(0));
+    for words in [
+        &["remote", "add", "messages", "x", "--link", "file:///x"][..],
+        &["agent", "messages", "-b"],
+        &["status", "messages"],
+    ] {
+        let told = place.run(words).fails(1);
+        assert!(told.contains("message store"), "{words:?}: {told}");
+    }
+    place.run(&["verify", "messages"]).ok();
+    place.run(&["init", "other", "--site", "server"]).ok();
+    let told = place
+        .run(&["serve", "--listen", "127.0.0.1:0", "--store", "other"])
+        .fails(1);
+    assert!(told.contains("site server"), "{told}");
+}
+
+#[test]
+fn an_agent_without_any_schedule_says_why_it_ends() {
+    let place = over_directory();
+    place
+        .run(&["remote", "add", "hq", "shop", "--replace", "--link", "file:///x"])
+        .ok();
+    let told = place.run(&["agent", "hq"]);
+    assert!(told.err.contains("--send-every"), "{}", told.err);
+}
+
+#[test]
 fn without_any_server_a_batch_exits_4_names_every_endpoint_and_loses_nothing() {
     let place = exchange(&["milepost://127.0.0.1:1"], &["milepost://127.0.0.1:1"]);
     commit(&place, 1);
@@ -334,10 +408,10 @@ fn the_command_line_wins_over_the_environment_and_that_over_the_file() {
     );
     place.write(
         "agent.toml",
-        "batch = true\nmessage_bytes = \"20K\"\nserver = [\"milepost://a:1\"]\nverbose = 1\n",
+        "batch = true\nmessage_bytes = \"20K\"\nserver = [\"milepost://127.0.0.1:1\"]\nverbose = 1\n",
     );
     assert_eq!(run(&[], &[bad]), 2, "the environment over the file");
-    assert_eq!(run(&[], &[]), 0);
+    assert_eq!(run(&[], &[]), 4, "the file's server");
     for (file, word) in [
         ("no-such = 1", "no-such"),
         ("batch = 3", "batch"),

@@ -5,6 +5,7 @@
 pub mod agent;
 pub mod catalog;
 pub mod endpoint;
+mod heartbeat;
 pub mod link;
 pub mod message;
 pub mod receive;

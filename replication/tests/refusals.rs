@@ -135,6 +135,13 @@ fn a_loop_of_three_sites_stops_the_pair_and_ends_with_5_r4() {
             .any(|remote| remote.stopped.as_ref().is_some_and(|why| why.contains("loop")))
     );
     sites.iter().for_each(assert_nothing_doubled);
+    // Another site's, whose name begins the same way, stays.
+    let other = sites[0].root.join("quarantine/three-3-0123456789abcdef.mp");
+    std::fs::write(&other, "x").unwrap();
+    sites[0].definitions().remove_remote(&name(names[2])).unwrap();
+    let kept = quarantined(&sites[0].store).unwrap();
+    assert_eq!(kept.len(), 1, "whoever removes the remote has seen it: {kept:?}");
+    assert!(other.is_file());
 }
 
 #[test]

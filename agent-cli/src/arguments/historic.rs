@@ -12,6 +12,8 @@
 
 use std::ffi::OsString;
 
+use milepost_replication::endpoint::Endpoint;
+
 /// Historic options of several letters that take one value.
 const WITH_VALUE: [(&str, &str); 7] = [
     ("-rd", "--receive-every"),
@@ -99,35 +101,13 @@ fn rotate_or_server(value: Option<&str>) -> Result<String, String> {
 
 /// The address of a server in its URL form; anything but the historic form is taken as it is.
 fn endpoint(address: &str) -> Result<String, String> {
-    let bad = || format!("{address:?} is not tcpip(host=NAME;port=NUMBER)");
     if !address.to_ascii_lowercase().starts_with("tcpip") {
         return Ok(address.to_owned());
     }
-    let inside = address
-        .get("tcpip".len()..)
-        .map(str::trim)
-        .and_then(|rest| rest.strip_prefix('('));
-    let inside = inside.and_then(|rest| rest.strip_suffix(')')).ok_or_else(bad)?;
-    let (mut host, mut port) = (None, None);
-    for pair in inside.split(';').filter(|pair| !pair.trim().is_empty()) {
-        let (name, value) = pair.split_once('=').ok_or_else(bad)?;
-        let slot = match name.trim().to_ascii_lowercase().as_str() {
-            "host" => &mut host,
-            "port" => &mut port,
-            _ => return Err(format!("{}: only host and port are known in it", bad())),
-        };
-        if slot.replace(value.trim()).is_some() {
-            return Err(bad());
-        }
-    }
-    let host = host.filter(|host| !host.is_empty()).ok_or_else(bad)?;
-    let port: u16 = port.ok_or_else(bad)?.parse().map_err(|_| bad())?;
-    let bracketed = if host.contains(':') && !host.starts_with('[') {
-        format!("[{host}]")
-    } else {
-        host.to_owned()
-    };
-    Ok(format!("milepost://{bracketed}:{port}"))
+    let endpoint = address.parse::<Endpoint>();
+    endpoint
+        .map(|endpoint| endpoint.to_string())
+        .map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -93,7 +93,8 @@ pub struct Agent {
     /// Seal and start a new log segment after the scan, when it is larger than N (-x or -x N)
     #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "0", env = "MILEPOST_ROTATE", value_parser = size::parse)]
     rotate: Option<u64>,
-    /// Address of a server, the primary first; repeat it for alternates (-x ADDRESS). Replaces the remote's
+    /// Address of a server, the primary first; repeat it for alternates (-x ADDRESS). For all remotes that
+    /// are on servers, in place of their own; for all remotes when none is
     #[arg(
         long = "server",
         value_name = "URL",
@@ -131,7 +132,7 @@ impl Agent {
             .check()
             .map_err(|error| Failure::usage(error.to_string()))?;
         self.log.begin()?;
-        let store = self.store.open()?;
+        let store = self.store.open_site()?;
         let stop = Stop::new();
         let asked = stop.clone();
         leaving::when_asked(self.with_stdin, move || asked.request())?;

@@ -2,6 +2,7 @@
 
 use clap::{ArgGroup, Args, Subcommand};
 use milepost_replication::catalog::{Definitions, NewPublication, Publication as Published, SubscribeBy};
+use serde::Serialize;
 
 use super::store_dir::StoreDir;
 use crate::failure::{EXIT_CODES, Failure, Outcome};
@@ -81,6 +82,14 @@ struct Remove {
     store: StoreDir,
     /// Name of the publication
     name: String,
+    /// Print what was removed as one JSON object: removed
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Removed<'a> {
+    removed: &'a str,
 }
 
 impl Publication {
@@ -90,8 +99,13 @@ impl Publication {
             Action::Add(add) => add.run(),
             Action::List(list) => list.run(),
             Action::Remove(remove) => {
-                let store = remove.store.open()?;
+                let store = remove.store.open_site()?;
                 Definitions::new(&store).remove_publication(&remove.name)?;
+                let removed = Removed {
+                    removed: &remove.name,
+                };
+                let text = format_args!("removed publication {}", remove.name);
+                output::tell(remove.json, &removed, text)?;
                 Ok(store.close()?)
             }
         }
@@ -102,7 +116,7 @@ impl Add {
     fn run(self) -> Outcome {
         let segment = self.by_segment.map(SubscribeBy::Segment);
         let by = segment.or(self.by_header.map(SubscribeBy::Header));
-        let store = self.store.open()?;
+        let store = self.store.open_site()?;
         let new = NewPublication::new(&self.name, &self.streams, &self.kinds, by);
         let made = Definitions::new(&store).add_publication(new, self.replace)?;
         output::tell(self.json, &made, format_args!("{}", text(&made)))?;
@@ -112,7 +126,7 @@ impl Add {
 
 impl List {
     fn run(self) -> Outcome {
-        let store = self.store.open()?;
+        let store = self.store.open_site()?;
         let catalog = Definitions::new(&store).catalog()?;
         let asked = |one: &&Published| self.name.as_ref().is_none_or(|name| *name == one.name);
         let found = output::list(self.json, catalog.publications().filter(asked), text)?;

@@ -4,6 +4,7 @@ use clap::{ArgGroup, Args, Subcommand};
 use milepost_engine::SiteName;
 use milepost_replication::catalog::{Definitions, NewRemote, Remote as Neighbour, Schedule};
 use milepost_replication::endpoint::LinkAddress;
+use serde::Serialize;
 
 use super::store_dir::StoreDir;
 use crate::arguments::pause;
@@ -26,9 +27,10 @@ enum Action {
 
 /// Add a remote, or change links and schedule of one with --replace.
 ///
-/// A link is a directory (file:///dir) or a Milepost server (milepost://host:port). Several servers are
-/// one list: the first is the primary, the others are tried at once, in order, when it cannot be
-/// reached. A remote with neither --send-every nor --send-at makes every agent that sends a batch run.
+/// A link is a directory (file:///dir) or a Milepost server (milepost://host:port, or in the historic
+/// spelling tcpip(host=NAME;port=NUMBER)). Several servers are one list: the first is the primary, the
+/// others are tried at once, in order, when it cannot be reached. A remote with neither --send-every nor
+/// --send-at makes every agent that sends a batch run: one round, then it exits.
 #[derive(Args)]
 #[command(
     group = ArgGroup::new("schedule"),
@@ -43,8 +45,8 @@ struct Add {
     /// Name of the neighbour site
     site: SiteName,
     /// Addresses, the primary first
-    #[arg(long = "link", value_name = "URL", num_args = 1.., required = true)]
-    links: Vec<String>,
+    #[arg(long = "link", value_name = "URL", num_args = 1.., required = true, value_parser = link)]
+    links: Vec<LinkAddress>,
     /// Pause between sends: a bare number is minutes, else 30s 5m 2h 1d
     #[arg(long, value_name = "T", group = "schedule", value_parser = pause::minutes)]
     send_every: Option<std::time::Duration>,
@@ -83,6 +85,14 @@ struct Remove {
     store: StoreDir,
     /// Name of the neighbour site
     site: SiteName,
+    /// Print what was removed as one JSON object: removed
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Removed<'a> {
+    removed: &'a str,
 }
 
 impl Remote {
@@ -92,8 +102,16 @@ impl Remote {
             Action::Add(add) => add.run(),
             Action::List(list) => list.run(),
             Action::Remove(remove) => {
-                let store = remove.store.open()?;
+                let store = remove.store.open_site()?;
                 Definitions::new(&store).remove_remote(&remove.site)?;
+                let removed = Removed {
+                    removed: remove.site.as_str(),
+                };
+                output::tell(
+                    remove.json,
+                    &removed,
+                    format_args!("removed remote {}", remove.site),
+                )?;
                 Ok(store.close()?)
             }
         }
@@ -106,14 +124,10 @@ impl Add {
             .send_every
             .map(|pause| Schedule::EverySeconds(pause.as_secs()));
         let schedule = every.or(self.send_at.map(Schedule::AtMinute)).unwrap_or_default();
-        for link in &self.links {
-            let address = link.parse::<LinkAddress>();
-            address.map_err(|error| Failure::usage(format!("--link {link}: {error}")))?;
-        }
-        let store = self.store.open()?;
+        let store = self.store.open_site()?;
         let new = NewRemote {
             site: self.site,
-            links: self.links,
+            links: self.links.iter().map(ToString::to_string).collect(),
             schedule,
             consolidated: self.consolidated,
         };
@@ -125,7 +139,7 @@ impl Add {
 
 impl List {
     fn run(self) -> Outcome {
-        let store = self.store.open()?;
+        let store = self.store.open_site()?;
         let catalog = Definitions::new(&store).catalog()?;
         let asked = |one: &&Neighbour| self.site.as_ref().is_none_or(|site| *site == one.site);
         let found = output::list(self.json, catalog.remotes().filter(asked), text)?;
@@ -138,16 +152,20 @@ impl List {
 
 fn text(remote: &Neighbour) -> String {
     let schedule = match remote.schedule {
-        Schedule::None => "in batch runs".to_owned(),
-        Schedule::EverySeconds(seconds) => format!("every {seconds} s"),
-        Schedule::AtMinute(minute) => format!("at {:02}:{:02} UTC", minute / 60, minute % 60),
+        Schedule::None => "sent to in batch runs only (no --send-every, no --send-at)".to_owned(),
+        Schedule::EverySeconds(seconds) => format!("sent to every {seconds} s"),
+        Schedule::AtMinute(minute) => format!("sent to at {:02}:{:02} UTC", minute / 60, minute % 60),
     };
     let above = if remote.consolidated { ", consolidated" } else { "" };
     format!(
-        "remote {}: {}, sent to {schedule}{above}",
+        "remote {}: {}, {schedule}{above}",
         remote.site,
         remote.links.join(" ")
     )
+}
+
+fn link(text: &str) -> milepost_engine::Result<LinkAddress> {
+    text.parse()
 }
 
 /// Minutes after midnight.

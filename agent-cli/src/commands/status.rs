@@ -29,7 +29,7 @@ pub struct Status {
 impl Status {
     /// Prints the facts.
     pub fn run(self) -> Outcome {
-        let store = self.store.open()?;
+        let store = self.store.open_site()?;
         let mut progress = Progress::bytes("status", Some(store.watermarks().durable.0));
         let facts = status(&store, &mut |at| progress.reach(at.0))?;
         drop(progress);

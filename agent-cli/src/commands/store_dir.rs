@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 use milepost_engine::{Options, Store};
+use milepost_replication::server::is_message_store;
 
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 
 /// Which store, and how it is opened.
 #[derive(Args, Clone, Debug)]
@@ -30,5 +31,20 @@ impl StoreDir {
     /// Exit 6 when its files are damaged, else exit 1.
     pub fn open(&self) -> Outcome<Store> {
         Ok(self.options().open(&self.dir)?)
+    }
+
+    /// Opens the store of a site, for commands that write in its log.
+    ///
+    /// # Errors
+    /// As [`StoreDir::open`]; exit 1 for the message store of servers.
+    pub fn open_site(&self) -> Outcome<Store> {
+        let store = self.open()?;
+        if is_message_store(&store)? {
+            return Err(Failure::failed(format!(
+                "{} is the message store of servers and not the store of a site; nothing was changed",
+                self.dir.display()
+            )));
+        }
+        Ok(store)
     }
 }

@@ -131,7 +131,7 @@ impl Subscription {
 
 impl Add {
     fn run(self) -> Outcome {
-        let store = self.store.open()?;
+        let store = self.store.open_site()?;
         let What {
             remote,
             publication,
@@ -151,7 +151,7 @@ impl Add {
 
 impl List {
     fn run(self) -> Outcome {
-        let store = self.store.open()?;
+        let store = self.store.open_site()?;
         let catalog = Definitions::new(&store).catalog()?;
         let (site, publication) = (self.remote.as_ref(), self.publication.as_ref());
         let asked = |due: &&Due| {
@@ -165,7 +165,7 @@ impl List {
 
 impl Remove {
     fn run(self) -> Outcome {
-        let store = self.store.open()?;
+        let store = self.store.open_site()?;
         let definitions = Definitions::new(&store);
         let id = match self.id {
             Some(id) => id,

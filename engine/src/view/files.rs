@@ -48,16 +48,21 @@ impl ViewFolder {
         let lock = storage
             .open(&format!("{folder}/lock"), OpenMode::OpenOrCreate)
             .map_err(failed)?;
+        let process = format!("pid {}", storage.process_id());
         if !lock.try_lock(0, LockMode::Exclusive).map_err(failed)? {
             let holder = read_whole(&*lock, 64).unwrap_or_default();
             let holder = String::from_utf8_lossy(&holder).into_owned();
-            let text =
-                format!("the view {view} is open in another process ({holder}); choose another name or wait");
+            let text = if holder == process {
+                format!(
+                    "the view {view} is open in this process already; share that one or choose another name"
+                )
+            } else {
+                format!("the view {view} is open in another process ({holder}); choose another name or wait")
+            };
             return Err(Error::conflict(text).at_path(store.root().join(&folder)));
         }
-        let text = format!("pid {}", storage.process_id());
         lock.set_len(0).map_err(failed)?;
-        lock.write_at(&[text.as_bytes()], 0).map_err(failed)?;
+        lock.write_at(&[process.as_bytes()], 0).map_err(failed)?;
         Ok(ViewFolder {
             storage,
             folder,

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use milepost_engine::{Lsn, Result, Store};
 
+use crate::heartbeat::Heartbeat;
 use crate::receive::ReceivePhase;
+use crate::scan::Scanned;
 use crate::send::{SendPhase, Serve};
 use crate::tracking::PollCause;
 
@@ -33,14 +35,14 @@ fn rounds(running: &mut Running, exit: &mut Exit) -> Result<()> {
     if let Some(phase) = receive {
         add(exit, receive_all(phase, links, stop)?);
     }
-    let mut transactions = 0;
+    let mut scanned = Scanned::default();
     if let Some(phase) = scan {
-        transactions += phase.catch_up(stop)?.transactions;
+        scanned.add(phase.catch_up(stop)?);
     }
     if let Some(phase) = send {
         let marker = store.append_marker()?;
         if let Some(scan) = scan {
-            transactions += scan.catch_up(stop)?.transactions;
+            scanned.add(scan.catch_up(stop)?);
         } else if let Some(waited) = wait_for_scan(store, marker, options.marker_wait, stop)? {
             add(exit, not_scanned(store, marker, waited, stop)?);
         }
@@ -48,6 +50,8 @@ fn rounds(running: &mut Running, exit: &mut Exit) -> Result<()> {
     }
     if let Some(phase) = scan {
         phase.sync()?;
+        let (transactions, entries) = (scanned.transactions, scanned.entries);
+        tracing::info!(transactions, entries, "scanned");
         if let (Some(min_bytes), true) = (options.rotate, transactions > 0) {
             store.rotate(min_bytes)?;
         }
@@ -58,10 +62,11 @@ fn rounds(running: &mut Running, exit: &mut Exit) -> Result<()> {
 /// Polls until a poll changes nothing. What only waits (behind a gap, for a part, for an operator) is no reason
 /// to poll again: who could send what is missing must hear of it first. A dry run (`-a`) changes nothing.
 fn receive_all(phase: &mut ReceivePhase, links: &Links, stop: &Stop) -> Result<Exit> {
-    let (mut exit, mut quarantined) = (Exit::DONE, Vec::new());
+    let (mut exit, mut quarantined, mut transactions) = (Exit::DONE, Vec::new(), 0);
     loop {
         let received = phase.poll(PollCause::Due)?;
         quarantined.extend(received.quarantined);
+        transactions += received.transactions;
         if received.moved && phase.applies() && !stop.is_requested() {
             continue;
         }
@@ -69,6 +74,7 @@ fn receive_all(phase: &mut ReceivePhase, links: &Links, stop: &Stop) -> Result<E
             add(&mut exit, exit_of_link(&links.get(*number)?.address(), error));
         }
         add(&mut exit, exit_of_quarantine(&phase.stopped(), &quarantined));
+        tracing::info!(transactions, "received");
         return Ok(exit);
     }
 }
@@ -76,6 +82,8 @@ fn receive_all(phase: &mut ReceivePhase, links: &Links, stop: &Stop) -> Result<E
 fn send_all(phase: &mut SendPhase) -> Result<Exit> {
     let sent = phase.round(Serve::Everybody)?;
     phase.remember()?;
+    let (messages, transactions) = (sent.messages, sent.transactions);
+    tracing::info!(messages, transactions, "sent");
     let mut exit = Exit::DONE;
     for (site, error) in &sent.failed_links {
         add(&mut exit, exit_of_link(&phase.address_of(site)?, error));
@@ -89,6 +97,7 @@ fn send_all(phase: &mut SendPhase) -> Result<Exit> {
 fn wait_for_scan(store: &Store, marker: Lsn, limit: Duration, stop: &Stop) -> Result<Option<Duration>> {
     let clock = store.clock();
     let (mut scanned, mut since) = (store.scanned_through(), clock.monotonic());
+    let mut beat = Heartbeat::new(store);
     loop {
         if store.wait_scanned(marker, LOOK_EVERY.min(limit))? {
             return Ok(None);
@@ -96,6 +105,11 @@ fn wait_for_scan(store: &Store, marker: Lsn, limit: Duration, stop: &Stop) -> Re
         let (moved, now) = (store.scanned_through(), clock.monotonic());
         if moved != scanned {
             (scanned, since) = (moved, now);
+        }
+        if beat.is_due() {
+            let holder = store.phase_holder(milepost_engine::Phase::Scan)?;
+            let by = holder.unwrap_or_else(|| "nobody".to_owned());
+            tracing::info!(marker = marker.0, scanned = scanned.0, %by, "waiting for the scan to pass the marker");
         }
         let stood = now.saturating_sub(since);
         if stood >= limit || stop.is_requested() {

@@ -9,7 +9,7 @@ use milepost_engine::{Error, Result, SiteName};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
-use crate::catalog::Remote;
+use crate::catalog::{Catalog, Remote};
 use crate::link::{Batch, Link, LinkError, LinkFuture, MessageId, PollRequest};
 
 use super::Stop;
@@ -43,14 +43,15 @@ pub struct Links {
 
 struct Shared {
     open: Box<OpenLink>,
-    /// Replace the addresses of remotes that are on servers (`-x`).
+    /// Replace the addresses of remotes that are on servers, or of all when none is (`-x`).
     endpoints: Vec<String>,
     known: Mutex<Vec<(Vec<String>, Arc<dyn Link>)>>,
 }
 
 impl Links {
     /// Links opened by `open`, whose futures run on `runtime`; waits end when `stop` is requested.
-    /// `endpoints` replace the addresses of remotes that are on servers, when there are any.
+    /// `endpoints`, when there are any, replace the addresses of remotes that are on servers, or of all when
+    /// none is.
     #[must_use]
     pub fn new(open: Box<OpenLink>, endpoints: &[String], runtime: Handle, stop: Stop) -> Links {
         let shared = Shared {
@@ -91,11 +92,11 @@ impl Links {
         Ok(())
     }
 
-    /// The link of a remote. Addresses that lead nowhere are a link that refuses everything with the
+    /// The link of one of the catalog's remotes. Addresses that lead nowhere are a link that refuses everything with the
     /// reason, so that the other remotes are served.
     #[must_use]
-    pub fn of(&self, remote: &Remote) -> LinkNumber {
-        let wanted = effective(&remote.links, &self.shared.endpoints);
+    pub fn of(&self, remote: &Remote, catalog: &Catalog) -> LinkNumber {
+        let wanted = effective(remote, catalog, &self.shared.endpoints);
         let mut known = self.shared.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(number) = known.iter().position(|(addresses, _)| addresses == wanted) {
             return LinkNumber(number);

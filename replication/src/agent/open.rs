@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use milepost_engine::{Error, Store};
 
+use crate::catalog::{Catalog, Remote};
 use crate::endpoint::{EndpointList, LinkAddress, PrimaryRetries};
 use crate::link::{DirectoryLink, Link, ServerLink, ServerLinkOptions};
 
@@ -49,15 +50,20 @@ pub fn link_opener(store: &Store, options: &AgentOptions) -> Box<OpenLink> {
     })
 }
 
-/// The addresses a remote is reached at: its own, or the endpoints of the command line (`-x`) where its
-/// own are servers.
-pub(super) fn effective<'a>(own: &'a [String], endpoints: &'a [String]) -> &'a [String] {
-    let on_server = own
-        .first()
-        .is_some_and(|text| matches!(text.parse(), Ok(LinkAddress::Server(_))));
-    if on_server && !endpoints.is_empty() {
+/// The addresses a remote is reached at: its own, or the endpoints of the command line (`-x`). These are for
+/// the remotes whose own are servers, and for all when no remote has one.
+pub(super) fn effective<'a>(remote: &'a Remote, catalog: &Catalog, endpoints: &'a [String]) -> &'a [String] {
+    if endpoints.is_empty() {
+        return &remote.links;
+    }
+    if is_on_server(remote) || !catalog.remotes().any(is_on_server) {
         endpoints
     } else {
-        own
+        &remote.links
     }
+}
+
+fn is_on_server(remote: &Remote) -> bool {
+    let first = remote.links.first();
+    first.is_some_and(|text| matches!(text.parse(), Ok(LinkAddress::Server(_))))
 }

@@ -3,6 +3,7 @@
 //! Every option of the historic agents has its field here, so that nothing given is ignored silently:
 //! what is not built yet is refused by [`AgentOptions::check`], by name.
 
+use std::fmt;
 use std::time::Duration;
 
 use milepost_engine::{Error, Result};
@@ -28,6 +29,18 @@ impl Default for Phases {
             scan: true,
             send: true,
         }
+    }
+}
+
+impl fmt::Display for Phases {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = [
+            (self.receive, "receive"),
+            (self.scan, "scan"),
+            (self.send, "send"),
+        ];
+        let named = all.iter().filter(|(runs, _)| *runs).map(|(_, name)| *name);
+        f.write_str(&named.collect::<Vec<_>>().join(", "))
     }
 }
 
@@ -78,7 +91,8 @@ pub struct AgentOptions {
     pub primary_retries: u32,
     /// `-fd`: pause before each of them.
     pub primary_retry_delay: Duration,
-    /// `-x 'tcpip(..)'`, `--server URL`: endpoints that replace those of every remote on a server.
+    /// `-x 'tcpip(..)'`, `--server URL`: endpoints that replace those of every remote on a server, or
+    /// of all remotes when none is on one.
     pub endpoints: Vec<String>,
     /// `--connect-timeout`: limit of each attempt.
     pub connect_timeout: Duration,

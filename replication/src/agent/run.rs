@@ -72,7 +72,13 @@ pub fn run_on(store: &Store, links: &Links, options: &AgentOptions, stop: &Stop)
         }
         Err(error) => return Exit::failed(&error),
     };
-    tracing::info!(site = %store.site(), phases = ?options.phases, batch, "the agent runs");
+    tracing::info!(site = %store.site(), phases = %options.phases, batch, "the agent runs");
+    if batch && !options.batch {
+        tracing::warn!(
+            "a remote has neither --send-every nor --send-at, so this run is a batch run: one round, then it ends; \
+             give every remote a schedule with `milepost remote add … --replace` for an agent that stays"
+        );
+    }
     let exit = if batch {
         batch::run(running)
     } else {
@@ -139,6 +145,10 @@ pub(super) fn exit_of_link(address: &str, error: &LinkError) -> Exit {
     Exit::because(code, format!("link {address}: {error}"))
 }
 
+/// What an operator does about a stopped pair.
+const GO_ON: &str = "; find out which of the two sites is right, then begin the pair anew: end its subscriptions, \
+                     remove and add the remote, and subscribe again";
+
 /// How messages in quarantine and stopped pairs end a run.
 pub(super) fn exit_of_quarantine(
     stopped: &[(milepost_engine::SiteName, String)],
@@ -146,7 +156,7 @@ pub(super) fn exit_of_quarantine(
 ) -> Exit {
     let stops = stopped
         .iter()
-        .map(|(site, reason)| format!("the pair with {site} is stopped: {reason}"));
+        .map(|(site, reason)| format!("the pair with {site} is stopped: {reason}{GO_ON}"));
     let all: Vec<String> = stops.chain(quarantined.iter().cloned()).collect();
     if all.is_empty() {
         Exit::DONE

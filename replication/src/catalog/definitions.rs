@@ -256,7 +256,9 @@ impl<'a> Definitions<'a> {
         tracking
             .into_iter()
             .for_each(|key| frame.pin(Pinned { key, value: None }));
-        self.append_frame(frame).map(|_| ())
+        self.append_frame(frame)?;
+        // Whoever removes the remote has seen what was kept of it, and the next pair begins clean.
+        crate::receive::clear_quarantine(self.store, site)
     }
 
     /// Makes a subscription.

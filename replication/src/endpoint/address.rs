@@ -168,15 +168,30 @@ impl FromStr for LinkAddress {
 
     fn from_str(text: &str) -> Result<LinkAddress> {
         let Some(path) = text.trim().strip_prefix("file://") else {
-            return text.parse().map(LinkAddress::Server);
+            let server = text.parse().map(LinkAddress::Server);
+            return server.map_err(|error| match looks_like_a_path(text) {
+                true => no_directory(text),
+                false => error,
+            });
         };
         if !path.starts_with('/') || path.contains('\0') {
-            return Err(Error::invalid(format!(
-                "{text:?} is no directory: write file:///DIR with an absolute path"
-            )));
+            return Err(no_directory(text));
         }
         Ok(LinkAddress::Directory(PathBuf::from(path)))
     }
+}
+
+/// True for what a server's address never is.
+fn looks_like_a_path(text: &str) -> bool {
+    let text = text.trim();
+    text.starts_with(['/', '.', '~']) || text.starts_with("file:") || !text.contains([':', '('])
+}
+
+fn no_directory(text: &str) -> Error {
+    Error::invalid(format!(
+        "{text:?} is no link: write file:///DIR for a directory, with its absolute path, or milepost://HOST:PORT \
+         for a server"
+    ))
 }
 
 impl EndpointList {
@@ -263,6 +278,10 @@ mod tests {
         ];
         for text in texts {
             assert!(text.parse::<LinkAddress>().is_err(), "{text}");
+        }
+        for path in ["/mnt/exchange", "./exchange", "exchange", "file:/x"] {
+            let told = path.parse::<LinkAddress>().unwrap_err().to_string();
+            assert!(told.contains("file:///DIR"), "{told}");
         }
         assert!(EndpointList::new([]).is_err());
     }

@@ -18,4 +18,5 @@ mod phase;
 mod quarantine;
 
 pub use phase::{ReceiveOptions, ReceivePhase, Received};
+pub(crate) use quarantine::clear as clear_quarantine;
 pub use quarantine::{Quarantined, quarantined};

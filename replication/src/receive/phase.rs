@@ -7,6 +7,7 @@ use milepost_engine::{Phase, PhaseLock, Result, SiteName, Store};
 
 use crate::agent::{LinkNumber, Links, Stop};
 use crate::catalog::{Catalog, Remote};
+use crate::heartbeat::Heartbeat;
 use crate::link::{Incoming, LinkError, MessageId, PollCursor, PollRequest};
 use crate::message::{Limits, Message, MessageFault, decode, decode_header};
 use crate::tracking::{
@@ -78,6 +79,7 @@ pub struct ReceivePhase {
     leaving: BTreeSet<MessageKey>,
     /// Messages of sites that are no remotes (yet); they wait on their link.
     strangers: BTreeSet<MessageKey>,
+    beat: Heartbeat,
     /// Sites that were remotes at the last look.
     known: BTreeSet<SiteName>,
     _lock: PhaseLock,
@@ -110,6 +112,7 @@ impl ReceivePhase {
             done: BTreeSet::new(),
             leaving: BTreeSet::new(),
             strangers: BTreeSet::new(),
+            beat: Heartbeat::new(store),
             known: BTreeSet::new(),
             _lock: lock,
         })
@@ -120,6 +123,7 @@ impl ReceivePhase {
     /// # Errors
     /// Those of the store. What was applied before stays applied; the rest comes again from its link.
     pub fn poll(&mut self, cause: PollCause) -> Result<Received> {
+        self.beat.begin();
         let mut received = Received::default();
         let outcome = self.poll_links(cause, &mut received);
         if outcome.is_err() {
@@ -216,7 +220,7 @@ impl ReceivePhase {
         }
         self.known = sites;
         for remote in catalog.remotes() {
-            let link = self.links.of(remote);
+            let link = self.links.of(remote, &catalog);
             if let Some(pair) = self.pairs.get_mut(&remote.site) {
                 pair.link = link;
                 continue;
@@ -288,6 +292,9 @@ impl ReceivePhase {
                 }
             }
             self.settle(received)?;
+            if self.beat.is_due() {
+                tracing::info!(transactions = received.transactions, "receiving");
+            }
             match batch.next {
                 Some(next) if !self.stop.is_requested() => after = Some(next),
                 _ => return Ok(Ok(())),

@@ -7,11 +7,11 @@
 //!
 //! The message itself stays on its link: what is kept here is for eyes. A file is written once; the
 //! same message again is the same file. Of one sender at most sixteen are kept: a pair that is stopped goes
-//! on to be sent to, and the first messages say why.
+//! on to be sent to, and the first messages say why. They go when the remote is removed.
 
 use milepost_engine::storage::{OpenMode, Storage};
 use milepost_engine::width::to_u64;
-use milepost_engine::{Error, Result, Store};
+use milepost_engine::{Error, Result, SiteName, Store};
 use serde::Serialize;
 
 const FOLDER: &str = "quarantine";
@@ -40,12 +40,7 @@ pub(super) fn keep(store: &Store, sender: &str, bytes: &[u8], reason: &str) -> R
     let write = || -> std::io::Result<()> {
         storage.create_dir(FOLDER)?;
         let names = storage.list(FOLDER)?;
-        let of_sender = |name: &&String| {
-            let own = name
-                .strip_suffix(".mp")
-                .and_then(|name| name.strip_prefix(sender));
-            own.is_some_and(|digest| digest.len() == 17 && digest.starts_with('-'))
-        };
+        let of_sender = |name: &&String| name.strip_suffix(".mp").is_some_and(|stem| is_of(stem, sender));
         let known = names
             .iter()
             .any(|known| format!("{FOLDER}/{known}") == format!("{name}.mp"));
@@ -58,6 +53,37 @@ pub(super) fn keep(store: &Store, sender: &str, bytes: &[u8], reason: &str) -> R
         storage.sync_dir("")
     };
     write().map_err(|error| Error::io("keep a message in quarantine", path, error))
+}
+
+/// Removes what is kept of a sender.
+///
+/// # Errors
+/// `Internal` when the folder cannot be read or changed.
+pub(crate) fn clear(store: &Store, sender: &SiteName) -> Result<()> {
+    let storage = &**store.storage();
+    let clear = || -> std::io::Result<()> {
+        let names = match storage.list(FOLDER) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            names => names?,
+        };
+        let of_sender = |name: &&String| {
+            let stem = name.strip_suffix(".mp").or_else(|| name.strip_suffix(".txt"));
+            stem.is_some_and(|stem| is_of(stem, sender.as_str()))
+        };
+        for name in names.iter().filter(of_sender) {
+            storage.unlink(&format!("{FOLDER}/{name}"))?;
+        }
+        storage.sync_dir(FOLDER)
+    };
+    clear().map_err(|error| Error::io("clear the quarantine", storage.root().join(FOLDER), error))
+}
+
+/// True for the name, without its ending, of a file that is kept of a sender.
+fn is_of(stem: &str, sender: &str) -> bool {
+    let digest = stem
+        .strip_prefix(sender)
+        .and_then(|digest| digest.strip_prefix('-'));
+    digest.is_some_and(|digest| digest.len() == 16 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 /// Writes a file under a temporary name and gives it its own when it is whole.

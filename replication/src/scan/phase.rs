@@ -7,6 +7,7 @@ use milepost_engine::width::to_u64;
 use milepost_engine::{LogScan, Lsn, Phase, PhaseLock, QueueEntry, QueueWriter, Result, Store};
 
 use crate::catalog::Catalog;
+use crate::heartbeat::Heartbeat;
 
 use super::Decider;
 
@@ -38,6 +39,15 @@ pub struct Scanned {
     pub transactions: u64,
     /// Entries appended to the queue.
     pub entries: u64,
+}
+
+impl Scanned {
+    /// Adds what another step did.
+    pub fn add(&mut self, other: Scanned) {
+        self.frames += other.frames;
+        self.transactions += other.transactions;
+        self.entries += other.entries;
+    }
 }
 
 impl ScanPhase {
@@ -111,15 +121,16 @@ impl ScanPhase {
     /// As [`ScanPhase::step`].
     pub fn catch_up(&mut self, stop: &crate::agent::Stop) -> Result<Scanned> {
         let end = self.store.watermarks().durable;
-        let mut all = Scanned::default();
+        let (mut all, mut beat) = (Scanned::default(), Heartbeat::new(&self.store));
         while self.scanned < end && !stop.is_requested() {
             let done = self.step()?;
             if done.frames == 0 {
                 break;
             }
-            all.frames += done.frames;
-            all.transactions += done.transactions;
-            all.entries += done.entries;
+            all.add(done);
+            if beat.is_due() {
+                tracing::info!(at = self.scanned.0, of = end.0, "scanning");
+            }
         }
         Ok(all)
     }

@@ -10,6 +10,7 @@ use milepost_engine::{Durability, Lsn, Phase, PhaseLock, Result, SiteName, Store
 
 use crate::agent::{LinkNumber, Links, Stop};
 use crate::catalog::{Catalog, Remote, Subscription};
+use crate::heartbeat::Heartbeat;
 use crate::link::{Link, LinkError};
 use crate::message::{Message, Packed, Packer, Point, Range, encode};
 use crate::tracking::{
@@ -73,6 +74,7 @@ pub struct SendPhase {
     pairs: BTreeMap<SiteName, Pair>,
     freed: Lsn,
     begun: BTreeSet<LinkNumber>,
+    beat: Heartbeat,
 }
 
 struct Pair {
@@ -103,6 +105,7 @@ impl SendPhase {
             pairs: BTreeMap::new(),
             freed: Lsn::ZERO,
             begun: BTreeSet::new(),
+            beat: Heartbeat::new(store),
         })
     }
 
@@ -111,6 +114,7 @@ impl SendPhase {
     /// # Errors
     /// Those of the store. What links took stays sent; sending again is harmless.
     pub fn round(&mut self, serve: Serve) -> Result<Sent> {
+        self.beat.begin();
         self.look()?;
         let mut sent = Sent::default();
         let now = self.now();
@@ -277,7 +281,7 @@ impl SendPhase {
         let records = PairRecords::load(&neighbour, |key| {
             Ok(self.store.pinned(key)?.map(|(value, _)| value))
         })?;
-        let link = self.links.of(&remote);
+        let link = self.links.of(&remote, &self.catalog);
         if let Some(pair) = self.pairs.get_mut(&remote.site) {
             pair.sender.note(records, now);
             (pair.link, pair.remote) = (link, remote);
@@ -379,6 +383,10 @@ impl SendPhase {
             sent.transactions += 1;
             let full = packer.push(carried)?;
             messages += full.len();
+            if self.beat.is_due() {
+                let (to, messages) = (&pair.remote.site, sent.messages);
+                tracing::info!(%to, messages, transactions = sent.transactions, "sending");
+            }
             if let Err(error) = self.deliver_packed(pair, link, full, sent)? {
                 return Ok(Err(error));
             }

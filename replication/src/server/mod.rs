@@ -12,6 +12,6 @@ mod session;
 mod store;
 mod tcp;
 
-pub use embedded::{EmbeddedStore, MailboxLimits};
+pub use embedded::{EmbeddedStore, MailboxLimits, is_message_store};
 pub use store::{Delivery, MailboxPoll, MessageStore, StoreError, StoreFuture};
 pub use tcp::{ServeOptions, ServerError, ServerLimits, accept, serve};

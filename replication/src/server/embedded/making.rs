@@ -9,10 +9,51 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use milepost_engine::clock::{Rng, SystemRng};
-use milepost_engine::{Error, Options, Result, SiteName};
+use milepost_engine::frame::{FrameKind, NewFrame};
+use milepost_engine::{Durability, Error, Options, Pinned, Result, SiteName, Store};
 
 /// The file that makes a folder a store.
 const IDENTITY: &str = "store";
+
+/// Pinned in every message store from the start: the version of its records, 4 bytes little endian.
+const PINNED_FORMAT: &[u8] = b"message-store/format";
+/// The version that this program writes and reads.
+const FORMAT: u32 = 1;
+
+/// True for a message store, false for the store of a site.
+///
+/// # Errors
+/// As [`Store::pinned`].
+pub fn is_message_store(store: &Store) -> Result<bool> {
+    Ok(store.pinned(PINNED_FORMAT)?.is_some())
+}
+
+/// Refuses the store of a site, and a message store of a newer version.
+pub(super) fn check(store: &Store) -> Result<()> {
+    let Some((value, lsn)) = store.pinned(PINNED_FORMAT)? else {
+        return Err(Error::invalid(format!(
+            "this is the store of site {}, not a message store; give the server a folder of its own",
+            store.site()
+        )));
+    };
+    if value == FORMAT.to_le_bytes() {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "the message store's records are not of version {FORMAT}, which this program knows; run a newer one"
+    ))
+    .at_lsn(lsn))
+}
+
+/// Marks a fresh store as a message store.
+fn mark(store: &Store) -> Result<()> {
+    let mut frame = NewFrame::of_kind(FrameKind::CONTROL, Vec::new());
+    frame.pin(Pinned {
+        key: PINNED_FORMAT.to_vec(),
+        value: Some(FORMAT.to_le_bytes().to_vec()),
+    });
+    store.append_frames(vec![frame], Durability::Synced).map(|_| ())
+}
 
 /// Makes the store in `dir` unless there is one.
 pub(super) fn make_if_missing(dir: &Path, options: &Options) -> Result<()> {
@@ -22,7 +63,9 @@ pub(super) fn make_if_missing(dir: &Path, options: &Options) -> Result<()> {
     let (parent, making) = beside(dir)?;
     fs::create_dir_all(&parent)
         .map_err(|error| Error::io("make the folder of the message store", &parent, error))?;
-    options.clone().init(&making, SiteName::new("server")?)?.close()?;
+    let store = options.clone().init(&making, SiteName::new("server")?)?;
+    mark(&store)?;
+    store.close()?;
     match fs::rename(&making, dir) {
         Ok(()) => {
             let synced = fs::File::open(&parent).and_then(|folder| folder.sync_all());
@@ -84,6 +127,30 @@ mod tests {
             1,
             "nothing is left over"
         );
+    }
+
+    #[test]
+    fn a_sites_store_is_no_message_store_whatever_its_name_and_a_newer_version_is_refused() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let options = Options::new().segment_bytes(1 << 20);
+        let site = options
+            .clone()
+            .init(dir.path().join("s"), "server".parse().unwrap());
+        let site = site.unwrap();
+        assert!(!is_message_store(&site).unwrap());
+        let told = check(&site).unwrap_err().to_string();
+        assert!(told.contains("the store of site server"), "{told}");
+        make_if_missing(&dir.path().join("m"), &options).unwrap();
+        let store = options.open(dir.path().join("m")).unwrap();
+        assert!(is_message_store(&store).unwrap());
+        check(&store).unwrap();
+        let mut frame = NewFrame::of_kind(FrameKind::CONTROL, Vec::new());
+        frame.pin(Pinned {
+            key: PINNED_FORMAT.to_vec(),
+            value: Some(vec![2, 0, 0, 0]),
+        });
+        store.append_frames(vec![frame], Durability::Synced).unwrap();
+        assert!(check(&store).unwrap_err().to_string().contains("newer"));
     }
 
     #[test]

@@ -20,6 +20,8 @@ mod read_back;
 mod recent;
 mod record;
 
+pub use making::is_message_store;
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -100,13 +102,7 @@ impl EmbeddedStore {
     pub fn open_or_init(dir: &Path, options: Options, limits: MailboxLimits) -> Result<EmbeddedStore> {
         making::make_if_missing(dir, &options)?;
         let store = options.open(dir)?;
-        if store.site().as_str() != "server" {
-            return Err(Error::invalid(format!(
-                "this is the store of site {}, not a message store; give the server a folder of its own",
-                store.site()
-            ))
-            .at_path(dir));
-        }
+        making::check(&store).map_err(|error| error.at_path(dir))?;
         EmbeddedStore::over(store, limits)
     }
 
