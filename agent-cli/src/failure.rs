@@ -86,6 +86,14 @@ impl Failure {
         Failure::new(Exit::Usage, text)
     }
 
+    /// What was refused of what the command line says: exit 2 for words that break a rule.
+    pub fn of_words(error: Error) -> Failure {
+        match error.kind() {
+            ErrorKind::Invalid => Failure::usage(error.to_string()),
+            _ => Failure::from(error),
+        }
+    }
+
     /// A file that could not be read or written.
     pub fn file(action: &str, path: &Path, error: &std::io::Error) -> Failure {
         Failure::failed(format!("cannot {action} {}: {error}", path.display()))

@@ -375,9 +375,50 @@ fn wrong_usage_exits_2_and_says_what_is_wrong() {
     place
         .run(&["serve", "--listen", "127.0.0.1:0", "--store", "nats://h"])
         .fails(2);
-    place
-        .run(&["serve", "--listen", "nonsense", "--store", "m"])
-        .fails(1);
+    let wrong: [(&[&str], &str); 10] = [
+        (&["serve", "--listen", "nonsense", "--store", "m"], "HOST:PORT"),
+        (&["serve", "--listen", "h:99999", "--store", "m"], "HOST:PORT"),
+        (
+            &["init", "x", "--site", "x", "--segment-bytes", "5K"],
+            "1 MiB to 1 GiB",
+        ),
+        (&["init", "x", "--site", "X y"], "X y"),
+        (&["publication", "add", "hq", "a b", "--streams", "x"], "a b"),
+        (&["publication", "add", "hq", "p", "--streams", "a/**b"], "a/**b"),
+        (
+            &[
+                "publication",
+                "add",
+                "hq",
+                "p",
+                "--streams",
+                "x",
+                "--by-segment",
+                "0",
+            ],
+            "segment",
+        ),
+        (&["remote", "add", "hq", "n", "--link", "/mnt/x"], "file:///DIR"),
+        (
+            &[
+                "remote",
+                "add",
+                "hq",
+                "n",
+                "--link",
+                "file:///x",
+                "--send-every",
+                "0",
+            ],
+            "second",
+        ),
+        (&["remote", "add", "hq", "hq", "--link", "file:///x"], "this site"),
+    ];
+    for (words, word) in wrong {
+        let told = place.run(words).fails(2);
+        assert!(told.contains(word), "{words:?}: {told}");
+    }
+    assert!(!place.path("x").exists());
 }
 
 #[test]
@@ -431,10 +472,15 @@ fn the_command_line_wins_over_the_environment_and_that_over_the_file() {
     let environment = [
         ("MILEPOST_BATCH", "1"),
         ("MILEPOST_VERBOSE", "2"),
-        ("MILEPOST_SERVER", "milepost://a:1,milepost://b:2"),
+        ("MILEPOST_SERVER", "milepost://127.0.0.1:1,milepost://127.0.0.1:2"),
     ];
     let ran = place.run_with(&["agent", "hq"], "", &environment);
-    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert_eq!(ran.code, 4, "{}", ran.err);
+    assert!(
+        ran.err.contains("127.0.0.1:1") && ran.err.contains("127.0.0.1:2"),
+        "{}",
+        ran.err
+    );
 }
 
 #[test]

@@ -105,9 +105,6 @@ fn a_remote_has_its_links_in_order_and_one_schedule() {
     add(&["--send-at", "02:30", "--send-every", "5m"]).fails(2);
     add(&["--send-at", "02:30", "--consolidated"]).ok();
     place
-        .run(&["remote", "add", "hq", "hq", "--link", "file:///x"])
-        .fails(1);
-    place
         .run(&[
             "remote",
             "add",

@@ -83,7 +83,7 @@ fn read_begins_at_the_version_asked_for_and_tells_of_a_stream_without_events() {
     );
     assert_eq!(place.run(&["read", "shop", "s", "--from", "3"]).ok(), "");
     place.run(&["read", "shop", "none"]).fails(1);
-    place.run(&["read", "shop", ""]).fails(1);
+    place.run(&["read", "shop", ""]).fails(2);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use milepost_engine::SiteName;
 use serde::Serialize;
 
 use super::store_dir::StoreDir;
+use crate::arguments::size;
 use crate::failure::{EXIT_CODES, Outcome};
 use crate::output;
 
@@ -22,7 +23,7 @@ pub struct Init {
     #[arg(long, value_name = "NAME")]
     site: SiteName,
     /// Size of a log segment in bytes: 1048576 to 1073741824, K, M and G suffixes
-    #[arg(long, value_name = "N", value_parser = crate::arguments::size::parse)]
+    #[arg(long, value_name = "N", value_parser = segment_bytes)]
     segment_bytes: Option<u64>,
     /// Print the facts as one JSON object: store, site, epoch, dir
     #[arg(long)]
@@ -54,5 +55,14 @@ impl Init {
         let text = format_args!("made store {} of site {} in {}", made.store, made.site, made.dir);
         output::tell(self.json, &made, text)?;
         Ok(store.close()?)
+    }
+}
+
+fn segment_bytes(text: &str) -> Result<u64, String> {
+    let bytes = size::parse(text)?;
+    if (1 << 20..=1 << 30).contains(&bytes) {
+        Ok(bytes)
+    } else {
+        Err(format!("{text} is not 1 MiB to 1 GiB"))
     }
 }

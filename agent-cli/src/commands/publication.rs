@@ -118,7 +118,8 @@ impl Add {
         let by = segment.or(self.by_header.map(SubscribeBy::Header));
         let store = self.store.open_site()?;
         let new = NewPublication::new(&self.name, &self.streams, &self.kinds, by);
-        let made = Definitions::new(&store).add_publication(new, self.replace)?;
+        let made = Definitions::new(&store).add_publication(new, self.replace);
+        let made = made.map_err(Failure::of_words)?;
         output::tell(self.json, &made, format_args!("{}", text(&made)))?;
         Ok(store.close()?)
     }

@@ -57,7 +57,7 @@ struct EventFacts<'a> {
 impl Read {
     /// Prints the events.
     pub fn run(self) -> Outcome {
-        StreamName::check(&self.stream)?;
+        StreamName::check(&self.stream).map_err(Failure::of_words)?;
         let store = self.store.open()?;
         let mut out = Out::new();
         let mut scan = store.scan(store.watermarks().durable)?;

@@ -131,7 +131,8 @@ impl Add {
             schedule,
             consolidated: self.consolidated,
         };
-        let made = Definitions::new(&store).add_remote(new, self.replace)?;
+        let made = Definitions::new(&store).add_remote(new, self.replace);
+        let made = made.map_err(Failure::of_words)?;
         output::tell(self.json, &made, format_args!("{}", text(&made)))?;
         Ok(store.close()?)
     }

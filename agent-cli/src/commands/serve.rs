@@ -28,7 +28,7 @@ use crate::output;
 ))]
 pub struct Serve {
     /// Address to listen on, HOST:PORT; port 0 takes a free one
-    #[arg(long, value_name = "ADDR", env = "MILEPOST_LISTEN")]
+    #[arg(long, value_name = "ADDR", env = "MILEPOST_LISTEN", value_parser = address)]
     listen: String,
     /// Directory of the message store; made when it is missing
     #[arg(long, value_name = "DIR", env = "MILEPOST_STORE")]
@@ -92,5 +92,16 @@ impl Serve {
             ServerError::Store(error) => Failure::from(error),
             other => Failure::failed(other.to_string()),
         })
+    }
+}
+
+fn address(text: &str) -> Result<String, String> {
+    let port = text
+        .rsplit_once(':')
+        .filter(|(host, _)| !host.is_empty())
+        .map(|(_, port)| port.parse::<u16>());
+    match port {
+        Some(Ok(_)) => Ok(text.to_owned()),
+        _ => Err(format!("{text:?} is not HOST:PORT, such as 0.0.0.0:7001")),
     }
 }
