@@ -48,6 +48,30 @@ fn assert_proven(rows: &[Value]) {
     }
 }
 
+/// Types what the demo says to try, line by line.
+fn assert_the_next_commands_work(told: &str) {
+    let tries = told.lines().skip_while(|line| !line.ends_with("Try:")).skip(1);
+    let script: String = tries.map(|line| format!("{line}\n")).collect();
+    let typed = std::process::Command::new("bash").args(["-ec", &script]).output();
+    let Ok(typed) = typed else {
+        eprintln!("SKIPPED: the commands that the demo says to try; there is no bash to type them into");
+        return;
+    };
+    let (out, err) = (
+        String::from_utf8_lossy(&typed.stdout),
+        String::from_utf8_lossy(&typed.stderr),
+    );
+    assert!(typed.status.success(), "{script}{err}");
+    assert!(
+        out.contains("\"hello\""),
+        "what east committed by hand is at head office: {out}{err}"
+    );
+    assert!(
+        err.contains("site=north") && err.contains("sent messages="),
+        "{err}"
+    );
+}
+
 #[test]
 fn a_small_generated_history_arrives_and_the_kept_stores_are_whole() {
     let place = Place::new();
@@ -55,6 +79,7 @@ fn a_small_generated_history_arrives_and_the_kept_stores_are_whole() {
         "demo", "--events", "6000", "--seed", "3", "--keep", "kept", "--json",
     ]);
     assert!(ran.err.contains("SIGKILL"), "{}", ran.err);
+    let told = ran.err.clone();
     assert_proven(&ran.json());
     for store in ["kept/hq", "kept/north", "kept/south", "kept/east"] {
         place.run(&["verify", store]).ok();
@@ -72,6 +97,7 @@ fn a_small_generated_history_arrives_and_the_kept_stores_are_whole() {
         })
         .sum();
     assert_eq!(total, 6000, "every event is due somewhere");
+    assert_the_next_commands_work(&told);
     assert!(
         place
             .run(&["demo", "--keep", "kept"])

@@ -1,6 +1,6 @@
 //! How a long-running command learns that it is to leave.
 //!
-//! SIGINT and SIGTERM ask once; a second one leaves at once, which loses nothing (E1). With
+//! SIGINT, SIGTERM and SIGHUP ask once; a second one leaves at once, which loses nothing (E1). With
 //! `--with-stdin` the end of standard input asks too: whoever starts this program holds the other
 //! end of the pipe, and even when it is killed nobody is left behind.
 
@@ -37,11 +37,12 @@ pub fn when_asked(with_stdin: bool, ask: impl Fn() + Clone + Send + 'static) -> 
         .enable_io()
         .build()
         .map_err(failed)?;
-    let (mut interrupt, mut terminate) = {
+    let (mut interrupt, mut terminate, mut hangup) = {
         let _entered = runtime.enter();
         (
             signal(SignalKind::interrupt()).map_err(failed)?,
             signal(SignalKind::terminate()).map_err(failed)?,
+            signal(SignalKind::hangup()).map_err(failed)?,
         )
     };
     thread::spawn(move || {
@@ -50,6 +51,7 @@ pub fn when_asked(with_stdin: bool, ask: impl Fn() + Clone + Send + 'static) -> 
                 tokio::select! {
                     _ = interrupt.recv() => {}
                     _ = terminate.recv() => {}
+                    _ = hangup.recv() => {}
                 }
                 if second {
                     process::exit(1);

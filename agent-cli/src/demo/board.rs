@@ -14,11 +14,11 @@ pub struct Board {
 }
 
 impl Board {
-    /// Bars for events due to each site.
-    pub fn new() -> Board {
+    /// Bars for events due to each branch, and to head office.
+    pub fn new(due: &[u64], due_to_office: u64) -> Board {
         let all = MultiProgress::new();
-        let bar = |name: &'static str| {
-            let bar = ProgressBar::new(0);
+        let bar = |name: &'static str, due: u64| {
+            let bar = ProgressBar::new(due);
             // The template is a constant; a mistake in it costs its looks, never the demo.
             if let Ok(style) =
                 ProgressStyle::with_template("{prefix:>6} {bar:32} {pos}/{len} events {per_sec}")
@@ -28,8 +28,9 @@ impl Board {
             bar.set_prefix(name);
             all.add(bar)
         };
-        let bars = BRANCHES.iter().map(|name| bar(name)).collect();
-        let office = bar(OFFICE);
+        let bars = BRANCHES.iter().zip(due).map(|(name, due)| bar(name, *due));
+        let bars = bars.collect();
+        let office = bar(OFFICE, due_to_office);
         Board { all, bars, office }
     }
 
@@ -44,11 +45,9 @@ impl Board {
 
     /// Shows how far all are.
     pub fn show(&self, watch: &Watch<'_>) {
-        for (bar, (arrived, due)) in self.bars.iter().zip(watch.arrived.iter().zip(&watch.due)) {
-            bar.set_length(*due);
+        for (bar, arrived) in self.bars.iter().zip(&watch.arrived) {
             bar.set_position(*arrived);
         }
-        self.office.set_length(watch.due_to_office.iter().sum());
         self.office.set_position(watch.arrived_at_office);
     }
 }

@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use milepost_engine::clock::{Clock, SystemClock};
+use milepost_engine::width::to_u64;
 use serde::Deserialize;
 
 use super::board::Board;
 use super::history::{self, Contents};
 use super::processes::Process;
-use super::sites::{BRANCHES, OFFICE, Sites};
+use super::sites::{self, BRANCHES, OFFICE, Sites};
 use super::table::{self, Row};
 use super::watch::Watch;
 use crate::failure::{Failure, Outcome};
@@ -43,11 +44,11 @@ struct Deeds {
     agent_killed: bool,
 }
 
-/// Runs the demo in `dir` with the history in `file`.
+/// Runs the demo in `dir` with the history in `file`; the rows, and the addresses its servers had.
 ///
 /// # Errors
 /// Exit 1 when it was interrupted, or a process ended that should not.
-pub fn run(dir: &Path, file: &Path, interrupted: &AtomicBool) -> Outcome<Vec<Row>> {
+pub fn run(dir: &Path, file: &Path, interrupted: &AtomicBool) -> Outcome<(Vec<Row>, [String; 2])> {
     let contents = history::survey(file)?;
     let logs = dir.join("logs");
     for folder in [&logs, &dir.join("link")] {
@@ -56,7 +57,9 @@ pub fn run(dir: &Path, file: &Path, interrupted: &AtomicBool) -> Outcome<Vec<Row
     let (server_1, first) = start_server(dir, &logs, "server-1")?;
     let (server_2, second) = start_server(dir, &logs, "server-2")?;
     let shares = history::share_out(&contents, BRANCHES.len());
-    let sites = Sites::make(dir, shares, &[first, second])?;
+    let due = history::loads(&contents, &shares, BRANCHES.len());
+    let servers = [first, second];
+    let sites = Sites::make(dir, shares, &servers)?;
     let agents = start_agents(dir, &logs)?;
     let importer = Some(start_import(dir, &logs, file)?);
     let mut crew = Crew {
@@ -65,24 +68,31 @@ pub fn run(dir: &Path, file: &Path, interrupted: &AtomicBool) -> Outcome<Vec<Row
         importer,
     };
     {
-        let board = Board::new();
+        let due_to_office = (0..REPORTS).map(sites::report_size).sum::<u64>() * to_u64(BRANCHES.len());
+        let board = Board::new(&due, due_to_office);
         board.say(&format!(
             "head office imports {} transactions with {} events for {} branches",
             contents.transactions,
             contents.events,
             BRANCHES.len()
         ));
+        for (name, _) in BRANCHES.iter().zip(&due).filter(|(_, due)| **due == 0) {
+            board.say(&format!(
+                "{name} is due nothing: the history has fewer first segments of stream names than there are branches"
+            ));
+        }
         follow(&sites, &mut crew, &contents, &board, interrupted)?;
     }
     let failovers = crew.leave();
     eprintln!("comparing the stores event by event");
-    Ok(table::rows(&sites, |site| {
+    let rows = table::rows(&sites, |site| {
         failovers
             .iter()
             .filter(|(name, _)| *name == site)
             .map(|(_, count)| count)
             .sum()
-    })?)
+    })?;
+    Ok((rows, servers))
 }
 
 /// Until all is there: commit at the branches, kill, start again, show.
@@ -174,8 +184,7 @@ impl Crew {
         let counted = self.agents.iter_mut().map(|(site, agent)| {
             agent.leave(LEAVE_WITHIN);
             let log = std::fs::read_to_string(agent.log()).unwrap_or_default();
-            let count = log.matches("failovers=").count();
-            (*site, milepost_engine::width::to_u64(count))
+            (*site, to_u64(log.matches("failovers=").count()))
         });
         let counted = counted.collect();
         self.servers

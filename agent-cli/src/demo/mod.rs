@@ -82,10 +82,10 @@ impl Demo {
                 file
             }
         };
-        let rows = course::run(&dir, &file, &interrupted)?;
+        let (rows, servers) = course::run(&dir, &file, &interrupted)?;
         table::print(&rows, self.json)?;
         if self.keep.is_some() {
-            print_next(&dir);
+            print_next(&dir, &servers);
         }
         if rows.iter().all(table::Row::is_good) {
             return Ok(());
@@ -108,9 +108,11 @@ fn kept(dir: &Path) -> Outcome<PathBuf> {
     std::fs::canonicalize(dir).map_err(failed)
 }
 
-fn print_next(dir: &Path) {
+fn print_next(dir: &Path, servers: &[String; 2]) {
     let dir = dir.display();
     let program = std::env::args().next().unwrap_or_else(|| "milepost".to_owned());
+    let [_, server] = servers;
+    let listen = server.trim_start_matches("milepost://");
     let tries = [
         format!("status {dir}/hq"),
         format!("streams {dir}/north --prefix orders/"),
@@ -119,7 +121,9 @@ fn print_next(dir: &Path) {
         format!("verify {dir}/east"),
         format!("append {dir}/east reports/by-hand --kind noted --data '\"hello\"'"),
         format!("agent {dir}/east -b"),
+        format!("serve --listen {listen} --store {dir}/messages &"),
         format!("agent {dir}/hq -b; {program} read {dir}/hq reports/by-hand"),
+        format!("agent {dir}/north -b; kill %1"),
     ];
     eprintln!("\nThe stores are in {dir}. Try:");
     tries.iter().for_each(|words| eprintln!("  {program} {words}"));

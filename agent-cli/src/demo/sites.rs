@@ -48,7 +48,8 @@ impl Sites {
     pub fn make(dir: &Path, shares: BTreeMap<String, usize>, servers: &[String; 2]) -> Outcome<Sites> {
         if shares.len() > MOST_SEGMENTS {
             return Err(Failure::failed(format!(
-                "the history's streams have {} different first segments; the demo takes at most {MOST_SEGMENTS}",
+                "the history's streams have {} different first segments, and the demo, which gives each of them to \
+                 a branch, takes at most {MOST_SEGMENTS}; name streams AREA/ITEM",
                 shares.len()
             )));
         }
@@ -92,7 +93,7 @@ impl Sites {
     /// As [`Store::commit`].
     pub fn report(&self, branch: &Store, number: u64) -> Outcome {
         let mut transaction = Transaction::new();
-        for part in 0..=number % 5 {
+        for part in 0..report_size(number) {
             let stream = format!("{}/{}/{}", self.up, branch.site(), part);
             let payload = format!("{{\"report\":{number},\"part\":{part}}}");
             transaction.push_parts(&stream, "reported", payload.as_bytes())?;
@@ -147,6 +148,11 @@ impl Sites {
     fn directory_link(&self) -> String {
         format!("file://{}", self.dir.join("link").display())
     }
+}
+
+/// Events of a branch's `number`-th report.
+pub fn report_size(number: u64) -> u64 {
+    1 + number % 5
 }
 
 fn remote(site: &str, links: Vec<String>, consolidated: bool) -> Outcome<NewRemote> {

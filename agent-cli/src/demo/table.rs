@@ -108,7 +108,11 @@ pub fn print(rows: &[Row], json: bool) -> Outcome {
             row.verdict.torn,
             row.verdict.out_of_order,
             row.failovers,
-            row.events_per_s,
+            // All at one moment is no rate.
+            match row.events_per_s {
+                0 => "-".to_owned(),
+                rate => rate.to_string(),
+            },
             row.longest_gap_ms
         ))?;
     }
