@@ -368,6 +368,11 @@ fn wrong_usage_exits_2_and_says_what_is_wrong() {
         assert!(told.contains(word), "{options:?}: {told}");
     }
     place.run(&["agent"]).fails(2);
+}
+
+#[test]
+fn words_that_break_a_rule_exit_2_and_what_is_not_there_exits_1() {
+    let place = over_directory();
     for command in [&["agent", "nowhere", "-b"][..], &["stat", "nowhere"]] {
         let told = place.run(command).fails(1);
         assert!(told.contains("nowhere"), "{told}");

@@ -19,6 +19,8 @@ pub enum ErrorKind {
     Conflict,
     /// The request itself is wrong: change it.
     Invalid,
+    /// There is no store in the folder: make one, or name another folder.
+    NoStore,
     /// Bytes on disk are damaged below what was durable: stop, keep the files, see the text.
     Corrupt,
     /// Not now: a holder is stalled, a file system hangs. The store is intact; try again.

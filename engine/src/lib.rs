@@ -28,7 +28,20 @@
 //! [`Options`] gives it. All files go through [`storage::Storage`]; all `unsafe` is in one module below
 //! it. Bytes on disk are specified in `docs/format.md`.
 //!
-//! Start with [`Options`], [`Store`], [`Transaction`] and [`Event`].
+//! Start with [`Options`], [`Store`], [`Transaction`] and [`Event`]:
+//!
+//! ```no_run
+//! use milepost_engine::{Event, Options, StreamVersion, Transaction};
+//!
+//! let store = Options::new().open_or_init("till", "bern".parse()?)?;    // a folder, and the name of this site
+//! let mut sale = Transaction::new();
+//! sale.push(&Event::new("sales/till-3", "sold", br#"{"article":17}"#)?)?;
+//! let committed = store.commit(sale)?.committed()?;                 // on disk when this returns
+//! for event in store.read_stream("sales/till-3", StreamVersion(0))? {
+//!     println!("{} {}", event?.version, committed.lsn);
+//! }
+//! # Ok::<(), milepost_engine::Error>(())
+//! ```
 #![cfg_attr(test, allow(clippy::as_conversions))]
 
 pub mod block;

@@ -130,6 +130,29 @@ impl FrameScan {
 
 /// Reads frames in log order up to what is durable. `None` now may be `Some` later: wait with
 /// [`LogScan::wait`], then go on. Every block is verified before its first frame is given.
+///
+/// ```
+/// use std::time::Duration;
+/// use milepost_engine::{Lsn, Options, Transaction};
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let store = Options::new().init(dir.path().join("s"), "bern".parse()?)?;
+/// let mut sale = Transaction::new();
+/// sale.push_parts("till-3", "sold", b"17")?;
+/// store.commit(sale)?.committed()?;
+///
+/// let mut tail = store.scan(Lsn::ZERO)?;         // from the beginning; a later start is any LSN seen before
+/// let mut seen = Vec::new();
+/// while seen.is_empty() && tail.wait(Duration::from_secs(10))? {
+///     while let Some(frame) = tail.next()? {     // events, and what agents note for each other
+///         for event in frame.events() {
+///             let event = event?;
+///             seen.push(format!("{} {}", event.stream()?, event.kind()?));
+///         }
+///     }
+/// }
+/// assert_eq!(seen, ["till-3 sold"]);
+/// # Ok::<(), milepost_engine::Error>(())
+/// ```
 pub struct LogScan {
     frames: FrameScan,
     store: Store,

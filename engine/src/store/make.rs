@@ -8,13 +8,14 @@
 //! cleared away by the next one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::block::{BlockBuilder, BlockHeader, BlockKind, HEADER_LEN, Owner, Seal};
 use crate::clock::Rng;
 use crate::frame::{FrameKind, NewFrame};
 use crate::log::{Cursor, SegmentDir, newest, write_all};
 use crate::storage::{LockMode, OpenMode, Storage};
-use crate::{Chain, Epoch, Error, Lsn, Pinned, Result, SiteName, StoreId};
+use crate::{Chain, Epoch, Error, ErrorKind, Lsn, Pinned, Result, SiteName, Store, StoreId};
 
 use super::Options;
 use super::identity::{Identity, NEW_FILE, SEGMENT_BYTES, STORE_FILE};
@@ -22,6 +23,8 @@ use super::open::refuse_file_system;
 
 /// Bytes that an interrupted attempt may have written of a log: its first block, padded.
 const MOST_OF_AN_ATTEMPT: Lsn = Lsn(64 << 10);
+/// Pause while another process makes the store.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Key of the pinned record that names a lineage epoch; its value is parent epoch and fork point, 8
 /// bytes each, little endian.
@@ -56,7 +59,8 @@ pub(super) fn make(storage: &Arc<dyn Storage>, site: SiteName, options: &Options
         .try_lock(0, LockMode::Exclusive)
         .map_err(io("lock a new store"))?
     {
-        return Err(Error::conflict("another process is making a store here").at_path(&root));
+        let text = "another process is making a store here; try again in a moment";
+        return Err(Error::unavailable(text).at_path(&root));
     }
     check_vacant(storage)?;
     for folder in ["log", "queue"] {
@@ -84,6 +88,39 @@ pub(super) fn make(storage: &Arc<dyn Storage>, site: SiteName, options: &Options
         created,
     }
     .write(&**storage, &*making)
+}
+
+/// Opens the store of `site`, or makes it: [`Options::open_or_init`].
+pub(super) fn open_or_make(storage: &Arc<dyn Storage>, site: &SiteName, options: &Options) -> Result<Store> {
+    let clock = &options.clock;
+    let started = clock.monotonic();
+    loop {
+        match options.clone().open_in(Arc::clone(storage)) {
+            Err(error) if error.kind() == ErrorKind::NoStore => {}
+            Ok(store) if store.site() != site => {
+                let text = format!("the store here is of site {}, not {site}", store.site());
+                return Err(Error::conflict(text).at_path(storage.root()));
+            }
+            other => return other,
+        }
+        match options.clone().init_in(Arc::clone(storage), site.clone()) {
+            // Somebody is making it, or was faster.
+            Err(error)
+                if error.kind() == ErrorKind::Unavailable
+                    && clock.monotonic().saturating_sub(started) < options.lock_timeout =>
+            {
+                clock.sleep(LOOK_AGAIN);
+            }
+            Err(error) if error.kind() == ErrorKind::Conflict && is_store(&**storage)? => {}
+            other => return other,
+        }
+    }
+}
+
+fn is_store(storage: &dyn Storage) -> Result<bool> {
+    let names = storage.list("");
+    let names = names.map_err(|error| Error::io("list the store's folder", storage.root(), error))?;
+    Ok(names.iter().any(|name| name == STORE_FILE))
 }
 
 /// Refuses a folder that holds a store or something else than an interrupted attempt.

@@ -59,6 +59,16 @@ struct Handle {
     background: Background,
 }
 
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("Store");
+        shown
+            .field("root", &self.root())
+            .field("site", &self.site().as_str());
+        shown.finish_non_exhaustive()
+    }
+}
+
 /// What the background thread shares with the handle.
 struct Shared {
     identity: Identity,
@@ -91,6 +101,11 @@ impl Store {
 
     pub(crate) fn open_dir(dir: &Path, options: Options) -> Result<Store> {
         Store::open_in(Arc::new(LocalStorage::new(dir.to_path_buf())), options)
+    }
+
+    pub(crate) fn open_or_init_dir(dir: &Path, site: &SiteName, options: &Options) -> Result<Store> {
+        let storage: Arc<dyn Storage> = Arc::new(LocalStorage::new(dir.to_path_buf()));
+        make::open_or_make(&storage, site, options)
     }
 
     pub(crate) fn init_in(storage: Arc<dyn Storage>, site: SiteName, options: Options) -> Result<Store> {

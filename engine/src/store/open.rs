@@ -19,7 +19,7 @@ use crate::log::{Control, Log, Recovered, SegmentDir, recover, remove_unfinished
 use crate::queue::freed;
 use crate::storage::{Cell, LockMode, OpenMode, SharedCells, Storage, StorageFile};
 use crate::sync::Mutex;
-use crate::{Chain, Error, Lsn, Result};
+use crate::{Chain, Error, ErrorKind, Lsn, Result};
 
 use super::Options;
 use super::identity::{Identity, STORE_FILE};
@@ -59,8 +59,8 @@ pub(super) fn open(storage: &Arc<dyn Storage>, options: &Options) -> Result<Open
         .open(STORE_FILE, OpenMode::ReadWrite)
         .map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => {
-                Error::invalid("there is no store here; make one with `milepost init`")
-                    .at_path(storage.root())
+                let text = "there is no store here; make one with `milepost init`";
+                Error::new(ErrorKind::NoStore, text).at_path(storage.root())
             }
             _ => Error::io("open the store", &path, error),
         })?;

@@ -151,10 +151,20 @@ impl Options {
     /// Opens the store in `dir`.
     ///
     /// # Errors
-    /// `Invalid` when there is none or the file system is refused; `Corrupt` for damage below what was
+    /// `NoStore` when there is none; `Invalid` when the file system is refused; `Corrupt` for damage below what was
     /// durable, with segment, offset and LSN; `Unavailable` when another process opens it and stalls.
     pub fn open(self, dir: impl AsRef<Path>) -> Result<Store> {
         Store::open_dir(dir.as_ref(), self)
+    }
+
+    /// Opens the store of `site` in `dir`, or makes it when there is none. Several processes may do so at the
+    /// same moment: one makes it, all open it.
+    ///
+    /// # Errors
+    /// `Conflict` when the store there is another site's, or the folder holds something else; otherwise as
+    /// [`Options::open`].
+    pub fn open_or_init(self, dir: impl AsRef<Path>, site: SiteName) -> Result<Store> {
+        Store::open_or_init_dir(dir.as_ref(), &site, &self)
     }
 
     /// [`Options::init`] over any storage.

@@ -9,6 +9,44 @@ use super::checkpoint::{OWN_PREFIX, key};
 
 /// A fold over the events of a store. All its state is in the view: it is called with every event, in
 /// log order, and the same events always lead to the same state.
+///
+/// ```
+/// use milepost_engine::view::{Projection, View, ViewWriter};
+/// use milepost_engine::{Options, RecordedEvent, Result, Transaction};
+///
+/// /// How many of each article were sold.
+/// struct Sold;
+///
+/// impl Projection for Sold {
+///     fn name(&self) -> &str {
+///         "sold"
+///     }
+///
+///     fn version(&self) -> u32 {
+///         1
+///     }
+///
+///     fn apply(&self, event: &RecordedEvent, out: &mut ViewWriter<'_>) -> Result<()> {
+///         if &*event.kind == "sold" {
+///             let before = out.get(&event.payload)?.map_or(0, |count| count[0]);
+///             out.put(&event.payload, [before + 1]);
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let store = Options::new().init(dir.path().join("s"), "bern".parse()?)?;
+/// for article in ["17", "4", "17"] {
+///     let mut sale = Transaction::new();
+///     sale.push_parts("till-3", "sold", article.as_bytes())?;
+///     store.commit(sale)?.committed()?;
+/// }
+/// let view = View::open(&store, "sold", Sold, &mut |_| ())?;     // made from the log, kept for the next time
+/// assert_eq!(view.get(b"17")?, Some(vec![2]));
+/// view.close()?;
+/// # Ok::<(), milepost_engine::Error>(())
+/// ```
 pub trait Projection {
     /// Its name; a view that another projection filled is made again.
     fn name(&self) -> &str;

@@ -180,9 +180,15 @@ fn a_second_holder_is_refused_with_the_name_of_the_first() {
     let refused = View::open(&store, "test", Streams, &mut |_| {}).err().unwrap();
     assert_eq!(refused.kind(), ErrorKind::Conflict);
     assert!(
-        refused
-            .to_string()
-            .contains(&format!("pid {}", std::process::id())),
+        refused.to_string().contains("in this process already"),
+        "{refused}"
+    );
+    // As if another process had written its number.
+    let folder = place.path("a/views/test");
+    fs::write(folder.join("lock"), "pid 1").unwrap();
+    let refused = View::open(&store, "test", Streams, &mut |_| {}).err().unwrap();
+    assert!(
+        refused.to_string().contains("another process (pid 1)"),
         "{refused}"
     );
     View::open(&store, "other", Streams, &mut |_| {}).unwrap();

@@ -98,6 +98,27 @@ fn an_interrupted_attempt_is_cleared_away() {
 }
 
 #[test]
+fn a_store_is_opened_or_made_by_whoever_comes_first_and_is_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("s");
+    assert_eq!(options().open(&root).unwrap_err().kind(), ErrorKind::NoStore);
+    let stores: Vec<_> = std::thread::scope(|scope| {
+        let opening: Vec<_> = (0..8)
+            .map(|_| scope.spawn(|| options().open_or_init(&root, "a".parse().unwrap()).unwrap()))
+            .collect();
+        opening.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    assert!(stores.iter().all(|store| store.id() == stores[0].id()));
+    let other = options().open_or_init(&root, "b".parse().unwrap());
+    assert_eq!(other.unwrap_err().kind(), ErrorKind::Conflict);
+    let full = dir.path().join("full");
+    std::fs::create_dir(&full).unwrap();
+    std::fs::write(full.join("letters"), "mine").unwrap();
+    let other = options().open_or_init(&full, "a".parse().unwrap());
+    assert_eq!(other.unwrap_err().kind(), ErrorKind::Conflict);
+}
+
+#[test]
 fn verify_names_the_file_that_is_missing_between_others() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("s");
