@@ -1,6 +1,7 @@
 //! `milepost status`: how far each remote is, and who runs which phase.
 
 use clap::Args;
+use milepost_replication::agent::GO_ON;
 use milepost_replication::status::{RemoteStatus, StoreStatus, status};
 
 use super::store_dir::StoreDir;
@@ -83,6 +84,7 @@ fn print_remote(remote: &RemoteStatus, out: &mut Out) -> Outcome {
     out.line(format_args!("  rereceive_count   {}", remote.rereceive_count))?;
     if let Some(reason) = &remote.stopped {
         out.line(format_args!("  STOPPED           {reason}"))?;
+        out.line(format_args!("                    {GO_ON}"))?;
     }
     Ok(())
 }

@@ -22,5 +22,5 @@ pub use exit::{Exit, ExitCode};
 pub use links::{LinkNumber, Links, OpenLink};
 pub use open::link_opener;
 pub use options::{AgentOptions, Phases};
-pub use run::{run, run_on};
+pub use run::{GO_ON, run, run_on};
 pub use stop::{LOOK_EVERY, Stop};

@@ -145,8 +145,8 @@ pub(super) fn exit_of_link(address: &str, error: &LinkError) -> Exit {
     Exit::because(code, format!("link {address}: {error}"))
 }
 
-/// What an operator does about a stopped pair.
-const GO_ON: &str = "; find out which of the two sites is right, then begin the pair anew: end its subscriptions, \
+/// What an operator does about a pair that is stopped.
+pub const GO_ON: &str = "find out which of the two sites is right, then begin the pair anew: end its subscriptions, \
                      remove and add the remote, and subscribe again";
 
 /// How messages in quarantine and stopped pairs end a run.
@@ -156,7 +156,7 @@ pub(super) fn exit_of_quarantine(
 ) -> Exit {
     let stops = stopped
         .iter()
-        .map(|(site, reason)| format!("the pair with {site} is stopped: {reason}{GO_ON}"));
+        .map(|(site, reason)| format!("the pair with {site} is stopped: {reason}; {GO_ON}"));
     let all: Vec<String> = stops.chain(quarantined.iter().cloned()).collect();
     if all.is_empty() {
         Exit::DONE
