@@ -83,3 +83,30 @@ fn a_process_killed_anywhere_in_a_roll_costs_the_others_nothing() {
     }
     assert!(change > 6, "a commit and a roll are several changes");
 }
+
+#[test]
+fn what_is_committed_after_a_roller_died_alone_survives_a_power_cut() {
+    let mut change = 0;
+    loop {
+        let (disk, rng) = (SimDisk::new(change), SimRng::new(change));
+        let founder = disk.start();
+        let made = options(&founder, &rng).init_in(founder.storage(), "bern".parse().unwrap());
+        drop(made.unwrap());
+        let died = roll_and_die(&disk, &rng, change);
+        // Nobody else had the store open: the next one recovers it.
+        let next = disk.start();
+        let store = open(&next, &rng).unwrap();
+        let committed = store.commit(one_event("next")).unwrap().committed().unwrap();
+        for _ in 0..40 {
+            let process = disk.crash(&rng).start();
+            let after = open(&process, &rng).unwrap();
+            let events = after.read_stream("stock", StreamVersion(0)).unwrap();
+            let found = events.map(|event| event.unwrap().lsn).last();
+            assert_eq!(found, Some(committed.lsn), "killed at change {change}");
+        }
+        if !died {
+            break;
+        }
+        change += 1;
+    }
+}
