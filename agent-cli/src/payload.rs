@@ -63,6 +63,30 @@ impl Serialize for PayloadText<'_> {
     }
 }
 
+/// One JSON text in UTF-8 without the blanks and line breaks between its tokens; all else in it stays.
+///
+/// # Errors
+/// Where and why the bytes are not one JSON text.
+pub fn compact(bytes: &[u8]) -> serde_json::Result<Vec<u8>> {
+    serde_json::from_slice::<&RawValue>(bytes)?;
+    let (mut in_text, mut escaped) = (false, false);
+    let mut kept = bytes.to_vec();
+    kept.retain(|byte| {
+        if !in_text {
+            in_text = *byte == b'"';
+            return !matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
+        }
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => in_text = false,
+            _ => {}
+        }
+        true
+    });
+    Ok(kept)
+}
+
 /// The bytes that a payload in a line stands for.
 ///
 /// # Errors
@@ -177,6 +201,33 @@ mod tests {
         }
         let all: Vec<u8> = (0..=255).collect();
         (0..all.len()).for_each(|len| drop(round_trip(&all[len..])));
+    }
+
+    #[test]
+    fn a_compact_text_lost_its_blanks_between_tokens_and_nothing_else() {
+        let text = "\r\n{ \"b\\\\\" :\t[1.000 , -0e+00,12345678901234567890123],\n\"a\":\"x \\\" y\\u0020\u{e9}\" , \"a\":{ } } ";
+        let kept =
+            "{\"b\\\\\":[1.000,-0e+00,12345678901234567890123],\"a\":\"x \\\" y\\u0020\u{e9}\",\"a\":{}}";
+        assert_eq!(
+            String::from_utf8(compact(text.as_bytes()).unwrap()).unwrap(),
+            kept
+        );
+        assert_eq!(round_trip(kept.as_bytes()), kept);
+        let deep = "[ ".repeat(5_000) + &"]".repeat(5_000);
+        assert_eq!(
+            compact(deep.as_bytes()).unwrap(),
+            deep.replace(' ', "").into_bytes()
+        );
+        for bytes in [
+            &b""[..],
+            b" ",
+            b"1 2",
+            b"{\"a\":1}\n{\"a\":2}",
+            b"\"\xff\"",
+            b"\xef\xbb\xbf1",
+        ] {
+            assert!(compact(bytes).is_err(), "{bytes:?}");
+        }
     }
 
     #[test]

@@ -1,25 +1,26 @@
 //! `milepost append`: one event, one transaction.
 
+use std::io::Read;
 use std::path::Path;
 
 use clap::Args;
 use milepost_engine::{CommitOutcome, Event, ExpectedVersion, StreamVersion, Transaction};
 use serde::Serialize;
-use serde::de::IgnoredAny;
 
 use super::store_dir::StoreDir;
 use crate::failure::{EXIT_CODES, Failure, Outcome};
 use crate::output;
+use crate::payload::compact;
 
 /// Commit one event to a stream; it is on disk when the command returns.
 ///
-/// The payload is JSON given here, or the bytes of a file, whatever they are. With --expect the event
-/// is committed only if the stream is as you expect it (any, none, exists, or the version of its last
-/// event); otherwise nothing is committed and the command exits 1.
+/// With --expect the event is committed only if the stream is as you expect it (any, none, exists, or the
+/// version of its last event); otherwise nothing is committed and the command exits 1.
 #[derive(Args)]
 #[command(after_long_help = format!(
     "Examples:\n  milepost append shop orders/7 --kind placed --data '{{\"articles\":3}}' --expect none\n  \
-     milepost append shop scans/7 --kind scanned --data @page.png --header till=3\n\n{EXIT_CODES}"
+     milepost append shop scans/7 --kind scanned --data @page.png --header till=3\n  \
+     curl -s https://till3/report | milepost append shop reports/3 --kind told --data @-\n\n{EXIT_CODES}"
 ))]
 pub struct Append {
     #[command(flatten)]
@@ -29,8 +30,13 @@ pub struct Append {
     /// What happened, in your words
     #[arg(long, value_name = "K")]
     kind: String,
-    /// The payload: JSON, or @FILE for the bytes of a file
-    #[arg(long, value_name = "JSON|@FILE")]
+    /// The payload: JSON, @FILE for what a file holds, or @- for standard input
+    ///
+    /// One JSON text in UTF-8, wherever it comes from, is stored without the blanks and line breaks between its
+    /// tokens, so that read and export show it as JSON; order, numbers and texts stay to the last digit and
+    /// escape. A file or an input that is not one JSON text is stored byte for byte, and shown as
+    /// {"base64":"…"}.
+    #[arg(long, value_name = "JSON|@FILE|@-")]
     data: String,
     /// A header; repeat it for more
     #[arg(long = "header", value_name = "NAME=VALUE", value_parser = header)]
@@ -87,15 +93,25 @@ impl Append {
 
 fn payload(data: &str) -> Outcome<Vec<u8>> {
     if let Some(file) = data.strip_prefix('@') {
-        let file = Path::new(file);
-        return std::fs::read(file).map_err(|error| Failure::file("read", file, &error));
+        let bytes = contents(file)?;
+        return Ok(compact(&bytes).unwrap_or(bytes));
     }
-    match serde_json::from_str::<IgnoredAny>(data) {
-        Ok(_) => Ok(data.as_bytes().to_vec()),
-        Err(error) => Err(Failure::usage(format!(
+    compact(data.as_bytes()).map_err(|error| {
+        Failure::usage(format!(
             "--data is not JSON ({error}); give other bytes as --data @FILE"
-        ))),
+        ))
+    })
+}
+
+fn contents(file: &str) -> Outcome<Vec<u8>> {
+    if file == "-" {
+        let mut bytes = Vec::new();
+        let read = std::io::stdin().read_to_end(&mut bytes);
+        read.map_err(|error| Failure::file("read", Path::new("standard input"), &error))?;
+        return Ok(bytes);
     }
+    let file = Path::new(file);
+    std::fs::read(file).map_err(|error| Failure::file("read", file, &error))
 }
 
 fn header(text: &str) -> Result<(String, String), String> {
