@@ -112,8 +112,9 @@ pub struct ImportedLine<'a> {
     _lsn: Option<IgnoredAny>,
     #[serde(default, rename = "origin")]
     _origin: Option<IgnoredAny>,
-    #[serde(default, rename = "time")]
-    _time: Option<IgnoredAny>,
+    /// When it was first committed, as it stands in the line.
+    #[serde(default, borrow)]
+    pub time: Option<&'a RawValue>,
     /// The transaction's events.
     #[serde(borrow)]
     pub events: Vec<ImportedEvent<'a>>,

@@ -11,6 +11,8 @@
 
 mod running;
 
+use std::process::{Command, Stdio};
+
 use running::Place;
 use serde_json::Value;
 
@@ -219,6 +221,13 @@ fn what_is_exported_imports_into_the_same_events_down_to_every_byte() {
     let back = place.run(&["export", "new"]).ok();
     assert_eq!(events(&back), events(&exported));
     assert_eq!(events(&back).len(), 9);
+    let times = |text: &str| -> Vec<String> {
+        let times = text.lines().map(|line| line.split("\"time\":").nth(1).unwrap());
+        times
+            .map(|rest| rest.split_once(',').unwrap().0.to_owned())
+            .collect()
+    };
+    assert_eq!(times(&back), times(&exported));
 }
 
 #[test]
@@ -283,7 +292,6 @@ fn the_real_history_imports_whole() {
 fn an_import_killed_again_and_again_resumes_to_every_line_once_e1() {
     // Another process keeps the store open, so that no recovery settles what a killed import wrote and
     // did not sync; resuming by durable records alone would double those lines.
-    use std::process::{Command, Stdio};
     let place = Place::with_store("shop");
     let count = 3_000;
     place.write("history.ndjson", lines(count).join("\n"));
@@ -318,4 +326,148 @@ fn an_import_killed_again_and_again_resumes_to_every_line_once_e1() {
         .collect();
     let expected: Vec<Value> = (0..count).map(|n| format!("a/{n}").into()).collect();
     assert!(paths == expected, "{} lines came of {count}", paths.len());
+}
+
+#[test]
+fn a_time_field_is_when_a_transaction_was_committed_and_no_line_with_another_value_is() {
+    let place = Place::with_store("shop");
+    let line = |time: &str| format!("{{\"at\":{{\"time\":{time}}},\"events\":[{{\"path\":\"a\"}}]}}\n");
+    let times = |store: &str| -> Vec<Value> {
+        let transactions = place.run(&["export", store]).json();
+        transactions.iter().map(|line| line["time"].clone()).collect()
+    };
+    let field = ["--time-field", "at.time"];
+    let given = [r#""1969-12-31T23:59:59Z""#, r#""2024-05-01""#, "1714557600000000"];
+    place.write("history.ndjson", given.map(line).concat());
+    history(&place, &field).ok();
+    let moments: [Value; 3] = [
+        (-1_000_000).into(),
+        1_714_521_600_000_000_i64.into(),
+        1_714_557_600_000_000_i64.into(),
+    ];
+    assert_eq!(times("shop"), moments);
+    let shown = place.run(&["streams", "shop"]).ok();
+    assert!(shown.contains("2024-05-01T10:00:00"), "{shown}");
+    for (bad, reason) in [
+        (
+            line("\"soon\""),
+            "field \"at.time\": \"soon\" is neither RFC 3339",
+        ),
+        (line("1714557600"), "--time-unit s"),
+        (lines(1).concat(), "has no field \"at.time\""),
+    ] {
+        place.write("history.ndjson", line("\"2024-05-01\"") + &bad);
+        let told = history(&place, &field).fails(1);
+        assert!(
+            told.contains("history.ndjson, line 2: ") && told.contains(reason),
+            "{told}"
+        );
+    }
+    assert_eq!(times("shop").len(), 6, "the line before each");
+    place.write("seconds", line("1714557600"));
+    place.run(&["init", "new", "--site", "new"]).ok();
+    let unit = [&HISTORY[..], &field, &["--time-unit", "s"]].concat();
+    place.run(&import("new", "seconds", &unit)).ok();
+    assert_eq!(times("new"), moments[2..]);
+    place.run(&import("new", "seconds", &field)).fails(2);
+    place.write(
+        "bad",
+        r#"{"time":"x","events":[{"stream":"a","kind":"k","payload":1}]}"#,
+    );
+    assert!(
+        place
+            .run(&import("new", "bad", &[]))
+            .fails(1)
+            .contains("bad, line 1: field \"time\"")
+    );
+}
+
+#[test]
+fn an_input_that_needs_another_program_or_option_first_is_told_so() {
+    let place = Place::with_store("shop");
+    for (bytes, hint) in [
+        (
+            &b"\x1f\x8b\x08\x00"[..],
+            "history.ndjson is compressed: gunzip -c FILE | milepost import",
+        ),
+        (
+            b"\x28\xb5\x2f\xfd\x00\n",
+            "history.ndjson is compressed: zstd -dc FILE",
+        ),
+        (b"\xff\xfe{\0", "history.ndjson is UTF-16: iconv"),
+        (br#"{"path":"a"}"#, "--flat"),
+    ] {
+        place.write("history.ndjson", bytes);
+        let told = history(&place, &[]).fails(1);
+        assert!(told.contains(hint), "{told}");
+    }
+    place.write("history.ndjson", "\u{feff}".to_owned() + &lines(1).concat());
+    let words = [
+        "import",
+        "shop",
+        "--input",
+        "history.ndjson",
+        "--stream-field",
+        "path",
+    ];
+    let told = place.run(&words).ok();
+    assert!(
+        told.contains("imported 1 transaction with 2 events; 1 line of history.ndjson is done"),
+        "{told}"
+    );
+    place.write("history.ndjson", lines(1).concat());
+    assert_eq!(
+        history(&place, &["--resume"]).one()["transactions"],
+        0,
+        "with and without the mark it is one input"
+    );
+    place.write("history.ndjson", r#"{"events":[{"path":"one"}]}"#);
+    let told = place.run(&words).ok();
+    assert!(
+        told.contains("imported 1 transaction with 1 event; 1 line"),
+        "{told}"
+    );
+}
+
+#[test]
+fn flat_lines_are_one_event_each_in_the_stream_that_their_field_and_the_prefix_name() {
+    let place = Place::with_store("shop");
+    let all = [
+        r#"{"order":{"id":7},"x": 1.50}"#,
+        "  {\"order\":{\"id\":\"a\"},\"events\":[]}  \r",
+        r#"{"order.id":true,"order":{"id":8}}"#,
+    ];
+    place.write("history.ndjson", all.join("\n"));
+    let flat = [
+        "--flat",
+        "--stream-field",
+        "order.id",
+        "--stream-prefix",
+        "orders/",
+    ];
+    let done = place.run(&import("shop", "history.ndjson", &flat)).one();
+    assert_eq!((&done["transactions"], &done["events"]), (&3.into(), &3.into()));
+    let text = place.run(&["export", "shop"]).ok();
+    for ((stream, payload), line) in ["7", "a", "true"].iter().zip(all).zip(text.lines()) {
+        assert!(
+            line.contains(&format!("\"stream\":\"orders/{stream}\"")),
+            "{line}"
+        );
+        assert!(
+            line.ends_with(&format!("\"payload\":{}}}]}}", payload.trim())),
+            "{line}"
+        );
+    }
+    place.write("history.ndjson", r#"{"order":{"id":null}}"#);
+    let told = place.run(&import("shop", "history.ndjson", &flat)).fails(1);
+    assert!(
+        told.contains("line 1: field \"order.id\" is not a text"),
+        "{told}"
+    );
+    place.run(&import("shop", "x", &["--flat"])).fails(2);
+    place
+        .run(&import("shop", "x", &["--stream-prefix", "a"]))
+        .fails(2);
+    let both = [&flat[..], &["--events-field", "e"]].concat();
+    place.run(&import("shop", "x", &both)).fails(2);
 }

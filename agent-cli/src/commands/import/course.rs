@@ -1,18 +1,18 @@
 //! [`Course`]: from lines to commits, N of them to a sync.
 //!
-//! Guarantees: what stands before a line that is refused is committed, and nothing of that line is; a
-//! resumed course begins behind the last line whose events are in the log, or not at all.
-
-use std::io::BufRead;
+//! Guarantees: what stands before a line that is refused, or before the one at which a stop was asked for,
+//! is committed, and nothing of that line is; a resumed course begins behind the last line whose events are
+//! in the log, or not at all. When a course has ended, its progress bar is gone.
 
 use milepost_engine::frame::NewFrame;
 use milepost_engine::{Durability, ErrorKind, Store};
 use serde::Serialize;
 
+use super::feed::{Feed, Stop};
 use super::lines::{Lines, Mark};
 use super::resume::InputKey;
 use super::shape::Shape;
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::progress::Progress;
 
 /// Bytes of gathered transactions that are committed without waiting for more lines.
@@ -48,7 +48,8 @@ struct Batch {
 /// An import under way.
 pub struct Course<'a> {
     store: &'a Store,
-    lines: Lines<Box<dyn BufRead>>,
+    lines: Lines<Feed>,
+    stop: Stop,
     shape: Shape,
     batch: Batch,
     batch_lines: usize,
@@ -59,17 +60,18 @@ pub struct Course<'a> {
 }
 
 impl<'a> Course<'a> {
-    /// Begins at the first line; `size` of the input in bytes, where it is known.
+    /// Begins at the first line of the input called `name`; `size` in bytes, where it is known.
     pub fn new(
         store: &'a Store,
-        lines: Lines<Box<dyn BufRead>>,
+        (feed, name): (Feed, String),
         shape: Shape,
         batch_lines: u32,
         size: Option<u64>,
     ) -> Course<'a> {
         Course {
             store,
-            lines,
+            stop: feed.stop(),
+            lines: Lines::new(feed, name),
             shape,
             batch: Batch::default(),
             batch_lines: milepost_engine::width::u32_to_usize(batch_lines),
@@ -79,23 +81,49 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// Imports until the input ends or a line is refused; what stands before that line is committed.
-    ///
-    /// # Errors
-    /// Exit 1 with input, line and reason, or what the store refused.
-    pub fn run(&mut self, resume: bool) -> Outcome {
-        let outcome = self.read_all(resume);
-        self.commit()?;
-        outcome
+    /// Imports until the input ends, a line is refused or a stop is asked for; what stands before that is
+    /// committed. Returns what was done and how it ended: exit 1 with input, line and reason, or what the
+    /// store refused.
+    pub fn run(mut self, resume: bool) -> (Imported, Outcome) {
+        let read = self.read_all(resume);
+        let committed = self.commit();
+        // A feeding program that the same key has stopped leaves half a line, which is no mistake of the input.
+        let stopped = self.stop.is_asked() && (read.is_ok() || self.lines.is_cut());
+        let outcome = match committed {
+            Ok(()) if stopped => Err(self.stopped()),
+            Ok(()) => read,
+            Err(failure) => Err(failure),
+        };
+        (self.done, outcome)
     }
 
-    /// What was done, and what the input is called.
-    pub fn done(&self) -> (&Imported, &str) {
-        (&self.done, self.lines.name())
+    fn stopped(&self) -> Failure {
+        let (done, name) = (&self.done, self.lines.name());
+        Failure::failed(if done.transactions + done.resumed_after == 0 {
+            format!("stopped before another line of {name} was committed; run the same command again")
+        } else {
+            format!(
+                "stopped; {} of {name} committed: run again with --resume to go on",
+                count(done.lines, "line")
+            )
+        })
+    }
+
+    /// Goes to the next line; false at the end of the input, and when a stop is asked for. A last line that
+    /// has no end is then left for another time, as it may be half of one.
+    fn advance(&mut self) -> Outcome<bool> {
+        if self.stop.is_asked() {
+            return Ok(false);
+        }
+        let advanced = self.lines.advance();
+        if self.stop.is_asked() && (advanced.is_err() || self.lines.is_cut()) {
+            return Ok(false);
+        }
+        advanced
     }
 
     fn read_all(&mut self, resume: bool) -> Outcome {
-        if !self.lines.advance()? {
+        if !self.advance()? {
             return Ok(());
         }
         let key = InputKey::new(self.lines.mark());
@@ -105,35 +133,40 @@ impl<'a> Course<'a> {
             None
         };
         if let Some(stopped) = stopped {
-            self.skip_to(stopped)?;
+            if !self.skip_to(stopped)? {
+                return Ok(());
+            }
             self.done.resumed_after = stopped.lines;
-            if !self.lines.advance()? {
+            if !self.advance()? {
                 return Ok(());
             }
         }
         loop {
             self.gather(&key)?;
-            if !self.lines.advance()? {
+            if !self.advance()? {
                 return Ok(());
             }
         }
     }
 
-    /// Goes forward to the line after which the earlier run stopped.
-    fn skip_to(&mut self, stopped: Mark) -> Outcome {
+    /// Goes forward to the line after which the earlier run stopped; false when a stop was asked for before.
+    fn skip_to(&mut self, stopped: Mark) -> Outcome<bool> {
         loop {
             let mark = self.lines.mark();
             if mark.lines == stopped.lines {
                 if mark.digest == stopped.digest {
                     self.gathered = mark.lines;
-                    return Ok(());
+                    return Ok(true);
                 }
                 return Err(self.lines.refuse(
                     "differs at or before here from the input whose import was begun; nothing was imported",
                 ));
             }
             self.progress.reach(self.lines.bytes());
-            if !self.lines.advance()? {
+            if !self.advance()? {
+                if self.stop.is_asked() {
+                    return Ok(false);
+                }
                 let lines = stopped.lines;
                 return Err(self.lines.refuse(&format!(
                     "is the last one, and {lines} lines of this input were imported before; nothing was imported"
@@ -186,4 +219,10 @@ impl<'a> Course<'a> {
         self.progress.reach(self.lines.bytes());
         Ok(())
     }
+}
+
+/// A number with what it counts: 1 line, 2 lines.
+pub fn count(number: u64, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
 }
