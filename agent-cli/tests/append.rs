@@ -68,6 +68,32 @@ fn a_mistake_given_in_the_line_itself_is_refused_and_nothing_is_committed() {
     let append = |data: &str| place.run(&["append", "shop", "s", "--kind", "k", "--data", data]);
     assert!(append("{not json").fails(2).contains("@FILE"));
     append("").fails(2);
+    place
+        .run(&["append", "shop", "", "--kind", "k", "--data", "1"])
+        .fails(2);
     assert!(append("@missing").fails(1).contains("cannot read missing"));
     assert_eq!(place.run(&["export", "shop"]).ok(), "");
+}
+
+#[test]
+fn neither_append_nor_import_writes_in_the_message_store_of_servers() {
+    let place = Place::new();
+    // The server leaves at once, as its standard input has ended.
+    let words = [
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--store",
+        "messages",
+        "--with-stdin",
+    ];
+    place.run(&words).ok();
+    place.write("lines", r#"{"events":[{"stream":"s","kind":"k","payload":1}]}"#);
+    for words in [
+        &["append", "messages", "s", "--kind", "k", "--data", "1"][..],
+        &["import", "messages", "--input", "lines"],
+    ] {
+        let told = place.run(words).fails(1);
+        assert!(told.contains("message store of servers"), "{told}");
+    }
 }

@@ -60,14 +60,15 @@ struct Appended<'a> {
 impl Append {
     /// Commits the event.
     pub fn run(self) -> Outcome {
-        let mut event = Event::new(&self.stream, &self.kind, payload(&self.data)?)?;
+        let made = Event::new(&self.stream, &self.kind, payload(&self.data)?);
+        let mut event = made.map_err(Failure::of_words)?;
         for (name, value) in self.headers {
-            event = event.header(name, value)?;
+            event = event.header(name, value).map_err(Failure::of_words)?;
         }
         let mut transaction = Transaction::new();
         transaction.push(&event)?;
         transaction.expect(&self.stream, self.expect)?;
-        let store = self.store.open()?;
+        let store = self.store.open_site()?;
         let committed = match store.commit(transaction)? {
             CommitOutcome::Committed(committed) => committed,
             CommitOutcome::WrongVersion(wrong) => {

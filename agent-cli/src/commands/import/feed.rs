@@ -44,7 +44,7 @@ enum Piece {
 }
 
 impl Feed {
-    /// Begins to read `input`. SIGINT and SIGTERM ask to stop; a second one ends the process.
+    /// Begins to read `input`. SIGINT, SIGTERM and SIGHUP ask to stop; a second one ends the process.
     ///
     /// # Errors
     /// Exit 1 when signals cannot be watched.

@@ -41,7 +41,7 @@ use crate::output;
 /// One line is one transaction, committed whole or not at all; a line without events commits nothing,
 /// and blank lines are skipped. A line that cannot be read stops the import with file, line and reason:
 /// the lines before it are committed, nothing of it is. Mend the line and run again with --resume. SIGINT
-/// (Ctrl-C) and SIGTERM stop it likewise: what was read is committed, and --resume goes on. One import into
+/// (Ctrl-C), SIGTERM and SIGHUP stop it likewise: what was read is committed, and --resume goes on. One import into
 /// a store runs at a time; another one exits 3.
 #[derive(Args)]
 #[command(after_long_help = format!(
@@ -58,8 +58,8 @@ pub struct Import {
     ///
     /// One line is one transaction, committed whole or not at all; lines without events commit nothing. A line
     /// that cannot be read stops the import with file, line and reason: the lines before it are committed,
-    /// nothing of it is. SIGINT (Ctrl-C) and SIGTERM stop it likewise. One import into a store runs at a time;
-    /// another one exits 3.
+    /// nothing of it is. SIGINT (Ctrl-C), SIGTERM and SIGHUP stop it likewise. One import into a store runs at a
+    /// time; another one exits 3.
     #[arg(long, value_name = "FILE|-")]
     input: String,
     /// Field of each event that names its stream; without it, lines are those of `milepost export`
@@ -117,7 +117,7 @@ pub struct Import {
 impl Import {
     /// Reads and commits.
     pub fn run(self) -> Outcome {
-        let store = self.store.open()?;
+        let store = self.store.open_site()?;
         let _alone = lock::take(&store)?;
         let (input, name, size) = self.open()?;
         let input = (Feed::begin(input)?, name.clone());
