@@ -94,6 +94,12 @@ impl Failure {
         }
     }
 
+    /// The same failure of a command that had done its work before: nobody should do it again.
+    #[must_use]
+    pub fn after(self, done: &str) -> Failure {
+        Failure::new(self.exit, format!("{done}, but {}", self.text))
+    }
+
     /// A file that could not be read or written.
     pub fn file(action: &str, path: &Path, error: &std::io::Error) -> Failure {
         Failure::failed(format!("cannot {action} {}: {error}", path.display()))

@@ -498,6 +498,17 @@ fn help_of_agent_serve_and_status_has_examples_and_the_exit_codes() {
             "{command}"
         );
     }
+    for (command, explained) in [
+        ("export", "A local commit is its own origin"),
+        ("import", "--resume"),
+        ("status", "confirm_received"),
+        ("serve", "may share a message store"),
+        ("init", "fixed for the store's life"),
+    ] {
+        let help = place.run(&[command, "--help"]).ok();
+        let told = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(told.contains(explained), "{command}: {told}");
+    }
     let help = place.run(&["agent", "--help"]).ok();
     for historic in [
         "-ot",

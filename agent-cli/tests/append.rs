@@ -97,3 +97,26 @@ fn neither_append_nor_import_writes_in_the_message_store_of_servers() {
         assert!(told.contains("message store of servers"), "{told}");
     }
 }
+
+#[test]
+fn an_append_that_cannot_say_so_says_that_it_is_committed() {
+    let place = Place::with_store("shop");
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
+    let Ok(full) = full else {
+        eprintln!("SKIPPED: a full standard output; there is no /dev/full here");
+        return;
+    };
+    let said = std::process::Command::new(assert_cmd::cargo::cargo_bin!("milepost"))
+        .args(["append", "shop", "s\u{202e}x", "--kind", "k", "--data", "1"])
+        .current_dir(place.path(""))
+        .stdout(full)
+        .output()
+        .unwrap();
+    assert_eq!(said.status.code(), Some(1));
+    let told = String::from_utf8(said.stderr).unwrap();
+    assert!(told.contains("is committed at LSN"), "{told}");
+    let told = place
+        .run(&["append", "shop", "s\u{202e}x", "--kind", "k", "--data", "1"])
+        .ok();
+    assert!(told.contains("s\\u{202e}x as version 1"), "{told}");
+}

@@ -83,11 +83,10 @@ impl Append {
             version,
         };
         let shown = version.map_or_else(String::new, |version| format!(" as version {version}"));
-        output::tell(
-            self.json,
-            &facts,
-            format_args!("appended to {}{shown}, LSN {}", self.stream, facts.lsn),
-        )?;
+        let (stream, lsn) = (output::shown(&self.stream), facts.lsn);
+        let text = format_args!("appended to {stream}{shown}, LSN {lsn}");
+        output::tell(self.json, &facts, text)
+            .map_err(|failure| failure.after(&format!("the event is committed at LSN {lsn}")))?;
         Ok(store.close()?)
     }
 }

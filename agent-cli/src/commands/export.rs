@@ -16,9 +16,10 @@ use crate::record::{EventLine, OriginLine, TransactionLine};
 ///
 /// {"lsn","origin":{"site","epoch","lsn"},"time","events":[{"ordinal","stream","version","kind",
 /// "headers","payload"}]}. A local commit is its own origin; time is when it was first committed, at its
-/// origin, in microseconds since 1970; epoch is hexadecimal. A payload that is one JSON text without line breaks or outer blanks stands as it is, down
-/// to its last digit; every other payload stands as {"base64":"…"}, and so does a payload that is itself
-/// an object with the only member base64. `milepost import` reverses this byte for byte.
+/// origin, in microseconds since 1970; epoch is hexadecimal. A payload that is one JSON text without line
+/// breaks or outer blanks stands as it is, down to its last digit; every other payload stands as
+/// {"base64":"…"}, and so does a payload that is itself an object with the only member base64.
+/// `milepost import` reverses this byte for byte.
 #[derive(Args)]
 #[command(after_long_help = format!(
     "Examples:\n  milepost export shop --streams 'orders/**' > orders.ndjson\n  \

@@ -15,8 +15,9 @@ use crate::progress::Progress;
 /// log_received (what of its log is in ours), confirm_received (what our next message confirms),
 /// resend_count and rereceive_count (losses it told us, and we told it), and how far it lags: the
 /// transactions that it is due and did not confirm, and the bytes of their events, whether they are
-/// queued, not scanned yet, or history that a subscription asks for. Positions are epoch/LSN/chain, or none. For each phase: which process runs it,
-/// since when. Messages in quarantine are listed with their reasons.
+/// queued, not scanned yet, or history that a subscription asks for. Positions are epoch/LSN/chain, or
+/// none. For each phase: which process runs it, since when. Messages in quarantine are listed with their
+/// reasons.
 #[derive(Args)]
 #[command(after_long_help = format!("Example:\n  milepost status hq --json\n\n{EXIT_CODES}"))]
 pub struct Status {
