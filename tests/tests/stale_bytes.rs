@@ -74,14 +74,15 @@ fn a_block_behind_a_sealed_segments_end_means_nothing() {
     let tail = store.watermarks().appended;
     let other = copy(&root, dir.path().join("other"));
     let there = options().open(&other).unwrap();
-    commit(&there, "taken back");
+    commit(&there, "old");
     let stale = bytes_of(&other, tail, there.watermarks().appended);
     assert!(store.rotate(0).unwrap());
     commit(&store, "second");
+    commit(&store, "third");
     let here = copy(&root, dir.path().join("here"));
     put(&here, tail, &stale);
     let here = options().open(&here).unwrap();
-    assert_eq!(payloads(&here), ["first", "second"]);
+    assert_eq!(payloads(&here), ["first", "second", "third"]);
     assert!(here.verify(&mut |_, _| ()).unwrap().damage.is_empty());
 }
 
