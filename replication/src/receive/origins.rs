@@ -14,13 +14,15 @@ use std::collections::{BTreeMap, HashMap};
 use milepost_engine::frame::{FrameKind, NewFrame};
 use milepost_engine::{Epoch, LogScan, Lsn, Origin, Position, Result, Store, StoreId};
 
-use crate::tracking::{HeldEvent, OwnLog, newest_key, read_newest};
+use crate::tracking::{HeldEvent, OwnLog, Staged, newest_key, read_newest};
 
 /// See the module.
 pub struct Origins {
     store: Store,
     /// `origin/` records as of the last settling.
     pinned: RefCell<HashMap<StoreId, Option<Lsn>>>,
+    /// What became frames since, of all neighbours together.
+    staged: RefCell<Staged>,
     found: RefCell<Found>,
 }
 
@@ -45,13 +47,20 @@ impl Origins {
         Origins {
             store: store.clone(),
             pinned: RefCell::default(),
+            staged: RefCell::default(),
             found: RefCell::default(),
         }
+    }
+
+    /// Frames were made of these; the log will have them once it is settled.
+    pub fn stage(&self, staged: &Staged) {
+        self.staged.borrow_mut().merge(staged);
     }
 
     /// What was staged is durable, or given up: records are read anew.
     pub fn settled(&self) {
         self.pinned.borrow_mut().clear();
+        *self.staged.borrow_mut() = Staged::default();
     }
 }
 
@@ -113,13 +122,14 @@ impl OwnLog for Origins {
     }
 
     fn newest_passed_on(&self, site: StoreId) -> Result<Option<Lsn>> {
+        let staged = self.staged.borrow().passed_on(site);
         if let Some(known) = self.pinned.borrow().get(&site) {
-            return Ok(*known);
+            return Ok(staged.max(*known));
         }
         let record = self.store.pinned(&newest_key(site))?;
         let newest = record.map(|(value, _)| read_newest(&value)).transpose()?;
         self.pinned.borrow_mut().insert(site, newest);
-        Ok(newest)
+        Ok(staged.max(newest))
     }
 
     fn newest_of(&self, site: StoreId) -> Result<Lsn> {
@@ -143,6 +153,14 @@ impl OwnLog for Origins {
             events.extend(read.unwrap_or_default());
         }
         Ok(events)
+    }
+
+    fn is_staged(&self, origin: &Origin) -> bool {
+        self.staged.borrow().has(origin)
+    }
+
+    fn newest_staged(&self, site: StoreId) -> Lsn {
+        self.staged.borrow().newest(site)
     }
 
     fn refusal_of(&self, frame: &NewFrame) -> Option<String> {

@@ -404,6 +404,7 @@ impl ReceivePhase {
                 received.transactions += milepost_engine::width::to_u64(apply.transactions);
                 received.moved = true;
                 if self.options.apply {
+                    self.origins.stage(&apply.staged);
                     self.group.push(&self.store, sender, apply.frames)?;
                 }
             }

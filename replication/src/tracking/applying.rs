@@ -10,31 +10,26 @@
 //! ```
 //!
 //! **May have come before**: passed on by the neighbour for another site, and not beyond the newest of that
-//! site here; the neighbour's own, and not beyond what we held of it when the pair began; or of its history,
-//! unless that history is all we ever received of it. Everything else is new by its position.
+//! site here; the neighbour's own, and not beyond the newest of it that anybody passed on to us, or what we held
+//! of it when the pair began; or of its history, unless that history is all we ever received of it. Everything
+//! else is new by its position. What is here may wait with another neighbour's frames in the same poll.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 
 use milepost_engine::frame::NewFrame;
-use milepost_engine::{Epoch, Lsn, Origin, Result, StoreId, Via};
+use milepost_engine::{Lsn, Origin, Result, Via};
 
 use crate::message::{Carried, Header, Item, Joined, Message, Point};
 
 use super::held::HeldEvent;
 use super::own::OwnLog;
 use super::receiver::Receiver;
+use super::staged::Staged;
 use super::state::{NOTE, PairState, ReceivedRecord, StopReason, newest_pin};
 use super::verdict::{Apply, Refusal, Verdict};
 
 /// Bytes of frames made of one message before they are appended: a small message may unpack to much.
 const FRAMES_MAX: usize = 1 << 20;
-
-/// Transactions that became frames and are not durable yet: our log does not know them.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Staged {
-    origins: HashSet<(StoreId, Epoch, Lsn)>,
-    newest: HashMap<StoreId, Lsn>,
-}
 
 /// What becomes of a transaction.
 enum Made {
@@ -44,30 +39,6 @@ enum Made {
     /// Some of it may be among the frames that are not durable yet.
     Unsettled,
     Stop(StopReason),
-}
-
-impl Staged {
-    fn add(&mut self, origin: &Origin) {
-        let newest = self.newest.entry(origin.site).or_default();
-        *newest = origin.lsn.max(*newest);
-        self.origins.insert((origin.site, origin.epoch, origin.lsn));
-    }
-
-    fn has(&self, origin: &Origin) -> bool {
-        self.origins.contains(&(origin.site, origin.epoch, origin.lsn))
-    }
-
-    fn newest(&self, site: StoreId) -> Lsn {
-        self.newest.get(&site).copied().unwrap_or_default()
-    }
-
-    fn merge(&mut self, other: Staged) {
-        self.origins.extend(other.origins);
-        for (site, newest) in other.newest {
-            let known = self.newest.entry(site).or_default();
-            *known = newest.max(*known);
-        }
-    }
 }
 
 /// True when all of a message became frames.
@@ -184,9 +155,10 @@ impl Receiver {
         self.follow(header);
         self.pin_pair(&mut frames)?;
         self.staged = to;
-        self.recent.merge(course.new);
+        self.recent.merge(&course.new);
         Ok(Verdict::Apply(Apply {
             frames,
+            staged: Box::new(course.new),
             transactions,
             overlap: course.overlap,
             held: course.held,
@@ -213,10 +185,14 @@ impl Receiver {
             );
             return Ok(Made::Stop(StopReason::Loop(text)));
         }
-        let pinned = own.newest_passed_on(origin.site)?;
-        let staged = self.recent.newest(origin.site).max(new.newest(origin.site));
-        let mut frame = if self.may_be_held(carried, &origin, pinned, staged, own)? {
-            if self.recent.has(&origin) || new.has(&origin) {
+        let passed_on = [self.recent.passed_on(origin.site), new.passed_on(origin.site)];
+        let passed_on = passed_on
+            .into_iter()
+            .fold(own.newest_passed_on(origin.site)?, Option::max);
+        let staged = [&self.recent, &*new].map(|staged| staged.newest(origin.site));
+        let staged = staged.into_iter().fold(own.newest_staged(origin.site), Lsn::max);
+        let mut frame = if self.may_be_held(carried, &origin, passed_on, staged, own)? {
+            if self.recent.has(&origin) || new.has(&origin) || own.is_staged(&origin) {
                 return Ok(Made::Unsettled);
             }
             let held = own.events_of(&origin)?;
@@ -230,11 +206,17 @@ impl Receiver {
         } else {
             carried.frame()?
         };
-        if carried.origin.is_some() || pinned.is_some() {
-            let newest = pinned.unwrap_or_default().max(staged).max(origin.lsn);
-            frame.pin(newest_pin(origin.site, newest));
-        }
         new.add(&origin);
+        if carried.origin.is_some() || passed_on.is_some() {
+            // The first one that is passed on is not the first of its site where that is a neighbour too.
+            let known = match passed_on {
+                Some(known) => known,
+                None => own.newest_of(origin.site)?,
+            };
+            let newest = known.max(staged).max(origin.lsn);
+            frame.pin(newest_pin(origin.site, newest));
+            new.pass_on(origin.site, newest);
+        }
         frame.set_origin(origin);
         frame.set_via(Via {
             site: sender,
@@ -255,12 +237,12 @@ impl Receiver {
         &self,
         carried: &Carried,
         origin: &Origin,
-        pinned: Option<Lsn>,
+        passed_on: Option<Lsn>,
         staged: Lsn,
         own: &dyn OwnLog,
     ) -> Result<bool> {
         if carried.origin.is_some() {
-            let newest = match pinned {
+            let newest = match passed_on {
                 Some(newest) => newest,
                 None => own.newest_of(origin.site)?,
             };
@@ -273,7 +255,7 @@ impl Receiver {
             .map(|pair| pair.held)
             .unwrap_or_default();
         let history = carried.point.back != Lsn::ZERO && self.fresh != Some(carried.point.position.lsn);
-        Ok(history || origin.lsn <= held)
+        Ok(history || origin.lsn <= held.max(passed_on.unwrap_or_default()))
     }
 
     /// A stretch in which nothing is new to us moves the position all the same (R1).

@@ -19,6 +19,7 @@ mod own;
 mod probe;
 mod receiver;
 mod sender;
+mod staged;
 mod state;
 mod verdict;
 
@@ -28,6 +29,7 @@ pub use own::OwnLog;
 pub use probe::ProbingTimes;
 pub use receiver::{Me, Receiver};
 pub use sender::{Now, OwnEnd, Pace, SendAction, Sender};
+pub use staged::Staged;
 pub use state::{
     NOTE, Neighbour, ORIGIN_PREFIX, PAIR_PREFIX, PROBE_PREFIX, PairRecord, PairRecords, PairState,
     ProbeRecord, RECEIVED_PREFIX, ReceivedRecord, SENT_PREFIX, SentRecord, StopReason, TOLD_PREFIX,

@@ -5,7 +5,7 @@ use milepost_engine::{Lsn, Origin, Position, Result, StoreId};
 
 use super::held::HeldEvent;
 
-/// Our own log. What is asked of it is durable.
+/// Our own log. What is asked of it is durable, unless it is said to be staged.
 pub trait OwnLog {
     /// Position of the frame that begins exactly at `lsn`; `None` when none does.
     ///
@@ -14,7 +14,7 @@ pub trait OwnLog {
     fn position_at(&self, lsn: Lsn) -> Result<Option<Position>>;
 
     /// The pinned record `origin/` of a site, if there is one: the highest LSN of a commit of its, in any of
-    /// its lineages, that is in our log. A transaction beyond it is surely new.
+    /// its lineages, that is in our log or staged. A transaction beyond it is surely new.
     ///
     /// # Errors
     /// Those of the store.
@@ -31,6 +31,16 @@ pub trait OwnLog {
     /// # Errors
     /// Those of the store.
     fn events_of(&self, origin: &Origin) -> Result<Vec<HeldEvent>>;
+
+    /// True while a transaction became a frame, from whatever neighbour it came, and is not in the log yet.
+    fn is_staged(&self, _origin: &Origin) -> bool {
+        false
+    }
+
+    /// Highest LSN of a site's transactions of which that is true.
+    fn newest_staged(&self, _site: StoreId) -> Lsn {
+        Lsn::ZERO
+    }
 
     /// Why a frame can never be appended here, or `None`.
     fn refusal_of(&self, frame: &NewFrame) -> Option<String>;

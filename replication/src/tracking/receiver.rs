@@ -23,11 +23,11 @@ use milepost_engine::{Lsn, Pinned, Result, SiteName, StoreId};
 
 use crate::message::{Header, Item, Joiner, Message, MessageFault, Place, Point, Range, VERSION};
 
-use super::applying::Staged;
 use super::claims::{self, Noted};
 use super::contact::{self, Contact};
 use super::gap::{Gaps, Patience, PollCause};
 use super::own::OwnLog;
+use super::staged::Staged;
 use super::state::{Neighbour, PairRecords, PairState, ProbeRecord, StopReason};
 use super::verdict::{Leave, Refusal, Verdict};
 
@@ -268,7 +268,9 @@ impl Receiver {
             Contact::Known => Ok(None),
             Contact::First(mut met) => {
                 if let Some(pair) = &mut met.pair {
-                    pair.held = own.newest_of(pair.site)?;
+                    // With what the former pair brought in this very poll.
+                    let staged = self.recent.newest(pair.site).max(own.newest_staged(pair.site));
+                    pair.held = own.newest_of(pair.site)?.max(staged);
                 }
                 if met.generation() != self.records.generation() {
                     self.staged = Point::NONE;

@@ -5,6 +5,7 @@ use milepost_engine::frame::NewFrame;
 
 use crate::message::{MessageFault, Point, Range};
 
+use super::staged::Staged;
 use super::state::StopReason;
 
 /// What becomes of a message.
@@ -105,6 +106,9 @@ pub struct Apply {
     /// Whole frames: transactions with origin, via and the pinned position, or a note that moves it.
     /// Append them as they are, in this order, with `Durability::Synced` or a sync behind them.
     pub frames: Vec<NewFrame>,
+    /// The transactions in them, by origin: until they are in our log, [`super::OwnLog::is_staged`] knows them for
+    /// whoever else brings them.
+    pub staged: Box<Staged>,
     /// How many of them are transactions.
     pub transactions: usize,
     /// Transactions of the message that were in our log before, by the neighbour's own positions.

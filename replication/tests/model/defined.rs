@@ -1,0 +1,180 @@
+//! What the operators of the story defined, as the model remembers it: publications by version, the makings of a
+//! pair, subscriptions as ranges. And from it, what of a publisher's log is due at which place, written as plainly
+//! as `docs/replication.md` says it, without a queue, positions or messages.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use milepost_engine::Lsn;
+use milepost_replication::message::Place;
+
+use super::site::{Logged, Told};
+
+/// What subscribers of a publication choose by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    Nothing,
+    /// The second segment of the stream's name.
+    Segment,
+    /// The header `region`.
+    Region,
+}
+
+/// Names of publications, each with what it is chosen by for ever.
+pub const PUBLICATIONS: [(&str, By); 4] = [
+    ("all", By::Nothing),
+    ("some", By::Nothing),
+    ("by-segment", By::Segment),
+    ("by-region", By::Region),
+];
+
+/// A publication from one position to the next change.
+#[derive(Clone, Debug)]
+pub struct Version {
+    /// For transactions behind this LSN.
+    pub since: Lsn,
+    /// None where it was removed.
+    pub patterns: Vec<&'static str>,
+    /// Empty for all.
+    pub kinds: Vec<&'static str>,
+}
+
+pub type Publications = BTreeMap<&'static str, Vec<Version>>;
+
+#[derive(Clone, Debug)]
+pub struct Subscribed {
+    pub id: Lsn,
+    pub publication: &'static str,
+    pub by: By,
+    pub value: Option<String>,
+    pub from: Lsn,
+    pub until: Option<Lsn>,
+    /// How far anything had been sent when it was revoked.
+    pub revoked: Option<Place>,
+}
+
+/// A pair of neighbours, seen from the publisher's side, from one `remote add` to the next `remote remove` there.
+#[derive(Clone, Debug)]
+pub struct Making {
+    /// The generation that the publisher proposed; the subscriber may raise it.
+    pub generation: u32,
+    pub subscriptions: Vec<Subscribed>,
+    /// How far anything had been sent under it when the remote was removed.
+    pub removed: Option<Place>,
+}
+
+/// What one place of a stream brings of a transaction.
+#[derive(Clone, Debug)]
+pub struct Due {
+    pub origin: (String, Lsn),
+    /// Ordinals that must arrive.
+    pub must: BTreeSet<u32>,
+    /// Ordinals that may: those, and what was sent before it was revoked or its pair removed.
+    pub may: BTreeSet<u32>,
+}
+
+impl Making {
+    /// Everything that the publisher's log holds for `subscriber`, by place.
+    pub fn due(&self, publications: &Publications, log: &[Logged], subscriber: &str) -> BTreeMap<Place, Due> {
+        let mut found: BTreeMap<Place, Due> = BTreeMap::new();
+        let came_from_it = |one: &&Logged| one.via.as_ref().is_some_and(|(via, _, _)| via == subscriber);
+        for one in log.iter().filter(|one| !came_from_it(one)) {
+            for (ordinal, event) in &one.events {
+                for subscription in &self.subscriptions {
+                    let Some(place) = self.place(subscription, publications, one.lsn, event) else {
+                        continue;
+                    };
+                    let limit = match (self.removed, subscription.revoked) {
+                        (Some(removed), Some(revoked)) => Some(removed.min(revoked)),
+                        (removed, revoked) => removed.or(revoked),
+                    };
+                    if limit.is_some_and(|limit| place > limit) {
+                        continue;
+                    }
+                    let due = found.entry(place).or_insert_with(|| Due {
+                        origin: one.origin.clone(),
+                        must: BTreeSet::new(),
+                        may: BTreeSet::new(),
+                    });
+                    due.may.insert(*ordinal);
+                    if limit.is_none() {
+                        due.must.insert(*ordinal);
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    /// Where a subscription brings an event, if it does: live, or as its history what no earlier one covers.
+    fn place(
+        &self,
+        subscription: &Subscribed,
+        publications: &Publications,
+        lsn: Lsn,
+        event: &Told,
+    ) -> Option<Place> {
+        if subscription.covers_live(publications, lsn, event) {
+            return Some(Place {
+                at: lsn,
+                back: Lsn::ZERO,
+            });
+        }
+        let earlier = |one: &&Subscribed| one.id < subscription.id && one.revoked.is_none();
+        let covered = |one: &Subscribed| {
+            one.covers_live(publications, lsn, event) || one.covers_history(publications, lsn, event)
+        };
+        let is_due = subscription.covers_history(publications, lsn, event)
+            && !self.subscriptions.iter().filter(earlier).any(covered);
+        is_due.then_some(Place {
+            at: subscription.id,
+            back: lsn,
+        })
+    }
+}
+
+impl Subscribed {
+    fn covers_live(&self, publications: &Publications, lsn: Lsn, event: &Told) -> bool {
+        let within = self.id < lsn && self.until.is_none_or(|until| lsn < until);
+        within && self.selects(publications, lsn, event)
+    }
+
+    fn covers_history(&self, publications: &Publications, lsn: Lsn, event: &Told) -> bool {
+        self.from <= lsn && lsn < self.id && self.selects(publications, self.id, event)
+    }
+
+    /// By the publication in force for a transaction at `at`.
+    fn selects(&self, publications: &Publications, at: Lsn, event: &Told) -> bool {
+        let versions = publications.get(self.publication).into_iter().flatten();
+        let Some(version) = versions.rev().find(|version| version.since < at) else {
+            return false;
+        };
+        let value = match self.by {
+            By::Nothing => None,
+            By::Segment => event.stream.split('/').nth(1).map(str::to_owned),
+            By::Region => event.region.clone(),
+        };
+        version
+            .patterns
+            .iter()
+            .any(|pattern| matches(pattern, &event.stream))
+            && (version.kinds.is_empty() || version.kinds.contains(&event.kind.as_str()))
+            && value == self.value
+    }
+}
+
+/// `*` is one segment, `**` any number.
+fn matches(pattern: &str, stream: &str) -> bool {
+    fn go(pattern: &[&str], stream: &[&str]) -> bool {
+        match (pattern.split_first(), stream.split_first()) {
+            (None, None) => true,
+            (Some((&"**", rest)), _) => (0..=stream.len()).any(|skipped| go(rest, &stream[skipped..])),
+            (Some((&"*", rest)), Some((_, behind))) => go(rest, behind),
+            (Some((want, rest)), Some((have, behind))) if want == have => go(rest, behind),
+            _ => false,
+        }
+    }
+    go(
+        &pattern.split('/').collect::<Vec<_>>(),
+        &stream.split('/').collect::<Vec<_>>(),
+    )
+}

@@ -1,0 +1,219 @@
+//! [`Site`]: a real store in a folder, the three phases over it, and what its log holds, read back.
+//!
+//! A phase lives until the story ends it, cleanly or not; so positions are met both as memory holds them and as
+//! the log does.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use milepost_engine::{Lsn, Options, SiteName, Store};
+use milepost_replication::agent::{Links, Stop};
+use milepost_replication::catalog::Definitions;
+use milepost_replication::message::Place;
+use milepost_replication::receive::{ReceiveOptions, ReceivePhase};
+use milepost_replication::scan::ScanPhase;
+use milepost_replication::send::{SendOptions, SendPhase, Serve};
+use milepost_replication::tracking::{Patience, PollCause};
+use tokio::runtime::Runtime;
+
+use super::chance::{Chance, Time};
+use super::wire::Wire;
+
+/// An event as the model and the log are compared by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    pub stream: String,
+    pub kind: String,
+    /// The header that subscribers may choose by.
+    pub region: Option<String>,
+    pub payload: String,
+}
+
+/// A transaction of a site's log.
+#[derive(Clone, Debug)]
+pub struct Logged {
+    pub lsn: Lsn,
+    /// Where it was first committed.
+    pub origin: (String, Lsn),
+    /// Where it came from: neighbour, generation, place in that one's stream.
+    pub via: Option<(String, u32, Place)>,
+    /// With their ordinals at the origin.
+    pub events: Vec<(u32, Told)>,
+}
+
+pub struct Site {
+    pub name: &'static str,
+    root: PathBuf,
+    wire: Wire,
+    options: Options,
+    store: Option<Store>,
+    receiving: Option<ReceivePhase>,
+    scanning: Option<ScanPhase>,
+    sending: Option<SendPhase>,
+    pub message_bytes: u64,
+    pub patience: Patience,
+    pub group: u32,
+}
+
+impl Site {
+    pub fn new(dir: &Path, name: &'static str, wire: &Wire, chance: Chance, time: Time) -> Site {
+        let root = dir.join(name);
+        let options = Options::new()
+            .segment_bytes(1 << 20)
+            .background(false)
+            .clock(Arc::new(time))
+            .rng(Arc::new(chance));
+        let store = options.clone().init(&root, SiteName::new(name).unwrap()).unwrap();
+        Site {
+            name,
+            root,
+            wire: wire.clone(),
+            options,
+            store: Some(store),
+            receiving: None,
+            scanning: None,
+            sending: None,
+            message_bytes: 10_000,
+            patience: Patience::NONE,
+            group: 20,
+        }
+    }
+
+    pub fn store(&self) -> &Store {
+        self.store.as_ref().unwrap()
+    }
+
+    pub fn definitions(&self) -> Definitions<'_> {
+        Definitions::new(self.store())
+    }
+
+    /// Ends all phases, closes the store and opens it again.
+    pub fn reopen(&mut self, cleanly: bool) {
+        self.end_phases(cleanly);
+        let store = self.store.take().unwrap();
+        if cleanly {
+            store.close().unwrap();
+        } else {
+            drop(store);
+        }
+        self.store = Some(self.options.clone().open(&self.root).unwrap());
+    }
+
+    pub fn end_phases(&mut self, cleanly: bool) {
+        (self.receiving, self.scanning) = (None, None);
+        if let Some(mut sending) = self.sending.take()
+            && cleanly
+        {
+            sending.remember().unwrap();
+        }
+    }
+
+    /// Polls once; tells how many transactions were applied, or why an operator would be called.
+    pub fn receive(&mut self, cause: PollCause) -> Result<u64, String> {
+        if self.receiving.is_none() {
+            let options = ReceiveOptions {
+                group: self.group,
+                memory: 1 << 20,
+                keep: false,
+                apply: true,
+                patience: self.patience,
+            };
+            let stop = Stop::new();
+            self.receiving =
+                Some(ReceivePhase::open(self.store(), &self.links(&stop), options, &stop).unwrap());
+        }
+        let phase = self.receiving.as_mut().unwrap();
+        let received = phase.poll(cause).unwrap();
+        let stopped = phase.stopped();
+        match (stopped.first(), received.quarantined.first()) {
+            (Some((pair, reason)), _) => {
+                Err(format!("{}: the pair with {pair} stopped: {reason}", self.name))
+            }
+            (_, Some(reason)) => Err(format!("{}: {reason}", self.name)),
+            _ => Ok(received.transactions),
+        }
+    }
+
+    pub fn scan(&mut self) {
+        if self.scanning.is_none() {
+            self.scanning = Some(ScanPhase::open(self.store()).unwrap());
+        }
+        self.scanning.as_mut().unwrap().catch_up(&Stop::new()).unwrap();
+    }
+
+    /// Sends what is due to everybody; tells how many messages left.
+    pub fn send(&mut self) -> u64 {
+        if self.sending.is_none() {
+            let options = SendOptions {
+                message_bytes: self.message_bytes,
+                urgency: Duration::ZERO,
+                send_every: Duration::from_secs(60),
+            };
+            let stop = Stop::new();
+            self.sending = Some(SendPhase::open(self.store(), &self.links(&stop), options, &stop).unwrap());
+        }
+        let sent = self.sending.as_mut().unwrap().round(Serve::Everybody).unwrap();
+        sent.messages
+    }
+
+    fn links(&self, stop: &Stop) -> Links {
+        let (wire, own) = (self.wire.clone(), self.name);
+        Links::new(
+            Box::new(move |_| Ok(wire.end(own))),
+            &[],
+            runtime().handle().clone(),
+            stop.clone(),
+        )
+    }
+
+    /// Every transaction of the log, in order.
+    pub fn log(&self) -> Vec<Logged> {
+        let mut scan = self.store().scan(Lsn::ZERO).unwrap();
+        let mut found = Vec::new();
+        while let Some(frame) = scan.next().unwrap() {
+            if frame.event_count() == 0 {
+                continue;
+            }
+            let origin = frame.origin().unwrap();
+            let via = frame.via().unwrap().map(|via| {
+                let place = Place {
+                    at: via.position.lsn,
+                    back: via.back,
+                };
+                (via.name.to_owned(), via.generation, place)
+            });
+            let events = frame.events().map(|event| {
+                let event = event.unwrap();
+                let told = Told {
+                    stream: event.stream().unwrap().to_owned(),
+                    kind: event.kind().unwrap().to_owned(),
+                    region: event.headers().get("region").unwrap().map(str::to_owned),
+                    payload: String::from_utf8(event.payload.to_vec()).unwrap(),
+                };
+                (event.ordinal, told)
+            });
+            found.push(Logged {
+                lsn: frame.lsn(),
+                origin: origin.map_or((self.name.to_owned(), frame.lsn()), |origin| {
+                    (origin.name.to_owned(), origin.lsn)
+                }),
+                via,
+                events: events.collect(),
+            });
+        }
+        found
+    }
+}
+
+/// One for all sites of all runs: the links only compute.
+fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap()
+    })
+}
