@@ -197,8 +197,9 @@ fn text(due: &Due) -> String {
         .map_or_else(String::new, |value| format!(" with value {value}"));
     let until = match (due.until, due.revoked) {
         (None, _) => String::new(),
-        (Some(until), false) => format!(", ended at LSN {until}"),
-        (Some(until), true) => format!(", revoked at LSN {until}"),
+        (Some(until), None) => format!(", ended at LSN {until}"),
+        (Some(until), Some(at)) if at == until => format!(", revoked at LSN {at}"),
+        (Some(until), Some(at)) => format!(", ended at LSN {until}, revoked at LSN {at}"),
     };
     format!(
         "subscription {}: {} gets {}{value} from LSN {}{until}",

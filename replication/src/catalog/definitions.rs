@@ -311,7 +311,7 @@ impl<'a> Definitions<'a> {
             if found.id != id {
                 continue;
             }
-            if !found.is_in_force() && (found.revoked || !revoke) {
+            if !found.is_in_force() && (found.revoked.is_some() || !revoke) {
                 return Err(Error::invalid(format!("subscription {id} has ended already")));
             }
             let bytes = SubscriptionBytes {
@@ -327,7 +327,7 @@ impl<'a> Definitions<'a> {
             let here = self.append(key, &bytes)?;
             return Ok(Subscription {
                 until: Some(found.until.unwrap_or(here)),
-                revoked: revoke,
+                revoked: revoke.then_some(here),
                 ..found
             });
         }

@@ -215,7 +215,7 @@ fn subscription(bytes: SubscriptionBytes, at: Lsn) -> Result<(Lsn, Subscription)
         value: bytes.value,
         from: bytes.from.unwrap_or(id),
         until: (bytes.end != End::Open).then_some(bytes.until.unwrap_or(at)),
-        revoked: bytes.end == End::Revoked,
+        revoked: (bytes.end == End::Revoked).then_some(at),
     };
     if found.from > id || found.until.is_some_and(|until| until < id) || id > at {
         return Err(Error::corrupt("a subscription ends before it begins").at_lsn(at));
@@ -267,6 +267,10 @@ pub(crate) fn lsn_as_number_if_any<S: Serializer>(
         Some(lsn) => serializer.serialize_some(&lsn.0),
         None => serializer.serialize_none(),
     }
+}
+
+pub(crate) fn is_some<S: Serializer, T>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bool(value.is_some())
 }
 
 pub(crate) fn site_as_text<S: Serializer>(site: &SiteName, serializer: S) -> Result<S::Ok, S::Error> {

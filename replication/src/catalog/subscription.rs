@@ -70,8 +70,10 @@ pub struct Subscription {
     /// Transactions before this LSN are due; `None` while it goes on.
     #[serde(serialize_with = "crate::catalog::record::lsn_as_number_if_any")]
     pub until: Option<Lsn>,
-    /// Ended, and what was unsent then is dropped.
-    pub revoked: bool,
+    /// LSN of the frame that revoked it: what was unsent then is dropped, unless a later subscription that was
+    /// there already asked for it too.
+    #[serde(serialize_with = "crate::catalog::record::is_some")]
+    pub revoked: Option<Lsn>,
 }
 
 impl Subscription {
@@ -92,9 +94,15 @@ impl Subscription {
     #[must_use]
     pub fn history_behind(&self, after: Place) -> Option<Lsn> {
         let starts = self.id.lsn();
-        let ahead = !self.revoked && self.from < starts && starts >= after.at;
+        let ahead = self.has_history() && starts >= after.at;
         let back = if after.at == starts { after.back } else { Lsn::ZERO };
         ahead.then_some(back)
+    }
+
+    /// True when it began before the position at which it was made.
+    #[must_use]
+    pub fn has_history(&self) -> bool {
+        self.from < self.id.lsn()
     }
 
     /// True while it goes on.

@@ -43,7 +43,7 @@ pub(crate) fn subscription(id: u64, remote: &str, publication: &str, value: Opti
         value: value.map(str::to_owned),
         from: Lsn(id),
         until: None,
-        revoked: false,
+        revoked: None,
     }
 }
 

@@ -6,9 +6,10 @@
 //! ```
 //!
 //! An event goes to a remote once, however many subscriptions match: what an earlier subscription of
-//! the same remote covered, live or as its own history, is left out. One that was revoked covers nothing:
-//! what it had sent by then is known at the receiver by its origin (R4). What matched is decided by the
-//! publications in force there: at `h` for live coverage, at `s` for a subscription's history.
+//! the same remote covered, live or as its own history, is left out. One that was revoked before this one was made
+//! covers nothing: what it had sent by then is known at the receiver by its origin (R4). One that was revoked later
+//! covers as ever, because places never move ([`super::Heirs`]). What matched is decided by the publications in
+//! force there: at `h` for live coverage, at `s` for a subscription's history.
 //! Nothing that came from the remote goes back to it (R4).
 
 use std::collections::BTreeSet;
@@ -18,6 +19,8 @@ use milepost_engine::{Error, LogScan, Lsn, Origin, Position, Result, SiteName, S
 
 use crate::catalog::{Catalog, Matcher, Subscription, SubscriptionId, TopicId};
 use crate::message::{Carried, Point};
+
+use super::heirs::{Asked, Heirs};
 
 /// One subscription's history.
 pub struct History {
@@ -31,65 +34,60 @@ struct Judge {
     remote: SiteName,
     /// Where the subscription was made: what every place of its history says first.
     starts: Position,
-    /// Where the remote was added: subscriptions before were another's of its name.
-    added: Lsn,
-    /// Subscriptions that are revoked by now, whatever they were at the frame at hand.
-    revoked: BTreeSet<SubscriptionId>,
+    /// When this one was revoked; then what its heirs want is due.
+    revoked: Option<(Lsn, Heirs)>,
+    /// Earlier subscriptions, but those that were revoked before this one was made.
+    covering: BTreeSet<SubscriptionId>,
     own_site: (StoreId, SiteName),
     catalog: Catalog,
     own: Matcher,
-    /// Earlier subscriptions, each as it was in force for its own history.
-    earlier: Vec<Matcher>,
-    /// Earlier subscriptions, as in force for the frame at hand.
+    /// Of them those with a history.
+    earlier: Vec<Asked>,
+    /// All of them, as in force for the frame at hand.
     live: Matcher,
     found: Vec<TopicId>,
 }
 
 impl History {
-    /// The history of `subscription` behind the commit at `after` ([`Lsn::ZERO`] for all of it).
+    /// The history of one of a remote's `subscriptions` ([`super::living`]) behind the commit at `after`
+    /// ([`Lsn::ZERO`] for all of it).
     ///
     /// # Errors
     /// `Behind` when the log no longer has it; `Corrupt` when the subscription's frame is not there.
-    pub fn open(store: &Store, subscription: &Subscription, after: Lsn) -> Result<History> {
+    pub fn open(
+        store: &Store,
+        subscriptions: &[&Subscription],
+        subscription: &Subscription,
+        after: Lsn,
+    ) -> Result<History> {
         let starts = subscription.id.lsn();
         let missing =
             || Error::corrupt("the frame that made a subscription is not in the log").at_lsn(starts);
         let position = store.position_at(starts)?.ok_or_else(missing)?;
         let next = Lsn(subscription.from.0.max(after.0.saturating_add(1)));
-        let at_start = Catalog::as_of(store, starts)?;
-        let own = Matcher::new(&at_start, |one| one.id == subscription.id)?;
-        let added = at_start
-            .remote(&subscription.remote)
-            .map_or(Lsn::ZERO, |remote| remote.added);
-        let revoked: BTreeSet<SubscriptionId> = Catalog::load(store)?
-            .subscriptions()
-            .filter(|one| one.revoked)
-            .map(|one| one.id)
-            .collect();
-        let is_earlier = |one: &Subscription| {
-            one.remote == subscription.remote
-                && one.id < subscription.id
-                && one.id.lsn() > added
-                && !revoked.contains(&one.id)
+        let own = Matcher::new(&Catalog::as_of(store, starts)?, |one| one.id == subscription.id)?;
+        let covers = |one: &&&Subscription| {
+            one.id < subscription.id && one.revoked.is_none_or(|revoked| revoked > starts)
         };
-        let mut earlier = Vec::new();
-        for one in at_start.subscriptions().filter(|one| is_earlier(one)) {
-            if one.from < one.id.lsn() {
-                earlier.push(Matcher::new(&Catalog::as_of(store, one.id.lsn())?, |other| {
-                    other.id == one.id
-                })?);
-            }
-        }
+        let covering = subscriptions.iter().filter(covers);
+        let with_history = covering.clone().filter(|one| one.has_history());
+        let earlier = with_history.map(|one| Asked::open(store, one));
+        let earlier = earlier.collect::<Result<_>>()?;
+        let covering: BTreeSet<SubscriptionId> = covering.map(|one| one.id).collect();
         let behind = Lsn(next.0.saturating_sub(1));
         let catalog = Catalog::as_of(store, behind)?;
-        let live = Matcher::new(&catalog, is_earlier)?;
+        let live = Matcher::new(&catalog, |one| covering.contains(&one.id))?;
+        let revoked = match subscription.revoked {
+            Some(revoked) => Some((revoked, Heirs::open(store, subscriptions)?)),
+            None => None,
+        };
         let own_site = (store.id(), store.site().clone());
         let (remote, found) = (subscription.remote.clone(), Vec::new());
         let judge = Judge {
             remote,
             starts: position,
-            added,
             revoked,
+            covering,
             own_site,
             catalog,
             own,
@@ -136,12 +134,8 @@ pub enum Found<T> {
 impl Judge {
     fn look(&mut self, frame: &FrameRef<'_>) -> Result<Option<Carried>> {
         if self.catalog.follow(frame)? {
-            let (remote, between, revoked) =
-                (&self.remote, self.added.plus(1)..self.starts.lsn, &self.revoked);
-            let is_earlier = |one: &Subscription| {
-                one.remote == *remote && between.contains(&one.id.lsn()) && !revoked.contains(&one.id)
-            };
-            self.live = Matcher::new(&self.catalog, is_earlier)?;
+            let covering = &self.covering;
+            self.live = Matcher::new(&self.catalog, |one| covering.contains(&one.id))?;
             return Ok(None);
         }
         let came_from_it = frame.via()?.is_some_and(|via| via.name == self.remote.as_str());
@@ -197,18 +191,14 @@ impl Judge {
         {
             return Ok(false);
         }
-        for matcher in &mut self.earlier {
-            self.found.clear();
-            matcher.topics_of(event, &mut self.found)?;
-            let covers = |subscription: &Subscription| subscription.covers_history(lsn);
-            if self
-                .found
-                .iter()
-                .any(|id| matcher.subscriptions(*id).iter().any(covers))
-            {
+        for asked in &mut self.earlier {
+            if asked.holds(event, lsn)? {
                 return Ok(false);
             }
         }
-        Ok(true)
+        match &mut self.revoked {
+            Some((revoked, heirs)) => heirs.want(event, lsn, *revoked),
+            None => Ok(true),
+        }
     }
 }

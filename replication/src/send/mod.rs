@@ -11,6 +11,7 @@
 //! is freed only when all who are due something have confirmed (Q2). Refuses: to wait for a confirmation,
 //! and to send data again on a timer.
 
+mod heirs;
 mod history;
 mod past;
 mod phase;
@@ -19,6 +20,7 @@ mod queue;
 mod stream;
 mod turn;
 
+pub use heirs::{Heirs, living};
 pub use history::{Found, History};
 pub use past::Past;
 pub use phase::{SendOptions, SendPhase, Sent, Serve};

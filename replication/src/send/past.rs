@@ -14,9 +14,10 @@
 use milepost_engine::frame::{EventRef, FrameKind, FrameRef};
 use milepost_engine::{LogScan, Lsn, Position, Result, SiteName, Store};
 
-use crate::catalog::{Catalog, Matcher, Subscription, TopicId};
+use crate::catalog::{Catalog, Matcher, Subscription, Topic, TopicId};
 use crate::message::{Carried, Point};
 
+use super::heirs::Heirs;
 use super::history::Found;
 
 /// One remote's live transactions, read from the log.
@@ -25,6 +26,9 @@ pub struct Past {
     catalog: Catalog,
     matcher: Matcher,
     found: Vec<TopicId>,
+    store: Store,
+    /// Opened when what a revoked subscription gave is met.
+    heirs: Option<Heirs>,
     /// Behind this commit and before what is `ahead` nothing is due.
     after: Lsn,
     ahead: Option<Carried>,
@@ -39,6 +43,8 @@ impl Past {
         let catalog = Catalog::as_of(store, after)?;
         Ok(Past {
             log: store.scan(after)?,
+            store: store.clone(),
+            heirs: None,
             matcher: Matcher::new(&catalog, |_| true)?,
             catalog,
             found: Vec::new(),
@@ -82,6 +88,8 @@ impl Past {
                 catalog,
                 matcher,
                 found,
+                store,
+                heirs,
                 ..
             } = self;
             // The chain of the block that holds the frame is known once the scan has entered it.
@@ -92,7 +100,22 @@ impl Past {
                 *matcher = Matcher::new(catalog, |_| true)?;
                 continue;
             }
-            let due = due_of(&frame, remote, subscriptions, matcher, found)?;
+            let (mut due, events) = (Vec::new(), judge(&frame, remote, subscriptions, matcher, found)?);
+            for (event, revoked) in events {
+                let wanted = match revoked {
+                    None => true,
+                    Some(revoked) => {
+                        let heirs = match heirs {
+                            Some(heirs) => heirs,
+                            None => heirs.insert(Heirs::open(store, subscriptions)?),
+                        };
+                        heirs.want(&event, frame.lsn(), revoked)?
+                    }
+                };
+                if wanted {
+                    due.push(event);
+                }
+            }
             if due.is_empty() || frame.lsn() > until {
                 continue;
             }
@@ -137,14 +160,15 @@ impl Past {
     }
 }
 
-/// Events of a frame that a remote is due live.
-fn due_of<'a>(
+/// Events of a frame that a remote is due live, each with the moment when the last subscription that gives it was
+/// revoked, if all are.
+fn judge<'a>(
     frame: &FrameRef<'a>,
     remote: &SiteName,
     subscriptions: &[&Subscription],
     matcher: &mut Matcher,
     found: &mut Vec<TopicId>,
-) -> Result<Vec<EventRef<'a>>> {
+) -> Result<Vec<(EventRef<'a>, Option<Lsn>)>> {
     let mut due = Vec::new();
     let came_from_it = frame.via()?.is_some_and(|via| via.name == remote.as_str());
     if frame.kind() != FrameKind::TRANSACTION || came_from_it {
@@ -154,18 +178,15 @@ fn due_of<'a>(
         let event = event?;
         found.clear();
         matcher.topics_of(&event, found)?;
-        let topics = found.iter().filter_map(|id| matcher.topic(*id));
-        let covers = |one: &&Subscription, topic: &crate::catalog::Topic| {
-            !one.revoked
-                && one.publication == topic.publication
-                && one.value == topic.value
-                && one.covers_live(frame.lsn())
+        let topics: Vec<&Topic> = found.iter().filter_map(|id| matcher.topic(*id)).collect();
+        let gives = |one: &&&Subscription| {
+            let under = |topic: &&Topic| one.publication == topic.publication && one.value == topic.value;
+            one.covers_live(frame.lsn()) && topics.iter().any(under)
         };
-        if topics
-            .into_iter()
-            .any(|topic| subscriptions.iter().any(|one| covers(one, topic)))
-        {
-            due.push(event);
+        // In force is longer than revoked at any moment.
+        let ends = subscriptions.iter().filter(gives).map(|one| one.revoked);
+        if let Some(last) = ends.max_by_key(|revoked| revoked.unwrap_or(Lsn::MAX)) {
+            due.push((event, last));
         }
     }
     Ok(due)

@@ -9,7 +9,7 @@ use milepost_engine::width::{to_u64, to_usize};
 use milepost_engine::{Durability, Lsn, Phase, PhaseLock, Result, SiteName, Store};
 
 use crate::agent::{LinkNumber, Links, Stop};
-use crate::catalog::{Catalog, Remote, Subscription};
+use crate::catalog::{Catalog, Remote};
 use crate::heartbeat::Heartbeat;
 use crate::link::{Link, LinkError};
 use crate::message::{Message, Packed, Packer, Point, Range, encode};
@@ -18,6 +18,7 @@ use crate::tracking::{
     Sender,
 };
 
+use super::heirs::living;
 use super::postings::Postings;
 use super::queue::QueueEntries;
 use super::stream::{Sources, Stream};
@@ -514,7 +515,7 @@ impl SendPhase {
         pair: &mut Pair,
         ask: impl FnOnce(&mut Stream, &mut Sources<'_>) -> Result<T>,
     ) -> Result<T> {
-        let subscriptions: Vec<&Subscription> = self.catalog.subscriptions_of(&pair.remote).collect();
+        let subscriptions = living(self.catalog.subscriptions_of(&pair.remote));
         let confirmed_once = pair.sender.confirmed_once();
         let mut sources = Sources {
             store: &self.store,
@@ -532,7 +533,7 @@ impl SendPhase {
     fn free(&mut self) -> Result<()> {
         let mut through = self.scanned;
         for (name, pair) in &self.pairs {
-            let subscriptions: Vec<&Subscription> = self.catalog.subscriptions_of(&pair.remote).collect();
+            let subscriptions = living(self.catalog.subscriptions_of(&pair.remote));
             let confirmed = pair.sender.confirm_sent().place();
             if self
                 .postings

@@ -42,6 +42,7 @@ impl Posting {
             queue_lsn: self.queue_lsn,
             bytes: self.bytes,
             topics: Vec::new(),
+            doubtful: Vec::new(),
         }
     }
 }
@@ -57,6 +58,24 @@ pub struct Due {
     pub bytes: u64,
     /// Topics under which the remote is due it.
     pub topics: Vec<Topic>,
+    /// Topics under which it was due through a subscription that was revoked, and when the last was: what is
+    /// under them is due still if an heir wants it ([`super::Heirs`]).
+    pub doubtful: Vec<(Topic, Lsn)>,
+}
+
+impl Due {
+    fn add(&mut self, topic: &Topic, revoked: Option<Lsn>) {
+        let Some(revoked) = revoked else {
+            if !self.topics.contains(topic) {
+                self.topics.push(topic.clone());
+            }
+            return;
+        };
+        match self.doubtful.iter_mut().find(|(known, _)| known == topic) {
+            Some((_, last)) => *last = revoked.max(*last),
+            None => self.doubtful.push((topic.clone(), revoked)),
+        }
+    }
 }
 
 impl Postings {
@@ -107,12 +126,12 @@ impl Postings {
             })
     }
 
-    /// The first entry behind `after` that `remote` is due through its subscriptions.
+    /// The first entry behind `after` that `remote` is due, or may be due, through its subscriptions.
     #[must_use]
     pub fn next_due(&self, remote: &SiteName, subscriptions: &[&Subscription], after: Lsn) -> Option<Due> {
         let own = self.sites.iter().position(|site| site == remote.as_str());
         let mut found: BTreeMap<Lsn, Due> = BTreeMap::new();
-        for subscription in subscriptions.iter().filter(|subscription| !subscription.revoked) {
+        for subscription in subscriptions {
             let topic = Topic {
                 publication: subscription.publication.clone(),
                 value: subscription.value.clone(),
@@ -128,21 +147,23 @@ impl Postings {
                     continue;
                 };
                 let due = found.entry(posting.lsn).or_insert_with(|| posting.due());
-                if !due.topics.contains(&topic) {
-                    due.topics.push(topic.clone());
-                }
+                due.add(&topic, subscription.revoked);
             }
         }
         found.pop_first().map(|(_, due)| due)
     }
 
     /// How many transactions, and how many bytes of events, `remote` is due behind `after`. An upper
-    /// bound in bytes: an entry's events under other topics are counted too.
+    /// bound in bytes: an entry's events under other topics are counted too. What is due through a revoked
+    /// subscription's heirs alone is not counted.
     #[must_use]
     pub fn backlog(&self, remote: &SiteName, subscriptions: &[&Subscription], after: Lsn) -> (u64, u64) {
         let (mut transactions, mut bytes, mut at) = (0, 0, after);
         while let Some(due) = self.next_due(remote, subscriptions, at) {
-            (transactions, bytes, at) = (transactions + 1, bytes + due.bytes, due.lsn);
+            at = due.lsn;
+            if !due.topics.is_empty() {
+                (transactions, bytes) = (transactions + 1, bytes + due.bytes);
+            }
         }
         (transactions, bytes)
     }
@@ -252,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_bound_a_stream_and_a_revoked_subscription_gives_nothing() {
+    fn ranges_bound_a_stream_and_what_a_revoked_subscription_gave_is_in_doubt() {
         let mut postings = Postings::default();
         [100, 200, 300]
             .iter()
@@ -260,8 +281,14 @@ mod tests {
         let mut one = subscription(150, "bern", "orders", Some("be"));
         one.until = Some(Lsn(250));
         assert_eq!(stream(&postings, "bern", &[one.clone()]), [(200, 1)]);
-        one.revoked = true;
-        assert_eq!(stream(&postings, "bern", &[one]), []);
+        one.revoked = Some(Lsn(400));
+        let site = SiteName::new("bern").unwrap();
+        let due = postings.next_due(&site, &[&one], Lsn::ZERO).unwrap();
+        assert_eq!(
+            (due.topics, due.doubtful),
+            (vec![], vec![(topic("be"), Lsn(400))])
+        );
+        assert_eq!(postings.backlog(&site, &[&one], Lsn::ZERO), (0, 0));
     }
 
     #[test]

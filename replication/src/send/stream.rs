@@ -12,10 +12,11 @@ use std::collections::BTreeMap;
 use milepost_engine::{Lsn, Result, SiteName, Store};
 
 use crate::agent::Stop;
-use crate::catalog::{Subscription, SubscriptionId};
+use crate::catalog::{Subscription, SubscriptionId, Topic};
 use crate::message::{Carried, Place, Point};
 use crate::scan::Entry;
 
+use super::heirs::Heirs;
 use super::history::{Found, History};
 use super::past::Past;
 use super::postings::{Due, Postings};
@@ -34,7 +35,7 @@ pub struct Sources<'a> {
     pub postings: &'a Postings,
     /// Everything at or below was scanned and noted in `postings`.
     pub scanned: Lsn,
-    /// Subscriptions of the remote, as of a position at or behind `scanned`.
+    /// Subscriptions of the remote that matter ([`super::living`]), as of a position at or behind `scanned`.
     pub subscriptions: &'a [&'a Subscription],
     /// The remote had confirmed everything at or below before it went back to an older copy: the queue may
     /// have let that go, so it is read from the log.
@@ -67,6 +68,8 @@ pub struct Stream {
     ahead: Option<(Place, Carried)>,
     history: Option<(SubscriptionId, Lsn, History)>,
     past: Option<Past>,
+    /// Opened when what a revoked subscription gave is met.
+    heirs: Option<Heirs>,
     /// Histories that have nothing behind this commit.
     ended: BTreeMap<SubscriptionId, Lsn>,
 }
@@ -80,6 +83,7 @@ impl Stream {
             ahead: None,
             history: None,
             past: None,
+            heirs: None,
             ended: BTreeMap::new(),
         }
     }
@@ -112,31 +116,47 @@ impl Stream {
     }
 
     fn find(&mut self, sources: &mut Sources<'_>, after: Place) -> Result<Option<Carried>> {
-        let live = match self.next_live(sources, after.at)? {
-            Found::Due(live) => Some(live),
-            Found::End => None,
-            Found::NotYet => return Ok(None),
-        };
-        let live_at = live.as_ref().map_or(Lsn::MAX, Live::lsn);
+        let mut live_after = after.at;
+        loop {
+            let live = match self.next_live(sources, live_after)? {
+                Found::Due(live) => Some(live),
+                Found::End => None,
+                Found::NotYet => return Ok(None),
+            };
+            let live_at = live.as_ref().map_or(Lsn::MAX, Live::lsn);
+            match self.find_history(sources, after, live_at)? {
+                Found::Due(carried) => return Ok(Some(carried)),
+                Found::NotYet => return Ok(None),
+                Found::End => {}
+            }
+            match live {
+                Some(Live::Queued(due)) => match self.carry(sources, &due)? {
+                    Some(carried) => return Ok(Some(carried)),
+                    // All of it was revoked, and nobody else wants it.
+                    None => live_after = due.lsn,
+                },
+                Some(Live::Past(_)) => return Ok(self.past.as_mut().and_then(Past::take)),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// The first transaction behind `after` in the histories that stand before the live place `live_at`.
+    fn find_history(&mut self, sources: &Sources<'_>, after: Place, live_at: Lsn) -> Result<Found<Carried>> {
         while let Some(subscription) = self
             .next_history(sources, after)
             .filter(|one| one.id.lsn() < live_at)
         {
             if subscription.id.lsn() > sources.scanned {
                 // Live transactions below it may still come into the queue; they go first.
-                return Ok(None);
+                return Ok(Found::NotYet);
             }
             match self.search(sources, subscription, after)? {
-                Found::Due(carried) => return Ok(Some(carried)),
                 Found::End => {}
-                Found::NotYet => return Ok(None),
+                found => return Ok(found),
             }
         }
-        match live {
-            Some(Live::Queued(due)) => self.carry(sources, &due).map(Some),
-            Some(Live::Past(_)) => Ok(self.past.as_mut().and_then(Past::take)),
-            None => Ok(None),
-        }
+        Ok(Found::End)
     }
 
     /// The first live transaction behind the commit at `after`.
@@ -189,7 +209,7 @@ impl Stream {
         let back = subscription.history_behind(after).unwrap_or_default();
         let mut history = match self.history.take() {
             Some((id, at, history)) if id == subscription.id && at == back => history,
-            _ => History::open(sources.store, subscription, back)?,
+            _ => History::open(sources.store, sources.subscriptions, subscription, back)?,
         };
         loop {
             match history.next(FRAMES_AT_A_TIME)? {
@@ -207,18 +227,36 @@ impl Stream {
         }
     }
 
-    fn carry(&self, sources: &mut Sources<'_>, due: &Due) -> Result<Carried> {
+    /// The transaction of a queue entry with the events that are due; `None` when none is.
+    fn carry(&mut self, sources: &mut Sources<'_>, due: &Due) -> Result<Option<Carried>> {
+        if !due.doubtful.is_empty() && self.heirs.is_none() {
+            self.heirs = Some(Heirs::open(sources.store, sources.subscriptions)?);
+        }
+        let heirs = &mut self.heirs;
         sources.queue.read(due.queue_lsn, |entry: &Entry<'_>| {
-            let wanted: Vec<bool> = entry
-                .topics
-                .iter()
-                .map(|topic| due.topics.contains(topic))
-                .collect();
-            let events = entry.events_under(&wanted).collect::<Result<Vec<_>>>()?;
+            let under =
+                |wanted: &dyn Fn(&Topic) -> bool| -> Vec<bool> { entry.topics.iter().map(wanted).collect() };
+            let sure = under(&|topic| due.topics.contains(topic));
+            let mut events = entry.events_under(&sure).collect::<Result<Vec<_>>>()?;
+            for (doubtful, revoked) in &due.doubtful {
+                let flags = under(&|topic| topic == doubtful);
+                for event in entry.events_under(&flags) {
+                    let event = event?;
+                    let place = events.binary_search_by_key(&event.ordinal, |known| known.ordinal);
+                    if let (Err(place), Some(heirs)) = (place, heirs.as_mut())
+                        && heirs.want(&event, entry.position.lsn, *revoked)?
+                    {
+                        events.insert(place, event);
+                    }
+                }
+            }
+            if events.is_empty() {
+                return Ok(None);
+            }
             let origin = entry.origin.map(|origin| origin.to_owned()).transpose()?;
             let mut carried = Carried::of(Point::live(entry.position), origin, events)?;
             carried.committed_at = entry.time;
-            Ok(carried)
+            Ok(Some(carried))
         })
     }
 }

@@ -12,10 +12,10 @@
 use milepost_engine::width::to_u64;
 use milepost_engine::{Lsn, Result, Store};
 
-use crate::catalog::{Catalog, Remote, Subscription};
+use crate::catalog::{Catalog, Remote};
 use crate::message::Carried;
 use crate::scan::Decider;
-use crate::send::{Found, History, Past, Postings, QueueEntries};
+use crate::send::{Found, History, Past, Postings, QueueEntries, living};
 use crate::tracking::ToldRecord;
 
 /// Frames of history looked at between two reports of progress.
@@ -66,7 +66,7 @@ impl<'a> Backlog<'a> {
 
     /// What `remote`, which told so much, is due.
     pub(super) fn of(&self, remote: &Remote, told: &ToldRecord, read: &mut dyn FnMut(Lsn)) -> Result<Lag> {
-        let subscriptions: Vec<&Subscription> = self.catalog.subscriptions_of(remote).collect();
+        let subscriptions = living(self.catalog.subscriptions_of(remote));
         let (confirmed, once) = (told.confirmed.place(), told.confirmed_once);
         let (site, queued_from) = (&remote.site, confirmed.at.max(once));
         let (transactions, bytes) = self.postings.backlog(site, &subscriptions, queued_from);
@@ -77,7 +77,7 @@ impl<'a> Backlog<'a> {
         }
         for one in &subscriptions {
             if let Some(behind) = one.history_behind(confirmed) {
-                let mut history = History::open(self.store, one, behind)?;
+                let mut history = History::open(self.store, &subscriptions, one, behind)?;
                 lag.add(read, || history.next(FRAMES_AT_A_TIME))?;
             }
         }

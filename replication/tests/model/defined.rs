@@ -48,8 +48,8 @@ pub struct Subscribed {
     pub value: Option<String>,
     pub from: Lsn,
     pub until: Option<Lsn>,
-    /// How far anything had been sent when it was revoked.
-    pub revoked: Option<Place>,
+    /// Where it was revoked, and how far anything had been sent then.
+    pub revoked: Option<(Lsn, Place)>,
 }
 
 /// A pair of neighbours, seen from the publisher's side, from one `remote add` to the next `remote remove` there.
@@ -79,13 +79,10 @@ impl Making {
         let came_from_it = |one: &&Logged| one.via.as_ref().is_some_and(|(via, _, _)| via == subscriber);
         for one in log.iter().filter(|one| !came_from_it(one)) {
             for (ordinal, event) in &one.events {
-                for subscription in &self.subscriptions {
-                    let Some(place) = self.place(subscription, publications, one.lsn, event) else {
-                        continue;
-                    };
-                    let limit = match (self.removed, subscription.revoked) {
-                        (Some(removed), Some(revoked)) => Some(removed.min(revoked)),
-                        (removed, revoked) => removed.or(revoked),
+                for (place, revoked) in self.places(publications, one.lsn, event) {
+                    let limit = match (self.removed, revoked) {
+                        (Some(removed), Some((_, sent))) => Some(removed.min(sent)),
+                        (removed, revoked) => removed.or(revoked.map(|(_, sent)| sent)),
                     };
                     if limit.is_some_and(|limit| place > limit) {
                         continue;
@@ -105,31 +102,42 @@ impl Making {
         found
     }
 
-    /// Where a subscription brings an event, if it does: live, or as its history what no earlier one covers.
-    fn place(
+    /// Where an event is due: the first subscription that wants it gives it a place, and it has no second while one
+    /// wants it. Each place with the moment when the last of those was revoked, if all are.
+    fn places(
         &self,
-        subscription: &Subscribed,
         publications: &Publications,
         lsn: Lsn,
         event: &Told,
-    ) -> Option<Place> {
-        if subscription.covers_live(publications, lsn, event) {
-            return Some(Place {
-                at: lsn,
-                back: Lsn::ZERO,
-            });
+    ) -> Vec<(Place, Option<(Lsn, Place)>)> {
+        let mut places: Vec<(Place, Option<(Lsn, Place)>)> = Vec::new();
+        let live = |one: &&Subscribed| one.covers_live(publications, lsn, event);
+        let history = |one: &&Subscribed| one.covers_history(publications, lsn, event);
+        let (at, back) = (lsn, Lsn::ZERO);
+        for one in self.subscriptions.iter().filter(live) {
+            match places.last_mut() {
+                Some((_, last)) => *last = later(*last, one.revoked),
+                None => places.push((Place { at, back }, one.revoked)),
+            }
         }
-        let earlier = |one: &&Subscribed| one.id < subscription.id && one.revoked.is_none();
-        let covered = |one: &Subscribed| {
-            one.covers_live(publications, lsn, event) || one.covers_history(publications, lsn, event)
-        };
-        let is_due = subscription.covers_history(publications, lsn, event)
-            && !self.subscriptions.iter().filter(earlier).any(covered);
-        is_due.then_some(Place {
-            at: subscription.id,
-            back: lsn,
-        })
+        for one in self.subscriptions.iter().filter(history) {
+            match places.last_mut() {
+                Some((_, last)) if last.is_none_or(|(revoked, _)| revoked > one.id) => {
+                    *last = later(*last, one.revoked);
+                }
+                _ => {
+                    let (at, back) = (one.id, lsn);
+                    places.push((Place { at, back }, one.revoked));
+                }
+            }
+        }
+        places
     }
+}
+
+/// The later of two ends; none is the latest.
+fn later(one: Option<(Lsn, Place)>, other: Option<(Lsn, Place)>) -> Option<(Lsn, Place)> {
+    one.zip(other).map(|(one, other)| one.max(other))
 }
 
 impl Subscribed {

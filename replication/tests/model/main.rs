@@ -14,8 +14,9 @@
 //!
 //! **What is due** of a publisher's log, its own commits and what it received of others alike: live, what a
 //! subscription covers by its range and the publication in force there; as history of a subscription, what it
-//! covers by the publication in force where it was made and no earlier one of the same making of the pair covers
-//! that is not revoked. Nothing that came from the subscriber itself.
+//! covers by the publication in force where it was made. An event has its place from the first subscription of the
+//! same making of the pair that wants it, and no second while one wants it that is not revoked. Nothing that came
+//! from the subscriber itself.
 //!
 //! **What must hold** at the subscriber: every event that is due is there, once, in the transaction of the place
 //! where it was due, or in one that came before over another way; places ascend within a generation and none is
@@ -23,8 +24,8 @@
 //! yet; nothing else is there, least of all its own. A stopped pair or a quarantined message fails the run.
 //!
 //! **Where it depends on what was sent in time**, the model lets both be:
-//! - A subscription that was revoked: what it alone covered, up to the furthest place that any message had reached
-//!   when it was revoked, may be there or not; what lies behind must not.
+//! - Subscriptions that were revoked: what they alone wanted, up to the furthest place that any message had reached
+//!   when the last of them was revoked, may be there or not; what lies behind must not.
 //! - A remote that was removed at the publisher ("what is unsent to it is dropped"), with or without another
 //!   making: the same for all of its subscriptions, up to the furthest place reached under that making. A
 //!   later making owes what its own subscriptions cover, history included, and nothing of an earlier one's.
@@ -32,10 +33,8 @@
 //!   begins anew, what is held is known by its origin, and the rest comes. While it is away nothing is
 //!   expected.
 //!
-//! **Left out**: no subscription is revoked while a later one of the same pair has a history.
-//! What both cover moves to another place then, and a message on its way says that nothing lies there: it can be
-//! lost (`made_anew.rs`, the ignored test). Operators that restore a site to an older copy are in `went_back.rs`
-//! and `tests/tests/restored_sites.rs`.
+//! **Left out**: operators that restore a site to an older copy, who are in `went_back.rs` and
+//! `tests/tests/restored_sites.rs`.
 //!
 //! `MILEPOST_SEED=n` repeats one seed and prints its story; one seed is one run.
 #![allow(

@@ -1,0 +1,105 @@
+//! [`Heirs`]: through which later subscriptions an event is still due whose own was revoked.
+//!
+//! ```text
+//! s1 ────── E ───────────────✗ revoked       E has its live place, because s1 covers it
+//!                 s2 ─────────────────►      asks for the history that holds E
+//! ```
+//!
+//! **Places never move**, or a message on its way would say that nothing lies where something does (R1). An event
+//! gets its place from the first subscription that wants it; a later one that wants it too gives it no second. So when
+//! the first is revoked, the event keeps its place as long as there was at every moment one that wanted it, and is
+//! dropped once there is none. Asked for again after that, it gets another place.
+
+use milepost_engine::frame::EventRef;
+use milepost_engine::{Lsn, Result, Store};
+
+use crate::catalog::{Catalog, Matcher, Subscription, TopicId};
+
+/// The subscriptions of a remote that can matter: all but those that were revoked before any later one asked for
+/// history, which left nothing behind.
+#[must_use]
+pub fn living<'a>(subscriptions: impl Iterator<Item = &'a Subscription>) -> Vec<&'a Subscription> {
+    let all: Vec<&Subscription> = subscriptions.collect();
+    let with_history: Vec<Lsn> = all
+        .iter()
+        .filter(|one| one.has_history())
+        .map(|one| one.id.lsn())
+        .collect();
+    let has_heir = |one: &Subscription, revoked: Lsn| {
+        let later = with_history.partition_point(|id| *id <= one.id.lsn());
+        with_history.get(later).is_some_and(|id| *id < revoked)
+    };
+    let lives = |one: &&Subscription| one.revoked.is_none_or(|revoked| has_heir(one, revoked));
+    all.into_iter().filter(lives).collect()
+}
+
+/// One subscription's history, as the publications stood where it was made.
+pub(super) struct Asked {
+    subscription: Subscription,
+    matcher: Matcher,
+    found: Vec<TopicId>,
+}
+
+impl Asked {
+    pub(super) fn open(store: &Store, subscription: &Subscription) -> Result<Asked> {
+        let catalog = Catalog::as_of(store, subscription.id.lsn())?;
+        Ok(Asked {
+            subscription: subscription.clone(),
+            matcher: Matcher::new(&catalog, |one| one.id == subscription.id)?,
+            found: Vec::new(),
+        })
+    }
+
+    /// True when the history holds this event of the transaction at `lsn`.
+    pub(super) fn holds(&mut self, event: &EventRef<'_>, lsn: Lsn) -> Result<bool> {
+        if !self.subscription.covers_history(lsn) {
+            return Ok(false);
+        }
+        self.found.clear();
+        self.matcher.topics_of(event, &mut self.found)?;
+        Ok(!self.found.is_empty())
+    }
+}
+
+/// See the module.
+pub struct Heirs(Vec<Asked>);
+
+impl Heirs {
+    /// Those among a remote's subscriptions.
+    ///
+    /// # Errors
+    /// As [`Catalog::as_of`].
+    pub fn open(store: &Store, subscriptions: &[&Subscription]) -> Result<Heirs> {
+        let with_history = subscriptions.iter().filter(|one| one.has_history());
+        with_history
+            .map(|one| Asked::open(store, one))
+            .collect::<Result<_>>()
+            .map(Heirs)
+    }
+
+    /// True when an event of the transaction at `lsn` is still due at the place that it had through subscriptions of
+    /// which the last was revoked at `revoked`.
+    ///
+    /// # Errors
+    /// `Corrupt` for an event that cannot be read.
+    pub fn want(&mut self, event: &EventRef<'_>, lsn: Lsn, revoked: Lsn) -> Result<bool> {
+        let mut wanted_until = revoked;
+        loop {
+            let mut longest = wanted_until;
+            for heir in &mut self.0 {
+                let (id, ends) = (heir.subscription.id.lsn(), heir.subscription.revoked);
+                let in_time = id < wanted_until && ends.is_none_or(|ends| ends > longest);
+                if in_time && heir.holds(event, lsn)? {
+                    match ends {
+                        None => return Ok(true),
+                        Some(ends) => longest = ends,
+                    }
+                }
+            }
+            if longest == wanted_until {
+                return Ok(false);
+            }
+            wanted_until = longest;
+        }
+    }
+}
