@@ -80,6 +80,8 @@ struct List {
 }
 
 /// End a subscription: earlier commits still go, or with --revoke no longer.
+///
+/// With --revoke what was not sent yet is dropped, unless another subscription of the remote wants it too.
 #[derive(Args)]
 #[command(after_long_help = format!(
     "Examples:\n  milepost subscription remove hq --remote shop1 --publication orders --value bern\n  \

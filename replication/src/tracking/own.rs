@@ -33,14 +33,10 @@ pub trait OwnLog {
     fn events_of(&self, origin: &Origin) -> Result<Vec<HeldEvent>>;
 
     /// True while a transaction became a frame, from whatever neighbour it came, and is not in the log yet.
-    fn is_staged(&self, _origin: &Origin) -> bool {
-        false
-    }
+    fn is_staged(&self, origin: &Origin) -> bool;
 
     /// Highest LSN of a site's transactions of which that is true.
-    fn newest_staged(&self, _site: StoreId) -> Lsn {
-        Lsn::ZERO
-    }
+    fn newest_staged(&self, site: StoreId) -> Lsn;
 
     /// Why a frame can never be appended here, or `None`.
     fn refusal_of(&self, frame: &NewFrame) -> Option<String>;

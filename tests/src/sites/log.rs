@@ -223,6 +223,15 @@ impl OwnLog for MemLog {
         Ok(found.flat_map(|record| record.held.iter().copied()).collect())
     }
 
+    fn is_staged(&self, _: &Origin) -> bool {
+        // Frames are in this log as soon as they are made.
+        false
+    }
+
+    fn newest_staged(&self, _: StoreId) -> Lsn {
+        Lsn::ZERO
+    }
+
     fn refusal_of(&self, _: &NewFrame) -> Option<String> {
         None
     }

@@ -78,6 +78,15 @@ impl OwnLog for Ours {
         Ok(held.map(|(_, event)| *event).collect())
     }
 
+    fn is_staged(&self, _: &Origin) -> bool {
+        // Frames are in this log as soon as they are made.
+        false
+    }
+
+    fn newest_staged(&self, _: StoreId) -> Lsn {
+        Lsn::ZERO
+    }
+
     fn refusal_of(&self, frame: &NewFrame) -> Option<String> {
         let most = self.most_events?;
         (frame.event_count() > most).then(|| format!("{} events do not fit", frame.event_count()))
