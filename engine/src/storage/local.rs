@@ -2,6 +2,8 @@
 //!
 //! Guarantees: every descriptor is close-on-exec; locks belong to the open file (OFD), so the kernel
 //! drops them with the last descriptor or the process; names never leave the directory.
+//! Once it was there, the directory is reached by its descriptor: renamed, or with another in its place, it stays
+//! the one whose locks are held (E5).
 //! Refuses: names with `..`, absolute names, and (through [`Storage::refusal`]) file systems whose
 //! locks, mappings or syncs reach over a network or through another process.
 
@@ -9,9 +11,10 @@ use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::sync::Mutex;
@@ -41,9 +44,29 @@ const REFUSED: [(u64, &str); 13] = [
 #[derive(Clone, Debug)]
 pub struct LocalStorage {
     root: PathBuf,
+    held: Arc<OnceLock<Held>>,
     /// Folders that files were opened in, open themselves: when a name must be made durable it is too late
     /// to find that there are no descriptors left.
     folders: Arc<Mutex<HashMap<String, Arc<File>>>>,
+}
+
+/// The store's directory, open.
+#[derive(Debug)]
+struct Held {
+    /// Leads to it, whatever it is called by now.
+    way: PathBuf,
+    _folder: File,
+}
+
+impl Held {
+    /// `None` while it is not there, or where the kernel shows no descriptors as paths.
+    fn open(root: &Path) -> Option<Held> {
+        let folder = File::open(root).ok()?;
+        let way = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()));
+        let place = |found: fs::Metadata| (found.dev(), found.ino());
+        let same = place(fs::metadata(&way).ok()?) == place(folder.metadata().ok()?);
+        same.then_some(Held { way, _folder: folder })
+    }
 }
 
 impl LocalStorage {
@@ -52,6 +75,7 @@ impl LocalStorage {
     pub fn new(root: PathBuf) -> LocalStorage {
         LocalStorage {
             root,
+            held: Arc::default(),
             folders: Arc::default(),
         }
     }
@@ -66,6 +90,17 @@ impl LocalStorage {
         Ok(open)
     }
 
+    /// The store's directory: from its first use on always the same one.
+    fn base(&self) -> &Path {
+        if self.held.get().is_none()
+            && let Some(held) = Held::open(&self.root)
+        {
+            // Another thread may have been faster.
+            let _ = self.held.set(held);
+        }
+        self.held.get().map_or(&self.root, |held| &held.way)
+    }
+
     /// Where a name of the store lies.
     fn place(&self, name: &str) -> io::Result<PathBuf> {
         let inside = Path::new(name)
@@ -76,9 +111,9 @@ impl LocalStorage {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         Ok(if name.is_empty() {
-            self.root.clone()
+            self.base().to_path_buf()
         } else {
-            self.root.join(name)
+            self.base().join(name)
         })
     }
 }
@@ -101,10 +136,10 @@ impl Storage for LocalStorage {
     }
 
     fn create_dir(&self, folder: &str) -> io::Result<()> {
-        let place = self.place(folder)?;
         if folder.is_empty() {
-            return make_root(&place);
+            return make_root(&self.root);
         }
+        let place = self.place(folder)?;
         // Another of this name may be open, which was removed since.
         self.folders.lock().remove(folder);
         match fs::create_dir(&place) {
@@ -181,9 +216,21 @@ impl Storage for LocalStorage {
     }
 
     fn refusal(&self) -> io::Result<Option<String>> {
-        let magic = sys::file_system(&File::open(&self.root)?)?;
-        let refused = REFUSED.iter().find(|(number, _)| *number == magic);
-        Ok(refused.map(|(_, name)| format!("{} lies on {name}", self.root.display())))
+        // A folder of the store may be a link to somewhere else.
+        for folder in ["", "log", "queue"] {
+            let open = match File::open(self.place(folder)?) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !folder.is_empty() => continue,
+                open => open?,
+            };
+            let magic = sys::file_system(&open)?;
+            if let Some((_, name)) = REFUSED.iter().find(|(number, _)| *number == magic) {
+                return Ok(Some(format!(
+                    "{} lies on {name}",
+                    self.root.join(folder).display()
+                )));
+            }
+        }
+        Ok(None)
     }
 
     fn process_id(&self) -> u32 {

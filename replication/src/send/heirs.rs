@@ -62,31 +62,40 @@ impl Asked {
 }
 
 /// See the module.
-pub struct Heirs(Vec<Asked>);
+#[derive(Default)]
+pub struct Heirs {
+    /// Of the subscriptions with a history; opened when the first event is in doubt.
+    asked: Option<Vec<Asked>>,
+}
 
 impl Heirs {
-    /// Those among a remote's subscriptions.
+    /// True when an event of the transaction at `lsn` is due at the place that it has through subscriptions of which
+    /// the last was revoked at `revoked`, if all were. `subscriptions` are those of the remote ([`living`]), always
+    /// the same.
     ///
     /// # Errors
-    /// As [`Catalog::as_of`].
-    pub fn open(store: &Store, subscriptions: &[&Subscription]) -> Result<Heirs> {
-        let with_history = subscriptions.iter().filter(|one| one.has_history());
-        with_history
-            .map(|one| Asked::open(store, one))
-            .collect::<Result<_>>()
-            .map(Heirs)
-    }
-
-    /// True when an event of the transaction at `lsn` is still due at the place that it had through subscriptions of
-    /// which the last was revoked at `revoked`.
-    ///
-    /// # Errors
-    /// `Corrupt` for an event that cannot be read.
-    pub fn want(&mut self, event: &EventRef<'_>, lsn: Lsn, revoked: Lsn) -> Result<bool> {
-        let mut wanted_until = revoked;
+    /// `Corrupt` for an event that cannot be read; as [`Catalog::as_of`].
+    pub fn want(
+        &mut self,
+        (store, subscriptions): (&Store, &[&Subscription]),
+        event: &EventRef<'_>,
+        lsn: Lsn,
+        revoked: Option<Lsn>,
+    ) -> Result<bool> {
+        let Some(mut wanted_until) = revoked else {
+            return Ok(true);
+        };
+        let heirs = match &mut self.asked {
+            Some(asked) => asked,
+            none => {
+                let with_history = subscriptions.iter().filter(|one| one.has_history());
+                let asked = with_history.map(|one| Asked::open(store, one));
+                none.insert(asked.collect::<Result<_>>()?)
+            }
+        };
         loop {
             let mut longest = wanted_until;
-            for heir in &mut self.0 {
+            for heir in heirs.iter_mut() {
                 let (id, ends) = (heir.subscription.id.lsn(), heir.subscription.revoked);
                 let in_time = id < wanted_until && ends.is_none_or(|ends| ends > longest);
                 if in_time && heir.holds(event, lsn)? {

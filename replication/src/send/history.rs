@@ -35,7 +35,11 @@ struct Judge {
     /// Where the subscription was made: what every place of its history says first.
     starts: Position,
     /// When this one was revoked; then what its heirs want is due.
-    revoked: Option<(Lsn, Heirs)>,
+    revoked: Option<Lsn>,
+    heirs: Heirs,
+    /// All of the remote's, when it was.
+    in_doubt: Vec<Subscription>,
+    store: Store,
     /// Earlier subscriptions, but those that were revoked before this one was made.
     covering: BTreeSet<SubscriptionId>,
     own_site: (StoreId, SiteName),
@@ -77,16 +81,19 @@ impl History {
         let behind = Lsn(next.0.saturating_sub(1));
         let catalog = Catalog::as_of(store, behind)?;
         let live = Matcher::new(&catalog, |one| covering.contains(&one.id))?;
-        let revoked = match subscription.revoked {
-            Some(revoked) => Some((revoked, Heirs::open(store, subscriptions)?)),
-            None => None,
+        let in_doubt = match subscription.revoked {
+            Some(_) => subscriptions.iter().map(|one| (*one).clone()).collect(),
+            None => Vec::new(),
         };
         let own_site = (store.id(), store.site().clone());
         let (remote, found) = (subscription.remote.clone(), Vec::new());
         let judge = Judge {
             remote,
             starts: position,
-            revoked,
+            revoked: subscription.revoked,
+            heirs: Heirs::default(),
+            in_doubt,
+            store: store.clone(),
             covering,
             own_site,
             catalog,
@@ -196,9 +203,7 @@ impl Judge {
                 return Ok(false);
             }
         }
-        match &mut self.revoked {
-            Some((revoked, heirs)) => heirs.want(event, lsn, *revoked),
-            None => Ok(true),
-        }
+        let all: Vec<&Subscription> = self.in_doubt.iter().collect();
+        self.heirs.want((&self.store, &all), event, lsn, self.revoked)
     }
 }

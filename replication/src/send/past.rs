@@ -27,8 +27,7 @@ pub struct Past {
     matcher: Matcher,
     found: Vec<TopicId>,
     store: Store,
-    /// Opened when what a revoked subscription gave is met.
-    heirs: Option<Heirs>,
+    heirs: Heirs,
     /// Behind this commit and before what is `ahead` nothing is due.
     after: Lsn,
     ahead: Option<Carried>,
@@ -44,7 +43,7 @@ impl Past {
         Ok(Past {
             log: store.scan(after)?,
             store: store.clone(),
-            heirs: None,
+            heirs: Heirs::default(),
             matcher: Matcher::new(&catalog, |_| true)?,
             catalog,
             found: Vec::new(),
@@ -100,19 +99,9 @@ impl Past {
                 *matcher = Matcher::new(catalog, |_| true)?;
                 continue;
             }
-            let (mut due, events) = (Vec::new(), judge(&frame, remote, subscriptions, matcher, found)?);
-            for (event, revoked) in events {
-                let wanted = match revoked {
-                    None => true,
-                    Some(revoked) => {
-                        let heirs = match heirs {
-                            Some(heirs) => heirs,
-                            None => heirs.insert(Heirs::open(store, subscriptions)?),
-                        };
-                        heirs.want(&event, frame.lsn(), revoked)?
-                    }
-                };
-                if wanted {
+            let mut due = Vec::new();
+            for (event, revoked) in judge(&frame, remote, subscriptions, matcher, found)? {
+                if heirs.want((store, subscriptions), &event, frame.lsn(), revoked)? {
                     due.push(event);
                 }
             }

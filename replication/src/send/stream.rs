@@ -68,8 +68,7 @@ pub struct Stream {
     ahead: Option<(Place, Carried)>,
     history: Option<(SubscriptionId, Lsn, History)>,
     past: Option<Past>,
-    /// Opened when what a revoked subscription gave is met.
-    heirs: Option<Heirs>,
+    heirs: Heirs,
     /// Histories that have nothing behind this commit.
     ended: BTreeMap<SubscriptionId, Lsn>,
 }
@@ -83,7 +82,7 @@ impl Stream {
             ahead: None,
             history: None,
             past: None,
-            heirs: None,
+            heirs: Heirs::default(),
             ended: BTreeMap::new(),
         }
     }
@@ -229,10 +228,7 @@ impl Stream {
 
     /// The transaction of a queue entry with the events that are due; `None` when none is.
     fn carry(&mut self, sources: &mut Sources<'_>, due: &Due) -> Result<Option<Carried>> {
-        if !due.doubtful.is_empty() && self.heirs.is_none() {
-            self.heirs = Some(Heirs::open(sources.store, sources.subscriptions)?);
-        }
-        let heirs = &mut self.heirs;
+        let (heirs, all) = (&mut self.heirs, (sources.store, sources.subscriptions));
         sources.queue.read(due.queue_lsn, |entry: &Entry<'_>| {
             let under =
                 |wanted: &dyn Fn(&Topic) -> bool| -> Vec<bool> { entry.topics.iter().map(wanted).collect() };
@@ -243,8 +239,8 @@ impl Stream {
                 for event in entry.events_under(&flags) {
                     let event = event?;
                     let place = events.binary_search_by_key(&event.ordinal, |known| known.ordinal);
-                    if let (Err(place), Some(heirs)) = (place, heirs.as_mut())
-                        && heirs.want(&event, entry.position.lsn, *revoked)?
+                    if let Err(place) = place
+                        && heirs.want(all, &event, entry.position.lsn, Some(*revoked))?
                     {
                         events.insert(place, event);
                     }

@@ -98,6 +98,33 @@ fn an_interrupted_attempt_is_cleared_away() {
 }
 
 #[test]
+fn a_store_that_is_moved_while_it_is_open_stays_one_and_the_next_in_its_place_another_e5() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, moved) = (dir.path().join("s"), dir.path().join("moved"));
+    let store = options().init(&root, "a".parse().unwrap()).unwrap();
+    let commit = |store: &Store, n: u8| store.commit(transaction("s", &[n])).unwrap().committed().unwrap();
+    commit(&store, 1);
+    std::fs::rename(&root, &moved).unwrap();
+    let other = options().init(&root, "b".parse().unwrap()).unwrap();
+    for n in 2..5 {
+        commit(&store, n);
+        commit(&other, 10 * n);
+        assert!(store.rotate(0).unwrap() && other.rotate(0).unwrap());
+    }
+    let scan = store.lock_phase(Phase::Scan).unwrap();
+    drop(store.queue_writer(&scan).unwrap());
+    drop(scan);
+    store.close().unwrap();
+    other.close().unwrap();
+    for (place, whole) in [(&moved, [1, 2, 3, 4].as_slice()), (&root, &[20, 30, 40])] {
+        let store = options().open(place).unwrap();
+        let all: Vec<u8> = payloads(&store).into_iter().flatten().collect();
+        assert_eq!(all, whole);
+        assert!(store.verify(&mut |_, _| ()).unwrap().damage.is_empty());
+    }
+}
+
+#[test]
 fn a_store_is_opened_or_made_by_whoever_comes_first_and_is_one() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("s");
