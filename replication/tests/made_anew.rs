@@ -230,3 +230,22 @@ fn what_a_revoked_subscription_shared_with_a_later_history_still_comes_r1() {
     payloads.sort();
     assert_eq!(payloads, ["under both", "under the second"]);
 }
+
+/// A place lives on through one subscription after another, as long as there is one at every moment.
+#[test]
+fn what_was_wanted_at_every_moment_comes_though_each_first_subscription_was_revoked_r1() {
+    let net = Net::default();
+    let (_dir, head, shop) = pair(&net);
+    head.publish("more", "orders/a/*", None);
+    let first = head.subscribe("shop", "some", None, Start::Now);
+    head.commit(&[("orders/a/1", "wanted at every moment")]);
+    let second = head.subscribe("shop", "all", None, Start::Beginning);
+    head.unsubscribe(&first, true);
+    head.subscribe("shop", "more", None, Start::Beginning);
+    head.unsubscribe(&second, true);
+    for _ in 0..3 {
+        head.turn();
+        shop.turn();
+    }
+    assert_eq!(shop.payloads(), ["wanted at every moment"]);
+}
