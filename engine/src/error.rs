@@ -15,7 +15,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// Somebody else holds what was asked for: try later or ask the holder named in the text.
+    /// Something else is there: a holder that the text names (try later), another version of a stream, a store or
+    /// other files in the folder (change the request).
     Conflict,
     /// The request itself is wrong: change it.
     Invalid,
@@ -23,12 +24,12 @@ pub enum ErrorKind {
     NoStore,
     /// Bytes on disk are damaged below what was durable: stop, keep the files, see the text.
     Corrupt,
-    /// Not now: a holder is stalled, a file system hangs. The store is intact; try again.
+    /// Not now: a holder is stalled, a file system hangs. The store is intact; try again, a commit only when
+    /// [`Error::written`] is `None`.
     Unavailable,
-    /// No space. Nothing is lost; the next commit tries again.
+    /// No space. Nothing is lost; try again, a commit only when [`Error::written`] is `None`.
     Full,
-    /// This handle is dead (poisoned by a failed write or sync, closed, or used after a fork): open
-    /// the store again.
+    /// This handle is dead (poisoned by a failed write or sync, or used after a fork): open the store again.
     Closed,
     /// A reader was overtaken by retention: start again at the oldest retained position.
     Behind,

@@ -161,6 +161,15 @@ pub struct LogScan {
 impl LogScan {
     pub(crate) fn new(store: &Store, after: Lsn) -> Result<LogScan> {
         let log = store.log();
+        let end = log.control.appended();
+        if after > end {
+            return Err(Error::invalid(format!(
+                "the log ends at {end} and has no position {after}: what was seen there was lost before it was \
+                 durable, or belongs to another store; start at an earlier one"
+            ))
+            .at_path(store.root())
+            .at_lsn(after));
+        }
         let frames = FrameScan::new(&log.dir, &log.control, Cell::Durable, Cell::WakeDurable, after)?;
         Ok(LogScan {
             frames,

@@ -21,8 +21,9 @@ impl Store {
     ///
     /// # Errors
     /// `Invalid` for a transaction without events or larger than a segment; `Full` when there is no
-    /// space, `Unavailable` when another writer is stalled: then nothing was committed. `Closed` when a
-    /// write or sync failed: [`Error::written`] says whether the commit may exist.
+    /// space, `Unavailable` when another writer is stalled, `Closed` when a write or sync failed. Whatever
+    /// the kind: when [`Error::written`] is `None`, nothing was committed and it may be tried again; else it may
+    /// be there, and [`Store::is_committed`] tells.
     pub fn commit(&self, transaction: Transaction) -> Result<CommitOutcome> {
         self.commit_with(transaction, self.shared().durability)
     }
@@ -135,13 +136,18 @@ impl Store {
         self.log().make_durable(self.log().control.appended())
     }
 
-    /// True when the transaction `id` stands at `lsn` or behind it: how the fate of a commit that failed
-    /// with [`Error::written`] and [`Error::transaction`] is asked after reopening. Reads from there on, at
-    /// worst to the durable end.
+    /// True when the transaction `id` stands durably at `lsn` or behind it: how the fate of a commit that
+    /// failed with [`Error::written`] and [`Error::transaction`] is asked, where the handle is dead after
+    /// reopening. Makes durable what is written first, so that the answer is final; reads from `lsn` on, at
+    /// worst to the end.
     ///
     /// # Errors
-    /// `Corrupt` for damage in the log (E3).
+    /// As [`Store::sync`]; `Corrupt` for damage in the log (E3).
     pub fn is_committed(&self, id: TransactionId, lsn: Lsn) -> Result<bool> {
+        self.sync()?;
+        if lsn > self.watermarks().durable {
+            return Ok(false);
+        }
         let mut scan = self.scan(Lsn(lsn.0.saturating_sub(1)))?;
         while let Some(frame) = scan.next()? {
             if frame.id() == id {

@@ -282,7 +282,8 @@ impl Store {
     /// beginning.
     ///
     /// # Errors
-    /// `Behind` when the log no longer holds the position; `Corrupt` for damage (E3).
+    /// `Invalid` for a position beyond the log's end; `Behind` when the log no longer holds it; `Corrupt`
+    /// for damage (E3).
     pub fn scan(&self, after: Lsn) -> Result<LogScan> {
         LogScan::new(self, after)
     }

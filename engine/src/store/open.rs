@@ -29,6 +29,8 @@ const CONTROL_FILE: &str = "control";
 const READY: u64 = 0x4d50_0001;
 /// How long another process may take to recover before an open gives up.
 const OPEN_LIMIT: Duration = Duration::from_secs(120);
+/// How long the control page may be missing while others are there.
+const PAGE_LIMIT: Duration = Duration::from_secs(3);
 /// Pause between attempts to get in.
 const OPEN_PAUSE: Duration = Duration::from_millis(2);
 
@@ -62,10 +64,22 @@ pub(super) fn open(storage: &Arc<dyn Storage>, options: &Options) -> Result<Open
                 let text = "there is no store here; make one with `milepost init`";
                 Error::new(ErrorKind::NoStore, text).at_path(storage.root())
             }
+            std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => Error::io(
+                "open the store, which takes the right to write even for reading (locks, the control page): use a \
+                 copy that can be written, or another user,",
+                &path,
+                error,
+            ),
             _ => Error::io("open the store", &path, error),
         })?;
     refuse_file_system(&**storage, options)?;
     let identity = Identity::read(&**storage, &*file)?;
+    if storage.boot_id().is_empty() {
+        // A page from before a power cut could not be told from one of now.
+        let text =
+            "the system does not say which boot this is (/proc/sys/kernel/random/boot_id): mount /proc";
+        return Err(Error::unavailable(text).at_path(&path));
+    }
     let started = options.clock.monotonic();
     loop {
         if lock(&*file, LockMode::Exclusive)? {
@@ -84,6 +98,7 @@ pub(super) fn open(storage: &Arc<dyn Storage>, options: &Options) -> Result<Open
             }
             let freed = file.unlock(PRESENCE);
             freed.map_err(|error| Error::io("give the presence lock back", &path, error))?;
+            refuse_lost_page(&**storage, options.clock.monotonic().saturating_sub(started))?;
         }
         if options.clock.monotonic().saturating_sub(started) > OPEN_LIMIT.max(options.lock_timeout) {
             return Err(Error::unavailable(format!(
@@ -106,10 +121,10 @@ fn boot_digest(storage: &dyn Storage) -> u64 {
 
 /// Recovers queue and log; the caller is alone in the store. Returns the new page, ready.
 fn recover_all(storage: &Arc<dyn Storage>, identity: &Identity) -> Result<Arc<dyn SharedCells>> {
+    refuse_lost_log(&**storage)?;
     let control_path = storage.root().join(CONTROL_FILE);
     let cells = storage.cells(CONTROL_FILE, true);
     let cells = cells.map_err(|error| Error::io("make the control page", control_path, error))?;
-    refuse_lost_log(&**storage)?;
     // Derived: a copy or a backup may have left an empty folder out.
     let made = storage.create_dir("queue");
     made.map_err(|error| {
@@ -149,6 +164,21 @@ fn recover_all(storage: &Arc<dyn Storage>, identity: &Identity) -> Result<Arc<dy
     cells.store(Cell::Boot, boot_digest(&**storage));
     cells.store(Cell::Ready, READY);
     Ok(cells)
+}
+
+/// A page that stays away, while others have the store open, was removed under them: who opens makes it at once.
+fn refuse_lost_page(storage: &dyn Storage, waited: Duration) -> Result<()> {
+    if waited < PAGE_LIMIT {
+        return Ok(());
+    }
+    match storage.cells(CONTROL_FILE, false) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Error::unavailable(
+            "the store's file `control` was removed while other processes have the store open; end them all, then \
+             open it again: nothing is lost",
+        )
+        .at_path(storage.root())),
+        _ => Ok(()),
+    }
 }
 
 /// The log is made with the store and never goes.

@@ -259,3 +259,45 @@ fn the_fate_of_a_commit_is_found_from_any_place_before_it() {
     let absent = crate::TransactionId { seq: 99, ..one.id };
     assert!(!store.is_committed(absent, from).unwrap());
 }
+
+#[test]
+fn whether_a_buffered_commit_is_there_is_answered_for_good() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = options()
+        .background(false)
+        .init(dir.path().join("s"), "a".parse().unwrap());
+    let store = store.unwrap();
+    let committed = store.commit_with(transaction("s", b"x"), Durability::Buffered);
+    let committed = committed.unwrap().committed().unwrap();
+    assert!(store.watermarks().durable <= committed.lsn);
+    assert!(store.is_committed(committed.id, committed.lsn).unwrap());
+    assert!(store.watermarks().durable > committed.lsn);
+    assert!(!store.is_committed(committed.id, Lsn(1 << 40)).unwrap());
+}
+
+#[test]
+fn a_scan_begins_at_no_position_that_the_log_does_not_have() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = options()
+        .init(dir.path().join("s"), "a".parse().unwrap())
+        .unwrap();
+    let end = store.watermarks().appended;
+    assert!(store.scan(end).unwrap().next().unwrap().is_none());
+    let error = store.scan(end.plus(1)).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.to_string().contains("ends at"), "{error}");
+}
+
+#[test]
+fn a_control_page_that_was_removed_under_others_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("s");
+    let store = options().init(&root, "a".parse().unwrap()).unwrap();
+    std::fs::remove_file(root.join("control")).unwrap();
+    let error = options().open(&root).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.to_string().contains("`control` was removed"), "{error}");
+    let _ = store.commit(transaction("s", b"x")).unwrap();
+    store.close().unwrap();
+    assert_eq!(payloads(&options().open(&root).unwrap()).len(), 1);
+}
