@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::store_dir::StoreDir;
 use crate::arguments::moment;
-use crate::failure::{EXIT_CODES, Outcome};
+use crate::failure::{EXIT_CODES, Failure, Outcome};
 use crate::output::Out;
 
 /// Print blocks, frames and markers of the log, readable, up to what is durable now.
@@ -95,6 +95,9 @@ struct EventFacts<'a> {
 impl Dump {
     /// Prints the log.
     pub fn run(self) -> Outcome {
+        if self.to.is_some_and(|to| to < self.from) {
+            return Err(Failure::usage("--to lies before --from"));
+        }
         let store = self.store.open()?;
         let end = store.watermarks().durable.min(self.to.unwrap_or(Lsn::MAX));
         let start = Lsn(self.from.0.saturating_sub(1)).max(store.oldest()?);

@@ -53,7 +53,7 @@ impl Init {
             dir: self.store.dir.display().to_string(),
         };
         let text = format_args!("made store {} of site {} in {}", made.store, made.site, made.dir);
-        output::tell(self.json, &made, text)?;
+        output::tell(self.json, &made, text).map_err(|failure| failure.after("the store is made"))?;
         Ok(store.close()?)
     }
 }

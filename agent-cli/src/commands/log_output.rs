@@ -70,6 +70,22 @@ impl LogOutput {
     }
 }
 
+/// Shows what the store warns of, on standard error, for the life of the process.
+///
+/// # Errors
+/// Exit 1 when something logs already.
+pub fn warnings() -> Outcome {
+    let lines = tracing_subscriber::fmt()
+        .with_max_level(LevelFilter::WARN)
+        .with_ansi(false)
+        .with_target(false)
+        .without_time()
+        .with_writer(io::stderr);
+    lines
+        .try_init()
+        .map_err(|error| Failure::failed(format!("cannot begin logging: {error}")))
+}
+
 #[derive(Clone)]
 enum Destination {
     StandardError,

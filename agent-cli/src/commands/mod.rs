@@ -51,6 +51,10 @@ impl Command {
     /// # Errors
     /// The failure to tell, with its exit code.
     pub fn run(self) -> Outcome {
+        // These have log options of their own.
+        if !matches!(self, Command::Agent(_) | Command::Serve(_)) {
+            log_output::warnings()?;
+        }
         match self {
             Command::Init(command) => command.run(),
             Command::Append(command) => command.run(),

@@ -30,6 +30,7 @@ enum Action {
 /// force from its position in the log on.
 #[derive(Args)]
 #[command(
+    override_usage = "milepost publication add DIR NAME --streams PATTERN... [--kinds KIND...] [--by-segment N | --by-header H]",
     group = ArgGroup::new("by"),
     after_long_help = format!(
         "Examples:\n  milepost publication add hq orders --streams 'orders/**' --by-segment 2\n  \

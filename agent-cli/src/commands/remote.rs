@@ -29,10 +29,12 @@ enum Action {
 ///
 /// A link is a directory (file:///dir) or a Milepost server (milepost://host:port, or in the historic
 /// spelling tcpip(host=NAME;port=NUMBER)). Several servers are one list: the first is the primary, the
-/// others are tried at once, in order, when it cannot be reached. A remote with neither --send-every nor
+/// others are tried at once, in order, when it cannot be reached. A directory stands alone; on a stick or
+/// a share, let it be a folder inside the mount, so that it is missing when the mount is. A remote with neither --send-every nor
 /// --send-at makes every agent that sends a batch run: one round, then it exits.
 #[derive(Args)]
 #[command(
+    override_usage = "milepost remote add DIR SITE --link URL... [--send-every T | --send-at HH:MM] [--consolidated]",
     group = ArgGroup::new("schedule"),
     after_long_help = format!(
         "Examples:\n  milepost remote add hq shop1 --link milepost://a:7001 milepost://b:7001 --send-every 30s\n  \
@@ -124,6 +126,12 @@ impl Add {
             .send_every
             .map(|pause| Schedule::EverySeconds(pause.as_secs()));
         let schedule = every.or(self.send_at.map(Schedule::AtMinute)).unwrap_or_default();
+        let on_server = |link: &&LinkAddress| matches!(link, LinkAddress::Server(_));
+        if self.links.len() > 1 && self.links.iter().filter(on_server).count() < self.links.len() {
+            return Err(Failure::usage(
+                "a directory has no alternates: give it as the only --link of the remote",
+            ));
+        }
         let store = self.store.open_site()?;
         let new = NewRemote {
             site: self.site,

@@ -16,7 +16,7 @@ use crate::progress::Progress;
 /// resend_count and rereceive_count (losses it told us, and we told it), and how far it lags: the
 /// transactions that it is due and did not confirm, and the bytes of their events, whether they are
 /// queued, not scanned yet, or history that a subscription asks for. Positions are epoch/LSN/chain, or
-/// none. For each phase: which process runs it, since when. Messages in quarantine are listed with their
+/// none; an LSN written as a<b is the commit at a, sent as history of the subscription made at b. For each phase: which process runs it, since when. Messages in quarantine are listed with their
 /// reasons.
 #[derive(Args)]
 #[command(after_long_help = format!("Example:\n  milepost status hq --json\n\n{EXIT_CODES}"))]

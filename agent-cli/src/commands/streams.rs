@@ -1,22 +1,28 @@
 //! `milepost streams`: the streams of a store, from the built-in projection.
 
+use std::time::Duration;
+
 use clap::Args;
-use milepost_engine::view::{Streams as Projection, View};
+use milepost_engine::view::{Streams as Projection, View, ViewProgress};
+use milepost_engine::{ErrorKind, Store};
 use serde::Serialize;
 
 use super::store_dir::StoreDir;
 use crate::arguments::moment;
-use crate::failure::{EXIT_CODES, Outcome};
+use crate::failure::{EXIT_CODES, Failure, Outcome};
 use crate::output::{Out, shown};
 use crate::progress::Progress;
 
 /// The command line's own view: one process at a time owns it.
 const VIEW: &str = "cli";
+/// How long another one's work is waited for, and the pause between two looks.
+const WAIT_FOR_VIEW: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// List streams with version, last kind and time.
 ///
 /// The list is a projection kept in a view (`views/cli`) that catches up with the log first, and is made
-/// again from the log when it is missing or cannot be trusted. One process at a time can use it.
+/// again from the log when it is missing or cannot be trusted. One process at a time can use it; another one waits.
 #[derive(Args)]
 #[command(after_long_help = format!("Example:\n  milepost streams shop --prefix orders/ --json\n\n{EXIT_CODES}"))]
 pub struct Streams {
@@ -44,7 +50,7 @@ impl Streams {
     pub fn run(self) -> Outcome {
         let store = self.store.open()?;
         let mut progress = Progress::bytes("streams", Some(store.watermarks().durable.0));
-        let view = View::open(&store, VIEW, Projection, &mut |told| progress.reach(told.at.0))?;
+        let view = open_view(&store, &mut |told| progress.reach(told.at.0))?;
         drop(progress);
         let mut out = Out::new();
         for found in view.streams(&self.prefix)? {
@@ -69,5 +75,23 @@ impl Streams {
         out.flush()?;
         view.close()?;
         Ok(store.close()?)
+    }
+}
+
+/// The view is one command's at a time: another one is waited for.
+fn open_view(store: &Store, progress: &mut dyn FnMut(ViewProgress)) -> Outcome<View<Projection>> {
+    let started = store.clock().monotonic();
+    loop {
+        match View::open(store, VIEW, Projection, progress) {
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                if store.clock().monotonic().saturating_sub(started) > WAIT_FOR_VIEW {
+                    return Err(Failure::failed(format!(
+                        "another `milepost streams` of this store is still at work: {error}"
+                    )));
+                }
+                store.clock().sleep(LOOK_AGAIN);
+            }
+            opened => return Ok(opened?),
+        }
     }
 }

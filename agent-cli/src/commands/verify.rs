@@ -9,9 +9,11 @@ use crate::failure::{EXIT_CODES, Exit, Failure, Outcome};
 use crate::output::{self, Out};
 use crate::progress::Progress;
 
-/// Read every block of log and queue from the disk and check it; changes nothing.
+/// Read every block of log and queue from the disk and check it.
 ///
-/// Checks checksums, positions, store and chain of every block, the bounds of every frame and event, and
+/// The store is opened first, and where nobody has it open that recovers it as ever: what was written last and
+/// not durable may be cut, and a queue that is damaged is thrown away with a warning, because the next scan
+/// makes it again. After that nothing is changed. Checks checksums, positions, store and chain of every block, the bounds of every frame and event, and
 /// the index files of sealed segments. Damage is told with file and LSN and what to do about it, one line
 /// for each damaged segment, and exits 6. A damaged index file is told too and is no failure: it is made
 /// again from the log when it is needed.

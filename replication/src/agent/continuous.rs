@@ -78,7 +78,7 @@ fn receive_on(
         let received = match polled {
             Ok(received) => received,
             Err(error) => {
-                bear(error, store, stop)?;
+                bear(error, &mut said, store, stop)?;
                 continue;
             }
         };
@@ -101,26 +101,32 @@ fn receive_on(
         let pushed = !left.is_zero() && !in_use.is_empty() && links.wait_for_push(&in_use, left);
         cause = if pushed { PollCause::Push } else { PollCause::Due };
     }
+    if crate::receive::quarantined(store)?.is_empty() {
+        quarantined.clear();
+    }
     Ok(exit_of_quarantine(&phase.stopped(), &quarantined))
 }
 
 fn scan_on(phase: ScanPhase, store: &Store, options: &AgentOptions, stop: &Stop) -> Result<Exit> {
     // Transactions scanned since the log was rotated last.
-    let (mut phase, mut transactions) = (Some(phase), 0);
+    let (mut phase, mut transactions, mut said) = (Some(phase), 0, Said::default());
     while !stop.is_requested() {
         // After a failure the phase begins anew where the queue says it ended (Q1).
         let mut one = match phase.take().map_or_else(|| ScanPhase::open(store), Ok) {
             Ok(one) => one,
             Err(error) => {
-                bear(error, store, stop)?;
+                bear(error, &mut said, store, stop)?;
                 continue;
             }
         };
         match scan_once(&mut one, &mut transactions, store, options) {
-            Ok(()) => phase = Some(one),
+            Ok(()) => {
+                phase = Some(one);
+                said.forget();
+            }
             Err(error) => {
                 drop(one);
-                bear(error, store, stop)?;
+                bear(error, &mut said, store, stop)?;
             }
         }
     }
@@ -166,7 +172,7 @@ fn send_on(mut phase: SendPhase, store: &Store, options: &AgentOptions, stop: &S
         let sent = match phase.round(Serve::InTurn) {
             Ok(sent) => sent,
             Err(error) => {
-                bear(error, store, stop)?;
+                bear(error, &mut said, store, stop)?;
                 continue;
             }
         };
@@ -223,34 +229,52 @@ fn wait_for_more(
 }
 
 /// What was told of links that fail, so that a server away for a night does not fill the log.
+/// The same trouble names other files and numbers each time, so it is known by its kind and its letters.
 #[derive(Default)]
 struct Said(BTreeMap<String, String>);
 
 impl Said {
     fn say(&mut self, whom: String, error: &LinkError) {
         let text = error.to_string();
-        if self.0.get(&whom) != Some(&text) {
+        if self.is_news(&whom, &text) {
             tracing::warn!(
                 link = whom,
                 error = text,
                 "a link does not work; what it is due stays queued"
             );
-            self.0.insert(whom, text);
         }
     }
 
+    fn is_news(&mut self, whom: &str, text: &str) -> bool {
+        let words = text
+            .split_whitespace()
+            .filter(|word| !word.contains(|c: char| c.is_ascii_digit()));
+        let gist = words.collect::<Vec<_>>().join(" ");
+        self.0.insert(whom.to_owned(), gist.clone()) != Some(gist)
+    }
+
+    fn forget(&mut self) {
+        self.0.clear();
+    }
+
     fn all_well(&mut self) {
-        if !std::mem::take(&mut self.0).is_empty() {
-            tracing::info!("links work again");
+        if !self.0.is_empty() {
+            tracing::info!(
+                "it works again: {}",
+                self.0.keys().cloned().collect::<Vec<_>>().join(", ")
+            );
+            self.0.clear();
         }
     }
 }
 
-/// Tells of a failure that may pass, and waits; hands back any other.
-fn bear(error: Error, store: &Store, stop: &Stop) -> Result<()> {
+/// Tells once of a failure that may pass, and waits; hands back any other.
+fn bear(error: Error, said: &mut Said, store: &Store, stop: &Stop) -> Result<()> {
     match error.kind() {
         ErrorKind::Full | ErrorKind::Unavailable => {
-            tracing::warn!(%error, "not now; trying again");
+            if said.is_news("the store", &error.to_string()) {
+                tracing::warn!(%error, "not now; trying again until it works");
+            }
             pause(store, RETRY_AFTER, stop);
             Ok(())
         }

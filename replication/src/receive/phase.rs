@@ -80,6 +80,8 @@ pub struct ReceivePhase {
     /// Messages of sites that are no remotes (yet); they wait on their link.
     strangers: BTreeSet<MessageKey>,
     beat: Heartbeat,
+    /// True when there may be something in quarantine.
+    aside: bool,
     /// Sites that were remotes at the last look.
     known: BTreeSet<SiteName>,
     _lock: PhaseLock,
@@ -113,6 +115,7 @@ impl ReceivePhase {
             leaving: BTreeSet::new(),
             strangers: BTreeSet::new(),
             beat: Heartbeat::new(store),
+            aside: !quarantine::quarantined(store)?.is_empty(),
             known: BTreeSet::new(),
             _lock: lock,
         })
@@ -425,6 +428,11 @@ impl ReceivePhase {
             _ => {}
         }
         if leave == Leave::WhenDurable {
+            if self.aside {
+                // What needed an operator is taken now: its cause is gone.
+                let bytes = self.inbox.get(sender, &order).unwrap_or_default();
+                quarantine::forget(&self.store, sender, bytes)?;
+            }
             self.inbox.remove(sender, &order);
             self.leave(order.2);
         }
@@ -505,6 +513,7 @@ impl ReceivePhase {
         tracing::error!(message = %key.id, sender, reason, "a message needs an operator");
         if self.options.apply {
             quarantine::keep(&self.store, sender, bytes, reason)?;
+            self.aside = true;
         }
         received.quarantined.push(text);
         self.done.insert(key);

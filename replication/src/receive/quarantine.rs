@@ -7,7 +7,8 @@
 //!
 //! The message itself stays on its link: what is kept here is for eyes. A file is written once; the
 //! same message again is the same file. Of one sender at most sixteen are kept: a pair that is stopped goes
-//! on to be sent to, and the first messages say why. They go when the remote is removed.
+//! on to be sent to, and the first messages say why. They go when the message is taken after all, or the remote
+//! is removed.
 
 use milepost_engine::storage::{OpenMode, Storage};
 use milepost_engine::width::to_u64;
@@ -35,7 +36,7 @@ pub struct Quarantined {
 /// `Full` or `Internal` when the files cannot be written.
 pub(super) fn keep(store: &Store, sender: &str, bytes: &[u8], reason: &str) -> Result<()> {
     let storage = &**store.storage();
-    let name = format!("{FOLDER}/{sender}-{:016x}", xxhash_rust::xxh3::xxh3_64(bytes));
+    let name = stem(sender, bytes);
     let path = storage.root().join(&name);
     let write = || -> std::io::Result<()> {
         storage.create_dir(FOLDER)?;
@@ -53,6 +54,32 @@ pub(super) fn keep(store: &Store, sender: &str, bytes: &[u8], reason: &str) -> R
         storage.sync_dir("")
     };
     write().map_err(|error| Error::io("keep a message in quarantine", path, error))
+}
+
+/// Name of a message's files, without their ending.
+fn stem(sender: &str, bytes: &[u8]) -> String {
+    format!("{FOLDER}/{sender}-{:016x}", xxhash_rust::xxh3::xxh3_64(bytes))
+}
+
+/// Removes what is kept of a message, if anything is: it was taken after all.
+///
+/// # Errors
+/// `Internal` when the files cannot be removed.
+pub(super) fn forget(store: &Store, sender: &SiteName, bytes: &[u8]) -> Result<()> {
+    let (storage, name) = (&**store.storage(), stem(sender.as_str(), bytes));
+    for ending in ["mp", "txt"] {
+        match storage.unlink(&format!("{name}.{ending}")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io(
+                    "clear the quarantine",
+                    storage.root().join(name),
+                    error,
+                ));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Removes what is kept of a sender.

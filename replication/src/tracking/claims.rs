@@ -88,7 +88,7 @@ fn check(told: &ToldRecord, point: Point, own: &dyn OwnLog) -> Result<Result<(),
         ),
     };
     Ok(Err(StopReason::Fork(format!(
-        "{text}; this store is an older copy, or its copy is: find out which, then remove and add the remote at both sites"
+        "{text}; this store is an older copy, or its copy is"
     ))))
 }
 

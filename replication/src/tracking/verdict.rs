@@ -146,14 +146,11 @@ impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Refusal::Misdirected => f.write_str("the message is addressed to or from another site"),
-            Refusal::NotForThisStore => f.write_str(
-                "the message is meant for another store under this site's name; remove and add the remote at both sites",
-            ),
+            Refusal::NotForThisStore => {
+                f.write_str("the message is meant for another store under this site's name; if this one was made anew, remove its remote there and add it again")
+            }
             Refusal::OtherSite { known, came } => {
-                write!(
-                    f,
-                    "the remote was {known} at first contact and is {came} now; if it was made anew, remove and add the remote at both sites"
-                )
+                write!(f, "the remote was {known} at first contact and is {came} now; if it was made anew, remove the remote and add it again")
             }
             Refusal::TooLarge(fault) => fault.fmt(f),
             Refusal::DoesNotFit(text) => f.write_str(text),
