@@ -314,6 +314,44 @@ fn a_message_store_is_no_site_and_a_site_no_message_store() {
 }
 
 #[test]
+fn what_is_in_quarantine_goes_when_it_is_taken_after_all_r6() {
+    let place = over_directory();
+    place.write("large", vec![7; 300_000]);
+    place
+        .run(&["append", "hq", "orders/1", "--kind", "k", "--data", "@large"])
+        .ok();
+    place.run(&["agent", "hq", "-b"]).ok();
+    let told = place.run(&["agent", "shop", "-b", "-m", "100K"]).fails(5);
+    assert!(told.contains("--memory"), "{told}");
+    let quarantine = || place.run(&["status", "shop", "--json"]).one()["quarantine"].clone();
+    assert!(!quarantine().as_array().unwrap().is_empty());
+    place.run(&["agent", "shop", "-b"]).ok();
+    assert_eq!(at_shop(&place).len(), 1);
+    assert_eq!(quarantine().as_array().unwrap().len(), 0);
+    assert_eq!(
+        std::fs::read_dir(place.path("shop/quarantine")).unwrap().count(),
+        0
+    );
+}
+
+#[test]
+fn a_damaged_queue_that_opening_threw_away_is_told_by_whoever_opened() {
+    let place = over_directory();
+    for number in 0..2 {
+        // The second block of the queue says that the first was durable.
+        commit(&place, number);
+        place.run(&["agent", "hq", "-b"]).ok();
+    }
+    let queue = place.path("hq/queue/0000000000000000.mpq");
+    let mut bytes = std::fs::read(&queue).unwrap();
+    bytes[200] ^= 1;
+    std::fs::write(&queue, bytes).unwrap();
+    let told = place.run(&["verify", "hq"]);
+    assert_eq!(told.code, 0, "{}", told.err);
+    assert!(told.err.contains("the stable queue is damaged"), "{}", told.err);
+}
+
+#[test]
 fn an_agent_without_any_schedule_says_why_it_ends() {
     let place = over_directory();
     place
@@ -380,7 +418,20 @@ fn words_that_break_a_rule_exit_2_and_what_is_not_there_exits_1() {
     place
         .run(&["serve", "--listen", "127.0.0.1:0", "--store", "nats://h"])
         .fails(2);
-    let wrong: [(&[&str], &str); 10] = [
+    let wrong: [(&[&str], &str); 12] = [
+        (
+            &[
+                "remote",
+                "add",
+                "hq",
+                "n",
+                "--link",
+                "file:///x",
+                "milepost://a:1",
+            ],
+            "alternates",
+        ),
+        (&["dump", "hq", "--from", "100", "--to", "50"], "--from"),
         (&["serve", "--listen", "nonsense", "--store", "m"], "HOST:PORT"),
         (&["serve", "--listen", "h:99999", "--store", "m"], "HOST:PORT"),
         (

@@ -255,3 +255,19 @@ fn help_of_every_command_has_an_example_and_the_exit_codes() {
     place.run(&["no-such-command"]).fails(2);
     place.run(&[]).fails(2);
 }
+
+#[test]
+fn several_commands_list_streams_at_once() {
+    let place = Place::with_store("shop");
+    place
+        .run(&["append", "shop", "a/1", "--kind", "k", "--data", "1"])
+        .ok();
+    std::thread::scope(|scope| {
+        let listing: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| place.run(&["streams", "shop"]).ok()))
+            .collect();
+        for one in listing {
+            assert!(one.join().unwrap().contains("a/1"));
+        }
+    });
+}

@@ -292,3 +292,19 @@ fn pause(store: &Store, pause: Duration, stop: &Stop) {
         store.clock().sleep(left.min(LOOK_EVERY));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Said;
+
+    #[test]
+    fn the_same_trouble_is_told_once_though_it_names_another_file_and_again_once_it_was_away() {
+        let mut said = Said::default();
+        assert!(said.is_news("x", "cannot write hq-4a08.mp: no space"));
+        assert!(!said.is_news("x", "cannot write hq-77b1.mp: no space"));
+        assert!(said.is_news("y", "cannot write hq-77b1.mp: no space"));
+        assert!(said.is_news("x", "the folder is not there"));
+        said.all_well();
+        assert!(said.is_news("x", "the folder is not there"));
+    }
+}
