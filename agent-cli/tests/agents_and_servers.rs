@@ -408,6 +408,60 @@ fn wrong_usage_exits_2_and_says_what_is_wrong() {
     place.run(&["agent"]).fails(2);
 }
 
+/// Commands, and what their refusal says.
+const WRONG: [(&[&str], &str); 12] = [
+    (
+        &[
+            "remote",
+            "add",
+            "hq",
+            "n",
+            "--link",
+            "file:///x",
+            "milepost://a:1",
+        ],
+        "alternates",
+    ),
+    (&["dump", "hq", "--from", "100", "--to", "50"], "--from"),
+    (&["serve", "--listen", "nonsense", "--store", "m"], "HOST:PORT"),
+    (&["serve", "--listen", "h:99999", "--store", "m"], "HOST:PORT"),
+    (
+        &["init", "x", "--site", "x", "--segment-bytes", "5K"],
+        "1 MiB to 1 GiB",
+    ),
+    (&["init", "x", "--site", "X y"], "X y"),
+    (&["publication", "add", "hq", "a b", "--streams", "x"], "a b"),
+    (&["publication", "add", "hq", "p", "--streams", "a/**b"], "a/**b"),
+    (
+        &[
+            "publication",
+            "add",
+            "hq",
+            "p",
+            "--streams",
+            "x",
+            "--by-segment",
+            "0",
+        ],
+        "segment",
+    ),
+    (&["remote", "add", "hq", "n", "--link", "/mnt/x"], "file:///DIR"),
+    (
+        &[
+            "remote",
+            "add",
+            "hq",
+            "n",
+            "--link",
+            "file:///x",
+            "--send-every",
+            "0",
+        ],
+        "second",
+    ),
+    (&["remote", "add", "hq", "hq", "--link", "file:///x"], "this site"),
+];
+
 #[test]
 fn words_that_break_a_rule_exit_2_and_what_is_not_there_exits_1() {
     let place = over_directory();
@@ -418,59 +472,7 @@ fn words_that_break_a_rule_exit_2_and_what_is_not_there_exits_1() {
     place
         .run(&["serve", "--listen", "127.0.0.1:0", "--store", "nats://h"])
         .fails(2);
-    let wrong: [(&[&str], &str); 12] = [
-        (
-            &[
-                "remote",
-                "add",
-                "hq",
-                "n",
-                "--link",
-                "file:///x",
-                "milepost://a:1",
-            ],
-            "alternates",
-        ),
-        (&["dump", "hq", "--from", "100", "--to", "50"], "--from"),
-        (&["serve", "--listen", "nonsense", "--store", "m"], "HOST:PORT"),
-        (&["serve", "--listen", "h:99999", "--store", "m"], "HOST:PORT"),
-        (
-            &["init", "x", "--site", "x", "--segment-bytes", "5K"],
-            "1 MiB to 1 GiB",
-        ),
-        (&["init", "x", "--site", "X y"], "X y"),
-        (&["publication", "add", "hq", "a b", "--streams", "x"], "a b"),
-        (&["publication", "add", "hq", "p", "--streams", "a/**b"], "a/**b"),
-        (
-            &[
-                "publication",
-                "add",
-                "hq",
-                "p",
-                "--streams",
-                "x",
-                "--by-segment",
-                "0",
-            ],
-            "segment",
-        ),
-        (&["remote", "add", "hq", "n", "--link", "/mnt/x"], "file:///DIR"),
-        (
-            &[
-                "remote",
-                "add",
-                "hq",
-                "n",
-                "--link",
-                "file:///x",
-                "--send-every",
-                "0",
-            ],
-            "second",
-        ),
-        (&["remote", "add", "hq", "hq", "--link", "file:///x"], "this site"),
-    ];
-    for (words, word) in wrong {
+    for (words, word) in WRONG {
         let told = place.run(words).fails(2);
         assert!(told.contains(word), "{words:?}: {told}");
     }

@@ -249,3 +249,21 @@ fn what_was_wanted_at_every_moment_comes_though_each_first_subscription_was_revo
     }
     assert_eq!(shop.payloads(), ["wanted at every moment"]);
 }
+
+/// An event that one subscription gives as ever, and a revoked one's heir wants too, is one event.
+#[test]
+fn what_is_due_for_sure_and_through_an_heir_is_sent_once_r1() {
+    let net = Net::default();
+    let (_dir, head, shop) = pair(&net);
+    head.publish("more", "orders/a/*", None);
+    let first = head.subscribe("shop", "some", None, Start::Now);
+    head.subscribe("shop", "more", None, Start::Now);
+    head.commit(&[("orders/a/1", "once")]);
+    head.subscribe("shop", "all", None, Start::Beginning);
+    head.unsubscribe(&first, true);
+    for _ in 0..2 {
+        head.turn();
+        shop.turn();
+    }
+    assert_eq!(shop.payloads(), ["once"]);
+}
