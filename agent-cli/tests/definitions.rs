@@ -84,6 +84,8 @@ fn a_publication_is_added_listed_changed_and_removed() {
         ])
         .fails(2);
     place.run(&["publication", "add", "hq", "p"]).fails(2);
+    let mistyped = ["publication", "add", "hq", "order", "--streams", "x", "--replace"];
+    assert!(place.run(&mistyped).fails(1).contains("no publication order"));
     place.run(&["publication", "remove", "hq", "orders"]).ok();
     assert_eq!(place.run(&["publication", "list", "hq"]).ok(), "");
     place.run(&["publication", "list", "hq", "orders"]).fails(1);

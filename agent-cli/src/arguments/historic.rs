@@ -42,6 +42,16 @@ pub fn translate(words: impl IntoIterator<Item = OsString>) -> Result<Vec<OsStri
             long.extend(words);
             break;
         }
+        if text == "-x"
+            && let Some(bare) = words
+                .peek()
+                .and_then(|next| next.to_str())
+                .filter(|next| is_bare(next))
+        {
+            return Err(format!(
+                "{bare} is no address: write milepost://{bare} or tcpip(host=…;port=…)"
+            ));
+        }
         if text == "-x" || text == "--rotate" {
             let value = words.next_if(|next| next.to_str().is_some_and(|next| belongs_to_x(text, next)));
             long.push(rotate_or_server(value.as_ref().and_then(|value| value.to_str()))?.into());
@@ -89,6 +99,14 @@ fn belongs_to_x(option: &str, value: &str) -> bool {
 
 fn is_address(value: &str) -> bool {
     value.contains("://") || value.to_ascii_lowercase().starts_with("tcpip")
+}
+
+/// True for a host with a port and nothing that says what it is.
+fn is_bare(value: &str) -> bool {
+    !is_address(value)
+        && value
+            .rsplit_once(':')
+            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
 }
 
 fn rotate_or_server(value: Option<&str>) -> Result<String, String> {
@@ -177,6 +195,7 @@ mod tests {
             "tcpip(host=h;port=1",
             "tcpip(host=h;port=1;tls=on)",
             "tcpip(host=a;host=b;port=1)",
+            "127.0.0.1:7001",
         ] {
             assert!(translate(["-x".into(), address.into()]).is_err(), "{address}");
         }

@@ -53,7 +53,7 @@ impl Status {
 fn print_store(facts: &StoreStatus, out: &mut Out) -> Outcome {
     out.line(format_args!(
         "site {}, store {}, epoch {}",
-        facts.site, facts.store_id, facts.epoch
+        facts.site, facts.store, facts.epoch
     ))?;
     out.line(format_args!(
         "log durable to {}, scanned to {} ({} bytes behind), {} bytes in the queue",

@@ -95,18 +95,13 @@ impl<'a> Definitions<'a> {
     /// Makes a publication; with `replace`, changes one from here on.
     ///
     /// # Errors
-    /// `Invalid` when a rule is broken; `Conflict` when the name is taken and `replace` is false, or
-    /// the change would strand a subscription that has (or lacks) a value.
+    /// `Invalid` when a rule is broken; `Conflict` when the name is taken and `replace` is false, or free
+    /// and it is true, or the change would strand a subscription that has (or lacks) a value.
     pub fn add_publication(&self, new: NewPublication, replace: bool) -> Result<Publication> {
         publication::check(&new.name, &new.articles, new.by.as_ref())?;
         let catalog = self.catalog()?;
         let current = catalog.publication(&new.name);
-        if current.is_some() && !replace {
-            let name = &new.name;
-            return Err(Error::conflict(format!(
-                "publication {name} exists; remove it first or replace it"
-            )));
-        }
+        refuse_mistaken(&format!("publication {}", new.name), current.is_some(), replace)?;
         if current.is_some_and(|current| current.by.is_some() != new.by.is_some()) {
             refuse_if_in_use(&catalog, &new.name, "cannot change whether it asks for a value")?;
         }
@@ -161,7 +156,7 @@ impl<'a> Definitions<'a> {
     ///
     /// # Errors
     /// `Invalid` when a rule is broken or the site is this one; `Conflict` when the name is taken and
-    /// `replace` is false, or there is another consolidated neighbour.
+    /// `replace` is false, or free and it is true, or there is another consolidated neighbour.
     pub fn add_remote(&self, new: NewRemote, replace: bool) -> Result<Remote> {
         remote::check(&new.site, &new.links, new.schedule)?;
         let (site, key) = (new.site.clone(), record::remote_key(&new.site));
@@ -172,11 +167,7 @@ impl<'a> Definitions<'a> {
         }
         let catalog = self.catalog()?;
         let current = catalog.remote(&site);
-        if current.is_some() && !replace {
-            return Err(Error::conflict(format!(
-                "remote {site} exists; remove it first or replace it"
-            )));
-        }
+        refuse_mistaken(&format!("remote {site}"), current.is_some(), replace)?;
         if new.consolidated {
             refuse_second_consolidated(&catalog, &site)?;
         }
@@ -374,6 +365,17 @@ impl<'a> Definitions<'a> {
         let committed = self.store.append_frames(vec![frame], Durability::Synced)?;
         let lsn = committed.first().map(|committed| committed.lsn);
         lsn.ok_or_else(|| Error::internal("an append of one frame told no position"))
+    }
+}
+
+/// Nothing is replaced by accident, and nothing new is made by a name that was mistyped.
+fn refuse_mistaken(what: &str, exists: bool, replace: bool) -> Result<()> {
+    match (exists, replace) {
+        (true, false) => Err(Error::conflict(format!(
+            "{what} exists; remove it first or replace it"
+        ))),
+        (false, true) => Err(Error::conflict(format!("there is no {what} to replace"))),
+        _ => Ok(()),
     }
 }
 

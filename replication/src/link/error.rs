@@ -24,7 +24,7 @@ impl fmt::Display for FailedAttempt {
 pub enum LinkError {
     /// No endpoint was reached: serve the other links, then exit 4 in batch; in continuous mode the
     /// next round tries again from the primary.
-    #[error("no server could be reached: {}", list(.attempts))]
+    #[error("cannot be reached: {}", list(.attempts))]
     Unreachable {
         /// Every attempt, in order.
         attempts: Vec<FailedAttempt>,

@@ -21,7 +21,7 @@ pub struct StoreStatus {
     /// Name of the site.
     pub site: String,
     /// Id of the store.
-    pub store_id: String,
+    pub store: String,
     /// Current lineage.
     pub epoch: String,
     /// End of the durable log.
@@ -101,7 +101,7 @@ pub fn status(store: &Store, read: &mut dyn FnMut(Lsn)) -> Result<StoreStatus> {
     let remote = |remote: &Remote| remote_status(store, &backlog, remote, read);
     Ok(StoreStatus {
         site: store.site().to_string(),
-        store_id: store.id().to_string(),
+        store: store.id().to_string(),
         epoch: store.epoch().to_string(),
         durable: marks.durable.0,
         scanned: marks.scanned.0,

@@ -61,7 +61,9 @@ impl Story {
         };
         let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
         let new = NewPublication::new(name, &owned(&patterns), &owned(&kinds), by);
-        let made = self.sites[site].definitions().add_publication(new, true).unwrap();
+        let definitions = self.sites[site].definitions();
+        let replace = definitions.catalog().unwrap().publication(name).is_some();
+        let made = definitions.add_publication(new, replace).unwrap();
         self.tell(format!(
             "{} publishes {name} {patterns:?} {kinds:?} from {} on",
             self.name(site),
