@@ -267,3 +267,24 @@ fn what_is_due_for_sure_and_through_an_heir_is_sent_once_r1() {
     }
     assert_eq!(shop.payloads(), ["once"]);
 }
+
+/// What was revoked, and a later history might have wanted and does not, holds no queue.
+#[test]
+fn what_nobody_wants_any_more_is_freed_q2() {
+    let net = Net::default();
+    let (_dir, head, shop) = pair(&net);
+    head.publish("other", "else/**", None);
+    let first = head.subscribe("shop", "some", None, Start::Now);
+    let payload = "y".repeat(100_000);
+    for _ in 0..40 {
+        head.commit(&[("orders/a/1", &payload)]);
+    }
+    head.subscribe("shop", "other", None, Start::Beginning);
+    head.unsubscribe(&first, true);
+    head.scan();
+    assert!(head.store.queue_bytes().unwrap() > 3_000_000);
+    exchange(&[&head, &shop], 3);
+    assert!(shop.payloads().is_empty());
+    let left = head.store.queue_bytes().unwrap();
+    assert!(left < 2 << 20, "{left} bytes are kept for nobody");
+}

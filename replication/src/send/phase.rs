@@ -534,13 +534,10 @@ impl SendPhase {
         let mut through = self.scanned;
         for (name, pair) in &self.pairs {
             let subscriptions = living(self.catalog.subscriptions_of(&pair.remote));
-            let confirmed = pair.sender.confirm_sent().place();
-            if self
-                .postings
-                .next_due(name, &subscriptions, confirmed.at)
-                .is_some()
-            {
-                through = through.min(confirmed.at);
+            let confirmed = pair.sender.confirm_sent().place().at;
+            let looked_at = pair.stream.nothing_behind(confirmed);
+            if self.postings.next_due(name, &subscriptions, looked_at).is_some() {
+                through = through.min(confirmed);
             }
         }
         if through > self.freed {

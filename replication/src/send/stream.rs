@@ -69,6 +69,8 @@ pub struct Stream {
     history: Option<(SubscriptionId, Lsn, History)>,
     past: Option<Past>,
     heirs: Heirs,
+    /// Behind the first place, entries up to the second were looked at, and all of them was revoked.
+    nothing: (Lsn, Lsn),
     /// Histories that have nothing behind this commit.
     ended: BTreeMap<SubscriptionId, Lsn>,
 }
@@ -83,6 +85,7 @@ impl Stream {
             history: None,
             past: None,
             heirs: Heirs::default(),
+            nothing: (Lsn::ZERO, Lsn::ZERO),
             ended: BTreeMap::new(),
         }
     }
@@ -109,6 +112,14 @@ impl Stream {
         }
     }
 
+    /// Up to where no live transaction behind `after` is due though a revoked subscription gave some: as far as
+    /// somebody looked, else `after`.
+    #[must_use]
+    pub fn nothing_behind(&self, after: Lsn) -> Lsn {
+        let (from, through) = self.nothing;
+        if from == after { through } else { after }
+    }
+
     /// Forgets what was found ahead: subscriptions changed.
     pub fn forget(&mut self) {
         *self = Stream::new(self.remote.clone());
@@ -132,7 +143,10 @@ impl Stream {
                 Some(Live::Queued(due)) => match self.carry(sources, &due)? {
                     Some(carried) => return Ok(Some(carried)),
                     // All of it was revoked, and nobody else wants it.
-                    None => live_after = due.lsn,
+                    None => {
+                        live_after = due.lsn;
+                        self.nothing = (after.at, live_after);
+                    }
                 },
                 Some(Live::Past(_)) => return Ok(self.past.as_mut().and_then(Past::take)),
                 None => return Ok(None),
