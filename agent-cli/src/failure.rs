@@ -100,6 +100,12 @@ impl Failure {
         Failure::new(self.exit, format!("{done}, but {}", self.text))
     }
 
+    /// The same failure with what to do next.
+    #[must_use]
+    pub fn then(self, next: &str) -> Failure {
+        Failure::new(self.exit, format!("{}; {next}", self.text))
+    }
+
     /// A file that could not be read or written.
     pub fn file(action: &str, path: &Path, error: &std::io::Error) -> Failure {
         Failure::failed(format!("cannot {action} {}: {error}", path.display()))

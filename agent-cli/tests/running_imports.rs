@@ -175,3 +175,56 @@ fn the_progress_bar_is_gone_before_the_summary_and_before_a_refusal() {
         assert_eq!(after.contains("line 7"), !end.is_empty(), "{shown:?}");
     }
 }
+
+#[test]
+fn an_import_that_finds_no_space_says_how_to_go_on_and_doubles_nothing() {
+    let place = Place::new();
+    place
+        .run(&["init", "shop", "--site", "shop", "--segment-bytes", "1M"])
+        .ok();
+    let lines: String = (0..6_000)
+        .map(|n| {
+            format!(
+                "{{\"s\":\"s/{}\",\"n\":{n},\"p\":\"{}\"}}\n",
+                n % 7,
+                "x".repeat(200)
+            )
+        })
+        .collect();
+    place.write("lines", lines);
+    // No file may grow beyond 600 KiB: the first segment is there, a second one cannot be made.
+    let program = assert_cmd::cargo::cargo_bin!("milepost");
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 600; exec {} import shop --input lines --flat --stream-field s",
+        program.display()
+    );
+    let ran = std::process::Command::new("bash")
+        .args(["-c", &script])
+        .current_dir(place.path(""))
+        .output();
+    let Ok(ran) = ran else {
+        eprintln!("SKIPPED: an import without space; there is no bash to limit it");
+        return;
+    };
+    let told = String::from_utf8(ran.stderr).unwrap();
+    assert_eq!(ran.status.code(), Some(1), "{told}");
+    assert!(told.contains("no space") && told.contains("--resume"), "{told}");
+    let resumed = [
+        "import",
+        "shop",
+        "--input",
+        "lines",
+        "--flat",
+        "--stream-field",
+        "s",
+        "--resume",
+    ];
+    place.run(&resumed).ok();
+    let numbers: Vec<u64> = place
+        .run(&["export", "shop"])
+        .json()
+        .iter()
+        .map(|line| line["events"][0]["payload"]["n"].as_u64().unwrap())
+        .collect();
+    assert_eq!(numbers, (0..6_000).collect::<Vec<_>>());
+}

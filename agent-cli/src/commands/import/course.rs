@@ -210,7 +210,10 @@ impl<'a> Course<'a> {
         let appended = self.store.append_frames(batch.frames, Durability::Synced);
         let committed = appended.map_err(|error| match error.kind() {
             ErrorKind::Invalid => self.lines.refuse(&error.to_string()),
-            _ => error.into(),
+            // The first lines of the batch may be in the log all the same.
+            _ => Failure::from(error).then(
+                "then run again with --resume: it knows which lines are in the log, also those that are not counted here",
+            ),
         })?;
         (self.gathered, self.done.lines) = (lines, lines);
         self.done.transactions += milepost_engine::width::to_u64(committed.len());

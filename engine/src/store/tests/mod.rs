@@ -143,16 +143,23 @@ fn many_threads_commit_through_one_handle() {
     }
 }
 
-#[test]
-fn a_log_whose_last_file_is_missing_is_damaged_not_shorter() {
-    let dir = tempfile::tempdir().unwrap();
-    let root = dir.path().join("s");
-    let store = options().init(&root, "a".parse().unwrap()).unwrap();
+/// A store whose log has several files.
+fn rolled(root: &Path) -> Store {
+    let store = options().init(root, "a".parse().unwrap()).unwrap();
     for n in 0..250u32 {
         let _ = store
             .commit(transaction("s", &n.to_le_bytes().repeat(2_000)))
             .unwrap();
     }
+    assert!(store.segments().unwrap().len() > 1, "the log rolled");
+    store
+}
+
+#[test]
+fn a_log_whose_last_file_is_missing_is_damaged_not_shorter() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("s");
+    let store = rolled(&root);
     store.tend().unwrap();
     let last = store.segments().unwrap().last().unwrap().0;
     assert!(last > Lsn::ZERO, "the log rolled");
@@ -189,12 +196,7 @@ fn of_two_who_make_a_store_in_one_place_one_is_refused_and_the_other_loses_nothi
 fn a_log_whose_first_file_is_missing_is_damaged() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("s");
-    let store = options().init(&root, "a".parse().unwrap()).unwrap();
-    for n in 0..250u32 {
-        let _ = store
-            .commit(transaction("s", &n.to_le_bytes().repeat(2_000)))
-            .unwrap();
-    }
+    let store = rolled(&root);
     store.close().unwrap();
     std::fs::remove_file(root.join("log/0000000000000000.log")).unwrap();
     let error = options().open(&root).err().unwrap();
