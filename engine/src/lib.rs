@@ -70,7 +70,7 @@ pub mod width;
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, RecordedEvent};
 pub use frame::{Origin, Pinned, Via};
-pub use log::LogScan;
+pub use log::{LogScan, StreamScan};
 pub use position::{Chain, Epoch, Lsn, Position};
 pub use queue::{QueueEntry, QueueReader, QueueWriter};
 pub use site::{SiteName, StoreId};

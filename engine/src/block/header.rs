@@ -14,7 +14,8 @@
 use std::fmt;
 use std::ops::Range;
 
-use crate::width::{to_usize, u32_to_usize};
+use crate::planted::{self, Bug};
+use crate::width::{to_u64, to_usize, u32_to_usize};
 use crate::{Chain, Epoch, Lsn, StoreId};
 
 use super::MAX_BLOCK_LEN;
@@ -29,9 +30,10 @@ const FLAG_CLOSE: u16 = 1;
 const CRC_AT: usize = HEADER_LEN - 4;
 
 /// Which log a block belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BlockKind {
     /// The transaction log; `aux` is 0.
+    #[default]
     Log,
     /// The stable queue; `aux` is `scanned_through`.
     Queue,
@@ -70,7 +72,7 @@ impl From<StoreId> for Owner {
 }
 
 /// A header whose checksum and lengths were verified, or one about to be written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BlockHeader {
     /// Log or queue.
     pub kind: BlockKind,
@@ -117,6 +119,7 @@ impl BlockHeader {
     ///
     /// # Errors
     /// The first reason why it is none, in the order magic, checksum, version, lengths.
+    #[inline]
     pub fn parse(bytes: &[u8]) -> Result<BlockHeader, BlockFault> {
         let raw: &[u8; HEADER_LEN] = bytes.first_chunk().ok_or(BlockFault::Truncated)?;
         let mut fields = Fields { raw, at: 0 };
@@ -225,6 +228,28 @@ impl BlockHeader {
             return Err(BlockFault::FilterChecksum);
         }
         Ok(filter)
+    }
+
+    /// Verifies filter and body of the block at the start of `bytes`, whose header this is.
+    ///
+    /// # Errors
+    /// `Truncated`, `FilterChecksum` or `BodyChecksum`.
+    pub(crate) fn check_contents(&self, bytes: &[u8]) -> Result<(), BlockFault> {
+        let bytes = bytes
+            .get(..u32_to_usize(self.block_len))
+            .ok_or(BlockFault::Truncated)?;
+        self.filter_of(bytes)?;
+        let body = bytes.get(self.body_range()).ok_or(BlockFault::Truncated)?;
+        if crc32fast::hash(body) != self.body_crc && !planted::is(Bug::HeaderChecksumOnly) {
+            return Err(BlockFault::BodyChecksum);
+        }
+        Ok(())
+    }
+
+    /// LSN of the first frame.
+    #[must_use]
+    pub fn first_frame_lsn(&self) -> Lsn {
+        self.lsn.plus(to_u64(self.body_range().start))
     }
 
     /// Position after the block.

@@ -17,8 +17,7 @@ pub use filter::StreamFilter;
 pub use header::{BlockFault, BlockHeader, BlockKind, HEADER_LEN, Owner};
 
 use crate::frame::FrameRef;
-use crate::planted::{self, Bug};
-use crate::width::{to_u64, to_usize, u32_to_usize};
+use crate::width::{to_u64, to_usize};
 use crate::{Chain, Error, Lsn, Result};
 
 /// Largest block in bytes, header included: 1 GiB.
@@ -48,18 +47,12 @@ impl<'a> Block<'a> {
     /// # Errors
     /// `Truncated`, `FilterChecksum` or `BodyChecksum`.
     pub fn check_body(header: BlockHeader, bytes: &'a [u8]) -> Result<Block<'a>, BlockFault> {
-        let bytes = bytes
-            .get(..u32_to_usize(header.block_len))
-            .ok_or(BlockFault::Truncated)?;
-        let filter = header.filter_of(bytes)?;
-        let body = bytes.get(header.body_range()).ok_or(BlockFault::Truncated)?;
-        if crc32fast::hash(body) != header.body_crc && !planted::is(Bug::HeaderChecksumOnly) {
-            return Err(BlockFault::BodyChecksum);
-        }
-        Ok(Block { header, filter, body })
+        header.check_contents(bytes)?;
+        Block::checked_before(header, bytes).ok_or(BlockFault::Truncated)
     }
 
     /// A block that this handle has verified before, from the same bytes.
+    #[inline]
     pub(crate) fn checked_before(header: BlockHeader, bytes: &'a [u8]) -> Option<Block<'a>> {
         let filter = bytes.get(HEADER_LEN..header.body_range().start)?;
         Some(Block {
@@ -84,7 +77,7 @@ impl<'a> Block<'a> {
     /// LSN of the first frame.
     #[must_use]
     pub fn first_frame_lsn(&self) -> Lsn {
-        self.header.lsn.plus(to_u64(self.header.body_range().start))
+        self.header.first_frame_lsn()
     }
 
     /// The chain after this block.

@@ -95,6 +95,8 @@ pub struct FrameRef<'a> {
     seq: u64,
     body_at: usize,
     count: u32,
+    /// Length of its block: so far behind it, in a walk over the log, lies what is read next.
+    block_len: u32,
 }
 
 impl<'a> FrameRef<'a> {
@@ -147,6 +149,7 @@ impl<'a> FrameRef<'a> {
             seq: u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]),
             body_at,
             count,
+            block_len: block.block_len,
         };
         Ok((frame, rest))
     }
@@ -244,7 +247,7 @@ impl<'a> FrameRef<'a> {
         } else {
             &[]
         };
-        Events::new(body, self.event_count(), self.lsn)
+        Events::new(body, self.event_count(), self.lsn).prefetching(u32_to_usize(self.block_len))
     }
 
     /// The events of a transaction, each with its distance in bytes from the frame's first byte, by

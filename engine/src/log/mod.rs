@@ -21,6 +21,7 @@ mod recover;
 mod roll;
 mod scan;
 mod segment;
+mod stream_scan;
 mod walk;
 
 use std::sync::Arc;
@@ -40,6 +41,7 @@ pub(crate) use roll::remove_unfinished;
 pub(crate) use scan::FrameScan;
 pub use scan::LogScan;
 pub(crate) use segment::{SegmentDir, segment_name};
+pub use stream_scan::StreamScan;
 pub(crate) use walk::BlockWalk;
 
 /// One handle's view of the log.

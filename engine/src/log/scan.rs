@@ -70,7 +70,7 @@ impl FrameScan {
             }
         };
         self.after = at;
-        self.given = self.walk.chain();
+        self.give_chain();
         self.inside = Some(frame_end);
         self.block()?.frame_from(at)
     }
@@ -79,17 +79,39 @@ impl FrameScan {
         if !self.enter_block()? {
             return Ok(None);
         }
+        self.pass_block()
+    }
+
+    /// The next block that may have events of the stream of this hash; without one, everything up to
+    /// [`FrameScan::reached`] was passed.
+    fn next_block_of(&mut self, stream_hash: u64) -> Result<Option<Block<'_>>> {
+        let end = self.control.lsn(self.end);
+        if !self.walk.advance_to_stream(stream_hash, end)? {
+            return Ok(None);
+        }
+        self.pass_block()
+    }
+
+    /// The block that was entered, all of it given at once.
+    fn pass_block(&mut self) -> Result<Option<Block<'_>>> {
         self.inside = None;
         self.after = self.walk.at();
-        self.given = self.walk.chain();
+        self.give_chain();
         self.block().map(Some)
+    }
+
+    #[inline]
+    fn give_chain(&mut self) {
+        if let Some(chain) = self.walk.chain() {
+            self.given = Some(chain);
+        }
     }
 
     fn enter_block(&mut self) -> Result<bool> {
         if !self.walk.advance(self.control.lsn(self.end))? {
             return Ok(false);
         }
-        self.inside = Some(self.block()?.first_frame_lsn());
+        self.inside = self.walk.first_frame_lsn();
         Ok(true)
     }
 
@@ -198,6 +220,16 @@ impl LogScan {
     /// As [`LogScan::next`].
     pub fn next_block(&mut self) -> Result<Option<Block<'_>>> {
         self.frames.next_block()
+    }
+
+    /// The next block that may have events of the stream of this hash, or `None` at the durable end.
+    pub(super) fn next_block_of(&mut self, stream_hash: u64) -> Result<Option<Block<'_>>> {
+        self.frames.next_block_of(stream_hash)
+    }
+
+    /// The block given last.
+    pub(super) fn block(&self) -> Result<Block<'_>> {
+        self.frames.block()
     }
 
     /// LSN of the last frame given, or where the scan began.

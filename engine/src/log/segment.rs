@@ -32,6 +32,8 @@ pub(crate) struct SegmentDir {
     known: Mutex<Known>,
     /// What was listed last. A segment that has a successor there has it for ever.
     listed: Mutex<Vec<Lsn>>,
+    /// How often it was listed: who keeps an answer of [`SegmentDir::known_end`] asks again when this moves.
+    listings: AtomicU64,
 }
 
 /// Open files, each with the number of its last use.
@@ -122,6 +124,7 @@ impl SegmentDir {
             written: Box::new(written),
             known: Mutex::default(),
             listed: Mutex::default(),
+            listings: AtomicU64::new(0),
         }
     }
 
@@ -155,7 +158,13 @@ impl SegmentDir {
             .collect();
         firsts.sort_unstable();
         self.listed.lock().clone_from(&firsts);
+        self.listings.fetch_add(1, Ordering::AcqRel);
         Ok(firsts)
+    }
+
+    /// Number of the last listing.
+    pub(crate) fn listings(&self) -> u64 {
+        self.listings.load(Ordering::Acquire)
     }
 
     /// Where the segment that begins at `first` is known to end: at its successor's first LSN. What

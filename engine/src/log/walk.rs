@@ -3,16 +3,19 @@
 
 use std::sync::Arc;
 
-use crate::block::{Block, BlockFault, BlockHeader, HEADER_LEN};
+use crate::block::{Block, BlockFault, BlockHeader, HEADER_LEN, StreamFilter};
 use crate::planted::{self, Bug};
-use crate::storage::Window;
-use crate::width::{to_u64, to_usize};
+use crate::storage::{Near, Window, prefetch};
+use crate::width::{to_u64, to_usize, u32_to_usize};
 use crate::{Chain, Error, Lsn, Result};
 
 use super::segment::{Segment, SegmentDir};
 
 /// Bytes brought into memory at a time: 2 MiB.
 const WINDOW: u64 = 2 << 20;
+
+/// Bytes of the next block that are wanted at once: header and filter.
+const BLOCK_START: usize = 1 << 10;
 
 /// A position between two blocks, moving forward.
 pub(crate) struct BlockWalk {
@@ -23,8 +26,12 @@ pub(crate) struct BlockWalk {
     /// Chain that the next block must name; unknown before the first.
     chain: Option<Chain>,
     window: Option<(Lsn, Window)>,
-    /// The block that was passed last, when its body was verified.
-    last: Option<BlockHeader>,
+    /// Where the segment is known to end, and the listing of files that said so.
+    sealed: (Option<Lsn>, Option<u64>),
+    /// The header looked at last. It is filled in place: copies of it are what a log of small blocks costs.
+    found: BlockHeader,
+    /// True when `found` is of the block passed last, whose body was verified.
+    inside: bool,
 }
 
 impl BlockWalk {
@@ -36,7 +43,9 @@ impl BlockWalk {
             at,
             chain: None,
             window: None,
-            last: None,
+            sealed: (None, None),
+            found: BlockHeader::default(),
+            inside: false,
         }
     }
 
@@ -51,7 +60,7 @@ impl BlockWalk {
             if header.end() > at {
                 break;
             }
-            walk.pass(&header);
+            walk.pass();
         }
         Ok(walk)
     }
@@ -73,62 +82,123 @@ impl BlockWalk {
 
     /// Verifies and passes the next block that lies below `end`, a block boundary; false there.
     pub(crate) fn advance(&mut self, end: Lsn) -> Result<bool> {
-        let Some(header) = self.header(end)? else {
+        if !self.find(end)? {
             return Ok(false);
-        };
-        self.load(u64::from(header.block_len), end)?;
-        if let Err(fault) = Block::check_body(header, self.loaded(header.lsn)) {
-            return Err(self.corrupt(header.lsn, &fault.to_string()));
         }
-        self.pass(&header);
-        self.last = Some(header);
+        self.enter_found(end)
+    }
+
+    /// As [`BlockWalk::advance`], with the next block that may have events of the stream of this hash. Those before it
+    /// are passed by their filters, which are verified; their bodies are not.
+    pub(crate) fn advance_to_stream(&mut self, stream_hash: u64, end: Lsn) -> Result<bool> {
+        while self.find(end)? {
+            let contents_at = self.found.body_range().start;
+            self.load(to_u64(contents_at), end)?;
+            let bytes = loaded(&self.window, self.at);
+            // Blocks of a log are often alike: the next headers begin about here.
+            let len = u32_to_usize(self.found.block_len);
+            prefetch(bytes, len, contents_at, Near::First);
+            prefetch(bytes, len * 2, contents_at, Near::First);
+            let filter = match self.found.filter_of(bytes) {
+                Ok(filter) => filter,
+                Err(fault) => return Err(self.corrupt(self.at, &fault.to_string())),
+            };
+            if StreamFilter::new(filter).may_contain(stream_hash, self.found.event_count) {
+                return self.enter_found(end);
+            }
+            self.pass_found();
+        }
+        Ok(false)
+    }
+
+    /// Verifies and passes the block at whose header was looked last.
+    fn enter_found(&mut self, end: Lsn) -> Result<bool> {
+        self.load(u64::from(self.found.block_len), end)?;
+        let bytes = loaded(&self.window, self.at);
+        if let Err(fault) = self.found.check_contents(bytes) {
+            return Err(self.corrupt(self.at, &fault.to_string()));
+        }
+        let next = u32_to_usize(self.found.block_len);
+        prefetch(bytes, next, BLOCK_START, Near::First);
+        self.pass_found();
+        self.inside = true;
         Ok(true)
     }
 
     /// The block passed last by [`BlockWalk::advance`].
     pub(crate) fn block(&self) -> Option<Block<'_>> {
-        let header = self.last?;
-        Block::checked_before(header, self.loaded(header.lsn))
+        if !self.inside {
+            return None;
+        }
+        Block::checked_before(self.found, loaded(&self.window, self.found.lsn))
+    }
+
+    /// LSN of the first frame of the block passed last by [`BlockWalk::advance`].
+    pub(crate) fn first_frame_lsn(&self) -> Option<Lsn> {
+        self.inside.then(|| self.found.first_frame_lsn())
     }
 
     /// Stands before the block again that [`BlockWalk::advance`] passed last.
     pub(crate) fn step_back(&mut self) {
-        if let Some(header) = self.last.take() {
-            self.at = header.lsn;
-            self.chain = Some(header.chain);
+        if std::mem::take(&mut self.inside) {
+            self.at = self.found.lsn;
+            self.chain = Some(self.found.chain);
         }
     }
 
-    /// Passes a block by its header alone.
-    pub(crate) fn pass(&mut self, header: &BlockHeader) {
-        self.at = header.end();
-        self.chain = Some(header.chain_after());
-        self.last = None;
+    /// Passes the block at whose header was looked last, by that alone.
+    fn pass_found(&mut self) {
+        self.at = self.found.end();
+        self.chain = Some(self.found.chain_after());
+        self.inside = false;
+    }
+
+    /// Passes the block at whose header [`BlockWalk::header`] has looked.
+    pub(crate) fn pass(&mut self) {
+        assert_eq!(
+            self.found.lsn, self.at,
+            "a header is looked at before its block is passed"
+        );
+        self.pass_found();
     }
 
     /// The header of the next block below `end`, without passing it; `None` at `end`.
-    pub(crate) fn header(&mut self, end: Lsn) -> Result<Option<BlockHeader>> {
+    pub(crate) fn header(&mut self, end: Lsn) -> Result<Option<&BlockHeader>> {
+        Ok(self.find(end)?.then_some(&self.found))
+    }
+
+    /// Looks at the header of the next block below `end`; false at `end`.
+    fn find(&mut self, end: Lsn) -> Result<bool> {
         if self.at >= end {
-            return Ok(None);
+            return Ok(false);
         }
-        if self.segment.first != self.at && self.dir.known_end(self.segment.first)? == Some(self.at) {
+        if self.is_sealed_here()? {
             self.enter()?;
         }
-        let found = self.header_here(end);
-        if let Ok(Some(header)) = found {
-            return Ok(Some(header));
+        let found = self.find_here(end);
+        if let Ok(true) = found {
+            return Ok(true);
         }
         // The segment holds no block here, so another one begins here, or the log is damaged.
         if self.segment.first != self.at && self.dir.list()?.binary_search(&self.at).is_ok() {
             self.enter()?;
-            if let Some(header) = self.header_here(end)? {
-                return Ok(Some(header));
+            if self.find_here(end)? {
+                return Ok(true);
             }
         }
         if self.dir.has_freed(self.at)? {
             return Err(self.dir.gone(self.at)?);
         }
         found.and_then(|_| Err(self.missing()))
+    }
+
+    /// True where the segment is known to end.
+    fn is_sealed_here(&mut self) -> Result<bool> {
+        let listing = Some(self.dir.listings());
+        if self.sealed.1 != listing {
+            self.sealed = (self.dir.known_end(self.segment.first)?, listing);
+        }
+        Ok(self.sealed.0 == Some(self.at) && self.segment.first != self.at)
     }
 
     /// Nothing stands where the log must go on.
@@ -142,20 +212,23 @@ impl BlockWalk {
     fn enter(&mut self) -> Result<()> {
         self.segment = self.dir.open(self.at)?;
         self.window = None;
-        self.last = None;
+        self.sealed = (None, None);
+        self.inside = false;
         Ok(())
     }
 
-    fn header_here(&mut self, end: Lsn) -> Result<Option<BlockHeader>> {
+    fn find_here(&mut self, end: Lsn) -> Result<bool> {
         if self.segment.end().since(self.at) < to_u64(HEADER_LEN) {
-            return Ok(None);
+            return Ok(false);
         }
         self.load(to_u64(HEADER_LEN), end)?;
-        let header = match BlockHeader::parse(self.loaded(self.at)) {
-            Ok(header) => header,
-            Err(BlockFault::Zero) => return Ok(None),
+        self.inside = false;
+        match BlockHeader::parse(loaded(&self.window, self.at)) {
+            Ok(header) => self.found = header,
+            Err(BlockFault::Zero) => return Ok(false),
             Err(fault) => return Err(self.corrupt(self.at, &fault.to_string())),
-        };
+        }
+        let header = &self.found;
         let in_line = header.lsn == self.at
             && header.kind == self.dir.kind()
             && header.owner == self.dir.owner()
@@ -164,19 +237,20 @@ impl BlockWalk {
         if !in_line {
             return Err(self.corrupt(self.at, "a block of another place or history stands here"));
         }
-        if header.end() > self.segment.end() {
+        let block_end = header.end();
+        if block_end > self.segment.end() {
             let looked = self.segment.look_again();
             looked
                 .map_err(|error| Error::io("read a segment's length", self.dir.path(&self.segment), error))?;
             self.window = None;
         }
-        if header.end() > end || header.end() > self.segment.end() {
+        if block_end > end || block_end > self.segment.end() {
             return Err(self.corrupt(
                 self.at,
                 "a block reaches beyond the end of its segment or of the log",
             ));
         }
-        Ok(Some(header))
+        Ok(true)
     }
 
     /// Makes sure that the window holds `len` bytes from the current position on. It never reaches
@@ -202,15 +276,6 @@ impl BlockWalk {
         Ok(())
     }
 
-    /// The window's bytes from a position on; none when it does not hold it.
-    fn loaded(&self, at: Lsn) -> &[u8] {
-        let bytes = self
-            .window
-            .as_ref()
-            .and_then(|(start, window)| window.get(to_usize(at.since(*start))..));
-        bytes.unwrap_or_default()
-    }
-
     fn corrupt(&self, at: Lsn, what: &str) -> Error {
         let offset = self.segment.offset(at);
         Error::corrupt(format!(
@@ -220,4 +285,12 @@ impl BlockWalk {
         .at_path(self.dir.path(&self.segment))
         .at_lsn(at)
     }
+}
+
+/// A window's bytes from a position on; none when it does not hold it.
+fn loaded(window: &Option<(Lsn, Window)>, at: Lsn) -> &[u8] {
+    let bytes = window
+        .as_ref()
+        .and_then(|(start, window)| window.get(to_usize(at.since(*start))..));
+    bytes.unwrap_or_default()
 }

@@ -118,7 +118,7 @@ impl Store {
         let mut bound = 0;
         while let Some(header) = walk.header(next)? {
             bound = header.aux;
-            walk.pass(&header);
+            walk.pass();
         }
         Ok(Lsn(bound))
     }

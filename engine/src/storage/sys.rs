@@ -29,6 +29,9 @@ pub(super) use std::sync::atomic::Ordering;
 #[cfg(not(target_endian = "little"))]
 compile_error!("the low half of a shared word is at its own address on little-endian machines only");
 
+/// Bytes of a line of the processor's cache.
+pub(crate) const CACHE_LINE: usize = 64;
+
 /// Most pieces that one gathered write takes (Linux: `UIO_MAXIOV`).
 const PIECES: usize = 1024;
 
@@ -175,6 +178,37 @@ impl RawMap {
             }
         }
     }
+}
+
+/// Which cache of the processor bytes are brought into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Near {
+    /// The nearest, for what is read in a moment.
+    First,
+    /// The second, for what is read soon.
+    Second,
+}
+
+/// Asks the processor to bring `len` bytes into a cache that begin `distance` bytes behind the first of
+/// `bytes`, wherever that is. A hint; nothing on processors that we know no way to ask.
+#[inline(always)]
+pub(crate) fn prefetch(bytes: &[u8], distance: usize, len: usize, near: Near) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+        let first = bytes.as_ptr().wrapping_add(distance).cast::<i8>();
+        for line in (0..len).step_by(CACHE_LINE) {
+            let at = first.wrapping_add(line);
+            match near {
+                // SAFETY: a prefetch gives no value and faults nowhere, whatever the address.
+                Near::First => unsafe { _mm_prefetch::<_MM_HINT_T0>(at) },
+                // SAFETY: as above.
+                Near::Second => unsafe { _mm_prefetch::<_MM_HINT_T1>(at) },
+            }
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (bytes, distance, len, near);
 }
 
 /// Some bytes of a mapping that are never written again.

@@ -27,10 +27,10 @@ use std::time::Duration;
 
 use crate::clock::{Clock, Rng};
 use crate::index::Index;
-use crate::log::{LOOK_AGAIN, Log, LogScan, SegmentDir};
+use crate::log::{LOOK_AGAIN, Log, LogScan, SegmentDir, StreamScan};
 use crate::storage::{Cell, LocalStorage, Storage};
 use crate::sync::AtomicU64;
-use crate::{Epoch, Error, Lsn, Result, SiteName, StoreId};
+use crate::{Epoch, Error, Lsn, Result, SiteName, StoreId, StreamName};
 
 use background::Background;
 use identity::Identity;
@@ -286,6 +286,16 @@ impl Store {
     /// for damage (E3).
     pub fn scan(&self, after: Lsn) -> Result<LogScan> {
         LogScan::new(self, after)
+    }
+
+    /// The durable events of one stream in frames with an LSN above `after`, in log order, found by the filters
+    /// of the block headers. Where a stream is rare this passes the log many times faster than a scan of
+    /// everything; [`Store::read_stream`] goes through the index and knows versions.
+    ///
+    /// # Errors
+    /// As [`Store::scan`].
+    pub fn scan_stream(&self, stream: &StreamName, after: Lsn) -> Result<StreamScan> {
+        StreamScan::new(self, stream, after)
     }
 
     /// The oldest retained position: a scan may start after this or any later LSN.

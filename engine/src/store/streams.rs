@@ -237,7 +237,7 @@ impl Store {
             if header.end() > lsn {
                 break;
             }
-            walk.pass(&header);
+            walk.pass();
         }
         Ok(walk)
     }
