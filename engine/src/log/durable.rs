@@ -27,11 +27,18 @@ const PATIENCE: Duration = Duration::from_millis(5);
 /// One sync at a time within a handle.
 #[derive(Default)]
 pub(crate) struct Syncer {
-    busy: Mutex<bool>,
+    busy: Mutex<Busy>,
     done: Condvar,
     /// Held from a sync until its failure is known to all. The kernel tells a failure to one of the
     /// threads that sync the same descriptor; the others would see success and an old generation (S1).
     telling: Mutex<()>,
+}
+
+/// Whether a thread syncs, and how many wait for it: waking nobody costs a system call.
+#[derive(Default)]
+struct Busy {
+    syncing: bool,
+    waiting: usize,
 }
 
 /// The right to sync; given back also when the sync panics, or every later one would wait for ever.
@@ -39,8 +46,13 @@ struct Turn<'a>(&'a Syncer);
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        *self.0.busy.lock() = false;
-        self.0.done.notify_all();
+        let mut busy = self.0.busy.lock();
+        busy.syncing = false;
+        let waited_for = busy.waiting > 0;
+        drop(busy);
+        if waited_for {
+            self.0.done.notify_all();
+        }
     }
 }
 
@@ -49,6 +61,14 @@ impl Drop for Turn<'_> {
 enum Holds {
     Nothing,
     AppendLock,
+}
+
+/// Whether a sync that another process begins in the same moment may do for ours.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Share {
+    Offered,
+    /// One was waited for in vain, or nothing may be waited for.
+    Refused,
 }
 
 impl Log {
@@ -66,12 +86,14 @@ impl Log {
             self.control.check_poison(self.generation)?;
             {
                 let mut busy = self.syncer.busy.lock();
-                if *busy {
+                if busy.syncing {
                     // Woken by the sync's end; a sync of another process is seen by looking again.
-                    drop(self.syncer.done.wait_for(busy, LOOK_AGAIN));
+                    busy.waiting += 1;
+                    busy = self.syncer.done.wait_for(busy, LOOK_AGAIN);
+                    busy.waiting -= 1;
                     continue;
                 }
-                *busy = true;
+                busy.syncing = true;
             }
             let turn = Turn(&self.syncer);
             let outcome = self.share_or_sync(to);
@@ -85,43 +107,60 @@ impl Log {
         if self.control.durable() >= to {
             return Ok(());
         }
-        self.sync_once(Holds::AppendLock)
+        self.sync_once(Holds::AppendLock, Share::Refused)
     }
 
     fn share_or_sync(&self, to: Lsn) -> Result<()> {
-        let cells = self.control.cells();
+        let begun = self.control.lsn(Cell::SyncBegun);
+        if self.control.durable() < begun && begun < to {
+            // Another process syncs what came before `to`. A sync of ours would not overtake it; all who wait for
+            // its end share the next one.
+            self.wait_for_sync(begun);
+        }
+        let mut share = Share::Offered;
         if self.control.lsn(Cell::SyncBegun) >= to {
-            // Another process began a sync after `to` was appended: it serves us too, if it lives.
-            let last = Duration::from_micros(cells.load(Cell::LastSyncMicros));
-            let limit = PATIENCE.max(last * 2);
-            let started = self.clock.monotonic();
-            while self.control.durable() < to {
-                let seen = cells.load(Cell::WakeDurable);
-                let waited = self.clock.monotonic().saturating_sub(started);
-                let Some(left) = limit.checked_sub(waited).filter(|left| !left.is_zero()) else {
-                    break;
-                };
-                if self.control.durable() < to {
-                    cells.wait(Cell::WakeDurable, seen, left.min(LOOK_AGAIN));
-                }
-            }
-            if self.control.durable() >= to {
+            // A sync that began after `to` was appended serves us too.
+            if self.wait_for_sync(to) {
                 return Ok(());
             }
+            share = Share::Refused;
         }
-        self.sync_once(Holds::Nothing)
+        self.sync_once(Holds::Nothing, share)
+    }
+
+    /// Waits until a sync of another process has made everything below `to` durable, if it lives: at most twice
+    /// as long as the last one took. False when it did not.
+    fn wait_for_sync(&self, to: Lsn) -> bool {
+        let cells = self.control.cells();
+        let last = Duration::from_micros(cells.load(Cell::LastSyncMicros));
+        let limit = PATIENCE.max(last * 2);
+        let started = self.clock.monotonic();
+        while self.control.durable() < to {
+            let seen = cells.load(Cell::WakeDurable);
+            let waited = self.clock.monotonic().saturating_sub(started);
+            let Some(left) = limit.checked_sub(waited).filter(|left| !left.is_zero()) else {
+                return false;
+            };
+            if self.control.durable() < to {
+                cells.wait(Cell::WakeDurable, seen, left.min(LOOK_AGAIN));
+            }
+        }
+        true
     }
 
     /// S1. The target is read before the segment: when the log rolled in between, S2 has made the
     /// target durable already, and syncing the newer segment does no harm.
-    fn sync_once(&self, holds: Holds) -> Result<()> {
+    fn sync_once(&self, holds: Holds, share: Share) -> Result<()> {
         let before = self.control.durable();
         let target = self.control.appended();
         let segment = self.dir.open(self.control.lsn(Cell::TailSegment))?;
         if before < segment.safe_from && !planted::is(Bug::NoWriteAgain) {
             self.write_again(before, segment.safe_from.min(target), holds)?;
         }
-        self.control.cells().raise(Cell::SyncBegun, target.0);
+        let first = self.control.cells().raise(Cell::SyncBegun, target.0);
+        if !first && share == Share::Offered && self.wait_for_sync(target) {
+            return Ok(());
+        }
         let started = self.clock.monotonic();
         let synced = if planted::is(Bug::SkipSync) {
             // Still asks the file: a killed process must not go round for ever.

@@ -35,6 +35,7 @@ use crate::sync::Mutex;
 pub(crate) use append::{Request, Written, is_full};
 pub(crate) use control::{Control, LOOK_AGAIN, Tail};
 pub(crate) use cursor::{Cursor, Found};
+pub(crate) use group::Wait;
 pub(crate) use judge::Judge;
 pub(crate) use recover::{Recovered, recover, write_all, zero};
 pub(crate) use roll::remove_unfinished;

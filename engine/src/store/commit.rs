@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::frame::{EncodedFrame, FrameKind, NewFrame};
-use crate::log::{Judge, Request, Written};
+use crate::log::{Judge, Request, Wait, Written};
 use crate::planted::{self, Bug};
 use crate::sync::Ordering;
 use crate::width::to_u64;
@@ -50,7 +50,11 @@ impl Store {
             expectations,
         };
         let named = |error: Error| error.of_transaction(self.id_of(seq));
-        match self.log().submit(request, self.shared()).map_err(named)? {
+        match self
+            .log()
+            .submit(request, waits_for(durability), self.shared())
+            .map_err(named)?
+        {
             Written::Wrong { wrong, end } => {
                 // The state that caused it must outlive a crash, or the answer would be of nothing.
                 self.log().make_durable(end)?;
@@ -97,7 +101,11 @@ impl Store {
             Some(seq) => error.of_transaction(self.id_of(*seq)),
             None => error,
         };
-        match self.log().submit(request, self.shared()).map_err(named)? {
+        match self
+            .log()
+            .submit(request, waits_for(durability), self.shared())
+            .map_err(named)?
+        {
             Written::Wrong { .. } => Err(Error::internal("frames without expectations were refused")),
             Written::Appended { lsns, end, .. } => {
                 self.settle(lsns.first().copied().unwrap_or_default(), end, durability)
@@ -230,6 +238,14 @@ impl Store {
     pub fn wait_all_durable(&self, limit: Duration) -> Result<bool> {
         let appended = self.log().control.appended();
         self.wait_durable(Lsn(appended.0.saturating_sub(1)), limit)
+    }
+}
+
+/// What a commit of this durability waits for in its batch.
+fn waits_for(durability: Durability) -> Wait {
+    match durability {
+        Durability::Synced => Wait::Synced,
+        Durability::Buffered => Wait::Written,
     }
 }
 

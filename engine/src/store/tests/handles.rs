@@ -126,7 +126,11 @@ fn a_commit_whose_sync_could_not_begin_says_that_it_is_there() {
         frames: vec![request],
         expectations: Vec::new(),
     };
-    let Ok(Written::Appended { lsns, end, .. }) = store.log().submit(request, store.shared()) else {
+    let Ok(Written::Appended { lsns, end, .. }) =
+        store
+            .log()
+            .submit(request, crate::log::Wait::Written, store.shared())
+    else {
         panic!("appended");
     };
     assert!(lock.try_lock(APPEND, LockMode::Exclusive).unwrap());

@@ -44,7 +44,12 @@ fn a_block_that_the_index_cannot_take_is_met_by_everybody_who_asks() {
         frames: vec![part.encode(1, 1).unwrap()],
         expectations: Vec::new(),
     };
-    assert!(store.log().submit(request, store.shared()).is_ok());
+    assert!(
+        store
+            .log()
+            .submit(request, crate::log::Wait::Written, store.shared())
+            .is_ok()
+    );
     store.sync().unwrap();
     let _ = store.commit(transaction("s", b"behind it")).unwrap();
     for _ in 0..2 {
