@@ -122,6 +122,10 @@ fn boot_digest(storage: &dyn Storage) -> u64 {
 /// Recovers queue and log; the caller is alone in the store. Returns the new page, ready.
 fn recover_all(storage: &Arc<dyn Storage>, identity: &Identity) -> Result<Arc<dyn SharedCells>> {
     refuse_lost_log(&**storage)?;
+    // Whoever made the store may have died, or failed, between giving it its name and making that durable: what is
+    // acknowledged from here on must not go with the name (E1).
+    let named = storage.sync_dir("");
+    named.map_err(|error| Error::io("sync the store's folder", storage.root(), error))?;
     let control_path = storage.root().join(CONTROL_FILE);
     let cells = storage.cells(CONTROL_FILE, true);
     let cells = cells.map_err(|error| Error::io("make the control page", control_path, error))?;
