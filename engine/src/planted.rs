@@ -23,12 +23,28 @@ pub enum Bug {
     NoWriteAgain,
     /// Recovery believes the page cache (S3).
     CacheBelieved,
+    /// What recovery writes over has no second copy, though a power cut may turn it into garbage.
+    NoSecondCopy,
+    /// Blocks are not padded, though the store says so.
+    NoPadding,
+    /// A failed sync kills the handle that met it and is told to no other (S1).
+    NoPoison,
+    /// A new segment is named before its length is durable (S2).
+    SkipSegmentSync,
+    /// A segment begins before its predecessor is durable to its end (S2).
+    EarlyRoll,
+    /// Zeros over what a dead or refused write left are not synced (S2).
+    SkipZeroSync,
+    /// A write that found no space is called absent and left where it is (E1).
+    FullLeavesBytes,
+    /// An expectation is judged by what was known before the append lock was taken.
+    StaleExpectation,
 }
 
 impl Bug {
     /// All of them.
     #[cfg(feature = "planted")]
-    pub const ALL: [Bug; 8] = [
+    pub const ALL: [Bug; 16] = [
         Bug::SkipSync,
         Bug::SkipDirectorySync,
         Bug::AcknowledgeBeforeSync,
@@ -37,6 +53,14 @@ impl Bug {
         Bug::StaleBytesBehindCut,
         Bug::NoWriteAgain,
         Bug::CacheBelieved,
+        Bug::NoSecondCopy,
+        Bug::NoPadding,
+        Bug::NoPoison,
+        Bug::SkipSegmentSync,
+        Bug::EarlyRoll,
+        Bug::SkipZeroSync,
+        Bug::FullLeavesBytes,
+        Bug::StaleExpectation,
     ];
 }
 

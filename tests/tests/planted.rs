@@ -1,26 +1,55 @@
-//! The crash test would find the bugs it is there for: each of eight is planted and caught, and the log
-//! without one is green over the same seeds. One process has one bug, so this file is one test.
+//! The crash test would find the bugs it is there for: each of sixteen is planted and caught, and
+//! the log without one is green over the same seeds. Prints how many crash states each took, the median of as
+//! many runs from seeds far apart as `MILEPOST_PLANTED_RUNS` says. One process has one bug, so this
+//! file is one test.
 #![allow(clippy::unwrap_used, clippy::as_conversions, clippy::panic)]
 
 use milepost_engine::planted::{self, Bug};
-use milepost_tests::crash::{hush, run_many};
+use milepost_tests::crash::{Choice, hush, run_many};
 
 /// Most crash states that a bug may survive.
-const MOST_STATES: u64 = 60_000;
+const MOST_STATES: u64 = 300_000;
+/// Distance of the first seeds of two runs.
+const APART: u64 = 1_000_000;
+
+fn median(mut numbers: Vec<u64>) -> u64 {
+    numbers.sort_unstable();
+    numbers.get(numbers.len() / 2).copied().unwrap_or(0)
+}
 
 #[test]
 fn every_planted_bug_is_caught() {
     hush();
+    let runs = std::env::var("MILEPOST_PLANTED_RUNS").map_or(1, |runs| runs.parse().unwrap());
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut missed = Vec::new();
+    let (mut missed, mut all) = (Vec::new(), Vec::new());
     for bug in Bug::ALL {
         planted::set(Some(bug));
-        match run_many(0, MOST_STATES, threads) {
-            Ok(report) => missed.push(format!("{bug:?} survived {} states", report.states)),
-            Err(failure) => println!("{bug:?} is caught by seed {}: {}", failure.seed, failure.text),
+        let mut own = Vec::new();
+        for run in 0..runs {
+            match run_many(run * APART, MOST_STATES, threads, Choice::default(), &|_| ()) {
+                Ok(report) => missed.push(format!("{bug:?} survived {} states", report.states)),
+                Err(failure) => {
+                    own.push(failure.states);
+                    if run == 0 {
+                        println!("{bug:?} is caught by seed {}: {}", failure.seed, failure.text);
+                    }
+                }
+            }
         }
+        println!(
+            "{bug:?}: caught after {own:?} states, median {}",
+            median(own.clone())
+        );
+        all.push(median(own));
     }
     planted::set(None);
+    println!(
+        "{} bugs, {runs} runs each: median of the medians {} states",
+        all.len(),
+        median(all.clone())
+    );
     assert!(missed.is_empty(), "{missed:?}");
-    run_many(0, 2_000, threads).unwrap_or_else(|failure| panic!("without a bug: {failure}"));
+    let green = run_many(0, 2_000, threads, Choice::default(), &|_| ());
+    green.unwrap_or_else(|failure| panic!("without a bug: {failure}"));
 }

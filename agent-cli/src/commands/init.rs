@@ -12,8 +12,8 @@ use crate::output;
 /// Make a new store in a directory that is missing or empty.
 ///
 /// The store gets a random id and the site name you choose: the name under which other sites know it.
-/// Names are 1 to 64 characters of a-z 0-9 . _ - without a leading dot. Size of segments and site
-/// name are fixed for the store's life.
+/// Names are 1 to 64 characters of a-z 0-9 . _ - without a leading dot. Size of segments,
+/// padding and site name are fixed for the store's life.
 #[derive(Args)]
 #[command(after_long_help = format!("Example:\n  milepost init shop --site shop1\n\n{EXIT_CODES}"))]
 pub struct Init {
@@ -25,6 +25,10 @@ pub struct Init {
     /// Size of a log segment in bytes: 1048576 to 1073741824, K, M and G suffixes
     #[arg(long, value_name = "N", value_parser = segment_bytes)]
     segment_bytes: Option<u64>,
+    /// Pad blocks to N bytes, 512 to 65536, a power of two: for disks that turn a sector into garbage when power
+    /// fails while they write it. N is the larger of sector and file system block, mostly 4096
+    #[arg(long, value_name = "N", value_parser = pad_to)]
+    pad_to: Option<usize>,
     /// Print the facts as one JSON object: store, site, epoch, dir
     #[arg(long)]
     json: bool,
@@ -45,6 +49,9 @@ impl Init {
         if let Some(bytes) = self.segment_bytes {
             options = options.segment_bytes(bytes);
         }
+        if let Some(bytes) = self.pad_to {
+            options = options.pad_to(bytes);
+        }
         let store = options.init(&self.store.dir, self.site)?;
         let made = Made {
             store: store.id().to_string(),
@@ -64,5 +71,14 @@ fn segment_bytes(text: &str) -> Result<u64, String> {
         Ok(bytes)
     } else {
         Err(format!("{text} is not 1 MiB to 1 GiB"))
+    }
+}
+
+fn pad_to(text: &str) -> Result<usize, String> {
+    let bytes = usize::try_from(size::parse(text)?).unwrap_or(0);
+    if bytes.is_power_of_two() && (512..=64 << 10).contains(&bytes) {
+        Ok(bytes)
+    } else {
+        Err(format!("{text} is no power of two from 512 to 65536"))
     }
 }

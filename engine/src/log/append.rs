@@ -86,7 +86,9 @@ impl Log {
                 judge.catch_up(appended)?;
                 continue;
             }
-            judge.catch_up(appended)?;
+            if !planted::is(Bug::StaleExpectation) {
+                judge.catch_up(appended)?;
+            }
             let verdicts = super::judge::judge_all(requests, judge)?;
             return Ok((lock, verdicts));
         }
@@ -239,7 +241,7 @@ impl Log {
             // that fails, the intent stays and whoever comes next repairs; until then whole blocks may
             // stand there, and nobody may say that they are absent.
             let start = segment.offset(from);
-            if zero(&*segment.file, start, start + len).is_err() {
+            if !planted::is(Bug::FullLeavesBytes) && zero(&*segment.file, start, start + len).is_err() {
                 return Err(Error::full(
                     "no space for a commit, nor to undo what was written of it: the next commit undoes it; free some",
                 )
@@ -295,9 +297,9 @@ impl Log {
         Ok(())
     }
 
-    /// True when the log's last block was written by a clean close (unpadded).
+    /// True when the log's last block was written by a clean close.
     fn ends_with_close(&self, tail: Tail) -> Result<bool> {
-        let header_len = to_u64(crate::block::HEADER_LEN);
+        let header_len = to_u64(crate::block::HEADER_LEN.next_multiple_of(self.pad_to));
         let Some(at) = tail
             .at
             .0
@@ -353,6 +355,9 @@ impl Log {
     /// said to be absent must not come back with a power cut, nor garbage stand behind the last block
     /// of a segment that is rolled next (S2).
     fn sync_zeros(&self, segment: &Segment) -> Result<()> {
+        if planted::is(Bug::SkipZeroSync) {
+            return Ok(());
+        }
         self.sync_or_poison(segment).map_err(|error| {
             Error::closed("removed bytes may still be on disk: this handle is dead; open the store again")
                 .at_path(self.dir.path(segment))

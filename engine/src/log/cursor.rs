@@ -51,6 +51,10 @@ impl Cursor {
         }
     }
 
+    pub(super) fn dir(&self) -> &Arc<SegmentDir> {
+        &self.dir
+    }
+
     pub(crate) fn segment(&self) -> &Arc<Segment> {
         &self.segment
     }

@@ -189,7 +189,7 @@ impl Log {
     pub(super) fn sync_or_poison(&self, segment: &Segment) -> std::io::Result<()> {
         let _telling = self.syncer.telling.lock();
         let synced = segment.file.sync_data();
-        if synced.is_err() {
+        if synced.is_err() && !planted::is(Bug::NoPoison) {
             self.control.set_poisoned(self.generation);
         }
         synced
@@ -228,7 +228,15 @@ impl Log {
                 return Err(Error::internal("no segment holds what was appended").at_lsn(at));
             }
             let mut cursor = Cursor::new(&self.dir, &segment);
-            match write_block_again(&mut cursor, at) {
+            let written = if self.pad_to > 1 {
+                // Synced under the lock: another sync may acknowledge meanwhile what is being written over (E1).
+                let sync = |segment: &Segment| self.sync_or_poison(segment);
+                let end = to.min(segment.end());
+                super::rescue::write_over(&mut cursor, at, end, &sync).map(|()| end)
+            } else {
+                write_block_again(&mut cursor, at)
+            };
+            match written {
                 Ok(end) => at = end,
                 Err(error) => return Err(self.unreadable(error)),
             }

@@ -18,6 +18,7 @@ mod judge;
 pub(crate) mod lock;
 pub(crate) mod newest;
 mod recover;
+mod rescue;
 mod roll;
 mod scan;
 mod segment;
@@ -37,7 +38,7 @@ pub(crate) use control::{Control, LOOK_AGAIN, Tail};
 pub(crate) use cursor::{Cursor, Found};
 pub(crate) use group::Wait;
 pub(crate) use judge::Judge;
-pub(crate) use recover::{Recovered, recover, write_all, zero};
+pub(crate) use recover::{Layout, Recovered, recover, write_all, zero};
 pub(crate) use roll::remove_unfinished;
 pub(crate) use scan::FrameScan;
 pub use scan::LogScan;
@@ -60,6 +61,7 @@ pub(crate) struct Log {
     pub(crate) process: u32,
     pub(crate) segment_bytes: u64,
     pub(crate) block_bytes: usize,
+    /// Blocks begin and end at multiples of this; 1 is off.
     pub(crate) pad_to: usize,
     pub(crate) lock_timeout: Duration,
     /// Held by the one thread of the handle that appends: an OFD lock does not exclude threads. Held
@@ -106,7 +108,11 @@ impl Log {
             self.dir.owner(),
             || Lsn::ZERO,
         ));
-        let tail = recover(&fresh, genesis, self.control.durable(), self.segment_bytes)?;
+        let layout = Layout {
+            segment_bytes: self.segment_bytes,
+            pad_to: self.pad_to,
+        };
+        let tail = recover(&fresh, genesis, self.control.durable(), layout)?;
         let tail = tail
             .ok_or_else(|| crate::Error::corrupt("the log has no segment"))?
             .tail;

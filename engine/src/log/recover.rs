@@ -36,6 +36,23 @@ pub(crate) struct Recovered {
     pub aux: u64,
 }
 
+/// How a log's files are laid out; fixed when its store is made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Layout {
+    /// Least length of a segment in bytes; 0 when it is not known.
+    pub segment_bytes: u64,
+    /// Blocks begin and end at multiples of this; 1 is off.
+    pub pad_to: usize,
+}
+
+impl Layout {
+    /// The queue's: what is lost of it is made again.
+    pub(crate) const DERIVED: Layout = Layout {
+        segment_bytes: 0,
+        pad_to: 1,
+    };
+}
+
 /// What the walk over the last segment found.
 struct Walked {
     tail: Lsn,
@@ -57,7 +74,7 @@ pub(crate) fn recover(
     dir: &Arc<SegmentDir>,
     genesis: Chain,
     floor: Lsn,
-    segment_bytes: u64,
+    layout: Layout,
 ) -> Result<Option<Recovered>> {
     let firsts = dir.list()?;
     let Some((last, before)) = firsts.split_last() else {
@@ -67,7 +84,10 @@ pub(crate) fn recover(
         refuse_lost_segments(dir, &firsts, *last)?;
     }
     let segment = dir.open(*last)?;
-    refuse_short(dir, &segment, segment_bytes)?;
+    refuse_short(dir, &segment, layout.segment_bytes)?;
+    if layout.pad_to > 1 {
+        super::rescue::put_back(dir, genesis)?;
+    }
     let mut cursor = Cursor::new(dir, &segment);
     let mut walked = walk(&mut cursor, (*last == Lsn::ZERO).then_some(genesis))?;
     walked.durable = walked.durable.max(cursor.durable_behind(walked.tail)?).max(floor);
@@ -81,7 +101,7 @@ pub(crate) fn recover(
     {
         (walked.chain, walked.last) = end_of(dir, *previous, segment.first)?;
     }
-    write_again(&mut cursor, &walked)?;
+    write_again(&mut cursor, &walked, layout)?;
     finish_cut(&mut cursor, dir, walked.tail)?;
     let path = dir.path(&segment);
     segment
@@ -218,11 +238,19 @@ fn end_of(dir: &Arc<SegmentDir>, first: Lsn, end: Lsn) -> Result<(Chain, Option<
 
 /// S3: the page cache may show bytes that the disk never took and whose failure was told to a process
 /// that is gone; written again through this descriptor they are dirty again, and the sync is ours.
-fn write_again(cursor: &mut Cursor, walked: &Walked) -> Result<()> {
+fn write_again(cursor: &mut Cursor, walked: &Walked, layout: Layout) -> Result<()> {
     if planted::is(Bug::CacheBelieved) {
         return Ok(());
     }
-    for (start, _) in walked.beyond.iter().filter(|(_, end)| *end > walked.durable) {
+    let mut beyond = walked.beyond.iter().filter(|(_, end)| *end > walked.durable);
+    if layout.pad_to > 1 {
+        let Some((from, _)) = beyond.next() else {
+            return Ok(());
+        };
+        let sync = |segment: &Segment| segment.file.sync_data();
+        return super::rescue::write_over(cursor, *from, walked.tail, &sync);
+    }
+    for (start, _) in beyond {
         write_block_again(cursor, *start)?;
     }
     Ok(())

@@ -34,9 +34,12 @@ impl Log {
     /// Begins a new segment at `tail.at`, long enough for a block of `block_len` bytes; returns its
     /// first LSN. The caller holds the append lock and has nothing unwritten.
     pub(super) fn roll(&self, tail: Tail, block_len: u64, _exclusive: &MutexGuard<'_, ()>) -> Result<Lsn> {
-        self.make_durable_locked(tail.at)?;
+        let early = planted::is(Bug::EarlyRoll);
+        if !early {
+            self.make_durable_locked(tail.at)?;
+        }
         assert!(
-            self.control.durable() >= tail.at,
+            early || self.control.durable() >= tail.at,
             "S2: a predecessor is durable to its end"
         );
         let first = tail.at;
@@ -187,7 +190,9 @@ impl SegmentDir {
             if filled {
                 zero(&*file, 0, len)?;
             }
-            file.sync_data()?;
+            if !planted::is(Bug::SkipSegmentSync) {
+                file.sync_data()?;
+            }
             storage.rename(&making, &format!("{folder}/{stem}{READY}"))
         };
         make().map_err(|error| {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::block::{BlockBuilder, BlockKind, Seal, SealedBlock};
 use crate::frame::NewFrame;
-use crate::log::{Recovered, SegmentDir, Tail, recover, write_all};
+use crate::log::{Layout, Recovered, SegmentDir, Tail, recover, write_all};
 use crate::storage::{Cell, StorageFile};
 use crate::width::to_u64;
 use crate::{Chain, Error, Lsn, Result, Store};
@@ -55,7 +55,12 @@ impl QueueWriter {
             store.owner(),
             || Lsn::ZERO,
         );
-        let recovered = recover(&Arc::new(fresh), genesis, control.lsn(Cell::QueueDurable), 0)?;
+        let recovered = recover(
+            &Arc::new(fresh),
+            genesis,
+            control.lsn(Cell::QueueDurable),
+            Layout::DERIVED,
+        )?;
         let empty = Tail {
             at: Lsn::ZERO,
             chain: genesis,

@@ -5,12 +5,13 @@
 //! 0    "MILEPOST" 8 | version 4 | reserved 4
 //! 16   store id 16 | segment_bytes 8 | created 8
 //! 48   site_len 2 | reserved 6 | site 64, zero-padded
-//! 120  secret 8 | reserved, zero
+//! 120  secret 8 | pad_to 4, 0 for none | reserved, zero
 //! 252  CRC-32 of the bytes before it
 //! ```
 
 use crate::block::Owner;
 use crate::storage::{Storage, StorageFile};
+use crate::width::u32_to_usize;
 use crate::{Error, Result, SiteName, StoreId};
 
 /// Name of the file.
@@ -31,6 +32,8 @@ pub(crate) struct Identity {
     pub owner: Owner,
     pub site: SiteName,
     pub segment_bytes: u64,
+    /// 1 is off.
+    pub pad_to: usize,
     pub created: i64,
 }
 
@@ -50,6 +53,8 @@ impl Identity {
         bytes.extend_from_slice(site);
         bytes.resize(SECRET_AT, 0);
         bytes.extend_from_slice(&self.owner.secret.to_le_bytes());
+        let pad_to = u32::try_from(self.pad_to).unwrap_or_default();
+        bytes.extend_from_slice(&pad_to.to_le_bytes());
         bytes.resize(CRC_AT, 0);
         let crc = crc32fast::hash(&bytes);
         bytes.extend_from_slice(&crc.to_le_bytes());
@@ -87,21 +92,24 @@ impl Identity {
             let site = std::str::from_utf8(rest.get(..usize::from(site_len))?).ok()?;
             let mut behind = covered.get(SECRET_AT..)?;
             let secret = take(&mut behind).map(u64::from_le_bytes)?;
+            let pad_to = take(&mut behind).map(u32::from_le_bytes)?.max(1);
             Some((
                 Owner { id, secret },
                 segment_bytes,
+                u32_to_usize(pad_to),
                 created,
                 SiteName::new(site).ok()?,
             ))
         };
-        let (owner, segment_bytes, created, site) = fields().ok_or_else(damaged)?;
-        if !SEGMENT_BYTES.contains(&segment_bytes) {
+        let (owner, segment_bytes, pad_to, created, site) = fields().ok_or_else(damaged)?;
+        if !SEGMENT_BYTES.contains(&segment_bytes) || !super::options::is_padding(pad_to) {
             return Err(damaged());
         }
         Ok(Identity {
             owner,
             site,
             segment_bytes,
+            pad_to,
             created,
         })
     }

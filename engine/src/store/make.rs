@@ -85,6 +85,7 @@ pub(super) fn make(storage: &Arc<dyn Storage>, site: SiteName, options: &Options
         owner,
         site,
         segment_bytes: options.segment_bytes,
+        pad_to: options.pad_to,
         created,
     }
     .write(&**storage, &*making)

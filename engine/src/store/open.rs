@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::block::BlockKind;
 use crate::log::lock::PRESENCE;
-use crate::log::{Control, Log, Recovered, SegmentDir, recover, remove_unfinished};
+use crate::log::{Control, Layout, Log, Recovered, SegmentDir, recover, remove_unfinished};
 use crate::queue::freed;
 use crate::storage::{Cell, LockMode, OpenMode, SharedCells, Storage, StorageFile};
 use crate::sync::Mutex;
@@ -152,7 +152,11 @@ fn recover_all(storage: &Arc<dyn Storage>, identity: &Identity) -> Result<Arc<dy
     };
     let queue = recover_queue(&dir(BlockKind::Queue), genesis)?;
     let scanned = Lsn(queue.as_ref().map_or(0, |queue| queue.aux));
-    let log = recover(&dir(BlockKind::Log), genesis, scanned, identity.segment_bytes)?;
+    let layout = Layout {
+        segment_bytes: identity.segment_bytes,
+        pad_to: identity.pad_to,
+    };
+    let log = recover(&dir(BlockKind::Log), genesis, scanned, layout)?;
     let Some(log) = log else {
         return Err(
             Error::corrupt("the log has no segment; restore a backup").at_path(storage.root().join("log"))
@@ -216,7 +220,7 @@ fn recover_queue(dir: &Arc<SegmentDir>, genesis: Chain) -> Result<Option<Recover
                 let gone = storage.unlink(&name);
                 gone.map_err(|error| Error::io("free a queue segment", storage.root().join(name), error))?;
             }
-            recover(dir, genesis, Lsn::ZERO, 0)
+            recover(dir, genesis, Lsn::ZERO, Layout::DERIVED)
         }
         None => Ok(None),
     };
@@ -266,7 +270,7 @@ fn join(
         process: storage.process_id(),
         segment_bytes: identity.segment_bytes,
         block_bytes: options.block_bytes,
-        pad_to: options.pad_to,
+        pad_to: identity.pad_to,
         lock_timeout: options.lock_timeout,
         appending: Mutex::default(),
         group: Default::default(),

@@ -1,8 +1,10 @@
 //! The crash test for as long as one likes:
-//! `cargo run --release -p milepost-tests --bin crash -- --states 10000000 [--seed N] [--threads N]`.
+//! `cargo run --release -p milepost-tests --bin crash -- --states 10000000 [--seed N] [--threads N]
+//! [--profile posix|ext4|xfs|garbage512|garbage4096] [--pad-to BYTES]`.
 //!
-//! Prints the number of crash states and how many a second; ends with exit code 1 and the command that
-//! repeats it at the first seed that fails.
+//! Prints the number of crash states, by profile of the disk (drawn from the seed unless given), and how
+//! many a second, now and then on the way; ends with exit code 1 and the command that repeats it at the
+//! first seed that fails.
 #![allow(
     clippy::disallowed_methods,
     clippy::as_conversions,
@@ -12,32 +14,44 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
-use milepost_tests::crash::{hush, run_many};
+use milepost_tests::crash::{Choice, Report, hush, run, run_many};
+use milepost_tests::disk::Profile;
+
+struct Wanted {
+    states: u64,
+    seed: u64,
+    threads: u64,
+    choice: Choice,
+}
 
 fn main() -> ExitCode {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let (mut states, mut seed, mut threads) = (100_000, 0, cores as u64);
-    let mut words = std::env::args().skip(1);
-    while let Some(word) = words.next() {
-        let place = match word.as_str() {
-            "--states" => &mut states,
-            "--seed" => &mut seed,
-            "--threads" => &mut threads,
-            _ => return usage(&word),
-        };
-        match words.next().and_then(|value| value.replace('_', "").parse().ok()) {
-            Some(value) => *place = value,
-            None => return usage(&word),
-        }
-    }
-    let threads = if states == 1 { 1 } else { threads as usize };
+    let wanted = match wanted() {
+        Ok(wanted) => wanted,
+        Err(word) => return usage(&word),
+    };
     hush();
     let start = Instant::now();
-    match run_many(seed, states, threads) {
+    let tell = |report: &Report| {
+        let rate = report.states as f64 / start.elapsed().as_secs_f64();
+        let (seen, ops, trace, by) = (report.states, report.ops, report.trace, report.profiles());
+        println!(
+            "{seen} crash states ({by}), {rate:.0} a second, after {ops} operations; trace {trace:016x}"
+        );
+    };
+    let outcome = if wanted.states == 1 {
+        run(wanted.seed, wanted.choice)
+    } else {
+        run_many(
+            wanted.seed,
+            wanted.states,
+            wanted.threads as usize,
+            wanted.choice,
+            &tell,
+        )
+    };
+    match outcome {
         Ok(report) => {
-            let rate = report.states as f64 / start.elapsed().as_secs_f64();
-            let (seen, ops, trace) = (report.states, report.ops, report.trace);
-            println!("{seen} crash states, {rate:.0} a second, after {ops} operations; trace {trace:016x}");
+            tell(&report);
             ExitCode::SUCCESS
         }
         Err(failure) => {
@@ -47,7 +61,36 @@ fn main() -> ExitCode {
     }
 }
 
+fn wanted() -> Result<Wanted, String> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut wanted = Wanted {
+        states: 100_000,
+        seed: 0,
+        threads: cores as u64,
+        choice: Choice::default(),
+    };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let value = words.next().ok_or_else(|| word.clone())?;
+        let number = value.replace('_', "").parse();
+        let number = || number.clone().map_err(|_| word.clone());
+        match word.as_str() {
+            "--states" => wanted.states = number()?,
+            "--seed" => wanted.seed = number()?,
+            "--threads" => wanted.threads = number()?,
+            "--pad-to" => wanted.choice.pad_to = Some(number()? as usize),
+            "--profile" => wanted.choice.profile = Some(Profile::by_name(&value).ok_or(value)?),
+            _ => return Err(word),
+        }
+    }
+    Ok(wanted)
+}
+
 fn usage(word: &str) -> ExitCode {
-    println!("{word}: usage is crash [--states N] [--seed N] [--threads N]");
+    let profiles: Vec<&str> = Profile::ALL.iter().map(|profile| profile.name()).collect();
+    let profiles = profiles.join("|");
+    println!(
+        "{word}: usage is crash [--states N] [--seed N] [--threads N] [--profile {profiles}] [--pad-to BYTES]"
+    );
     ExitCode::from(2)
 }

@@ -21,4 +21,4 @@ mod run;
 mod schedule;
 
 pub use model::{Content, Fate, Model};
-pub use run::{Failure, Report, hush, run, run_many};
+pub use run::{Choice, Failure, Report, hush, run, run_many};

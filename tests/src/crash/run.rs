@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use milepost_engine::SiteName;
 
-use crate::disk::SimDisk;
+use crate::disk::{Profile, SimDisk};
 use crate::{SimRng, mix};
 
 use super::actor::{Actor, Habits, options, panic_text};
@@ -35,6 +35,38 @@ pub struct Report {
     pub ops: u64,
     /// Hash of everything: same seed, same trace.
     pub trace: u64,
+    /// The states by what their disk was like, in the order of [`Profile::ALL`].
+    pub by_profile: [u64; Profile::ALL.len()],
+}
+
+impl Report {
+    fn add(&mut self, other: &Report) {
+        self.states += other.states;
+        self.ops += other.ops;
+        self.trace ^= other.trace;
+        for (own, more) in self.by_profile.iter_mut().zip(other.by_profile) {
+            *own += more;
+        }
+    }
+
+    /// States by disk, in words.
+    #[must_use]
+    pub fn profiles(&self) -> String {
+        let named = Profile::ALL.iter().zip(self.by_profile);
+        let words: Vec<String> = named
+            .map(|(profile, states)| format!("{} {states}", profile.name()))
+            .collect();
+        words.join(", ")
+    }
+}
+
+/// What is fixed of a run instead of drawn from its seed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Choice {
+    /// What the disk is like.
+    pub profile: Option<Profile>,
+    /// What blocks are padded to; by itself enough for the disk.
+    pub pad_to: Option<usize>,
 }
 
 /// A run that found something.
@@ -44,17 +76,31 @@ pub struct Failure {
     pub seed: u64,
     /// What is wrong.
     pub text: String,
+    /// What was fixed.
+    pub choice: Choice,
+    /// States seen before it, by all threads.
+    pub states: u64,
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Failure { seed, text } = self;
+        let Failure { seed, text, .. } = self;
         write!(
             f,
             "seed {seed}: {text}\n  again: cargo run -p milepost-tests --bin crash -- --seed {seed} --states 1"
-        )
+        )?;
+        if let Some(profile) = self.choice.profile {
+            write!(f, " --profile {}", profile.name())?;
+        }
+        if let Some(pad_to) = self.choice.pad_to {
+            write!(f, " --pad-to {pad_to}")?;
+        }
+        Ok(())
     }
 }
+
+/// How often a long run says how far it is, in states.
+const TELL: u64 = 100_000;
 
 /// Crashes tried for each snapshot.
 const CRASHES: u64 = 8;
@@ -63,19 +109,33 @@ const CRASHES: u64 = 8;
 ///
 /// # Errors
 /// What the store broke of its promises.
-pub fn run(seed: u64) -> Result<Report, Failure> {
+pub fn run(seed: u64, choice: Choice) -> Result<Report, Failure> {
     let rng = SimRng::new(seed);
-    let (odds, habits) = draw(&rng);
-    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| live(seed, &rng, odds, habits)));
+    let (profile, odds, habits) = draw(&rng, choice);
+    let mut report = Report::default();
+    let life = AssertUnwindSafe(|| live(seed, &rng, profile, odds, habits, &mut report));
+    let outcome = std::panic::catch_unwind(life);
     let outcome = outcome.unwrap_or_else(|payload| Err(format!("a panic: {}", panic_text(&*payload))));
-    outcome.map_err(|text| {
-        let text = format!("{text}\n  with {odds:?}, {habits:?}");
-        Failure { seed, text }
-    })
+    match outcome {
+        Ok(()) => Ok(report),
+        Err(text) => Err(Failure {
+            seed,
+            text: format!("{text}\n  with {profile:?}, {odds:?}, {habits:?}"),
+            choice,
+            states: report.states,
+        }),
+    }
 }
 
-fn live(seed: u64, rng: &SimRng, odds: Odds, habits: Habits) -> Result<Report, String> {
-    let disk = SimDisk::new(seed);
+fn live(
+    seed: u64,
+    rng: &SimRng,
+    profile: Profile,
+    odds: Odds,
+    habits: Habits,
+    report: &mut Report,
+) -> Result<(), String> {
+    let disk = SimDisk::like(profile, seed);
     let founder = disk.start();
     let site = SiteName::new("bern").map_err(|error| error.to_string())?;
     let store = options(&founder, rng, &habits).init_in(founder.storage(), site);
@@ -89,11 +149,7 @@ fn live(seed: u64, rng: &SimRng, odds: Odds, habits: Habits) -> Result<Report, S
             scope.spawn(move || Actor::new(schedule, number, rng, habits).live());
         }
     });
-    let mut report = Report {
-        states: 0,
-        ops: disk.ops(),
-        trace: disk.trace(),
-    };
+    (report.ops, report.trace) = (disk.ops(), disk.trace());
     let schedule = Arc::into_inner(schedule).ok_or("a process outlived its run")?;
     let (moments, _) = schedule.finish()?;
     for moment in &moments {
@@ -107,10 +163,15 @@ fn live(seed: u64, rng: &SimRng, odds: Odds, habits: Habits) -> Result<Report, S
             left = left.saturating_sub(states);
         }
     }
-    Ok(report)
+    if let Some(at) = Profile::ALL.iter().position(|other| *other == profile) {
+        report.by_profile[at] = report.states;
+    }
+    Ok(())
 }
 
-fn draw(rng: &SimRng) -> (Odds, Habits) {
+fn draw(rng: &SimRng, choice: Choice) -> (Profile, Odds, Habits) {
+    let drawn = *rng.pick(&Profile::ALL);
+    let profile = choice.profile.unwrap_or(drawn);
     let mut odds = Odds {
         switch: *rng.pick(&[1, 4, 10]),
         snapshot: *rng.pick(&[4, 8, 12]),
@@ -131,33 +192,47 @@ fn draw(rng: &SimRng) -> (Odds, Habits) {
         largest: *rng.pick(&[2_000, 20_000, 200_000]),
         buffered: *rng.pick(&[0, 4, 12]),
         deeds: 10 + rng.below(25),
-        pad_to: *rng.pick(&[1, 1, 512]),
+        pad_to: 1,
         block_bytes: *rng.pick(&[4 << 10, 64 << 10]),
     };
-    (odds, habits)
+    let drawn = *rng.pick(&[1, 1, 512, 4096]);
+    let pad_to = choice
+        .pad_to
+        .unwrap_or_else(|| drawn.max(profile.garbage().unwrap_or(1)));
+    (profile, odds, Habits { pad_to, ..habits })
 }
 
-/// Lives seeds through, from `first` on, on `threads` threads until `states` crash states were seen.
+/// Lives seeds through, from `first` on, on `threads` threads until `states` crash states were seen; `tell`
+/// hears now and then how far it is.
 ///
 /// # Errors
 /// The failure of the lowest seed among those that were tried when the first failed.
-pub fn run_many(first: u64, states: u64, threads: usize) -> Result<Report, Failure> {
+pub fn run_many(
+    first: u64,
+    states: u64,
+    threads: usize,
+    choice: Choice,
+    tell: &(dyn Fn(&Report) + Sync),
+) -> Result<Report, Failure> {
     let (next, seen) = (AtomicU64::new(first), AtomicU64::new(0));
     let sum = Mutex::new((Report::default(), None::<Failure>));
     std::thread::scope(|scope| {
         for _ in 0..threads.max(1) {
             scope.spawn(|| {
                 while seen.load(Ordering::Relaxed) < states {
-                    let result = run(next.fetch_add(1, Ordering::Relaxed));
+                    let result = run(next.fetch_add(1, Ordering::Relaxed), choice);
                     let (total, failure) = &mut *sum.lock().unwrap();
                     match result {
                         Ok(report) => {
                             seen.fetch_add(report.states.max(1), Ordering::Relaxed);
-                            total.states += report.states;
-                            total.ops += report.ops;
-                            total.trace ^= report.trace;
+                            let before = total.states;
+                            total.add(&report);
+                            if total.states / TELL != before / TELL {
+                                tell(total);
+                            }
                         }
-                        Err(found) => {
+                        Err(mut found) => {
+                            found.states += total.states;
                             seen.store(u64::MAX / 2, Ordering::Relaxed);
                             if failure.as_ref().is_none_or(|other| found.seed < other.seed) {
                                 *failure = Some(found);

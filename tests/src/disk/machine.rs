@@ -13,7 +13,8 @@ use crate::{SimRng, mix};
 
 use super::director::{Op, OpKind};
 use super::inode::Inode;
-use super::names::Names;
+use super::names::{Names, Node};
+use super::profile::Profile;
 
 /// Words of one control page.
 pub type CellPage = [u64; Cell::PAGE / 64];
@@ -33,6 +34,10 @@ pub struct Machine {
     pub files: Vec<Arc<Inode>>,
     /// Folders.
     pub names: Names,
+    /// What the disk is like.
+    pub profile: Profile,
+    /// Number up to which the journal is on disk, where there is one.
+    journalled: u64,
     /// Names this boot.
     pub boot: u64,
     /// Microseconds since the machine was made.
@@ -54,10 +59,12 @@ pub struct Machine {
 
 impl Machine {
     /// A machine with an empty disk.
-    pub fn new(seed: u64) -> Machine {
+    pub fn new(seed: u64, profile: Profile) -> Machine {
         Machine {
             files: Vec::new(),
             names: Names::default(),
+            profile,
+            journalled: 0,
             boot: mix(seed),
             micros: 1_700_000_000_000_000,
             ops: 0,
@@ -91,11 +98,16 @@ impl Machine {
     /// The machine after power loss: names first, then the files that still have one. A control page
     /// may come back with old words, as the file behind it may.
     pub fn crash(&self, rng: &SimRng) -> Machine {
-        let mut names = self.names.crash(rng);
+        let journal = self.cut_journal(rng);
+        let mut names = if self.profile.is_journalled() {
+            self.names.crash_after(journal)
+        } else {
+            self.names.crash(rng)
+        };
         let kept: BTreeSet<usize> = names.files().collect();
         let files = kept.iter().map(|number| match self.files[*number].is_settled() {
             true => Arc::clone(&self.files[*number]),
-            false => Arc::new(self.files[*number].crash(rng)),
+            false => Arc::new(self.files[*number].crash(self.profile, journal, rng)),
         });
         let files = files.collect();
         let order: BTreeMap<usize, usize> = kept.iter().enumerate().map(|(new, old)| (*old, new)).collect();
@@ -103,6 +115,7 @@ impl Machine {
         let stale = rng.chance(1, 2);
         Machine {
             files,
+            journalled: names.last(),
             names,
             boot: rng.word(),
             micros: self.micros + rng.below(1_000_000),
@@ -119,8 +132,76 @@ impl Machine {
             } else {
                 BTreeMap::new()
             },
-            ..Machine::new(0)
+            ..Machine::new(0, self.profile)
         }
+    }
+
+    /// How far the journal got.
+    fn cut_journal(&self, rng: &SimRng) -> u64 {
+        let (first, last) = (self.journalled, self.names.last());
+        match rng.below(4) {
+            0 => first,
+            1 => last,
+            _ => first + rng.below(last.saturating_sub(first) + 1),
+        }
+    }
+
+    /// The journal is on disk up to a number: names, and the lengths of files.
+    fn commit(&mut self, number: u64) {
+        if !self.profile.is_journalled() || number <= self.journalled {
+            return;
+        }
+        self.journalled = number;
+        self.names.commit(number);
+        for file in self.files.iter_mut().filter(|file| !file.is_clean()) {
+            Arc::make_mut(file).commit(number);
+        }
+    }
+
+    /// Makes the names of a folder durable.
+    pub fn sync_dir(&mut self, folder: &str) -> io::Result<()> {
+        if !self.profile.is_journalled() {
+            return self.names.sync(folder);
+        }
+        if let Some(number) = self.names.last_of(folder)? {
+            self.commit(number);
+        }
+        Ok(())
+    }
+
+    /// Makes a file and gives it its name.
+    pub fn create(&mut self, name: &str) -> io::Result<usize> {
+        let file = self.files.len();
+        let made = self.names.create(name, file)?;
+        self.files.push(Arc::new(Inode::new(made)));
+        Ok(file)
+    }
+
+    /// Moves a file, replacing the target.
+    pub fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        let replaces = self.names.find(to).is_some();
+        self.names.rename(from, to)?;
+        if let Some(Node::File(file)) = self.names.find(to)
+            && replaces
+            && !self.files[file].is_clean()
+        {
+            Arc::make_mut(&mut self.files[file]).replaced = Some(self.names.last());
+        }
+        Ok(())
+    }
+
+    /// Reserves space.
+    pub fn allocate(&mut self, id: u64, len: u64) -> io::Result<()> {
+        let number = self.names.number();
+        self.file_mut(id)?.grow(len, Some(number));
+        Ok(())
+    }
+
+    /// Makes a file exactly so long.
+    pub fn set_len(&mut self, id: u64, len: u64) -> io::Result<()> {
+        let number = self.names.number();
+        self.file_mut(id)?.set_len(len, number);
+        Ok(())
     }
 
     /// Starts a process.
@@ -209,9 +290,11 @@ impl Machine {
     /// Syncs a file, unless its description has yet to be told of a failed write-back.
     pub fn sync(&mut self, id: u64) -> io::Result<()> {
         let file = self.file(id)?;
+        let needs = self.files[file].needs(self.names.last());
         if !self.files[file].is_clean() {
             Arc::make_mut(&mut self.files[file]).sync();
         }
+        self.commit(needs);
         let errors = self.files[file].errors;
         match self.handles.get_mut(&id) {
             Some(handle) if handle.errors < errors => {

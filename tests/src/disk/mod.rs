@@ -8,10 +8,9 @@
 //! crash(rng) ──► another SimDisk: one of the states power loss may leave
 //! ```
 //!
-//! Guarantees that the disk keeps, as local file systems do: a sector of 512 bytes is written whole or
-//! not at all; synced contents and lengths stay; synced names stay; a rename is atomic; a lock is
-//! dropped with its handle. Everything else is lost, torn and reordered at will. The rules are the
-//! tests in `tests/disk.rs`.
+//! Guarantees that the disk keeps, as local file systems do: synced contents and lengths stay; synced names
+//! stay; a rename is atomic; a lock is dropped with its handle. What else is lost, torn and reordered is a
+//! matter of its [`Profile`]. The rules are the tests in `tests/disk.rs`.
 
 mod cells;
 mod director;
@@ -20,12 +19,14 @@ mod machine;
 mod names;
 mod pages;
 mod process;
+mod profile;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 pub use director::{Calm, Director, EIO, ENOSPC, Op, OpKind, Script, Verdict};
 pub use process::{Killed, SimProcess, killed};
+pub use profile::Profile;
 
 use crate::SimRng;
 use machine::Machine;
@@ -41,7 +42,13 @@ impl SimDisk {
     /// A machine with an empty disk; what it does by itself follows from the seed.
     #[must_use]
     pub fn new(seed: u64) -> SimDisk {
-        SimDisk::of(Machine::new(seed))
+        SimDisk::like(Profile::Posix, seed)
+    }
+
+    /// The same with a disk that is like something.
+    #[must_use]
+    pub fn like(profile: Profile, seed: u64) -> SimDisk {
+        SimDisk::of(Machine::new(seed, profile))
     }
 
     fn of(machine: Machine) -> SimDisk {

@@ -2,7 +2,8 @@
 //!
 //! Each create, rename, unlink and new folder is one change of one or two names. Until its folder is
 //! synced it may or may not survive power loss, by itself, except that a change of a name never
-//! survives without the changes of that name before it. A rename survives whole or not at all.
+//! survives without the changes of that name before it. A rename survives whole or not at all. Where
+//! there is a journal, changes have numbers, which the lengths of files share, and survive up to one of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -21,6 +22,9 @@ pub enum Node {
 /// A name within a folder.
 type Place = (u64, String);
 
+/// A change, with its number.
+type Change = (u64, Vec<(Place, Option<Node>)>);
+
 const ROOT: u64 = 0;
 
 /// Folders and their names.
@@ -29,8 +33,10 @@ pub struct Names {
     now: BTreeMap<Place, Node>,
     disk: BTreeMap<Place, Node>,
     /// Changes not yet durable, in order.
-    pending: Vec<Vec<(Place, Option<Node>)>>,
+    pending: Vec<Change>,
     folders: u64,
+    /// Number of the last change, of a name or of a file's length.
+    last: u64,
 }
 
 impl Names {
@@ -51,11 +57,49 @@ impl Names {
         }
     }
 
-    /// Gives a new file its name.
-    pub fn create(&mut self, path: &str, file: usize) -> io::Result<()> {
+    /// Gives a new file its name; returns the number of the change.
+    pub fn create(&mut self, path: &str, file: usize) -> io::Result<u64> {
         let place = self.place(path)?;
         self.change(vec![(place, Some(Node::File(file)))]);
-        Ok(())
+        Ok(self.last)
+    }
+
+    /// The next number of a change.
+    pub fn number(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
+    /// Number of the last change.
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// Number of the last change of a folder's names that is not durable yet.
+    pub fn last_of(&self, path: &str) -> io::Result<Option<u64>> {
+        let folder = self.folder(path)?;
+        let touches = |(_, places): &&Change| places.iter().any(|(place, _)| place.0 == folder);
+        Ok(self.pending.iter().rev().find(touches).map(|(number, _)| *number))
+    }
+
+    /// Makes all changes up to a number durable.
+    pub fn commit(&mut self, number: u64) {
+        let pending = std::mem::take(&mut self.pending).into_iter();
+        let (ready, later): (Vec<_>, Vec<_>) = pending.partition(|change| change.0 <= number);
+        for (_, places) in &ready {
+            apply(&mut self.disk, places);
+        }
+        self.pending = later;
+    }
+
+    /// The names after power loss, when all changes up to a number survive.
+    #[must_use]
+    pub fn crash_after(&self, number: u64) -> Names {
+        let mut after = self.clone();
+        after.commit(number);
+        after.now.clone_from(&after.disk);
+        after.pending.clear();
+        after
     }
 
     /// Makes a folder; one that exists is success.
@@ -104,10 +148,11 @@ impl Names {
         for change in std::mem::take(&mut self.pending).into_iter().rev() {
             // A change that is needed takes the earlier changes of its names along.
             let taken = change
+                .1
                 .iter()
                 .any(|(place, _)| place.0 == folder || needed.contains(place));
             if taken {
-                needed.extend(change.iter().map(|(place, _)| place.clone()));
+                needed.extend(change.1.iter().map(|(place, _)| place.clone()));
             }
             if taken {
                 ready.push(change)
@@ -115,8 +160,8 @@ impl Names {
                 later.push(change)
             }
         }
-        for change in ready.iter().rev() {
-            apply(&mut self.disk, change);
+        for (_, places) in ready.iter().rev() {
+            apply(&mut self.disk, places);
         }
         later.reverse();
         self.pending = later;
@@ -129,7 +174,7 @@ impl Names {
         let mut disk = self.disk.clone();
         let mut lost: BTreeSet<&Place> = BTreeSet::new();
         let keep = *rng.pick(&[0, 4, 7, 8]);
-        for change in &self.pending {
+        for (_, change) in &self.pending {
             let possible = change.iter().all(|(place, _)| !lost.contains(place));
             if possible && rng.chance(keep, 8) {
                 apply(&mut disk, change);
@@ -142,6 +187,7 @@ impl Names {
             disk,
             pending: Vec::new(),
             folders: self.folders,
+            last: self.last,
         }
     }
 
@@ -180,7 +226,8 @@ impl Names {
 
     fn change(&mut self, change: Vec<(Place, Option<Node>)>) {
         apply(&mut self.now, &change);
-        self.pending.push(change);
+        let number = self.number();
+        self.pending.push((number, change));
     }
 }
 

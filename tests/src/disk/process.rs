@@ -167,12 +167,7 @@ impl Storage for SimProcess {
             (Some(Node::File(_)), OpenMode::CreateNew) => return Err(io::ErrorKind::AlreadyExists.into()),
             (None, OpenMode::Read | OpenMode::ReadWrite) => return Err(io::ErrorKind::NotFound.into()),
             (Some(Node::File(file)), _) => file,
-            (None, _) => {
-                let file = machine.files.len();
-                machine.names.create(name, file)?;
-                machine.files.push(Arc::default());
-                file
-            }
+            (None, _) => machine.create(name)?,
         };
         let handle = machine.open(self.number, file);
         let (process, name) = (self.clone(), name.to_owned());
@@ -186,7 +181,6 @@ impl Storage for SimProcess {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         self.whole(OpKind::Rename, &format!("{from} to {to}"), 0, 0)?
-            .names
             .rename(from, to)
     }
 
@@ -205,7 +199,7 @@ impl Storage for SimProcess {
     }
 
     fn sync_dir(&self, folder: &str) -> io::Result<()> {
-        self.whole(OpKind::SyncDir, folder, 0, 0)?.names.sync(folder)
+        self.whole(OpKind::SyncDir, folder, 0, 0)?.sync_dir(folder)
     }
 
     fn cells(&self, name: &str, fresh: bool) -> io::Result<Arc<dyn SharedCells>> {
@@ -290,18 +284,12 @@ impl StorageFile for SimFile {
 
     fn allocate(&self, len: u64) -> io::Result<()> {
         self.check_writable()?;
-        self.whole(OpKind::Allocate, 0, len)?
-            .file_mut(self.handle)?
-            .grow(len);
-        Ok(())
+        self.whole(OpKind::Allocate, 0, len)?.allocate(self.handle, len)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.check_writable()?;
-        self.whole(OpKind::SetLen, 0, len)?
-            .file_mut(self.handle)?
-            .set_len(len);
-        Ok(())
+        self.whole(OpKind::SetLen, 0, len)?.set_len(self.handle, len)
     }
 
     fn len(&self) -> io::Result<u64> {

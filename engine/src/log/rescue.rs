@@ -1,0 +1,206 @@
+//! Writing blocks over themselves where a power cut may turn what is being written into garbage: stores whose
+//! blocks are padded ([`Options::pad_to`](crate::Options::pad_to)).
+//!
+//! ```text
+//! blocks ─► log/rescue.new, synced ─► named log/rescue, folder synced ─► written over in place, synced ─► unlinked
+//! recovery: a block that is not in place, and is in `log/rescue`, is put back
+//!
+//! log/rescue:  0 "MPRESCUE" 8 | store id 16 | LSN of the first block 8 | CRC-32 of the bytes before 4 | reserved 4 | blocks
+//! ```
+//!
+//! S1 and S3 demand that blocks are written again that may be durable and acknowledged already. Power lost
+//! in the middle of that would take them (E1), so there is a second copy before the first is touched. A file
+//! that is torn says nothing: then nothing was touched yet. One that was left behind names blocks that no
+//! recovery since has cut, because each reads it first; what it holds and the log lacks is put back, and
+//! nothing else.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::block::{Block, BlockKind, HEADER_LEN};
+use crate::planted::{self, Bug};
+use crate::storage::{OpenMode, Storage};
+use crate::width::{to_u64, to_usize};
+use crate::{Chain, Error, Lsn, Result, StoreId};
+
+use super::cursor::{Cursor, Found};
+use super::recover::write_all;
+use super::segment::{Segment, SegmentDir};
+
+const NAME: &str = "log/rescue";
+const NEW: &str = "log/rescue.new";
+const MAGIC: [u8; 8] = *b"MPRESCUE";
+const HEAD: usize = 40;
+const CRC_AT: usize = HEAD - 8;
+/// Blocks are copied and written over in portions of about this many bytes: 4 MiB, or one larger block.
+const PORTION: usize = 4 << 20;
+
+/// Writes the verified blocks of `[from, to)`, which lie in the cursor's segment, over themselves and syncs
+/// them, so that power lost at any moment leaves one whole copy of each. For who holds the append lock, or
+/// is alone in the store.
+pub(super) fn write_over(
+    cursor: &mut Cursor,
+    from: Lsn,
+    to: Lsn,
+    sync: &dyn Fn(&Segment) -> io::Result<()>,
+) -> Result<()> {
+    let mut at = from;
+    while at < to {
+        let (begin, mut blocks) = (at, Vec::new());
+        while at < to && blocks.len() < PORTION {
+            match cursor.block(at, None)? {
+                Found::Block(block, bytes) => {
+                    blocks.extend_from_slice(bytes);
+                    at = block.header().end();
+                }
+                Found::Nothing(reason) => return Err(cursor.corrupt(at, &reason)),
+            }
+        }
+        write_portion(cursor, begin, &blocks, sync)?;
+    }
+    Ok(())
+}
+
+fn write_portion(
+    cursor: &Cursor,
+    at: Lsn,
+    blocks: &[u8],
+    sync: &dyn Fn(&Segment) -> io::Result<()>,
+) -> Result<()> {
+    let (segment, dir) = (cursor.segment(), cursor.dir());
+    let storage = &**dir.storage();
+    if !planted::is(Bug::NoSecondCopy) {
+        let kept = keep(storage, dir.owner().id, at, blocks, || sync(segment));
+        kept.map_err(|error| {
+            Error::io(
+                "copy blocks before they are written again",
+                storage.root().join(NEW),
+                error,
+            )
+        })?;
+    }
+    write_all(&*segment.file, &[blocks], segment.offset(at))
+        .and_then(|()| sync(segment))
+        .map_err(|error| Error::io("write blocks again", cursor.path(), error).at_lsn(at))?;
+    // Left behind it does no harm.
+    if let Err(error) = storage.unlink(NAME)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::debug!(%error, "a copy of blocks that were written again stays until the next time");
+    }
+    Ok(())
+}
+
+/// Makes the second copy durable. What an earlier copy stands for is synced by `settle` before it goes.
+fn keep(
+    storage: &dyn Storage,
+    id: StoreId,
+    at: Lsn,
+    blocks: &[u8],
+    settle: impl Fn() -> io::Result<()>,
+) -> io::Result<()> {
+    let file = storage.open(NEW, OpenMode::OpenOrCreate)?;
+    file.set_len(0)?;
+    write_all(&*file, &[&head(id, at), blocks], 0)?;
+    file.sync_data()?;
+    if storage
+        .list("log")?
+        .iter()
+        .any(|name| NAME.ends_with(&format!("/{name}")))
+    {
+        settle()?;
+    }
+    storage.rename(NEW, NAME)?;
+    storage.sync_dir("log")
+}
+
+/// Puts back what the second copy holds and the log lacks; for recovery, before it looks for the log's end.
+pub(super) fn put_back(dir: &Arc<SegmentDir>, genesis: Chain) -> Result<()> {
+    let storage = &**dir.storage();
+    let path = storage.root().join(NAME);
+    let read = read(storage, dir.owner().id);
+    let Some((from, copy)) = read.map_err(|error| Error::io("read the copy of blocks", &path, error))? else {
+        return Ok(());
+    };
+    let Some(first) = dir.first_at_or_before(from)? else {
+        return Ok(());
+    };
+    let segment = dir.open(first)?;
+    let mut cursor = Cursor::new(dir, &segment);
+    let (mut at, mut chain) = (first, (first == Lsn::ZERO).then_some(genesis));
+    while let Found::Block(block, _) = cursor.block(at, chain)? {
+        (at, chain) = (block.header().end(), Some(block.chain_after()));
+    }
+    let missing =
+        at.0.checked_sub(from.0)
+            .and_then(|skip| copy.get(to_usize(skip)..));
+    let Some(missing) = missing.filter(|missing| continues(missing, at, chain, dir)) else {
+        return Ok(());
+    };
+    if segment.end() < at.plus(to_u64(missing.len())) {
+        return Ok(());
+    }
+    write_all(&*segment.file, &[missing], segment.offset(at))
+        .and_then(|()| segment.file.sync_data())
+        .map_err(|error| Error::io("put blocks back", dir.path(&segment), error).at_lsn(at))?;
+    tracing::warn!(
+        lsn = at.0,
+        bytes = missing.len(),
+        "power was lost while blocks were written again; they were put back from their copy"
+    );
+    Ok(())
+}
+
+/// True when `bytes` begin with the block that the log goes on with at `at`, and are whole blocks in line.
+fn continues(mut bytes: &[u8], mut at: Lsn, mut chain: Option<Chain>, dir: &SegmentDir) -> bool {
+    let mut any = false;
+    while bytes.len() >= HEADER_LEN {
+        let Ok(block) = Block::check(bytes) else {
+            return false;
+        };
+        let header = block.header();
+        let in_line = header.lsn == at
+            && header.kind == BlockKind::Log
+            && header.owner == dir.owner()
+            && chain.is_none_or(|chain| chain == header.chain);
+        if !in_line {
+            return false;
+        }
+        bytes = bytes.get(to_usize(header.end().since(at))..).unwrap_or_default();
+        (at, chain, any) = (header.end(), Some(block.chain_after()), true);
+    }
+    any && bytes.is_empty()
+}
+
+/// LSN of the first block of the copy, and its blocks, unverified; `None` for a file that is missing or torn.
+fn read(storage: &dyn Storage, id: StoreId) -> io::Result<Option<(Lsn, Vec<u8>)>> {
+    let file = match storage.open(NAME, OpenMode::Read) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = vec![0; to_usize(file.len()?)];
+    let mut read = 0;
+    while let Some(rest) = bytes.get_mut(read..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, to_u64(read))? {
+            0 => return Ok(None),
+            more => read += more,
+        }
+    }
+    let Some((own, blocks)) = bytes.split_at_checked(HEAD) else {
+        return Ok(None);
+    };
+    let from = own.get(24..CRC_AT).and_then(|bytes| bytes.first_chunk());
+    let from = Lsn(from.map_or(0, |bytes| u64::from_le_bytes(*bytes)));
+    Ok((own == head(id, from)).then(|| (from, blocks.to_vec())))
+}
+
+fn head(id: StoreId, from: Lsn) -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend_from_slice(&id.0.to_le_bytes());
+    bytes.extend_from_slice(&from.0.to_le_bytes());
+    let crc = crc32fast::hash(&bytes);
+    bytes.extend_from_slice(&crc.to_le_bytes());
+    bytes.resize(HEAD, 0);
+    bytes
+}
