@@ -3,6 +3,7 @@
 //!
 //! - [`disk`]: a disk that loses, tears and reorders what was not synced, and the processes on it
 //! - [`crash`]: the crash test over it
+//! - [`damage`]: what a disk does to bytes that were durable
 //! - [`sites`]: sites, their agents and the links between them
 //! - [`processes`]: real processes that are killed and stopped, and the witness outside them
 //! - [`SimRng`]: where every choice is drawn from
@@ -19,6 +20,7 @@
 )]
 
 pub mod crash;
+pub mod damage;
 pub mod disk;
 pub mod processes;
 mod random;

@@ -310,8 +310,13 @@ fn a_lost_segment_is_told_by_name() {
     let mut unwitnessed = files.clone();
     unwitnessed.remove(Path::new("log/newest"));
     assert!(
+        without(newest, &unwitnessed).is_err(),
+        "the log was closed, and a second witness knows where it ended"
+    );
+    unwitnessed.remove(Path::new("log/closed"));
+    assert!(
         without(newest, &unwitnessed).is_ok(),
-        "without the witness the loss is not seen: that is what it is for"
+        "without the witnesses the loss is not seen: that is what they are for"
     );
 }
 

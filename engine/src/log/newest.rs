@@ -1,44 +1,73 @@
-//! The file `log/newest`: the newest segment that a roll has put in place. Without it a log whose last
-//! file was lost would look like one that ends earlier, and recovery would go on from there (E3).
+//! Two witnesses outside the segments, without which a log that lost its end would look like one that ends
+//! earlier, and recovery would go on from there (E3): the file `log/newest`, the newest segment that a roll has
+//! put in place, and the file `log/closed`, where the log ended when it was last closed cleanly. The closing
+//! block says the same, but it shares its sector with the end of the last commit.
 //!
 //! ```text
-//! 0 "MPNEWEST" 8 | store id 16 | first LSN of the segment 8 | reserved 4 | CRC-32 of the bytes before 4
+//! 0 "MPNEWEST" or "MPCLOSED" 8 | store id 16 | LSN 8 | reserved 4 | CRC-32 of the bytes before 4
 //! ```
 //!
-//! A witness and no truth: it is written in place after the segment's name is durable, so it never names
-//! one that a crash could take back; one that is missing, torn or of another store says nothing.
+//! No truth: each is written in place after what it names is durable, so it never names what a crash
+//! could take back; one that is missing, torn or of another store says nothing.
 
 use std::io;
 
 use crate::storage::{OpenMode, Storage};
 use crate::{Lsn, StoreId};
 
-const NAME: &str = "log/newest";
-const MAGIC: [u8; 8] = *b"MPNEWEST";
+/// Name and magic of a witness.
+type Witness = (&'static str, [u8; 8]);
+
+const NEWEST: Witness = ("log/newest", *b"MPNEWEST");
+const CLOSED: Witness = ("log/closed", *b"MPCLOSED");
 const LEN: usize = 40;
 const CRC_AT: usize = LEN - 4;
 
 /// First LSN of the newest segment, as far as the file knows.
 pub(super) fn read(storage: &dyn Storage, id: StoreId) -> io::Result<Option<Lsn>> {
-    let file = match storage.open(NAME, OpenMode::Read) {
+    read_witness(NEWEST, storage, id)
+}
+
+/// Where the log ended at its last clean end, as far as the file knows; everything before it is durable.
+pub(crate) fn closed(storage: &dyn Storage, id: StoreId) -> io::Result<Option<Lsn>> {
+    read_witness(CLOSED, storage, id)
+}
+
+fn read_witness(witness: Witness, storage: &dyn Storage, id: StoreId) -> io::Result<Option<Lsn>> {
+    let file = match storage.open(witness.0, OpenMode::Read) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
     let mut bytes = [0; LEN];
     let read = file.read_at(&mut bytes, 0)?;
-    Ok((read == LEN).then(|| parse(&bytes, id)).flatten())
+    Ok((read == LEN).then(|| parse(witness, &bytes, id)).flatten())
 }
 
 /// Says durably that the segment at `first` is in place. What cannot be said is a warning only.
 pub(crate) fn write(storage: &dyn Storage, id: StoreId, first: Lsn) {
     let write = || -> io::Result<()> {
-        let file = storage.open(NAME, OpenMode::OpenOrCreate)?;
-        crate::log::write_all(&*file, &[&encode(id, first)], 0)?;
+        let file = storage.open(NEWEST.0, OpenMode::OpenOrCreate)?;
+        crate::log::write_all(&*file, &[&encode(NEWEST, id, first)], 0)?;
         file.sync_data()
     };
     if let Err(error) = write() {
         tracing::warn!(%error, lsn = first.0, "cannot note which segment is the newest; a loss of it would go unseen");
+    }
+}
+
+/// Notes that the log ended at `end`, which is durable, when it was closed. Not synced: it is true whenever it
+/// gets to the disk.
+pub(crate) fn write_closed(storage: &dyn Storage, id: StoreId, end: Lsn) {
+    let write = || -> io::Result<()> {
+        if matches!(closed(storage, id), Ok(Some(noted)) if noted >= end) {
+            return Ok(());
+        }
+        let file = storage.open(CLOSED.0, OpenMode::OpenOrCreate)?;
+        crate::log::write_all(&*file, &[&encode(CLOSED, id, end)], 0)
+    };
+    if let Err(error) = write() {
+        tracing::warn!(%error, lsn = end.0, "cannot note where the log ends; a loss of its end might go unseen");
     }
 }
 
@@ -49,8 +78,8 @@ pub(super) fn note(storage: &dyn Storage, id: StoreId, first: Lsn) {
     }
 }
 
-fn encode(id: StoreId, first: Lsn) -> Vec<u8> {
-    let mut bytes = MAGIC.to_vec();
+fn encode(witness: Witness, id: StoreId, first: Lsn) -> Vec<u8> {
+    let mut bytes = witness.1.to_vec();
     bytes.extend_from_slice(&id.0.to_le_bytes());
     bytes.extend_from_slice(&first.0.to_le_bytes());
     bytes.extend_from_slice(&[0; 4]);
@@ -59,11 +88,11 @@ fn encode(id: StoreId, first: Lsn) -> Vec<u8> {
     bytes
 }
 
-fn parse(bytes: &[u8; LEN], id: StoreId) -> Option<Lsn> {
+fn parse(witness: Witness, bytes: &[u8; LEN], id: StoreId) -> Option<Lsn> {
     let (covered, crc) = bytes.split_at(CRC_AT);
     let (magic, rest) = covered.split_first_chunk::<8>()?;
     let (store, rest) = rest.split_first_chunk::<16>()?;
     let first = u64::from_le_bytes(*rest.first_chunk()?);
-    let whole = *magic == MAGIC && crc == crc32fast::hash(covered).to_le_bytes();
+    let whole = *magic == witness.1 && crc == crc32fast::hash(covered).to_le_bytes();
     (whole && u128::from_le_bytes(*store) == id.0).then_some(Lsn(first))
 }

@@ -180,7 +180,9 @@ impl crate::log::Log {
     pub(crate) fn close(&self) -> Result<()> {
         let appended = self.control.appended();
         self.make_durable(appended)?;
-        self.append_close(appended)
+        self.append_close(appended)?;
+        crate::log::newest::write_closed(&**self.dir.storage(), self.dir.owner().id, appended);
+        Ok(())
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::block::BlockKind;
 use crate::log::lock::PRESENCE;
-use crate::log::{Control, Layout, Log, Recovered, SegmentDir, recover, remove_unfinished};
+use crate::log::{Control, Layout, Log, Recovered, SegmentDir, newest, recover, remove_unfinished};
 use crate::queue::freed;
 use crate::storage::{Cell, LockMode, OpenMode, SharedCells, Storage, StorageFile};
 use crate::sync::Mutex;
@@ -152,11 +152,15 @@ fn recover_all(storage: &Arc<dyn Storage>, identity: &Identity) -> Result<Arc<dy
     };
     let queue = recover_queue(&dir(BlockKind::Queue), genesis)?;
     let scanned = Lsn(queue.as_ref().map_or(0, |queue| queue.aux));
+    let closed = newest::closed(&**storage, identity.owner.id);
+    let closed =
+        closed.map_err(|error| Error::io("read where the log ended", storage.root().join("log"), error))?;
+    let floor = scanned.max(closed.unwrap_or_default());
     let layout = Layout {
         segment_bytes: identity.segment_bytes,
         pad_to: identity.pad_to,
     };
-    let log = recover(&dir(BlockKind::Log), genesis, scanned, layout)?;
+    let log = recover(&dir(BlockKind::Log), genesis, floor, layout)?;
     let Some(log) = log else {
         return Err(
             Error::corrupt("the log has no segment; restore a backup").at_path(storage.root().join("log"))
