@@ -11,14 +11,16 @@
 //!                                                                                  survives at random)
 //! ```
 //!
-//! [`run`] is one seed; the same seed gives the same trace. What is checked is E1, E2, E3 and S1 to S3.
+//! [`every_fault`] lets each operation of one fixed story fail. [`run`] is one seed; the same seed gives the same trace. What is checked is E1, E2, E3 and S1 to S3.
 
 mod actor;
 mod check;
+mod faults;
 mod model;
 mod recover;
 mod run;
 mod schedule;
 
+pub use faults::{Fault, Told, every_fault};
 pub use model::{Content, Fate, Model};
 pub use run::{Choice, Failure, Report, hush, run, run_many};
