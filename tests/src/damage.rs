@@ -190,3 +190,18 @@ pub fn with(disk: &SimDisk, name: &str, offset: usize, bytes: &[u8]) -> SimDisk 
     process.kill();
     damaged
 }
+
+/// A copy of a machine on which a file is cut to `len` bytes.
+///
+/// # Panics
+/// When the file is not there.
+#[must_use]
+pub fn cut(disk: &SimDisk, name: &str, len: u64) -> SimDisk {
+    let damaged = disk.snapshot();
+    let process = damaged.start();
+    let file = process.storage().open(name, OpenMode::ReadWrite).unwrap();
+    file.set_len(len).unwrap();
+    file.sync_data().unwrap();
+    process.kill();
+    damaged
+}

@@ -4,6 +4,7 @@
 //! - [`disk`]: a disk that loses, tears and reorders what was not synced, and the processes on it
 //! - [`crash`]: the crash test over it
 //! - [`damage`]: what a disk does to bytes that were durable
+//! - [`flips`]: every bit and every length of a log
 //! - [`sites`]: sites, their agents and the links between them
 //! - [`processes`]: real processes that are killed and stopped, and the witness outside them
 //! - [`SimRng`]: where every choice is drawn from
@@ -22,6 +23,7 @@
 pub mod crash;
 pub mod damage;
 pub mod disk;
+pub mod flips;
 pub mod processes;
 mod random;
 pub mod sites;

@@ -1,4 +1,4 @@
-//! No space, an error of the disk and a write that falls short, at every operation of a small story, with and
+//! No space, an error of the disk, a write that falls short and a kill, at every operation of a small story, with and
 //! without padded blocks: told as what it is, nothing acknowledged is lost, nothing is phantom, doubled or
 //! torn, and the next commit goes on (E1, E2, E5).
 #![allow(clippy::unwrap_used, clippy::panic)]

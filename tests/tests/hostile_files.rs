@@ -256,6 +256,43 @@ fn a_flipped_bit_anywhere_is_told_or_harmless() {
     }
 }
 
+/// Any bit of any file, drawn by chance: a few hundred in the everyday run, as many as `MILEPOST_HOSTILE_SAMPLES`
+/// says in the long one.
+#[test]
+fn bits_drawn_by_chance_are_told_or_harmless_when_they_flip() {
+    let samples = std::env::var("MILEPOST_HOSTILE_SAMPLES").map_or(300, |text| text.parse().unwrap());
+    let ((files, expected), rng) = (closed(), milepost_tests::SimRng::new(7));
+    let names: Vec<&PathBuf> = files.keys().collect();
+    let mut seen: BTreeMap<&Path, (u32, u32)> = BTreeMap::new();
+    for _ in 0..samples {
+        let name = *rng.pick(&names);
+        let (contents, len) = &files[name];
+        // One in eight behind the contents, among the zeros.
+        let room = if rng.chance(1, 8) {
+            *len as usize
+        } else {
+            contents.len()
+        };
+        let (at, bit) = (rng.index(room), rng.below(8));
+        if room == 0 {
+            continue;
+        }
+        let mut changed = files.clone();
+        let (bytes, _) = changed.get_mut(name).unwrap();
+        bytes.resize(bytes.len().max(at + 1), 0);
+        bytes[at] ^= 1 << bit;
+        let refused = refused(
+            &changed,
+            &expected,
+            &format!("bit {bit} of byte {at} of {}", name.display()),
+        );
+        let count = seen.entry(name).or_default();
+        *count = (count.0 + u32::from(refused), count.1 + 1);
+    }
+    println!("(told, tried) by file: {seen:?}");
+    assert!(seen.values().map(|(refused, _)| refused).sum::<u32>() > samples / 10);
+}
+
 #[test]
 fn a_byte_set_to_another_anywhere_is_told_or_harmless() {
     attack(step(29), 3, |byte| if byte == 0xff { 0 } else { 0xff });

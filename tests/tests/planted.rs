@@ -6,6 +6,7 @@
 
 use milepost_engine::planted::{self, Bug};
 use milepost_tests::crash::{Choice, hush, run_many};
+use milepost_tests::flips::{Share, Victim};
 
 /// Most crash states that a bug may survive.
 const MOST_STATES: u64 = 300_000;
@@ -43,6 +44,18 @@ fn every_planted_bug_is_caught() {
         );
         all.push(median(own));
     }
+    // Blocks believed by their headers: what flips every bit must see it too.
+    planted::set(Some(Bug::HeaderChecksumOnly));
+    let share = Share {
+        share: 0,
+        of: 1,
+        byte_step: 4_001,
+        head_step: 4_001,
+        body_step: 400_009,
+        cut_step: 1 << 20,
+    };
+    let silent = Victim::new(false).attack(share).unwrap_err();
+    println!("HeaderChecksumOnly, flips: {silent}");
     planted::set(None);
     println!(
         "{} bugs, {runs} runs each: median of the medians {} states",

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! init ─ commits ─ roll ─ spare, sidecar ─ roll onto the spare ─ reads ─ queue ─ close ─ open ─ commits ─ death ─ open
-//!          k-th operation: no space, EIO, or a write that falls short ─► told as what it is, or made good
+//!          k-th operation: no space, EIO, a write that falls short ─► told as what it is, or made good
+//!                          or its process is killed                ─► another goes on
 //! then: every process dies, or power is lost; the store holds what it acknowledged, whole and once (E1, E2)
 //! ```
 
@@ -21,7 +22,7 @@ use crate::disk::{Director, EIO, ENOSPC, Op, OpKind, Profile, SimDisk, SimProces
 
 use super::actor::{Habits, options};
 use super::check::check;
-use super::model::{Content, Fate, Model, STREAMS, draw_transaction};
+use super::model::{Content, Fate, Known, Model, STREAMS, draw_transaction};
 
 /// How an operation fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,11 +33,13 @@ pub enum Fault {
     Broken(u64),
     /// A write puts so many eighths down and says so.
     Short(u64),
+    /// The process is killed; in a write, after so many eighths.
+    Death(u64),
 }
 
 impl Fault {
     /// All that are tried.
-    pub const ALL: [Fault; 8] = [
+    pub const ALL: [Fault; 10] = [
         Fault::NoSpace(0),
         Fault::NoSpace(5),
         Fault::NoSpace(8),
@@ -45,6 +48,8 @@ impl Fault {
         Fault::Broken(8),
         Fault::Short(0),
         Fault::Short(5),
+        Fault::Death(0),
+        Fault::Death(5),
     ];
 
     /// What becomes of an operation; `None` when the operation cannot fail so.
@@ -56,6 +61,10 @@ impl Fault {
         );
         let (errno, eighths) = match self {
             Fault::Short(eighths) if op.kind == Write => return Some(Verdict::Short(op.len * eighths / 8)),
+            Fault::Death(0) if op.kind.is_change() => return Some(Verdict::Kill),
+            Fault::Death(eighths) if op.kind == Write => {
+                return Some(Verdict::KillAfter(op.len * eighths / 8));
+            }
             Fault::NoSpace(eighths) if makes => (ENOSPC, eighths),
             Fault::Broken(eighths) if !op.kind.is_cell() && op.kind != OpKind::Pause => (EIO, eighths),
             _ => return None,
@@ -138,6 +147,8 @@ struct Story {
     /// Commits that may exist, to be asked for by their ids.
     maybe: Vec<(u64, TransactionId, Lsn)>,
     errors: u64,
+    /// True once the machine was looked at right behind the fault.
+    looked: bool,
 }
 
 impl Story {
@@ -164,6 +175,7 @@ impl Story {
             store: None,
             maybe: Vec::new(),
             errors: 0,
+            looked: false,
         }
     }
 
@@ -200,6 +212,10 @@ impl Story {
     /// A failure that is told as what it was; handles that say they are dead are left.
     fn judge(&mut self, doing: &str, error: &Error) -> Step {
         self.errors += 1;
+        if !self.process.is_alive() {
+            self.die();
+            return Ok(());
+        }
         let Some(op) = self.nth.hit.lock().unwrap().clone() else {
             return Err(format!("{doing} failed without a fault: {error:?}"));
         };
@@ -245,6 +261,10 @@ impl Story {
 
     /// The store, opened again when its handle was left.
     fn store(&mut self) -> Step<Store> {
+        if !self.looked && self.nth.hit.lock().unwrap().is_some() {
+            self.looked = true;
+            self.look()?;
+        }
         for _ in 0..2 {
             if let Some(store) = &self.store {
                 return Ok(store.clone());
@@ -293,7 +313,11 @@ impl Story {
             Ok(committed) if durability == Durability::Synced => Fate::Durable(committed.lsn.0),
             Ok(committed) => Fate::Buffered(committed.lsn.0),
             Err(error) => {
+                let heard = self.process.is_alive();
                 self.judge("commit", &error)?;
+                if !heard {
+                    return Ok(());
+                }
                 match (error.written(), error.transaction()) {
                     (Some(lsn), Some(id)) => {
                         self.maybe.push((tag, id, lsn));
@@ -347,16 +371,25 @@ impl Story {
         Ok(())
     }
 
-    /// What is there after every process died, and after power was lost.
     fn after(&mut self) -> Step {
-        let rng = SimRng::new(9);
         self.die();
+        self.look()
+    }
+
+    /// What would be there if every process died now, or power were lost.
+    fn look(&self) -> Step {
+        let rng = SimRng::new(9);
         let left = self.disk.snapshot();
-        for disk in [left.snapshot(), left.crash(&rng), left.crash(&rng)] {
+        for disk in [left.snapshot(), left.crash(&rng)] {
             let mut model = self.model.clone();
             let process = disk.start();
             let options = options(&process, &rng, &self.habits);
             let store = options.open_in(process.storage());
+            let kind = store.as_ref().err().map(Error::kind);
+            let acknowledged = |known: &Known| matches!(known.fate, Fate::Durable(_));
+            if kind == Some(ErrorKind::NoStore) && !model.known.iter().any(acknowledged) {
+                continue;
+            }
             let store = store.map_err(|error| format!("open afterwards: {error:?}"))?;
             check(&store, &mut model)?;
             for (tag, id, lsn) in &self.maybe {
