@@ -429,6 +429,7 @@ const WRONG: [(&[&str], &str); 12] = [
         &["init", "x", "--site", "x", "--segment-bytes", "5K"],
         "1 MiB to 1 GiB",
     ),
+    (&["init", "x", "--site", "x", "--pad-to", "1000"], "power of two"),
     (&["init", "x", "--site", "X y"], "X y"),
     (&["publication", "add", "hq", "a b", "--streams", "x"], "a b"),
     (&["publication", "add", "hq", "p", "--streams", "a/**b"], "a/**b"),

@@ -271,3 +271,21 @@ fn several_commands_list_streams_at_once() {
         }
     });
 }
+
+#[test]
+fn a_store_that_is_made_with_padding_pads_what_any_command_appends() {
+    let place = Place::new();
+    place
+        .run(&["init", "shop", "--site", "shop", "--pad-to", "4K"])
+        .ok();
+    for _ in 0..2 {
+        place
+            .run(&["append", "shop", "s", "--kind", "k", "--data", "1"])
+            .ok();
+    }
+    let log = std::fs::read(place.path("shop/log/0000000000000000.log")).unwrap();
+    let mut starts = (0..log.len() - 4)
+        .step_by(8)
+        .filter(|at| log[*at..].starts_with(b"MPB1"));
+    assert!(starts.clone().count() >= 3 && starts.all(|at| at % 4096 == 0));
+}

@@ -199,3 +199,62 @@ fn a_queue_that_is_freed_while_it_is_verified_is_no_damage() {
     assert!(freed > 0);
     assert!(found.queue_damage.is_empty(), "{found:?}");
 }
+
+/// Offset and length of each block of the first segment.
+fn blocks(root: &Path) -> Vec<(usize, usize)> {
+    let bytes = std::fs::read(root.join("log/0000000000000000.log")).unwrap();
+    let (mut at, mut found) = (0, Vec::new());
+    while let Ok(header) = crate::block::BlockHeader::parse(&bytes[at..]) {
+        let len = usize::try_from(header.block_len).unwrap();
+        found.push((at, len));
+        at += len;
+    }
+    found
+}
+
+#[test]
+fn padding_is_the_stores_and_whoever_opens_it_keeps_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("s");
+    let store = options().pad_to(4096).init(&root, "a".parse().unwrap());
+    store.unwrap().close().unwrap();
+    for n in 0..5u8 {
+        // None of them asks for padding; one asks for another.
+        let asked = if n == 2 { options().pad_to(512) } else { options() };
+        let store = asked.open(&root).unwrap();
+        let _ = store
+            .commit(transaction("s", &vec![n; 3000 * usize::from(n)]))
+            .unwrap();
+        store.close().unwrap();
+    }
+    let found = blocks(&root);
+    assert!(
+        found.iter().all(|(at, len)| at % 4096 == 0 && len % 4096 == 0),
+        "{found:?}"
+    );
+    // A close with nothing new adds no block: it finds the one before, padded as it is.
+    options().open(&root).unwrap().close().unwrap();
+    options().open(&root).unwrap().close().unwrap();
+    assert_eq!(blocks(&root).len(), found.len());
+}
+
+#[test]
+fn the_end_of_a_closed_log_is_missed_though_the_closing_block_goes_with_it() {
+    // E3: the last commit and the block that names it as durable share a sector, which rots.
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("s");
+    let store = options().init(&root, "a".parse().unwrap()).unwrap();
+    let _ = store.commit(transaction("s", b"kept")).unwrap();
+    store.close().unwrap();
+    let found = blocks(&root);
+    let [.., (commit, _), (close, len)] = found[..] else {
+        panic!("a commit and a closing block, not {found:?}");
+    };
+    let log = root.join("log/0000000000000000.log");
+    let mut bytes = std::fs::read(&log).unwrap();
+    bytes[commit + 100..close + len].fill(0xff);
+    std::fs::write(&log, bytes).unwrap();
+    let error = options().open(&root).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    assert_eq!(error.lsn().unwrap().0, u64::try_from(commit).unwrap());
+}
