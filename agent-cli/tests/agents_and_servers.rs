@@ -409,7 +409,7 @@ fn wrong_usage_exits_2_and_says_what_is_wrong() {
 }
 
 /// Commands, and what their refusal says.
-const WRONG: [(&[&str], &str); 12] = [
+const WRONG: [(&[&str], &str); 13] = [
     (
         &[
             "remote",
