@@ -1,7 +1,7 @@
 //! A bit of the log that flips, and a log that is cut, are told or harmless, never silent, never a panic (E3).
 //! The everyday run takes a sample; every bit and every length:
 //! `cargo run --release -p milepost-tests --bin flips`.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use milepost_tests::damage::Verdict;
 use milepost_tests::flips::{Share, Victim, attack};
