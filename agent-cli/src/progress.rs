@@ -33,6 +33,14 @@ impl Progress {
         Progress { bar, shown: false }
     }
 
+    /// Says how far the work is, and how much there is of it.
+    pub fn reach_of(&mut self, done: u64, total: u64) {
+        if self.bar.length() != Some(total) {
+            self.bar.set_length(total);
+        }
+        self.reach(done);
+    }
+
     /// Says how far the work is.
     pub fn reach(&mut self, done: u64) {
         if !self.shown && self.bar.elapsed() > QUIET_FOR {

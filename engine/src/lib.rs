@@ -74,6 +74,9 @@ pub use log::{LogScan, StreamScan};
 pub use position::{Chain, Epoch, Lsn, Position};
 pub use queue::{QueueEntry, QueueReader, QueueWriter};
 pub use site::{SiteName, StoreId};
-pub use store::{Durability, Options, Phase, PhaseLock, Store, StreamReader, Verified, Watermarks};
+pub use store::{
+    BackedUp, Backup, BackupFacts, Durability, Options, Phase, PhaseLock, Restored, Store, StreamReader,
+    Verified, Watermarks,
+};
 pub use stream::{ExpectedVersion, StreamName, StreamPattern, StreamVersion};
 pub use transaction::{CommitOutcome, Committed, Transaction, TransactionId, WrongExpectedVersion};

@@ -2,6 +2,7 @@
 
 mod agent;
 mod append;
+mod backup;
 mod dump;
 mod export;
 pub mod import;
@@ -11,6 +12,7 @@ mod log_output;
 mod publication;
 mod read;
 mod remote;
+mod restore;
 mod serve;
 mod stat;
 mod status;
@@ -36,6 +38,8 @@ pub enum Command {
     Stat(stat::Stat),
     Streams(streams::Streams),
     Verify(verify::Verify),
+    Backup(backup::Backup),
+    Restore(restore::Restore),
     Publication(publication::Publication),
     Remote(remote::Remote),
     Subscription(subscription::Subscription),
@@ -65,6 +69,8 @@ impl Command {
             Command::Stat(command) => command.run(),
             Command::Streams(command) => command.run(),
             Command::Verify(command) => command.run(),
+            Command::Backup(command) => command.run(),
+            Command::Restore(command) => command.run(),
             Command::Publication(command) => command.run(),
             Command::Remote(command) => command.run(),
             Command::Subscription(command) => command.run(),

@@ -27,6 +27,9 @@ pub(crate) struct SegmentDir {
     storage: Arc<dyn Storage>,
     kind: BlockKind,
     owner: Owner,
+    /// How files are opened: to read alone where nothing is written and the place may not allow it.
+    mode: OpenMode,
+    advice: &'static str,
     /// How far bytes may have been written by anybody, asked after a file was opened (S1).
     written: Box<dyn Fn() -> Lsn + Send + Sync>,
     known: Mutex<Known>,
@@ -121,10 +124,29 @@ impl SegmentDir {
             storage,
             kind,
             owner,
+            mode: OpenMode::ReadWrite,
+            advice: match kind {
+                BlockKind::Log => {
+                    "nothing was changed: keep the files and restore a backup, or see what `milepost repair` can save"
+                }
+                BlockKind::Queue => {
+                    "nothing is lost: end every process that has the store open and remove all files of its folder \
+                     queue; the next scan makes them again from the log"
+                }
+            },
             written: Box::new(written),
             known: Mutex::default(),
             listed: Mutex::default(),
             listings: AtomicU64::new(0),
+        }
+    }
+
+    /// The copied log of a backup, to be read alone.
+    pub(crate) fn of_backup(storage: Arc<dyn Storage>, owner: Owner) -> SegmentDir {
+        SegmentDir {
+            mode: OpenMode::Read,
+            advice: "the store is untouched: `milepost backup` with --check copies again what is damaged in a backup",
+            ..SegmentDir::new(storage, BlockKind::Log, owner, || Lsn::ZERO)
         }
     }
 
@@ -187,7 +209,7 @@ impl SegmentDir {
         }
         let name = segment_name(self.kind, first);
         let path = self.storage.root().join(&name);
-        let file = self.storage.open(&name, OpenMode::ReadWrite);
+        let file = self.storage.open(&name, self.mode);
         let file = match file {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -253,13 +275,7 @@ impl SegmentDir {
 
     /// What an operator does about damage in these files: the queue is derived from the log, which is truth.
     pub(crate) fn advice(&self) -> &'static str {
-        match self.kind {
-            BlockKind::Log => "nothing was changed: keep the files and restore a backup or ask for help",
-            BlockKind::Queue => {
-                "nothing is lost: end every process that has the store open and remove all files of its folder \
-                 queue; the next scan makes them again from the log"
-            }
-        }
+        self.advice
     }
 
     /// Full path of a segment, for messages.

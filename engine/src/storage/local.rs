@@ -118,6 +118,39 @@ impl LocalStorage {
     }
 }
 
+/// True when one of two places lies within the other or is the other, links resolved. Neither has to be
+/// there yet.
+///
+/// # Errors
+/// Those of the file system; `InvalidInput` for a part that is not there yet and goes upwards.
+pub fn overlap(one: &Path, other: &Path) -> io::Result<bool> {
+    let (one, other) = (resolved(one)?, resolved(other)?);
+    Ok(one.starts_with(&other) || other.starts_with(&one))
+}
+
+fn resolved(path: &Path) -> io::Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    for there in path.ancestors() {
+        match fs::canonicalize(there) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+            Ok(found) => {
+                let missing = path.strip_prefix(there).unwrap_or(&path);
+                if missing.components().any(|part| part == Component::ParentDir) {
+                    let text = format!("{} leads through a folder that is not there", path.display());
+                    return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+                }
+                return Ok(if missing.as_os_str().is_empty() {
+                    found
+                } else {
+                    found.join(missing)
+                });
+            }
+        }
+    }
+    Ok(path)
+}
+
 /// Makes the root and its missing parents, each durable in the folder above it: a store that was made
 /// must not vanish with its name.
 fn make_root(root: &Path) -> io::Result<()> {

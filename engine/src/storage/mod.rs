@@ -21,7 +21,7 @@ mod mapping;
 mod sys;
 
 pub use cells::Cell;
-pub use local::LocalStorage;
+pub use local::{LocalStorage, overlap};
 #[cfg(loom)]
 pub use loom_cells::LoomCells;
 pub(crate) use sys::{CACHE_LINE, Near, prefetch};

@@ -18,7 +18,8 @@ use crate::{Error, Result, SiteName, StoreId};
 pub(crate) const STORE_FILE: &str = "store";
 /// Its name while the store is being made, and the lock of who makes it.
 pub(crate) const NEW_FILE: &str = "store.new";
-const LEN: usize = 256;
+/// Length of the file.
+pub(super) const LEN: usize = 256;
 const SECRET_AT: usize = 120;
 const CRC_AT: usize = LEN - 4;
 const MAGIC: [u8; 8] = *b"MILEPOST";
@@ -38,7 +39,8 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    fn encode(&self) -> Vec<u8> {
+    /// The file's bytes.
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(LEN);
         bytes.extend_from_slice(&MAGIC);
         bytes.extend_from_slice(&VERSION.to_le_bytes());
@@ -61,7 +63,8 @@ impl Identity {
         bytes
     }
 
-    fn decode(bytes: &[u8]) -> Result<Identity> {
+    /// Reads the file's bytes.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Identity> {
         let damaged = || {
             Error::corrupt(
                 "the file that names the store is damaged; its log is untouched: restore this one file from a backup",

@@ -10,27 +10,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::block::{BlockBuilder, BlockHeader, BlockKind, HEADER_LEN, Owner, Seal};
+use crate::block::{BlockHeader, BlockKind, HEADER_LEN, Owner};
 use crate::clock::Rng;
-use crate::frame::{FrameKind, NewFrame};
 use crate::log::{Cursor, SegmentDir, newest, write_all};
 use crate::storage::{LockMode, OpenMode, Storage};
-use crate::{Chain, Epoch, Error, ErrorKind, Lsn, Pinned, Result, SiteName, Store, StoreId};
+use crate::{Chain, Epoch, Error, ErrorKind, Lsn, Result, SiteName, Store, StoreId};
 
 use super::Options;
 use super::identity::{Identity, NEW_FILE, SEGMENT_BYTES, STORE_FILE};
+use super::lineage::{self, Beginning, Fork};
 use super::open::refuse_file_system;
 
 /// Bytes that an interrupted attempt may have written of a log: its first block, padded.
 const MOST_OF_AN_ATTEMPT: Lsn = Lsn(64 << 10);
 /// Pause while another process makes the store.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
-
-/// Key of the pinned record that names a lineage epoch; its value is parent epoch and fork point, 8
-/// bytes each, little endian.
-fn epoch_key(epoch: Epoch) -> Vec<u8> {
-    format!("epoch/{epoch}").into_bytes()
-}
 
 /// Makes the files of a new store. The file `store` comes last: without it there is no store, and what
 /// an interrupted attempt left is cleared away.
@@ -185,26 +179,19 @@ fn write_first_block(storage: &Arc<dyn Storage>, owner: Owner, options: &Options
         owner,
         || Lsn::ZERO,
     ));
-    let epoch = Epoch(rng.next_u64());
-    let mut frame = NewFrame::of_kind(FrameKind::CONTROL, Vec::new());
-    frame.pin(Pinned {
-        key: epoch_key(epoch),
-        value: Some(vec![0; 16]),
-    });
-    let mut builder = BlockBuilder::new();
-    builder.push(&frame.encode(0, options.clock.wall_micros())?);
-    let seal = Seal {
-        kind: BlockKind::Log,
-        close: false,
+    let beginning = Beginning {
         owner,
-        epoch,
-        lsn: Lsn::ZERO,
-        durable: Lsn::ZERO,
+        epoch: Epoch(rng.next_u64()),
         nonce: rng.next_u64(),
-        chain: Chain::genesis(owner.id),
-        aux: 0,
+        time: options.clock.wall_micros(),
+        pad_to: options.pad_to,
     };
-    let block = builder.seal(&seal, options.pad_to);
+    let fork = Fork {
+        parent: Epoch(0),
+        at: Lsn::ZERO,
+        chain: Chain::genesis(owner.id),
+    };
+    let block = lineage::first_block(&beginning, fork, Vec::new())?;
     // Its name is made durable with the segment's.
     newest::write(&**storage, owner.id, Lsn::ZERO);
     dir.place_segment(Lsn::ZERO, options.segment_bytes, 0, rng)?;

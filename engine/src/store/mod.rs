@@ -7,17 +7,22 @@
 //! ```
 
 mod background;
+mod backup;
 mod commit;
 mod identity;
+mod lineage;
 mod make;
 mod open;
 mod options;
 mod phase;
+mod restore;
 mod streams;
 mod verify;
 
+pub use backup::{BackedUp, Backup, BackupFacts};
 pub use options::{Durability, Options};
 pub use phase::{Phase, PhaseLock};
+pub use restore::Restored;
 pub use streams::StreamReader;
 pub use verify::Verified;
 

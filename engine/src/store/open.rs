@@ -22,6 +22,7 @@ use crate::sync::Mutex;
 use crate::{Chain, Error, ErrorKind, Lsn, Result};
 
 use super::Options;
+use super::backup::BACKUP_FILE;
 use super::identity::{Identity, STORE_FILE};
 
 /// Name of the control page's file.
@@ -60,10 +61,7 @@ pub(super) fn open(storage: &Arc<dyn Storage>, options: &Options) -> Result<Open
     let file = storage
         .open(STORE_FILE, OpenMode::ReadWrite)
         .map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => {
-                let text = "there is no store here; make one with `milepost init`";
-                Error::new(ErrorKind::NoStore, text).at_path(storage.root())
-            }
+            std::io::ErrorKind::NotFound => no_store(&**storage),
             std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => Error::io(
                 "open the store, which takes the right to write even for reading (locks, the control page): use a \
                  copy that can be written, or another user,",
@@ -108,6 +106,16 @@ pub(super) fn open(storage: &Arc<dyn Storage>, options: &Options) -> Result<Open
         }
         options.clock.sleep(OPEN_PAUSE);
     }
+}
+
+/// A backup is not opened in place: two sites that go on from one state are what R5 is about.
+fn no_store(storage: &dyn Storage) -> Error {
+    let text = if storage.open(BACKUP_FILE, OpenMode::Read).is_ok() {
+        "this is a backup and not a store; make a store of it with `milepost restore`"
+    } else {
+        "there is no store here; make one with `milepost init`"
+    };
+    Error::new(ErrorKind::NoStore, text).at_path(storage.root())
 }
 
 fn lock(file: &dyn StorageFile, mode: LockMode) -> Result<bool> {

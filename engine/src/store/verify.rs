@@ -53,7 +53,7 @@ pub struct Verified {
 }
 
 /// Where a walk over one log stands.
-struct Walk<'a> {
+pub(super) struct Walk<'a> {
     dir: &'a Arc<SegmentDir>,
     /// Chain that the next block must name, when that is known.
     chain: Option<Chain>,
@@ -76,15 +76,8 @@ impl Store {
         let total = durable.since(self.oldest()?) + queue_end.since(queue_first);
         let mut told = |found: &Verified| progress(found.bytes, total);
         let firsts: Vec<Lsn> = log.list()?.into_iter().filter(|first| *first < durable).collect();
-        let mut walk = Walk {
-            dir: log,
-            chain: None,
-            chain_before: None,
-            at: Lsn::ZERO,
-        };
-        if firsts.first() == Some(&Lsn::ZERO) {
-            walk.chain = Some(Chain::genesis(self.id()));
-        }
+        let from_the_start = firsts.first() == Some(&Lsn::ZERO);
+        let mut walk = Walk::new(log, from_the_start.then(|| Chain::genesis(self.id())));
         for (number, first) in firsts.iter().enumerate() {
             let next = firsts.get(number + 1).copied();
             found.segments += 1;
@@ -112,12 +105,7 @@ impl Store {
     fn verify_queue(&self, end: Lsn, found: &mut Verified, told: &mut dyn FnMut(&Verified)) -> Result<()> {
         let dir = self.queue_dir();
         let firsts: Vec<Lsn> = dir.list()?.into_iter().filter(|first| *first < end).collect();
-        let mut walk = Walk {
-            dir,
-            chain: None,
-            chain_before: None,
-            at: Lsn::ZERO,
-        };
+        let mut walk = Walk::new(dir, None);
         for (number, first) in firsts.iter().enumerate() {
             let next = firsts.get(number + 1).copied().unwrap_or(end);
             match walk.segment(*first, next, found, told, count_queue) {
@@ -130,9 +118,24 @@ impl Store {
     }
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    /// Before a first segment whose first block must name `chain`, when that is known.
+    pub(super) fn new(dir: &'a Arc<SegmentDir>, chain: Option<Chain>) -> Walk<'a> {
+        Walk {
+            dir,
+            chain,
+            chain_before: None,
+            at: Lsn::ZERO,
+        }
+    }
+
+    /// Chain after the last block, when that was whole.
+    pub(super) fn chain(&self) -> Option<Chain> {
+        self.chain
+    }
+
     /// Verifies the blocks of [first, end); true when all are whole.
-    fn segment(
+    pub(super) fn segment(
         &mut self,
         first: Lsn,
         end: Lsn,
@@ -176,7 +179,7 @@ impl Walk<'_> {
     }
 }
 
-fn count_log(block: &Block<'_>, found: &mut Verified) -> Result<()> {
+pub(super) fn count_log(block: &Block<'_>, found: &mut Verified) -> Result<()> {
     let (mut frames, mut transactions, mut events) = (0u32, 0u64, 0u32);
     for frame in block.frames() {
         let frame = frame?;

@@ -12,7 +12,7 @@ use crate::agent::{LinkNumber, Links, Stop};
 use crate::catalog::{Catalog, Remote};
 use crate::heartbeat::Heartbeat;
 use crate::link::{Link, LinkError};
-use crate::message::{Message, Packed, Packer, Point, Range, encode};
+use crate::message::{Lineage, Message, Packed, Packer, Point, Range, encode};
 use crate::tracking::{
     Me, NOTE, Neighbour, Now, OwnEnd, Pace, PairRecords, PairState, ProbeRecord, ProbingTimes, SendAction,
     Sender,
@@ -76,6 +76,8 @@ pub struct SendPhase {
     freed: Lsn,
     begun: BTreeSet<LinkNumber>,
     beat: Heartbeat,
+    /// Where the store's lineage began: it changes only while nobody has the store open.
+    lineage: Option<Lineage>,
 }
 
 struct Pair {
@@ -107,6 +109,7 @@ impl SendPhase {
             freed: Lsn::ZERO,
             begun: BTreeSet::new(),
             beat: Heartbeat::new(store),
+            lineage: store.lineage()?.map(|(parent, fork)| Lineage { parent, fork }),
         })
     }
 
@@ -505,7 +508,7 @@ impl SendPhase {
     fn own_end(&self) -> OwnEnd {
         OwnEnd {
             epoch: self.store.epoch(),
-            lineage: None,
+            lineage: self.lineage,
             durable: self.store.watermarks().durable,
         }
     }
