@@ -103,7 +103,9 @@ fn what_the_restored_site_had_received_since_the_backup_comes_again() {
     pair.exchange(3);
     pair.back_up(&pair.shop);
     // Only the head commits, and the shop confirms without a commit of its own that is due.
-    ["h2", "h3"].into_iter().for_each(|payload| order(&pair.head, payload));
+    ["h2", "h3"]
+        .into_iter()
+        .for_each(|payload| order(&pair.head, payload));
     pair.exchange(3);
     assert_eq!(pair.shop.payloads(), ["h1", "h2", "h3"]);
     let pair = pair.restore_shop();
@@ -124,7 +126,9 @@ fn a_pair_past_the_fork_is_stopped_at_the_first_exchange_and_nothing_is_applied(
         order(&pair.shop, "s1");
         pair.exchange(3);
         pair.back_up(&pair.shop);
-        ["s2", "s3"].into_iter().for_each(|payload| order(&pair.shop, payload));
+        ["s2", "s3"]
+            .into_iter()
+            .for_each(|payload| order(&pair.shop, payload));
         pair.exchange(3);
         let held = pair.head.payloads();
         assert_eq!(held, ["s1", "s2", "s3"]);

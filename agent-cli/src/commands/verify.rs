@@ -1,24 +1,26 @@
 //! `milepost verify`: every block read from the disk, and what is damaged.
 
 use clap::Args;
-use milepost_engine::Error;
+use milepost_engine::{Backup, BackupFacts, Error, Verified};
 use serde::Serialize;
 
 use super::store_dir::StoreDir;
+use crate::arguments::moment;
 use crate::failure::{EXIT_CODES, Exit, Failure, Outcome};
 use crate::output::{self, Out};
 use crate::progress::Progress;
 
-/// Read every block of log and queue from the disk and check it.
+/// Read every block of a store's log and queue, or of a backup, from the disk and check it.
 ///
 /// The store is opened first, and where nobody has it open that recovers it as ever: what was written last and
 /// not durable may be cut, and a queue that is damaged is thrown away with a warning, because the next scan
 /// makes it again. After that nothing is changed. Checks checksums, positions, store and chain of every block, the bounds of every frame and event, and
-/// the index files of sealed segments. Damage is told with file and LSN and what to do about it, one line
+/// the index files of sealed segments, the file that names the store and the one that names its newest segment.
+/// A backup is read alone. Damage is told with file and LSN and what to do about it, one line
 /// for each damaged segment, and exits 6. A damaged index file is told too and is no failure: it is made
 /// again from the log when it is needed.
 #[derive(Args)]
-#[command(after_long_help = format!("Example:\n  milepost verify shop\n\n{EXIT_CODES}"))]
+#[command(after_long_help = format!("Examples:\n  milepost verify shop\n  milepost verify /mnt/disk/shop-backup --json\n\n{EXIT_CODES}"))]
 pub struct Verify {
     #[command(flatten)]
     store: StoreDir,
@@ -40,8 +42,33 @@ struct Facts {
     sidecars: u64,
     sidecars_missing: u64,
     sidecars_damaged: Vec<u64>,
+    newest_missing: bool,
     damage: Vec<Damage>,
     queue_damage: Vec<Damage>,
+    /// Of a backup: what it says of itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backup: Option<BackupOf>,
+}
+
+#[derive(Serialize)]
+struct BackupOf {
+    site: String,
+    store: String,
+    end: u64,
+    epoch: String,
+    completed: i64,
+}
+
+impl From<BackupFacts> for BackupOf {
+    fn from(facts: BackupFacts) -> BackupOf {
+        BackupOf {
+            site: facts.site.to_string(),
+            store: facts.store.to_string(),
+            end: facts.end.0,
+            epoch: facts.epoch.to_string(),
+            completed: facts.completed,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -65,24 +92,16 @@ impl From<&Error> for Damage {
 impl Verify {
     /// Reads and tells.
     pub fn run(self) -> Outcome {
-        let store = self.store.open()?;
-        let mut progress = Progress::bytes("verify", Some(store.watermarks().durable.since(store.oldest()?)));
-        let found = store.verify(&mut |done, _| progress.reach(done))?;
-        drop(progress);
-        let facts = Facts {
-            whole: found.damage.is_empty() && found.queue_damage.is_empty(),
-            segments: found.segments,
-            blocks: found.blocks,
-            frames: found.frames,
-            transactions: found.transactions,
-            events: found.events,
-            bytes: found.bytes,
-            queue_blocks: found.queue_blocks,
-            sidecars: found.sidecars,
-            sidecars_missing: found.sidecars_missing,
-            sidecars_damaged: found.sidecars_damaged.iter().map(|first| first.0).collect(),
-            damage: found.damage.iter().map(Damage::from).collect(),
-            queue_damage: found.queue_damage.iter().map(Damage::from).collect(),
+        let facts = if Backup::is_in(&self.store.dir) {
+            let backup = Backup::open(&self.store.dir)?;
+            let mut progress = Progress::bytes("verify", Some(backup.facts().end.0));
+            let found = backup.verify(&mut |done, total| progress.reach_of(done, total))?;
+            facts(&found, Some(backup.facts().into()))
+        } else {
+            let store = self.store.open()?;
+            let mut progress = Progress::bytes("verify", Some(store.watermarks().durable.0));
+            let found = store.verify(&mut |done, total| progress.reach_of(done, total))?;
+            facts(&found, None)
         };
         if self.json {
             output::tell(true, &facts, format_args!(""))?;
@@ -90,6 +109,26 @@ impl Verify {
             print(&facts)?;
         }
         judge(&facts)
+    }
+}
+
+fn facts(found: &Verified, backup: Option<BackupOf>) -> Facts {
+    Facts {
+        whole: found.damage.is_empty() && found.queue_damage.is_empty(),
+        segments: found.segments,
+        blocks: found.blocks,
+        frames: found.frames,
+        transactions: found.transactions,
+        events: found.events,
+        bytes: found.bytes,
+        queue_blocks: found.queue_blocks,
+        sidecars: found.sidecars,
+        sidecars_missing: found.sidecars_missing,
+        sidecars_damaged: found.sidecars_damaged.iter().map(|first| first.0).collect(),
+        newest_missing: found.newest_missing,
+        damage: found.damage.iter().map(Damage::from).collect(),
+        queue_damage: found.queue_damage.iter().map(Damage::from).collect(),
+        backup,
     }
 }
 
@@ -110,7 +149,15 @@ fn judge(facts: &Facts) -> Outcome {
             "stable queue",
             "nothing is lost: end every process that has the store open and remove all files of its folder queue",
         )),
-        (log, _) => Err(told(log, "log", "keep the files and restore a backup")),
+        (log, _) if facts.backup.is_some() => {
+            let advice = "the store is untouched: `milepost backup` with --check copies it again";
+            Err(told(log, "backup", advice))
+        }
+        (log, _) => Err(told(
+            log,
+            "log",
+            "keep the files and restore a backup, or see what `milepost repair` can save",
+        )),
     }
 }
 
@@ -120,10 +167,24 @@ fn print(facts: &Facts) -> Outcome {
         "verified {} bytes: {} segments, {} blocks, {} transactions, {} events; queue: {} blocks",
         facts.bytes, facts.segments, facts.blocks, facts.transactions, facts.events, facts.queue_blocks
     ))?;
-    out.line(format_args!(
-        "index files: {} whole, {} not made yet",
-        facts.sidecars, facts.sidecars_missing
-    ))?;
+    match &facts.backup {
+        Some(of) => out.line(format_args!(
+            "backup of site {}, store {}, complete to LSN {} since {}",
+            of.site,
+            of.store,
+            of.end,
+            moment::text(of.completed)
+        ))?,
+        None => out.line(format_args!(
+            "index files: {} whole, {} not made yet",
+            facts.sidecars, facts.sidecars_missing
+        ))?,
+    }
+    if facts.newest_missing {
+        out.line(format_args!(
+            "the file log/newest does not name the newest segment; the next open by a process that is alone mends it"
+        ))?;
+    }
     for first in &facts.sidecars_damaged {
         out.line(format_args!(
             "index file of the segment at LSN {first} is damaged; it is made again when needed"

@@ -63,23 +63,40 @@ impl Cursor {
     pub(crate) fn bytes(&mut self, offset: u64, len: usize) -> Result<&[u8]> {
         let have = to_u64(self.buffer.len());
         if offset < self.start || offset + to_u64(len) > self.start + have {
-            let wanted = len.max(CHUNK);
-            let room = to_usize(self.segment.len().saturating_sub(offset));
-            self.buffer.resize(wanted.min(room), 0);
-            let read = self
-                .segment
-                .file
-                .read_at(&mut self.buffer, offset)
-                .map_err(|error| {
-                    let at = self.segment.first.plus(offset);
-                    Error::io("read a segment", self.dir.path(&self.segment), error).at_lsn(at)
-                })?;
-            self.buffer.truncate(read);
-            self.start = offset;
+            self.fill(offset, len)?;
         }
         let from = to_usize(offset - self.start).min(self.buffer.len());
         let to = (from + len).min(self.buffer.len());
         Ok(self.buffer.get(from..to).unwrap_or_default())
+    }
+
+    /// Reads on from `offset`. What the buffer holds of it already is kept: a block that reaches beyond the
+    /// buffer is not read twice.
+    fn fill(&mut self, offset: u64, len: usize) -> Result<()> {
+        let passed = offset.checked_sub(self.start).map_or(usize::MAX, to_usize);
+        if passed < self.buffer.len() {
+            self.buffer.drain(..passed);
+        } else {
+            self.buffer.clear();
+        }
+        let (kept, room) = (
+            self.buffer.len(),
+            to_usize(self.segment.len().saturating_sub(offset)),
+        );
+        self.start = offset;
+        self.buffer.resize(kept.max(len.max(CHUNK).min(room)), 0);
+        let rest = self.buffer.get_mut(kept..).unwrap_or_default();
+        match self.segment.file.read_at(rest, offset + to_u64(kept)) {
+            Ok(read) => {
+                self.buffer.truncate(kept + read);
+                Ok(())
+            }
+            Err(error) => {
+                self.buffer.clear();
+                let at = self.segment.first.plus(offset);
+                Err(Error::io("read a segment", self.dir.path(&self.segment), error).at_lsn(at))
+            }
+        }
     }
 
     /// The block at position `at`, when it is whole, valid, and continues `chain` (when that is known).

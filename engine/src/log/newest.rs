@@ -24,7 +24,7 @@ const LEN: usize = 40;
 const CRC_AT: usize = LEN - 4;
 
 /// First LSN of the newest segment, as far as the file knows.
-pub(super) fn read(storage: &dyn Storage, id: StoreId) -> io::Result<Option<Lsn>> {
+pub(crate) fn read(storage: &dyn Storage, id: StoreId) -> io::Result<Option<Lsn>> {
     read_witness(NEWEST, storage, id)
 }
 

@@ -4,6 +4,7 @@
 //! segment ─ pread ─► header CRC, body CRC, LSN, store, chain ─► frames and events within their bounds
 //!         └ its end is where the next one begins, the last one's is the durable end
 //! sidecar ─► every section's CRC, and the chains that its segment's blocks gave
+//! `store` ─► its CRC, and that it names the store that is open;  `log/newest` ─► names no segment that is missing
 //! ```
 //!
 //! Guarantees: no byte is believed from a mapping, nothing is changed, and damage in one segment does
@@ -15,10 +16,12 @@ use std::sync::Arc;
 
 use crate::block::{Block, BlockKind};
 use crate::index::{SidecarState, sidecar_state};
-use crate::log::{Cursor, Found, SegmentDir};
+use crate::log::{Cursor, Found, SegmentDir, newest};
+use crate::storage::OpenMode;
 use crate::{Chain, Error, ErrorKind, Lsn, Result};
 
 use super::Store;
+use super::identity::{Identity, STORE_FILE};
 
 /// Damages listed at most; a disk that lost everything is described well enough by these.
 const DAMAGES: usize = 100;
@@ -46,7 +49,10 @@ pub struct Verified {
     pub sidecars_missing: u64,
     /// First LSNs of segments whose sidecar file is damaged; made again when needed.
     pub sidecars_damaged: Vec<Lsn>,
-    /// Damage of the log, one error for each damaged segment, at most 100.
+    /// The file `log/newest` is missing or damaged, or names an older segment than the last; the next open by a
+    /// process that is alone makes it again.
+    pub newest_missing: bool,
+    /// Damage of the log and of the file `store`, one error for each damaged segment, at most 100.
     pub damage: Vec<Error>,
     /// Damage of the stable queue, likewise; it can be made again from the log.
     pub queue_damage: Vec<Error>,
@@ -87,7 +93,39 @@ impl Store {
             }
         }
         self.verify_queue(queue_end, &mut found, &mut told)?;
+        self.verify_names(firsts.last().copied(), &mut found)?;
         Ok(found)
+    }
+
+    /// The files that say whose log this is and how far it goes.
+    fn verify_names(&self, last: Option<Lsn>, found: &mut Verified) -> Result<()> {
+        let (storage, path) = (&**self.storage(), self.root().join(STORE_FILE));
+        let file = storage.open(STORE_FILE, OpenMode::Read);
+        let read = file.map_err(|error| Error::io("read the file that names the store", &path, error));
+        match read.and_then(|file| Identity::read(storage, &*file)) {
+            Ok(identity) if identity == self.shared().identity => {}
+            Ok(_) => {
+                let text =
+                    "the file that names the store names another one than is open; put the former back";
+                found.damage.push(Error::corrupt(text).at_path(path));
+            }
+            Err(error) => found.damage.push(error),
+        }
+        let noted = newest::read(storage, self.id());
+        let noted =
+            noted.map_err(|error| Error::io("read which segment is the newest", self.root(), error))?;
+        found.newest_missing = noted.is_none_or(|noted| Some(noted) < last);
+        // A segment that was begun since is younger than what was verified.
+        if let Some(lost) = noted.filter(|noted| Some(*noted) > last)
+            && self.log().dir.list()?.binary_search(&lost).is_err()
+        {
+            let text = format!("this segment of the log is missing; {}", self.log().dir.advice());
+            let name = crate::log::segment_name(BlockKind::Log, lost);
+            found
+                .damage
+                .push(Error::corrupt(text).at_path(self.root().join(name)).at_lsn(lost));
+        }
+        Ok(())
     }
 
     fn verify_sidecar(&self, walk: &Walk<'_>, first: Lsn, end: Lsn, found: &mut Verified) -> Result<()> {
@@ -281,6 +319,34 @@ mod tests {
         assert_eq!((found.segments, found.transactions, found.events), (3, 120, 120));
         assert_eq!(last.0, last.1);
         assert_eq!(found.sidecars + found.sidecars_missing, 2);
+    }
+
+    #[test]
+    fn a_damaged_store_file_and_a_witness_that_is_gone_are_told_while_the_store_is_open() {
+        let dir = tempfile::tempdir().unwrap();
+        three_segments(dir.path());
+        let store = Options::new().open(dir.path()).unwrap();
+        assert!(!store.verify(&mut |_, _| ()).unwrap().newest_missing);
+        flip(&dir.path().join("log/newest"), 20);
+        let found = store.verify(&mut |_, _| ()).unwrap();
+        assert!(found.newest_missing && found.damage.is_empty(), "{found:?}");
+        flip(&dir.path().join("store"), 60);
+        let found = store.verify(&mut |_, _| ()).unwrap();
+        assert_eq!(found.damage.len(), 1);
+        assert!(found.damage[0].path().unwrap().ends_with("store"));
+        flip(&dir.path().join("store"), 60);
+        // A witness that knows of a later segment (E3).
+        flip(&dir.path().join("log/newest"), 20);
+        let segments = files(dir.path(), "log");
+        std::fs::remove_file(&segments[2]).unwrap();
+        let found = store.verify(&mut |_, _| ()).unwrap();
+        assert!(!found.damage.is_empty());
+        assert!(
+            found
+                .damage
+                .iter()
+                .all(|damage| damage.kind() == crate::ErrorKind::Corrupt)
+        );
     }
 
     #[test]
