@@ -75,7 +75,8 @@ pub use position::{Chain, Epoch, Lsn, Position};
 pub use queue::{QueueEntry, QueueReader, QueueWriter};
 pub use site::{SiteName, StoreId};
 pub use store::{
-    BackedUp, Backup, BackupFacts, Durability, Options, Phase, PhaseLock, Restored, Store, StreamReader,
+    BackedUp, Backup, BackupFacts, Cost, Damage, DamageKind, Durability, Examined, Loss, LostFrame, Options,
+    Phase, PhaseLock, RawEnd, RawLog, RawPiece, Repair, RepairHow, Repaired, Restored, Store, StreamReader,
     Verified, Watermarks,
 };
 pub use stream::{ExpectedVersion, StreamName, StreamPattern, StreamVersion};

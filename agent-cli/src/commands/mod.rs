@@ -12,6 +12,7 @@ mod log_output;
 mod publication;
 mod read;
 mod remote;
+mod repair;
 mod restore;
 mod serve;
 mod stat;
@@ -40,6 +41,7 @@ pub enum Command {
     Verify(verify::Verify),
     Backup(backup::Backup),
     Restore(restore::Restore),
+    Repair(repair::Repair),
     Publication(publication::Publication),
     Remote(remote::Remote),
     Subscription(subscription::Subscription),
@@ -71,6 +73,7 @@ impl Command {
             Command::Verify(command) => command.run(),
             Command::Backup(command) => command.run(),
             Command::Restore(command) => command.run(),
+            Command::Repair(command) => command.run(),
             Command::Publication(command) => command.run(),
             Command::Remote(command) => command.run(),
             Command::Subscription(command) => command.run(),

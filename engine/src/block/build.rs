@@ -2,7 +2,7 @@
 
 use crate::frame::EncodedFrame;
 use crate::planted::{self, Bug};
-use crate::width::{align8, to_u64};
+use crate::width::{align8, to_u64, u32_to_usize};
 use crate::{Chain, Epoch, Lsn};
 
 use super::{BlockHeader, BlockKind, HEADER_LEN, MAX_BLOCK_LEN, Owner, StreamFilter};
@@ -129,6 +129,7 @@ impl BlockBuilder {
         let mut header = BlockHeader {
             kind: seal.kind,
             close: seal.close,
+            lost: false,
             block_len: narrow(block_len),
             filter_len: narrow(filter_len),
             body_len: narrow(self.frames.len()),
@@ -159,4 +160,21 @@ impl BlockBuilder {
             frame_lsns,
         }
     }
+}
+
+/// The header of a lost block of `block_len` bytes, with which the log goes on at `chain_after`.
+///
+/// # Panics
+/// When `block_len` is no multiple of 8 of at least a header: the mistake of whoever split the range.
+pub(crate) fn lost_block(seal: &Seal, block_len: u32, chain_after: Chain) -> SealedBlock {
+    let mut block = BlockBuilder::new().seal(seal, 1);
+    assert!(
+        block_len.is_multiple_of(8) && u32_to_usize(block_len) >= HEADER_LEN,
+        "a block has a header and is 8-byte aligned"
+    );
+    block.header.lost = true;
+    block.header.block_len = block_len;
+    block.header.aux = chain_after.0;
+    block.header.header_crc = block.header.write(&mut block.bytes);
+    block
 }

@@ -25,8 +25,9 @@ pub const HEADER_LEN: usize = 128;
 
 const VERSION: u16 = 1;
 /// Flags that a reader of this version understands.
-const KNOWN_FLAGS: u16 = 1;
+const KNOWN_FLAGS: u16 = FLAG_CLOSE | FLAG_LOST;
 const FLAG_CLOSE: u16 = 1;
+const FLAG_LOST: u16 = 2;
 const CRC_AT: usize = HEADER_LEN - 4;
 
 /// Which log a block belongs to.
@@ -78,6 +79,8 @@ pub struct BlockHeader {
     pub kind: BlockKind,
     /// Written by a clean close: carries no events, raises what recovery knows to be durable.
     pub close: bool,
+    /// Stands for lost bytes that a repair took out: header alone, and `aux` is the chain after it.
+    pub lost: bool,
     /// Whole block in bytes: header, filter, body and padding; a multiple of 8.
     pub block_len: u32,
     /// Filter in bytes, a multiple of 8; 0 is no filter.
@@ -106,7 +109,7 @@ pub struct BlockHeader {
     pub first_time: i64,
     /// Time of the last frame, microseconds since 1970.
     pub last_time: i64,
-    /// Log: 0. Queue: the log position that the scan has passed with this block.
+    /// Log: 0, or the chain after a lost block. Queue: the log position that the scan has passed with this block.
     pub aux: u64,
     /// CRC-32 of the body.
     pub body_crc: u32,
@@ -142,6 +145,7 @@ impl BlockHeader {
         let mut header = BlockHeader {
             kind,
             close: flags & FLAG_CLOSE != 0,
+            lost: flags & FLAG_LOST != 0,
             block_len: fields.u32(),
             filter_len: fields.u32(),
             body_len: fields.u32(),
@@ -179,7 +183,8 @@ impl BlockHeader {
         let mut raw = Vec::with_capacity(HEADER_LEN);
         raw.extend_from_slice(&self.kind.magic());
         raw.extend_from_slice(&VERSION.to_le_bytes());
-        raw.extend_from_slice(&(if self.close { FLAG_CLOSE } else { 0 }).to_le_bytes());
+        let flags = if self.close { FLAG_CLOSE } else { 0 } | if self.lost { FLAG_LOST } else { 0 };
+        raw.extend_from_slice(&flags.to_le_bytes());
         let words = [
             self.block_len,
             self.filter_len,
@@ -261,6 +266,10 @@ impl BlockHeader {
     /// The chain after this block.
     #[must_use]
     pub fn chain_after(&self) -> Chain {
+        if self.lost {
+            // The bytes that it stands for are gone; what follows says what they came to.
+            return Chain(self.aux);
+        }
         self.chain.after(self.header_crc, self.nonce, self.lsn)
     }
 

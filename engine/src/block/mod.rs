@@ -12,6 +12,7 @@ mod build;
 mod filter;
 mod header;
 
+pub(crate) use build::lost_block;
 pub use build::{BlockBuilder, Seal, SealedBlock};
 pub use filter::StreamFilter;
 pub use header::{BlockFault, BlockHeader, BlockKind, HEADER_LEN, Owner};

@@ -33,8 +33,8 @@ mod sidecar;
 
 pub use active::{ActiveIndex, Totals};
 pub use build::remove_unfinished;
-pub use check::SidecarState;
-pub(crate) use check::sidecar_state;
+pub use check::{SidecarFacts, SidecarState};
+pub(crate) use check::{sidecar_facts, sidecar_state};
 pub use locations::Locations;
 pub use lookup::{Index, PinnedRecord};
 pub use name::{is_unfinished_sidecar, sidecar_segment};

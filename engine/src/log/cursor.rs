@@ -147,9 +147,36 @@ impl Cursor {
         Ok(self.dir.gap(self.segment.first, at)?.unwrap_or(reason))
     }
 
+    /// The header of this store that stands at `at`, when it is whole.
+    pub(crate) fn header_at(&mut self, at: Lsn) -> Result<Option<BlockHeader>> {
+        let (owner, kind, offset) = (self.dir.owner(), self.dir.kind(), self.segment.offset(at));
+        let header = BlockHeader::parse(self.bytes(offset, HEADER_LEN)?).ok();
+        Ok(header.filter(|header| header.lsn == at && header.owner == owner && header.kind == kind))
+    }
+
+    /// The first header of this store at or behind `from`, wherever it stands below `limit`.
+    pub(crate) fn next_header(&mut self, from: Lsn, limit: Lsn) -> Result<Option<BlockHeader>> {
+        let mut found = None;
+        self.headers_behind(from, &mut |header| {
+            found = (header.lsn < limit).then_some(*header);
+            false
+        })?;
+        Ok(found)
+    }
+
     /// Highest `durable` named by any header of this store at or behind `from`, wherever it stands.
     pub(crate) fn durable_behind(&mut self, from: Lsn) -> Result<Lsn> {
         let mut highest = Lsn::ZERO;
+        self.headers_behind(from, &mut |header| {
+            // No writer knows more to be durable than what stands before its block.
+            highest = highest.max(header.durable.min(header.lsn));
+            true
+        })?;
+        Ok(highest)
+    }
+
+    /// Shows the headers of this store at or behind `from`, wherever they stand, until `visit` is content.
+    fn headers_behind(&mut self, from: Lsn, visit: &mut dyn FnMut(&BlockHeader) -> bool) -> Result<()> {
         let mut offset = self.segment.offset(from);
         while offset + to_u64(HEADER_LEN) <= self.segment.len() {
             let (first, owner, kind) = (self.segment.first, self.dir.owner(), self.dir.kind());
@@ -173,15 +200,15 @@ impl Cursor {
                         continue;
                     };
                     let here = first.plus(offset + to_u64(at));
-                    if header.lsn == here && header.owner == owner && header.kind == kind {
-                        // No writer knows more to be durable than what stands before its block.
-                        highest = highest.max(header.durable.min(here));
+                    let ours = header.lsn == here && header.owner == owner && header.kind == kind;
+                    if ours && !visit(&header) {
+                        return Ok(());
                     }
                 }
             }
             offset += to_u64(steps * 8);
         }
-        Ok(highest)
+        Ok(())
     }
 
     /// True when any byte from `from` to the end of the file is not zero.

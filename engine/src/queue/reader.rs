@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::block::Block;
 use crate::clock::Clock;
 use crate::frame::FrameRef;
 use crate::log::FrameScan;
@@ -69,6 +70,19 @@ impl QueueReader {
         self.enter()?;
         match &mut self.frames {
             Some(frames) => frames.next(),
+            None => Ok(None),
+        }
+    }
+
+    /// The next block, or `None` at the end of what the scan has published. Mixed with [`QueueReader::next`],
+    /// the rest of a block that `next` has entered is passed over.
+    ///
+    /// # Errors
+    /// As [`QueueReader::next`].
+    pub fn next_block(&mut self) -> Result<Option<Block<'_>>> {
+        self.enter()?;
+        match &mut self.frames {
+            Some(frames) => frames.next_block(),
             None => Ok(None),
         }
     }

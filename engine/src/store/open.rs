@@ -24,6 +24,7 @@ use crate::{Chain, Error, ErrorKind, Lsn, Result};
 use super::Options;
 use super::backup::BACKUP_FILE;
 use super::identity::{Identity, STORE_FILE};
+use super::repair::REPAIR_FILE;
 
 /// Name of the control page's file.
 const CONTROL_FILE: &str = "control";
@@ -129,6 +130,7 @@ fn boot_digest(storage: &dyn Storage) -> u64 {
 
 /// Recovers queue and log; the caller is alone in the store. Returns the new page, ready.
 fn recover_all(storage: &Arc<dyn Storage>, identity: &Identity) -> Result<Arc<dyn SharedCells>> {
+    refuse_half_repaired(&**storage)?;
     refuse_lost_log(&**storage)?;
     // Whoever made the store may have died, or failed, between giving it its name and making that durable: what is
     // acknowledged from here on must not go with the name (E1).
@@ -199,6 +201,15 @@ fn refuse_lost_page(storage: &dyn Storage, waited: Duration) -> Result<()> {
         .at_path(storage.root())),
         _ => Ok(()),
     }
+}
+
+/// What a repair that was interrupted left is neither the former log nor the new one.
+fn refuse_half_repaired(storage: &dyn Storage) -> Result<()> {
+    if storage.open(REPAIR_FILE, OpenMode::Read).is_err() {
+        return Ok(());
+    }
+    let text = "a repair of this store was interrupted: run `milepost repair` again, which finishes it";
+    Err(Error::unavailable(text).at_path(storage.root().join(REPAIR_FILE)))
 }
 
 /// The log is made with the store and never goes.

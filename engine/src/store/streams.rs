@@ -242,6 +242,17 @@ impl Store {
         Ok(walk)
     }
 
+    /// What the sidecar of each sealed segment says, by the segment's first LSN, without making any; `None`
+    /// for one that is missing or damaged.
+    ///
+    /// # Errors
+    /// `Internal` when a file cannot be read.
+    pub fn sidecars(&self) -> Result<Vec<(Lsn, Option<crate::index::SidecarFacts>)>> {
+        let sealed = sealed_before(&self.log().dir, active_segment(self.log()))?;
+        let facts = |first| Ok((first, crate::index::sidecar_facts(&**self.storage(), first)?));
+        sealed.into_iter().map(facts).collect()
+    }
+
     /// Counts over the whole durable log.
     ///
     /// # Errors

@@ -1,0 +1,222 @@
+//! `milepost repair`: what is damaged, what each way out would lose, and the way that was chosen.
+
+use clap::Args;
+use milepost_engine::{Cost, Examined, LostFrame, Repair as Repairing, RepairHow, Repaired};
+use serde::Serialize;
+
+use super::dump::facts::{DamageFacts, LostFacts, damage_facts, damage_text, lost_facts, lost_text};
+use super::store_dir::StoreDir;
+use crate::failure::{EXIT_CODES, Exit, Failure, Outcome};
+use crate::output::Out;
+
+/// Say what is damaged in a store's log and what each way out would lose; repair it only when told how.
+///
+/// Without --cut or --isolate nothing is changed. Damage is told with file, LSN and what can still be read of it,
+/// and exits 6. Restoring a backup (`milepost restore`) loses nothing that the backup has: look there first.
+///
+/// --cut drops everything from the first damaged block to the log's end. --isolate drops the damaged ranges alone
+/// and keeps what is good behind them, at its LSNs; the versions of later events in the streams concerned become
+/// lower, and a remote that had not received the lost transactions never will. Either way every lost transaction
+/// is listed as far as it can be read, the damaged bytes are kept under `damaged` in the store, and the store goes
+/// on in a new lineage epoch, so that remotes which hold what is lost find out and stop the pair. Nobody may have
+/// the store open. A repair that is interrupted is finished by running it again.
+#[derive(Args)]
+#[command(after_long_help = format!(
+    "Examples:\n  milepost repair shop\n  milepost repair shop --isolate\n  milepost repair shop --cut --json\n\n{EXIT_CODES}"
+))]
+pub struct Repair {
+    #[command(flatten)]
+    store: StoreDir,
+    /// Drop everything from the first damaged block to the log's end
+    #[arg(long, conflicts_with = "isolate")]
+    cut: bool,
+    /// Drop the damaged ranges alone
+    #[arg(long)]
+    isolate: bool,
+    /// Print one JSON object a line: {"damage":{…}}, {"lost":{…}}, {"choices":{…}}, {"repaired":{…}}
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Line {
+    Damage(DamageFacts),
+    Lost(LostFacts),
+    Choices(Choices),
+    Repaired(RepairedFacts),
+}
+
+#[derive(Serialize)]
+struct Choices {
+    cut: CostFacts,
+    isolate: Option<CostFacts>,
+    isolate_refused: Option<String>,
+}
+
+#[derive(Serialize)]
+struct CostFacts {
+    end: u64,
+    bytes: u64,
+    transactions: u64,
+    events: u64,
+    unknown_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct RepairedFacts {
+    how: &'static str,
+    end: u64,
+    epoch: String,
+    parent: String,
+    ranges: Vec<(u64, u64)>,
+    resumed: bool,
+}
+
+impl From<&Cost> for CostFacts {
+    fn from(cost: &Cost) -> CostFacts {
+        CostFacts {
+            end: cost.end.0,
+            bytes: cost.bytes,
+            transactions: cost.transactions,
+            events: cost.events,
+            unknown_bytes: cost.unknown_bytes,
+        }
+    }
+}
+
+impl Repair {
+    /// Tells or repairs.
+    pub fn run(self) -> Outcome {
+        let repairing = Repairing::open(&self.store.dir, self.store.options())?;
+        let mut out = Out::new();
+        let outcome = match (self.cut, self.isolate) {
+            (true, _) => self.repair(repairing, RepairHow::Cut, &mut out),
+            (_, true) => self.repair(repairing, RepairHow::Isolate, &mut out),
+            _ => self.examine(&repairing, &mut out),
+        };
+        out.flush()?;
+        outcome
+    }
+
+    fn examine(&self, repairing: &Repairing, out: &mut Out) -> Outcome {
+        let found = repairing.examine()?;
+        if let Some(how) = found.interrupted {
+            let text = format!(
+                "a repair ({}) was interrupted: run it again to finish it",
+                flag(how)
+            );
+            return Err(Failure::new(Exit::Damaged, text));
+        }
+        for (damage, loss) in &found.damages {
+            self.print(Line::Damage(damage_facts(damage, loss)), out)?;
+            for frame in &loss.frames {
+                self.print(Line::Lost(lost_facts(frame)), out)?;
+            }
+        }
+        if found.damages.is_empty() {
+            return if self.json {
+                Ok(())
+            } else {
+                out.line(format_args!("nothing is damaged"))
+            };
+        }
+        self.print(Line::Choices(choices(&found)), out)?;
+        let ranges = if found.damages.len() == 1 {
+            "range is"
+        } else {
+            "ranges are"
+        };
+        Err(Failure::new(
+            Exit::Damaged,
+            format!(
+                "{} {ranges} damaged; nothing was changed: restore a backup, or repair with --cut or --isolate",
+                found.damages.len()
+            ),
+        ))
+    }
+
+    fn repair(&self, repairing: Repairing, how: RepairHow, out: &mut Out) -> Outcome {
+        let mut failed = None;
+        let done = repairing.run(how, &mut |frame: &LostFrame| {
+            let printed = self.print(Line::Lost(lost_facts(frame)), out);
+            failed = failed.take().or(printed.err());
+        })?;
+        self.print(Line::Repaired(facts(&done)), out)?;
+        // The repair is done all the same: the list is in the folder of what was taken out.
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn print(&self, line: Line, out: &mut Out) -> Outcome {
+        if self.json {
+            return out.json(&line);
+        }
+        match &line {
+            Line::Damage(damage) => out.line(format_args!("{}", damage_text(damage))),
+            Line::Lost(frame) => out.line(format_args!("  lost: {}", lost_text(frame))),
+            Line::Choices(choices) => print_choices(choices, out),
+            Line::Repaired(done) => out.line(format_args!(
+                "repaired ({}{}): the log ends at LSN {} and goes on in lineage epoch {}; lost: {}; what was taken \
+                 out is in the folder damaged of the store",
+                done.how,
+                if done.resumed { ", finished as it was begun" } else { "" },
+                done.end,
+                done.epoch,
+                ranges(&done.ranges)
+            )),
+        }
+    }
+}
+
+fn flag(how: RepairHow) -> &'static str {
+    match how {
+        RepairHow::Cut => "--cut",
+        RepairHow::Isolate => "--isolate",
+    }
+}
+
+fn choices(found: &Examined) -> Choices {
+    Choices {
+        cut: (&found.cut).into(),
+        isolate: found.isolate.as_ref().ok().map(CostFacts::from),
+        isolate_refused: found.isolate.as_ref().err().cloned(),
+    }
+}
+
+fn print_choices(choices: &Choices, out: &mut Out) -> Outcome {
+    let tell = |out: &mut Out, what: &str, cost: &CostFacts| {
+        out.line(format_args!(
+            "{what} would lose {} transactions with {} events that can be counted, {} bytes in all, of {} of which \
+             nothing is known; the log would end at LSN {}",
+            cost.transactions, cost.events, cost.bytes, cost.unknown_bytes, cost.end
+        ))
+    };
+    tell(out, "--cut", &choices.cut)?;
+    match (&choices.isolate, &choices.isolate_refused) {
+        (Some(cost), _) => tell(out, "--isolate", cost),
+        (None, Some(reason)) => out.line(format_args!("--isolate cannot be done: {reason}")),
+        (None, None) => Ok(()),
+    }
+}
+
+fn facts(done: &Repaired) -> RepairedFacts {
+    RepairedFacts {
+        how: match done.how {
+            RepairHow::Cut => "cut",
+            RepairHow::Isolate => "isolate",
+        },
+        end: done.end.0,
+        epoch: done.epoch.to_string(),
+        parent: done.parent.to_string(),
+        ranges: done.ranges.iter().map(|(at, end)| (at.0, end.0)).collect(),
+        resumed: done.resumed,
+    }
+}
+
+fn ranges(ranges: &[(u64, u64)]) -> String {
+    let list: Vec<String> = ranges
+        .iter()
+        .map(|(at, end)| format!("LSN {at} to {end}"))
+        .collect();
+    list.join(", ")
+}

@@ -1,0 +1,175 @@
+//! [`RawLog`]: the log of a store or a backup as it lies on the disk, damage and all, without opening it.
+//!
+//! ```text
+//! block ─ block ─ Damage(contents) ─ block ─ Damage(header: up to the next one found) ─ block ─ Damage(missing file) ─ …
+//! ```
+//!
+//! Nothing is changed, not even what recovery would cut. A range that is no block is given as [`Damage`], and the
+//! walk goes on behind it where a whole header of this store stands: by the store's secret and the LSN in it a
+//! payload cannot imitate one (E3). Of a store the presence lock is held meanwhile, so nobody has it open.
+
+mod lost;
+mod walk;
+
+pub use lost::{Loss, LostFrame};
+pub use walk::{Damage, DamageKind, RawEnd, RawPiece};
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::block::BlockKind;
+use crate::log::lock::PRESENCE;
+use crate::log::{SegmentDir, newest};
+use crate::storage::{LocalStorage, LockMode, OpenMode, Storage, StorageFile};
+use crate::width::to_usize;
+use crate::{Error, Lsn, Result};
+
+use super::backup::Backup;
+use super::identity::{Identity, STORE_FILE};
+
+/// A log, to be read as it is.
+pub struct RawLog {
+    pub(super) storage: Arc<dyn Storage>,
+    pub(super) identity: Identity,
+    pub(super) dir: Arc<SegmentDir>,
+    /// A backup, whose own file says where it ends.
+    backup: Option<Backup>,
+    /// Keeps everybody out while this is alive.
+    _lock: Option<Arc<dyn StorageFile>>,
+}
+
+/// Where the log begins and what is known of its end from elsewhere.
+pub(super) struct Known {
+    pub oldest: Lsn,
+    /// A backup ends here, whatever stands behind.
+    pub bound: Option<Lsn>,
+    /// Something outside the log has seen it up to here.
+    pub floor: Lsn,
+    /// A later segment is known to have been there.
+    pub newest: Option<Lsn>,
+}
+
+impl RawLog {
+    /// Takes the store or the backup in `dir`.
+    ///
+    /// # Errors
+    /// `NoStore` when there is neither; `Unavailable` while anybody has it open; `Corrupt` when the file that
+    /// names it is damaged.
+    pub fn open(dir: impl AsRef<Path>) -> Result<RawLog> {
+        RawLog::open_in(Arc::new(LocalStorage::new(dir.as_ref().to_path_buf())))
+    }
+
+    /// [`RawLog::open`] over any storage.
+    ///
+    /// # Errors
+    /// As [`RawLog::open`].
+    pub fn open_in(storage: Arc<dyn Storage>) -> Result<RawLog> {
+        let path = storage.root().join(STORE_FILE);
+        let file = match storage.open(STORE_FILE, OpenMode::ReadWrite) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return RawLog::of_backup(storage),
+            Err(error) => return Err(Error::io("open the store", path, error)),
+        };
+        let identity = Identity::read(&*storage, &*file)?;
+        let alone = file.try_lock(PRESENCE, LockMode::Exclusive);
+        if !alone.map_err(|error| Error::io("lock the store", &path, error))? {
+            let text = "another process has the store open; end every process that has, then try again";
+            return Err(Error::unavailable(text).at_path(storage.root()));
+        }
+        let dir = SegmentDir::new(Arc::clone(&storage), BlockKind::Log, identity.owner, || Lsn::ZERO);
+        Ok(RawLog {
+            storage,
+            identity,
+            dir: Arc::new(dir),
+            backup: None,
+            _lock: Some(file),
+        })
+    }
+
+    fn of_backup(storage: Arc<dyn Storage>) -> Result<RawLog> {
+        let backup = match Backup::open_in(Arc::clone(&storage)) {
+            Err(error) if error.kind() == crate::ErrorKind::NoStore => {
+                let text = "there is no store here, and no backup";
+                return Err(Error::new(crate::ErrorKind::NoStore, text).at_path(storage.root()));
+            }
+            other => other?,
+        };
+        Ok(RawLog {
+            storage,
+            identity: backup.manifest.identity.clone(),
+            dir: backup.log(),
+            backup: Some(backup),
+            _lock: None,
+        })
+    }
+
+    /// True for a backup.
+    #[must_use]
+    pub fn is_backup(&self) -> bool {
+        self.backup.is_some()
+    }
+
+    /// Size of all segment files together in bytes, for a progress bar.
+    ///
+    /// # Errors
+    /// `Internal` when the segments cannot be listed or opened.
+    pub fn bytes(&self) -> Result<u64> {
+        let firsts = self.dir.list()?;
+        let last = firsts.last().copied().unwrap_or_default();
+        let len = if firsts.is_empty() {
+            0
+        } else {
+            self.dir.open(last)?.len()
+        };
+        Ok(last.plus(len).since(firsts.first().copied().unwrap_or_default()))
+    }
+
+    /// The bytes of [at, end) that the files hold, which may be fewer.
+    ///
+    /// # Errors
+    /// `Internal` when a file cannot be read.
+    pub(super) fn read(&self, at: Lsn, end: Lsn) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let Some(first) = self.dir.first_at_or_before(at)? else {
+            return Ok(bytes);
+        };
+        let segment = self.dir.open(first)?;
+        let held = end.min(segment.end()).since(at);
+        bytes.resize(to_usize(held), 0);
+        let read = segment.file.read_at(&mut bytes, segment.offset(at));
+        let read = read.map_err(|error| Error::io("read a damaged range", self.dir.path(&segment), error))?;
+        bytes.truncate(read);
+        Ok(bytes)
+    }
+
+    pub(super) fn known(&self) -> Result<Known> {
+        if let Some(backup) = &self.backup {
+            let manifest = &backup.manifest;
+            return Ok(Known {
+                oldest: manifest.oldest,
+                bound: Some(manifest.end),
+                floor: manifest.end,
+                newest: None,
+            });
+        }
+        let newest = newest::read(&*self.storage, self.identity.owner.id);
+        let failed = |error| Error::io("read which segment is the newest", self.storage.root(), error);
+        Ok(Known {
+            oldest: Lsn::ZERO,
+            bound: None,
+            floor: self.scanned()?,
+            newest: newest.map_err(failed)?,
+        })
+    }
+
+    /// How far the queue has seen the log, which was durable then.
+    fn scanned(&self) -> Result<Lsn> {
+        let (storage, owner) = (Arc::clone(&self.storage), self.identity.owner);
+        let queue = Arc::new(SegmentDir::new(storage, BlockKind::Queue, owner, || Lsn::ZERO));
+        match queue.list() {
+            Ok(firsts) => walk::last_aux(&queue, firsts.last().copied()),
+            // Derived, and may be missing.
+            Err(_) => Ok(Lsn::ZERO),
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! The file `repair`: every step of a repair, durable before the first of them (docs/format.md, "Repair").
+//!
+//! While it is there the store is not opened; whoever runs the repair again does the same steps once more, each of
+//! which may be done twice. It goes last.
+
+use std::io;
+
+use crate::storage::{OpenMode, Storage};
+use crate::{Chain, Epoch, Error, Lsn, Result, StoreId};
+
+use super::RepairHow;
+
+/// Name of the file.
+pub(in crate::store) const REPAIR_FILE: &str = "repair";
+const NEW_FILE: &str = "repair.new";
+const MAGIC: [u8; 8] = *b"MPREPAIR";
+const VERSION: u32 = 1;
+/// Bytes before the ranges, and of one range.
+const FIXED_LEN: usize = 112;
+const RANGE_LEN: usize = 40;
+/// Most bytes that are read of the file.
+const MOST: usize = 64 << 20;
+
+/// What becomes of a lost range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Becomes {
+    /// It lies behind the new end.
+    Nothing,
+    /// Lost blocks in the file that holds it.
+    Blocks,
+    /// Lost blocks in a file of its own.
+    File,
+}
+
+/// A lost range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LostRange {
+    pub at: Lsn,
+    pub end: Lsn,
+    pub chain_before: Chain,
+    pub chain_after: Chain,
+    pub becomes: Becomes,
+}
+
+/// The steps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub how: RepairHow,
+    pub store: StoreId,
+    pub epoch: Epoch,
+    pub parent: Epoch,
+    pub nonce: u64,
+    pub time: i64,
+    /// Where the log ends afterwards and the new epoch begins.
+    pub end: Lsn,
+    pub chain: Chain,
+    /// First LSN of the segment that holds `end`.
+    pub last: Lsn,
+    /// First LSN of the first damaged segment.
+    pub damaged: Lsn,
+    /// The log was known to be durable up to here.
+    pub durable: Lsn,
+    pub ranges: Vec<LostRange>,
+}
+
+impl Plan {
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        let mode: u32 = match self.how {
+            RepairHow::Cut => 1,
+            RepairHow::Isolate => 2,
+        };
+        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        bytes.extend_from_slice(&mode.to_le_bytes());
+        bytes.extend_from_slice(&self.store.0.to_le_bytes());
+        let mut words = vec![
+            self.epoch.0,
+            self.parent.0,
+            self.nonce,
+            u64::from_le_bytes(self.time.to_le_bytes()),
+        ];
+        words.extend([
+            self.end.0,
+            self.chain.0,
+            self.last.0,
+            self.damaged.0,
+            self.durable.0,
+        ]);
+        // The count, and four reserved bytes.
+        words.push(crate::width::to_u64(self.ranges.len()));
+        for range in &self.ranges {
+            let becomes = match range.becomes {
+                Becomes::Nothing => 0,
+                Becomes::Blocks => 1,
+                Becomes::File => 2,
+            };
+            words.extend([
+                range.at.0,
+                range.end.0,
+                range.chain_before.0,
+                range.chain_after.0,
+                becomes,
+            ]);
+        }
+        words
+            .iter()
+            .for_each(|word| bytes.extend_from_slice(&word.to_le_bytes()));
+        let crc = crc32fast::hash(&bytes);
+        bytes.extend_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Plan> {
+        let (covered, crc) = bytes.split_at_checked(bytes.len().checked_sub(4)?)?;
+        if crc != crc32fast::hash(covered).to_le_bytes() {
+            return None;
+        }
+        let (fixed, ranges) = covered.split_at_checked(FIXED_LEN)?;
+        let mut rest = fixed.strip_prefix(&MAGIC)?;
+        let (version, mode) = (
+            u32::from_le_bytes(take(&mut rest)?),
+            u32::from_le_bytes(take(&mut rest)?),
+        );
+        let how = match (version, mode) {
+            (VERSION, 1) => RepairHow::Cut,
+            (VERSION, 2) => RepairHow::Isolate,
+            _ => return None,
+        };
+        let store = StoreId(u128::from_le_bytes(take(&mut rest)?));
+        let mut word = || take(&mut rest).map(u64::from_le_bytes);
+        let (epoch, parent, nonce) = (Epoch(word()?), Epoch(word()?), word()?);
+        let time = i64::from_le_bytes(word()?.to_le_bytes());
+        let (end, chain, last) = (Lsn(word()?), Chain(word()?), Lsn(word()?));
+        let (damaged, durable, count) = (Lsn(word()?), Lsn(word()?), word()?);
+        let ranges = ranges.chunks(RANGE_LEN).map(range).collect::<Option<Vec<_>>>()?;
+        (crate::width::to_u64(ranges.len()) == count).then_some(Plan {
+            how,
+            store,
+            epoch,
+            parent,
+            nonce,
+            time,
+            end,
+            chain,
+            last,
+            damaged,
+            durable,
+            ranges,
+        })
+    }
+
+    /// Reads the file; `None` when there is none.
+    pub(super) fn read(storage: &dyn Storage, store: StoreId) -> Result<Option<Plan>> {
+        let path = storage.root().join(REPAIR_FILE);
+        let failed = |error| Error::io("read the plan of a repair", &path, error);
+        let file = match storage.open(REPAIR_FILE, OpenMode::Read) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        let len = crate::width::to_usize(file.len().map_err(failed)?);
+        let mut bytes = vec![0; len.min(MOST)];
+        let read = file.read_at(&mut bytes, 0).map_err(failed)?;
+        bytes.truncate(read);
+        match Plan::decode(&bytes).filter(|plan| plan.store == store) {
+            Some(plan) => Ok(Some(plan)),
+            None => Err(Error::corrupt(
+                "the plan of an interrupted repair is damaged, so the repair cannot go on: restore a backup; what \
+                 was taken out of the log is in `damaged`",
+            )
+            .at_path(path)),
+        }
+    }
+
+    /// Makes the plan durable: from here on the repair has begun.
+    pub(super) fn write(&self, storage: &dyn Storage) -> Result<()> {
+        let write = || -> io::Result<()> {
+            let file = storage.open(NEW_FILE, OpenMode::OpenOrCreate)?;
+            file.set_len(0)?;
+            crate::log::write_all(&*file, &[&self.encode()], 0)?;
+            file.sync_data()?;
+            storage.rename(NEW_FILE, REPAIR_FILE)?;
+            storage.sync_dir("")
+        };
+        let path = storage.root().join(REPAIR_FILE);
+        write().map_err(|error| Error::io("write the plan of the repair", path, error))
+    }
+
+    /// The repair is done.
+    pub(super) fn remove(storage: &dyn Storage) -> Result<()> {
+        let gone = storage.unlink(REPAIR_FILE).and_then(|()| storage.sync_dir(""));
+        gone.map_err(|error| Error::io("end the repair", storage.root().join(REPAIR_FILE), error))
+    }
+}
+
+fn range(mut raw: &[u8]) -> Option<LostRange> {
+    let mut word = || take(&mut raw).map(u64::from_le_bytes);
+    Some(LostRange {
+        at: Lsn(word()?),
+        end: Lsn(word()?),
+        chain_before: Chain(word()?),
+        chain_after: Chain(word()?),
+        becomes: match word()? {
+            0 => Becomes::Nothing,
+            1 => Becomes::Blocks,
+            2 => Becomes::File,
+            _ => return None,
+        },
+    })
+}
+
+/// Takes `N` bytes off the front.
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (first, after) = rest.split_first_chunk::<N>()?;
+    *rest = after;
+    Some(*first)
+}
