@@ -69,12 +69,10 @@ fn isolating_keeps_what_is_good_behind_and_cutting_does_not() {
         assert_eq!(of(&told, "lost")[0]["lsn"], lsns[1]);
         assert_eq!(of(&told, "repaired").len(), 1);
         let events = place.run(&["read", "shop", "orders/7", "--json"]).json();
-        let payloads: Vec<_> = events
-            .iter()
-            .map(|event| event["payload"]["json"].clone())
-            .collect();
-        let payloads: Vec<_> = payloads.iter().filter_map(Value::as_str).collect();
-        assert!(payloads == left || events.len() == left.len(), "{events:?}");
+        assert_eq!(events.len(), left.len());
+        for (event, text) in events.iter().zip(left) {
+            assert!(event["payload"].to_string().contains(text), "{event}");
+        }
         place.run(&["verify", "shop"]).ok();
         place
             .run(&["append", "shop", "orders/7", "--kind", "k", "--data", "4"])

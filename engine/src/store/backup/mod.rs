@@ -122,6 +122,9 @@ impl Store {
             }
         };
         self.compare(&former, &*to)?;
+        // Behind the file that says whose it is: a folder of segments without it is nobody's.
+        let made = to.create_dir("log").and_then(|()| to.sync_dir(""));
+        made.map_err(|error| Error::io("begin a backup", to.root(), error))?;
         let covered = Boundary {
             at: former.end,
             chain: (former.end > Lsn::ZERO).then_some(former.chain),
@@ -233,8 +236,6 @@ fn begin(to: &dyn Storage) -> Result<Arc<dyn StorageFile>> {
         let text = "another process writes or reads this backup; try again when it has ended";
         return Err(Error::unavailable(text).at_path(root));
     }
-    to.create_dir("log").map_err(failed)?;
-    to.sync_dir("").map_err(failed)?;
     Ok(lock)
 }
 

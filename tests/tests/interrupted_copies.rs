@@ -1,0 +1,258 @@
+//! A backup, a restore and a repair that are killed at any change they make to a disk, with power lost behind it:
+//! what was complete before stays so, what is half made is never taken for whole, and running it again ends it
+//! (E1, E2, E3, R5).
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use milepost_engine::storage::{OpenMode, Storage};
+use milepost_engine::{
+    BackedUp, Backup, Durability, Error, ErrorKind, Lsn, Options, Repair, RepairHow, Result, Store,
+    Transaction,
+};
+use milepost_tests::SimRng;
+use milepost_tests::disk::{Killed, Script, SimDisk, SimProcess, Verdict};
+
+/// Power cuts tried behind each kill.
+const CUTS: u64 = 4;
+
+fn options(process: &SimProcess, rng: &SimRng) -> Options {
+    let options = Options::new().segment_bytes(1 << 20).background(false);
+    options.clock(process.clock()).rng(Arc::new(rng.fork()))
+}
+
+fn commit(store: &Store, numbers: std::ops::Range<u32>) {
+    for number in numbers {
+        let mut transaction = Transaction::new();
+        let payload = [number.to_le_bytes().as_slice(), &[7; 20_000]].concat();
+        transaction.push_parts("s", "k", &payload).unwrap();
+        let _ = store
+            .commit_with(transaction, Durability::Buffered)
+            .unwrap()
+            .committed()
+            .unwrap();
+    }
+    store.sync().unwrap();
+}
+
+fn numbers(store: &Store) -> Vec<u32> {
+    let (mut scan, mut found) = (store.scan(Lsn::ZERO).unwrap(), Vec::new());
+    while let Some(frame) = scan.next().unwrap() {
+        for event in frame.events() {
+            found.push(u32::from_le_bytes(*event.unwrap().payload.first_chunk().unwrap()));
+        }
+    }
+    found
+}
+
+/// A store on a disk of its own, with numbers in it.
+fn store(seed: u64, count: u32) -> (SimDisk, Store, SimRng) {
+    let (disk, rng) = (SimDisk::new(seed), SimRng::new(seed));
+    let process = disk.start();
+    let store = options(&process, &rng)
+        .init_in(process.storage(), "bern".parse().unwrap())
+        .unwrap();
+    commit(&store, 0..count);
+    (disk, store, rng)
+}
+
+/// Does `work` in a process that is killed at its `number`-th change, in the middle of it; `None` when it was.
+fn until_killed<T>(disk: &SimDisk, number: u64, work: impl FnOnce(&SimProcess) -> Result<T>) -> Option<T> {
+    let process = disk.directed(Arc::new(Script::new([(number, Verdict::KillAfter(3_000))])));
+    let done = match std::panic::catch_unwind(AssertUnwindSafe(|| work(&process))) {
+        Ok(done) => done,
+        Err(payload) if payload.is::<Killed>() => Err(Error::closed("killed")),
+        Err(_) => panic!("a panic at change {number}"),
+    };
+    let died = !process.is_alive();
+    process.kill();
+    match done {
+        Ok(done) if !died => Some(done),
+        Ok(_) => None,
+        Err(error) => {
+            assert!(died, "change {number}: {error}");
+            None
+        }
+    }
+}
+
+fn whole(disk: &SimDisk) -> Result<Lsn> {
+    let backup = Backup::open_in(disk.start().storage())?;
+    let found = backup.verify(&mut |_, _| ())?;
+    assert!(found.damage.is_empty(), "{found:?}");
+    Ok(backup.facts().end)
+}
+
+fn backup(store: &Store, process: &SimProcess) -> Result<BackedUp> {
+    store.backup_in(process.storage(), false, &mut |_, _| ())
+}
+
+#[test]
+fn a_backup_killed_anywhere_leaves_the_former_one_and_the_next_run_ends_it() {
+    let (_disk, store, rng) = store(1, 20);
+    let empty = SimDisk::new(2);
+    let first = empty.snapshot();
+    let former = backup(&store, &first.start()).unwrap().end;
+    for (before, has) in [(&empty, None), (&first, Some(former))] {
+        if has.is_some() {
+            commit(&store, 20..100);
+        }
+        let mut number = 0;
+        loop {
+            let disk = before.snapshot();
+            let ended = until_killed(&disk, number, |process| backup(&store, process));
+            for _ in 0..CUTS {
+                let after = disk.crash(&rng);
+                match whole(&after) {
+                    Ok(end) if ended.is_some() => assert_eq!(Some(end), ended.as_ref().map(|done| done.end)),
+                    Ok(end) => assert!(
+                        has == Some(end) || end == store.watermarks().durable,
+                        "change {number}"
+                    ),
+                    Err(error) => {
+                        assert!(has.is_none() && ended.is_none(), "change {number}: {error}");
+                        assert!(
+                            matches!(error.kind(), ErrorKind::NoStore | ErrorKind::Invalid),
+                            "{error}"
+                        );
+                    }
+                }
+                backup(&store, &after.start()).unwrap();
+                assert_eq!(
+                    whole(&after).unwrap(),
+                    store.watermarks().durable,
+                    "change {number}"
+                );
+            }
+            number += 1;
+            if ended.is_some() {
+                break;
+            }
+        }
+        assert!(number > 8, "{number} changes");
+    }
+}
+
+#[test]
+fn a_restore_killed_anywhere_leaves_no_store_or_a_whole_one_in_its_own_lineage() {
+    let (_disk, store, rng) = store(3, 80);
+    let copy = SimDisk::new(4);
+    let end = backup(&store, &copy.start()).unwrap().end;
+    let restore = |process: &SimProcess| {
+        options(process, &rng).restore_in(copy.start().storage(), process.storage(), &mut |_, _| ())
+    };
+    let mut number = 0;
+    loop {
+        let disk = SimDisk::new(number);
+        let ended = until_killed(&disk, number, restore);
+        for _ in 0..CUTS {
+            let after = disk.crash(&rng);
+            let process = after.start();
+            let opened = options(&process, &rng).open_in(process.storage());
+            let again = match opened {
+                Ok(store) => store,
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::NoStore, "change {number}: {error}");
+                    assert!(ended.is_none());
+                    restore(&process).unwrap();
+                    options(&process, &rng).open_in(process.storage()).unwrap()
+                }
+            };
+            assert_eq!(numbers(&again), (0..80).collect::<Vec<_>>());
+            assert_eq!(again.lineage().unwrap(), Some((store.epoch(), end)), "R5");
+        }
+        number += 1;
+        if ended.is_some() {
+            break;
+        }
+    }
+    assert!(number > 10, "{number} changes");
+}
+
+/// Changes a byte in the middle of the block that holds a number.
+fn damage(disk: &SimDisk, store: &Store, number: u32) -> (Lsn, Vec<u8>) {
+    let mut scan = store.scan(Lsn::ZERO).unwrap();
+    let (mut at, mut len) = (Lsn::ZERO, 0);
+    for _ in 0..number + 2 {
+        let block = scan.next_block().unwrap().unwrap();
+        (at, len) = (block.header().lsn, block.header().block_len);
+    }
+    let segments = store.segments().unwrap();
+    let (first, _) = segments.iter().rev().find(|(first, _)| *first <= at).unwrap();
+    let storage = disk.start().storage();
+    let file = storage
+        .open(&format!("log/{:016x}.log", first.0), OpenMode::ReadWrite)
+        .unwrap();
+    let mut bytes = vec![0; usize::try_from(len).unwrap()];
+    file.read_at(&mut bytes, at.since(*first)).unwrap();
+    bytes[10_000] ^= 0x20;
+    file.write_at(&[&bytes], at.since(*first)).unwrap();
+    file.sync_data().unwrap();
+    (at, bytes)
+}
+
+#[test]
+fn a_repair_killed_anywhere_is_ended_by_the_next_and_loses_what_it_said_and_no_more() {
+    for how in [RepairHow::Isolate, RepairHow::Cut] {
+        let (disk, store, rng) = store(5, 120);
+        let (at, damaged) = damage(&disk, &store, 30);
+        let left = |number: &u32| *number != 30 && (how == RepairHow::Isolate || *number < 30);
+        let left: Vec<u32> = (0..120).filter(left).collect();
+        store.close().unwrap();
+        let before = disk.snapshot();
+        let mut number = 0;
+        loop {
+            let disk = before.snapshot();
+            let run = |process: &SimProcess| {
+                Repair::open_in(process.storage(), options(process, &rng))?.run(how, &mut |_| ())
+            };
+            let ended = until_killed(&disk, number, run);
+            for _ in 0..CUTS {
+                let after = disk.crash(&rng);
+                let process = after.start();
+                let repair = Repair::open_in(process.storage(), options(&process, &rng)).unwrap();
+                let found = repair.examine().unwrap();
+                if let Some(begun) = found.interrupted {
+                    assert_eq!(begun, how);
+                    let error = options(&process, &rng).open_in(after.start().storage()).err();
+                    assert!(error.is_none_or(|error| error.kind() == ErrorKind::Unavailable));
+                }
+                if found.interrupted.is_some() || !found.damages.is_empty() {
+                    assert!(ended.is_none(), "change {number}: {found:?}");
+                    repair.run(how, &mut |_| ()).unwrap();
+                } else {
+                    drop(repair);
+                }
+                let process = after.start();
+                let again = options(&process, &rng).open_in(process.storage()).unwrap();
+                assert_eq!(numbers(&again), left, "{how:?}, change {number}");
+                assert!(again.verify(&mut |_, _| ()).unwrap().damage.is_empty());
+                assert!(again.lineage().unwrap().is_some(), "R5");
+                let kept = kept(&*process.storage(), at);
+                assert!(
+                    kept.starts_with(&damaged),
+                    "{how:?}, change {number}: the damaged bytes are kept"
+                );
+            }
+            number += 1;
+            if ended.is_some() {
+                break;
+            }
+        }
+        assert!(number > 15, "{number} changes");
+    }
+}
+
+fn kept(storage: &dyn Storage, at: Lsn) -> Vec<u8> {
+    let names = storage.list("damaged").unwrap();
+    let begins = format!("{:016x}-", at.0);
+    let name = names
+        .iter()
+        .find(|name| name.starts_with(&begins) && name.ends_with(".bin"))
+        .unwrap();
+    let file = storage.open(&format!("damaged/{name}"), OpenMode::Read).unwrap();
+    let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+    file.read_at(&mut bytes, 0).unwrap();
+    bytes
+}
