@@ -65,6 +65,15 @@ fn isolating_keeps_what_is_good_behind_and_cutting_does_not() {
         let (place, lsns) = shop();
         change(&place, "second");
         place.run(&["stat", "shop"]).fails(6);
+        let verified = place.run(&["verify", "shop", "--json"]);
+        assert_eq!(
+            of(&[serde_json::from_str(&verified.out).unwrap()], "damage")[0]
+                .as_array()
+                .unwrap()
+                .len(),
+            1
+        );
+        verified.fails(6);
         let told = place.run(&["repair", "shop", how, "--json"]).json();
         assert_eq!(of(&told, "lost")[0]["lsn"], lsns[1]);
         assert_eq!(of(&told, "repaired").len(), 1);

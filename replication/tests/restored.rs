@@ -6,7 +6,7 @@ mod support;
 
 use std::path::Path;
 
-use milepost_engine::Store;
+use milepost_engine::{Lsn, Repair, RepairHow, Store};
 use milepost_replication::catalog::{Start, Subscription};
 use milepost_replication::status::status;
 use support::*;
@@ -48,6 +48,24 @@ impl Pair {
     fn back_up(&self, site: &Site) {
         let to = self.dir.path().join("backup");
         site.store.backup(to, false, &mut |_, _| ()).unwrap();
+    }
+
+    /// A bit of the shop's log flips in the block of a transaction, and the shop is repaired.
+    fn repair_shop(self, payload: &str, how: RepairHow) -> Pair {
+        let shop = closed(self.shop, |root: &Path| {
+            let file = root.join("log/0000000000000000.log");
+            let mut bytes = std::fs::read(&file).unwrap();
+            let at = bytes
+                .windows(payload.len())
+                .position(|piece| piece == payload.as_bytes());
+            bytes[at.unwrap()] ^= 1;
+            std::fs::write(&file, bytes).unwrap();
+            let mut lost = Vec::new();
+            let repair = Repair::open(root, options()).unwrap();
+            repair.run(how, &mut |frame| lost.push(frame.lsn)).unwrap();
+            assert!(lost.iter().all(|lsn| *lsn > Lsn::ZERO) && !lost.is_empty());
+        });
+        Pair { shop, ..self }
     }
 
     /// The shop's directory is lost; its backup takes its place.
@@ -166,4 +184,50 @@ fn a_stopped_pair_that_is_made_anew_goes_on_and_doubles_nothing() {
     assert!(!pair.stopped());
     assert_eq!(pair.head.payloads(), ["s1", "s2", "s3"]);
     assert_nothing_doubled(&pair.head);
+}
+
+/// A cut is a fork as a restore is one: the head holds what the shop lost.
+#[test]
+fn a_pair_past_a_cut_is_stopped_and_one_before_it_goes_on() {
+    for heard in [false, true] {
+        let pair = pair();
+        order(&pair.shop, "order one");
+        pair.exchange(3);
+        order(&pair.shop, "order two");
+        if heard {
+            pair.exchange(3);
+        }
+        let pair = pair.repair_shop("order two", RepairHow::Cut);
+        order(&pair.shop, "order three");
+        pair.exchange(4);
+        assert_eq!(pair.stopped(), heard);
+        let last = if heard { "order two" } else { "order three" };
+        assert_eq!(pair.head.payloads(), ["order one", last]);
+    }
+}
+
+/// Around isolated damage positions are what they were: no pair is stopped, nothing is doubled, and only what
+/// nobody had heard of before is missing.
+#[test]
+fn isolated_damage_stops_no_pair_and_costs_the_remote_what_it_had_not_heard() {
+    let orders = ["order one", "order two", "order three", "order four"];
+    for heard in 1..=3 {
+        let pair = pair();
+        for (number, payload) in orders.iter().take(3).enumerate() {
+            order(&pair.shop, payload);
+            if number < heard {
+                pair.exchange(3);
+            }
+        }
+        assert_eq!(pair.head.payloads().len(), heard);
+        let pair = pair.repair_shop("order two", RepairHow::Isolate);
+        order(&pair.shop, "order four");
+        pair.exchange(6);
+        assert!(!pair.stopped(), "{heard} heard");
+        let expected: Vec<_> = orders
+            .into_iter()
+            .filter(|one| heard > 1 || *one != "order two")
+            .collect();
+        assert_eq!(pair.head.payloads(), expected, "{heard} heard");
+    }
 }

@@ -18,8 +18,8 @@ use crate::output::Out;
 /// and keeps what is good behind them, at its LSNs; the versions of later events in the streams concerned become
 /// lower, and a remote that had not received the lost transactions never will. Either way every lost transaction
 /// is listed as far as it can be read, the damaged bytes are kept under `damaged` in the store, and the store goes
-/// on in a new lineage epoch, so that remotes which hold what is lost find out and stop the pair. Nobody may have
-/// the store open. A repair that is interrupted is finished by running it again.
+/// on in a new lineage epoch: a remote that holds what was cut finds out and stops the pair. Nobody may have the
+/// store open. A repair that is interrupted is finished by running it again.
 #[derive(Args)]
 #[command(after_long_help = format!(
     "Examples:\n  milepost repair shop\n  milepost repair shop --isolate\n  milepost repair shop --cut --json\n\n{EXIT_CODES}"

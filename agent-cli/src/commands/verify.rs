@@ -1,7 +1,7 @@
 //! `milepost verify`: every block read from the disk, and what is damaged.
 
 use clap::Args;
-use milepost_engine::{Backup, BackupFacts, Error, Verified};
+use milepost_engine::{Backup, BackupFacts, Error, ErrorKind, RawLog, RawPiece, Verified};
 use serde::Serialize;
 
 use super::store_dir::StoreDir;
@@ -16,7 +16,7 @@ use crate::progress::Progress;
 /// not durable may be cut, and a queue that is damaged is thrown away with a warning, because the next scan
 /// makes it again. After that nothing is changed. Checks checksums, positions, store and chain of every block, the bounds of every frame and event, and
 /// the index files of sealed segments, the file that names the store and the one that names its newest segment.
-/// A backup is read alone. Damage is told with file and LSN and what to do about it, one line
+/// A backup, and a store that cannot be opened because it is damaged, is read alone. Damage is told with file and LSN and what to do about it, one line
 /// for each damaged segment, and exits 6. A damaged index file is told too and is no failure: it is made
 /// again from the log when it is needed.
 #[derive(Args)]
@@ -97,6 +97,8 @@ impl Verify {
             let mut progress = Progress::bytes("verify", Some(backup.facts().end.0));
             let found = backup.verify(&mut |done, total| progress.reach_of(done, total))?;
             facts(&found, Some(backup.facts().into()))
+        } else if let Some(damaged) = self.unopened()? {
+            damaged
         } else {
             let store = self.store.open()?;
             let mut progress = Progress::bytes("verify", Some(store.watermarks().durable.0));
@@ -109,6 +111,45 @@ impl Verify {
             print(&facts)?;
         }
         judge(&facts)
+    }
+}
+
+impl Verify {
+    /// What is damaged in a store that cannot be opened for it, read as it lies on the disk.
+    fn unopened(&self) -> Outcome<Option<Facts>> {
+        match self.store.options().open(&self.store.dir) {
+            Err(error) if error.kind() == ErrorKind::Corrupt => {}
+            _ => return Ok(None),
+        }
+        let Ok(raw) = RawLog::open(&self.store.dir) else {
+            return Ok(None);
+        };
+        let mut found = Verified::default();
+        let mut progress = Progress::bytes("verify", Some(raw.bytes()?));
+        raw.walk(&mut |piece| {
+            match piece {
+                RawPiece::Block(block) => {
+                    found.blocks += 1;
+                    found.frames += u64::from(block.header().frame_count);
+                    found.events += u64::from(block.header().event_count);
+                    found.bytes += u64::from(block.header().block_len);
+                    for frame in block.frames() {
+                        found.transactions += u64::from(frame?.event_count() > 0);
+                    }
+                    progress.reach(block.header().end().0);
+                }
+                RawPiece::Damage(damage) => {
+                    let text = format!("{}, up to LSN {}", damage.reason, damage.end);
+                    found
+                        .damage
+                        .push(Error::corrupt(text).at_path(&damage.path).at_lsn(damage.at));
+                }
+            }
+            Ok(())
+        })?;
+        found.segments = raw.segments()?;
+        // A refusal to open that the walk does not explain is told as it is.
+        Ok((!found.damage.is_empty()).then(|| facts(&found, None)))
     }
 }
 

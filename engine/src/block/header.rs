@@ -276,6 +276,10 @@ impl BlockHeader {
     fn lengths_agree(&self) -> bool {
         let inside = to_usize(u64::from(self.filter_len) + u64::from(self.body_len)) + HEADER_LEN;
         let aligned = |length: u32| length.is_multiple_of(8);
+        let empty = (self.filter_len, self.body_len, self.frame_count, self.event_count) == (0, 0, 0, 0);
+        if self.lost && !(empty && self.kind == BlockKind::Log) {
+            return false;
+        }
         self.block_len <= MAX_BLOCK_LEN
             && aligned(self.block_len)
             && aligned(self.filter_len)

@@ -21,7 +21,7 @@ use crate::block::BlockKind;
 use crate::log::lock::PRESENCE;
 use crate::log::{SegmentDir, newest};
 use crate::storage::{LocalStorage, LockMode, OpenMode, Storage, StorageFile};
-use crate::width::to_usize;
+use crate::width::{to_u64, to_usize};
 use crate::{Error, Lsn, Result};
 
 use super::backup::Backup;
@@ -122,6 +122,14 @@ impl RawLog {
             self.dir.open(last)?.len()
         };
         Ok(last.plus(len).since(firsts.first().copied().unwrap_or_default()))
+    }
+
+    /// Number of segment files.
+    ///
+    /// # Errors
+    /// `Internal` when they cannot be listed.
+    pub fn segments(&self) -> Result<u64> {
+        Ok(to_u64(self.dir.list()?.len()))
     }
 
     /// The bytes of [at, end) that the files hold, which may be fewer.

@@ -1,7 +1,7 @@
 //! The steps of a repair, each of which may be done twice.
 //!
 //! ```text
-//! queue to damaged/ ─► sidecars from the damage on removed
+//! queue to damaged/ ─► sidecars from the damage on and the marks of views removed
 //! ─► cut: later segments to damaged/, rest of the last one zeroed   isolate: lost blocks, kept blocks written again (S3)
 //! ─► all of it synced ─► block of the new epoch, with lost/… records ─► log/newest
 //! ```
@@ -32,6 +32,7 @@ pub(super) fn apply(raw: &RawLog, plan: &Plan, options: &Options) -> Result<()> 
     folder.map_err(|error| Error::io("keep what is damaged aside", storage.root().join(FOLDER), error))?;
     move_queue(&**storage)?;
     remove_sidecars(&**storage, plan.damaged)?;
+    close_views(&**storage)?;
     newest::write(&**storage, plan.store, plan.last);
     match plan.how {
         RepairHow::Cut => {
@@ -92,6 +93,27 @@ fn remove_sidecars(storage: &dyn Storage, from: Lsn) -> Result<()> {
         }
     }
     storage.sync_dir("log").map_err(failed)
+}
+
+/// A view may hold what is lost, though its checkpoint is still a position of the log: without its mark it is made
+/// again (E4).
+fn close_views(storage: &dyn Storage) -> Result<()> {
+    let failed = |error| Error::io("make views ask again", storage.root().join("views"), error);
+    let names = match storage.list("views") {
+        Err(error) if error.kind() == Io::NotFound => return Ok(()),
+        other => other.map_err(failed)?,
+    };
+    for name in names {
+        match storage.unlink(&format!("views/{name}/closed")) {
+            Err(error) if !matches!(error.kind(), Io::NotFound | Io::NotADirectory) => {
+                return Err(failed(error));
+            }
+            _ => {}
+        }
+        // What is no folder has nothing to sync.
+        let _ = storage.sync_dir(&format!("views/{name}"));
+    }
+    Ok(())
 }
 
 /// Puts lost blocks in place of a range.

@@ -11,8 +11,8 @@
 //! What is lost stays lost. Isolating keeps LSNs and chains of everything behind the damage: a *lost block* in its
 //! place names the chain that the good block behind it goes on from. Neither hides anything: the log itself says
 //! in `lost/…` records what is missing, damage is never passed over in reading (E3), and a new lineage epoch
-//! begins, because the history is another one now (R5). A transaction that a neighbour holds and this site lost
-//! stops the pair as soon as the neighbour names its position.
+//! begins, because the history is another one now (R5). A neighbour past a cut is found by it; one past isolated
+//! damage goes on, for its positions are still true, and one that stands before it never gets what is lost.
 
 mod apply;
 mod aside;
