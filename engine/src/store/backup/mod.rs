@@ -113,18 +113,7 @@ impl Store {
         let lock = begin(&*to)?;
         self.sync()?;
         let (source, end) = (&self.log().dir, self.watermarks().durable);
-        let former = match Manifest::read(&*to)? {
-            Some(former) => former,
-            None => {
-                let begun = Manifest::begun(self.shared().identity.clone());
-                begun.write(&*to)?;
-                begun
-            }
-        };
-        self.compare(&former, &*to)?;
-        // Behind the file that says whose it is: a folder of segments without it is nobody's.
-        let made = to.create_dir("log").and_then(|()| to.sync_dir(""));
-        made.map_err(|error| Error::io("begin a backup", to.root(), error))?;
+        let former = self.former(&*to)?;
         let covered = Boundary {
             at: former.end,
             chain: (former.end > Lsn::ZERO).then_some(former.chain),
@@ -164,6 +153,23 @@ impl Store {
         self.complete(&*to, &done, &copies)?;
         drop(lock);
         Ok(done)
+    }
+
+    /// What the former run said, or that one has begun.
+    fn former(&self, to: &dyn Storage) -> Result<Manifest> {
+        let former = match Manifest::read(to)? {
+            Some(former) => former,
+            None => {
+                let begun = Manifest::begun(self.shared().identity.clone());
+                begun.write(to)?;
+                begun
+            }
+        };
+        self.compare(&former, to)?;
+        // Behind the file that says whose it is: a folder of segments without it is nobody's.
+        let made = to.create_dir("log").and_then(|()| to.sync_dir(""));
+        made.map_err(|error| Error::io("begin a backup", to.root(), error))?;
+        Ok(former)
     }
 
     /// The last step: from here on the backup is complete up to the new end.
