@@ -186,8 +186,8 @@ fn choices(found: &Examined) -> Choices {
 fn print_choices(choices: &Choices, out: &mut Out) -> Outcome {
     let tell = |out: &mut Out, what: &str, cost: &CostFacts| {
         out.line(format_args!(
-            "{what} would lose {} transactions with {} events that can be counted, {} bytes in all, of {} of which \
-             nothing is known; the log would end at LSN {}",
+            "{what} would lose {} transactions with {} events that can be counted, {} bytes in all ({} of them \
+             unknown); the log would end at LSN {}",
             cost.transactions, cost.events, cost.bytes, cost.unknown_bytes, cost.end
         ))
     };

@@ -10,10 +10,11 @@ use crate::log::SegmentDir;
 use crate::storage::{LocalStorage, LockMode, OpenMode, Storage, StorageFile};
 use crate::{Chain, Epoch, Error, Lsn, Result, SiteName, StoreId};
 
+use super::super::identity::STORE_FILE;
 use super::super::verify::{Verified, Walk, count_log};
 use super::{BACKUP_FILE, LOCK_FILE, Manifest};
 
-/// Bytes of a segment that are no secret and never change, and how far the copy goes.
+/// What a backup says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackupFacts {
     /// The store that it is a copy of.
@@ -42,9 +43,9 @@ pub struct Backup {
 impl Backup {
     /// True when the folder holds a backup, complete or not.
     pub fn is_in(dir: impl AsRef<Path>) -> bool {
-        LocalStorage::new(dir.as_ref().to_path_buf())
-            .open(BACKUP_FILE, OpenMode::Read)
-            .is_ok()
+        let storage = LocalStorage::new(dir.as_ref().to_path_buf());
+        let has = |name| storage.open(name, OpenMode::Read).is_ok();
+        has(BACKUP_FILE) && !has(STORE_FILE)
     }
 
     /// Opens the backup in `dir`.

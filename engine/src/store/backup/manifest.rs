@@ -198,6 +198,7 @@ mod tests {
         };
         let bytes = manifest.encode();
         assert_eq!(bytes.len(), LEN);
+        assert_eq!(crate::block::tests::golden("backup", &bytes), bytes);
         assert_eq!(Manifest::decode(&bytes).unwrap(), manifest);
         for bit in 0..LEN * 8 {
             let mut changed = bytes.clone();

@@ -29,7 +29,7 @@ pub struct LostFrame {
     pub id: TransactionId,
     /// When it was appended, microseconds since 1970.
     pub time: i64,
-    /// Numbers of events it says it holds.
+    /// Number of events that it says it holds.
     pub events: u32,
     /// Streams of the events that can be read, each with how many.
     pub streams: BTreeMap<String, u32>,

@@ -215,3 +215,47 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     *rest = after;
     Some(*first)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_reads_as_it_was_written_and_every_changed_bit_is_seen() {
+        let lost = |at: u64, becomes| LostRange {
+            at: Lsn(at),
+            end: Lsn(at + 512),
+            chain_before: Chain(at + 1),
+            chain_after: Chain(at + 2),
+            becomes,
+        };
+        let plan = Plan {
+            how: RepairHow::Isolate,
+            store: StoreId(7),
+            epoch: Epoch(8),
+            parent: Epoch(9),
+            nonce: 10,
+            time: -11,
+            end: Lsn(8192),
+            chain: Chain(12),
+            last: Lsn(4096),
+            damaged: Lsn(0),
+            durable: Lsn(8000),
+            ranges: vec![
+                lost(512, Becomes::Blocks),
+                lost(4096, Becomes::File),
+                lost(8192, Becomes::Nothing),
+            ],
+        };
+        let bytes = plan.encode();
+        assert_eq!(bytes.len(), FIXED_LEN + 3 * RANGE_LEN + 4);
+        assert_eq!(crate::block::tests::golden("repair", &bytes), bytes);
+        assert_eq!(Plan::decode(&bytes), Some(plan));
+        for bit in 0..bytes.len() * 8 {
+            let mut changed = bytes.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Plan::decode(&changed), None);
+        }
+        (0..bytes.len()).for_each(|len| assert_eq!(Plan::decode(&bytes[..len]), None));
+    }
+}
