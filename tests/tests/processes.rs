@@ -1,8 +1,8 @@
 //! Several real processes on one store: none can corrupt or hide another's commits, nor block them by
 //! dying; a stalled one delays commits by the lock's time limit at most, and reads never (E1, E2, E5).
 //!
-//! `MILEPOST_SECONDS=60` makes the killing last a minute instead of a few seconds; `MILEPOST_SEED=n`
-//! repeats the choices (not the timing) of a run.
+//! `MILEPOST_KILLS=10000` kills so many processes, and stops one in each operation instead of in some;
+//! `MILEPOST_SEED=n` repeats the choices (not the timing) of a run.
 #![allow(
     clippy::as_conversions,
     clippy::indexing_slicing,
@@ -21,6 +21,8 @@ use milepost_tests::processes::{Tag, Witness, Worker};
 
 const WRITERS: u64 = 8;
 const READERS: u64 = 4;
+/// Processes killed on one store before it is judged and another is made: also the everyday run.
+const KILLS_OF_A_STORE: u64 = 320;
 
 fn program() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_store_worker"))
@@ -44,7 +46,22 @@ fn note() -> Transaction {
     transaction
 }
 
-/// The processes of the long run.
+/// What was killed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Killed {
+    writers: u64,
+    readers: u64,
+    /// Times that all of them were, at once.
+    crowds: u64,
+}
+
+impl Killed {
+    fn all(self) -> u64 {
+        self.writers + self.readers
+    }
+}
+
+/// The processes on one store.
 struct Crowd<'a> {
     store: &'a str,
     rng: SimRng,
@@ -52,9 +69,24 @@ struct Crowd<'a> {
     witness: Witness,
     writers: Vec<Worker>,
     readers: Vec<Worker>,
+    killed: Killed,
 }
 
-impl Crowd<'_> {
+impl<'a> Crowd<'a> {
+    fn new(store: &'a str, seed: u64) -> Crowd<'a> {
+        let mut crowd = Crowd {
+            store,
+            rng: SimRng::new(seed),
+            incarnations: 0,
+            witness: Witness::default(),
+            writers: Vec::new(),
+            readers: Vec::new(),
+            killed: Killed::default(),
+        };
+        crowd.start();
+        crowd
+    }
+
     fn start_writer(&mut self, writer: u64) -> Worker {
         self.incarnations += 1;
         let incarnation = self.incarnations.to_string();
@@ -85,15 +117,25 @@ impl Crowd<'_> {
         }
     }
 
-    fn kill_and_replace(&mut self, writer: usize) {
-        let next = self.start_writer(writer as u64);
-        let dead = std::mem::replace(&mut self.writers[writer], next);
-        dead.kill().iter().for_each(|line| self.witness.hear(line));
+    /// Kills one of all, and starts another in its place.
+    fn kill_and_replace(&mut self) {
+        let victim = self.rng.index(self.writers.len() + self.readers.len());
+        if let Some(reader) = victim.checked_sub(self.writers.len()) {
+            let next = self.start_reader();
+            drop(std::mem::replace(&mut self.readers[reader], next).kill());
+            self.killed.readers += 1;
+        } else {
+            let next = self.start_writer(victim as u64);
+            let dead = std::mem::replace(&mut self.writers[victim], next);
+            dead.kill().iter().for_each(|line| self.witness.hear(line));
+            self.killed.writers += 1;
+        }
     }
 
     fn kill_writers(&mut self) {
         for writer in std::mem::take(&mut self.writers) {
             writer.kill().iter().for_each(|line| self.witness.hear(line));
+            self.killed.writers += 1;
         }
     }
 
@@ -102,80 +144,88 @@ impl Crowd<'_> {
         self.kill_writers();
         for reader in std::mem::take(&mut self.readers) {
             drop(reader.kill());
+            self.killed.readers += 1;
         }
+        self.killed.crowds += 1;
     }
 
-    /// Kills and replaces writers at random moments; in the first half three times everybody, so that
+    /// Kills and replaces processes at random moments; in the first half three times all, so that
     /// readers of the second half see much of it.
-    fn suffer(&mut self, limit: Duration) {
-        let (started, mut kills, mut deaths_of_all) = (SystemClock.monotonic(), 0, 0);
-        loop {
-            SystemClock.sleep(Duration::from_micros(self.rng.below(60_000)));
+    fn suffer(&mut self, kills: u64) {
+        while self.killed.all() < kills {
+            SystemClock.sleep(Duration::from_micros(self.rng.below(40_000)));
             self.listen();
-            let ran = SystemClock.monotonic() - started;
-            if ran >= limit {
-                break;
-            }
-            if ran > limit * (deaths_of_all + 1) / 8 && deaths_of_all < 3 {
-                deaths_of_all += 1;
+            if self.killed.crowds < 3 && self.killed.all() > kills * (self.killed.crowds + 1) / 8 {
                 self.kill_all();
                 self.start();
+            } else {
+                self.kill_and_replace();
             }
-            let victim = self.rng.index(self.writers.len());
-            self.kill_and_replace(victim);
-            kills += 1;
         }
         self.kill_writers();
-        let acknowledged = self.witness.acknowledged();
-        println!("{kills} writers killed, all processes {deaths_of_all} times; {acknowledged} acknowledged");
+    }
+
+    /// Compares the store with what was acknowledged: by the readers, which are still in, and by who opens
+    /// it alone afterwards.
+    fn judge(&mut self) {
+        // What the dead left unpublished is repaired by the next append.
+        let store = Options::new().open(self.store).unwrap();
+        let last = store.commit(note()).unwrap().committed().unwrap();
+        let end = store.watermarks().durable;
+        assert!(end > last.lsn);
+        let judged = self.witness.judge(&store);
+        for reader in &mut self.readers {
+            reader.tell(&end.to_string());
+        }
+        for reader in &self.readers {
+            let line = reader.next_line().expect("a reader ends only when told");
+            assert_eq!(
+                line,
+                format!("read {} {:016x}", judged.count, judged.hash),
+                "E2: a reader saw another log"
+            );
+        }
+        self.readers.clear();
+        drop(store);
+
+        // Nobody is in: recovered from the files alone, it is the same log.
+        let store = Options::new().open(self.store).unwrap();
+        assert_eq!(self.witness.judge(&store), judged);
+        for writer in 0..WRITERS {
+            assert!(
+                self.witness.acknowledged_by(writer) > 0,
+                "writer {writer} got nothing done"
+            );
+        }
     }
 }
 
 #[test]
 fn acknowledged_transactions_of_killed_writers_are_there_once_in_order_byte_for_byte() {
     let seed = number("MILEPOST_SEED").unwrap_or_else(|| SystemRng.next_u64());
+    let wanted = number("MILEPOST_KILLS").unwrap_or(KILLS_OF_A_STORE);
     println!("MILEPOST_SEED={seed}");
-    let folder = tempfile::tempdir().unwrap();
-    new_store(folder.path()).close().unwrap();
-    let path = folder.path().join("store");
-    let mut crowd = Crowd {
-        store: path.to_str().unwrap(),
-        rng: SimRng::new(seed),
-        incarnations: 0,
-        witness: Witness::default(),
-        writers: Vec::new(),
-        readers: Vec::new(),
-    };
-    crowd.start();
-    crowd.suffer(Duration::from_secs(number("MILEPOST_SECONDS").unwrap_or(8)));
-
-    // What the dead left unpublished is repaired by the next append; the readers are still in.
-    let store = Options::new().open(&path).unwrap();
-    let last = store.commit(note()).unwrap().committed().unwrap();
-    let end = store.watermarks().durable;
-    assert!(end > last.lsn);
-    let judged = crowd.witness.judge(&store);
-    for reader in &mut crowd.readers {
-        reader.tell(&end.to_string());
-    }
-    for reader in &crowd.readers {
-        let line = reader.next_line().expect("a reader ends only when told");
-        assert_eq!(
-            line,
-            format!("read {} {:016x}", judged.count, judged.hash),
-            "E2: a reader saw another log"
-        );
-    }
-    crowd.readers.clear();
-    drop(store);
-
-    // Nobody is in: recovered from the files alone, it is the same log.
-    let store = Options::new().open(&path).unwrap();
-    assert_eq!(crowd.witness.judge(&store), judged);
-    for writer in 0..WRITERS {
-        assert!(
-            crowd.witness.acknowledged_by(writer) > 0,
-            "writer {writer} got nothing done"
+    let started = SystemClock.monotonic();
+    let (mut stores, mut acknowledged, mut killed) = (0, 0, Killed::default());
+    while killed.all() < wanted {
+        let folder = tempfile::tempdir().unwrap();
+        new_store(folder.path()).close().unwrap();
+        let path = folder.path().join("store");
+        let mut crowd = Crowd::new(path.to_str().unwrap(), seed.wrapping_add(stores));
+        crowd.suffer(KILLS_OF_A_STORE.min(wanted));
+        crowd.judge();
+        stores += 1;
+        acknowledged += crowd.witness.acknowledged();
+        killed.writers += crowd.killed.writers;
+        killed.readers += crowd.killed.readers;
+        killed.crowds += crowd.killed.crowds;
+        println!(
+            "{} writers and {} readers killed, all at once {} times, on {stores} stores; {acknowledged} \
+             acknowledged; {} s",
+            killed.writers,
+            killed.readers,
+            killed.crowds,
+            (SystemClock.monotonic() - started).as_secs()
         );
     }
 }
@@ -347,7 +397,7 @@ fn whatever_operation_of_opening_alone_a_process_dies_in_the_next_open_finds_all
 const STRIDE: u64 = 7;
 
 fn stride() -> u64 {
-    if number("MILEPOST_SECONDS").is_some() {
+    if number("MILEPOST_KILLS").is_some() {
         1
     } else {
         STRIDE
