@@ -7,10 +7,10 @@
 //! - [`flips`]: every bit and every length of a log
 //! - [`sites`]: sites, their agents and the links between them
 //! - [`processes`]: real processes that are killed and stopped, and the witness outside them
+//! - [`volume`]: real file systems in files, and [`powercut`]: losing power on them
 //! - [`SimRng`]: where every choice is drawn from
 //!
 //! The harness is test code: what contradicts it stops the test that uses it.
-#![forbid(unsafe_code)]
 #![allow(
     clippy::as_conversions,
     clippy::expect_used,
@@ -24,8 +24,10 @@ pub mod crash;
 pub mod damage;
 pub mod disk;
 pub mod flips;
+pub mod powercut;
 pub mod processes;
 mod random;
 pub mod sites;
+pub mod volume;
 
 pub use random::{SimRng, mix};

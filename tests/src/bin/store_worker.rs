@@ -2,5 +2,6 @@
 //! prints, is [`milepost_tests::processes::worker`].
 
 fn main() {
-    milepost_tests::processes::worker::main();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    milepost_tests::processes::worker::main(&arguments);
 }

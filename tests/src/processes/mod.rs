@@ -9,11 +9,15 @@
 //! can tell byte for byte whether it is what was submitted.
 
 pub mod child;
+pub mod findings;
+pub mod follow;
+pub mod plant;
 pub mod shape;
 pub mod stall;
 pub mod witness;
 pub mod worker;
 
 pub use child::Worker;
+pub use findings::{Difference, Findings};
 pub use shape::Tag;
 pub use witness::Witness;

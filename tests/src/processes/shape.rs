@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use milepost_engine::frame::{FrameKind, FrameRef, NewFrame};
+use milepost_engine::frame::{EventRef, FrameKind, FrameRef, NewFrame};
 use milepost_engine::{Event, Transaction};
 
 use crate::{SimRng, mix};
@@ -115,21 +115,33 @@ impl Tag {
     /// When the transaction differs from what its tag says.
     #[must_use]
     pub fn of(frame: &FrameRef<'_>) -> Option<Tag> {
+        Tag::compared(frame).unwrap_or_else(|torn| panic!("{torn}"))
+    }
+
+    /// [`Tag::of`], with a sentence when the transaction differs from what its tag says.
+    ///
+    /// # Errors
+    /// The sentence, which names the LSN.
+    pub fn compared(frame: &FrameRef<'_>) -> Result<Option<Tag>, String> {
         if frame.kind() != FrameKind::TRANSACTION {
-            return None;
+            return Ok(None);
         }
-        let events: Vec<Event> = frame
-            .events()
-            .map(|event| event.unwrap().to_event().unwrap())
-            .collect();
-        let first = events.first().expect("a transaction has an event");
-        let tag = Tag(u64::from_le_bytes(*first.payload.first_chunk()?));
-        assert!(
-            events == tag.events(),
-            "E1: the transaction at {} differs from what was submitted as {tag}",
-            frame.lsn()
-        );
-        Some(tag)
+        let read = |event: milepost_engine::Result<EventRef<'_>>| event.and_then(|event| event.to_event());
+        let events: Vec<Event> = match frame.events().map(read).collect() {
+            Ok(events) => events,
+            Err(error) => return Err(format!("E1: the transaction at {} is torn: {error}", frame.lsn())),
+        };
+        let first = events.first().and_then(|event| event.payload.first_chunk());
+        let Some(tag) = first.map(|bytes| Tag(u64::from_le_bytes(*bytes))) else {
+            return Ok(None);
+        };
+        if events != tag.events() {
+            let lsn = frame.lsn();
+            return Err(format!(
+                "E1: the transaction at {lsn} differs from what was submitted as {tag}"
+            ));
+        }
+        Ok(Some(tag))
     }
 }
 

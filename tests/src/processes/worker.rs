@@ -1,8 +1,10 @@
 //! What a worker process does; told by its arguments, told of through its output.
 //!
 //! ```text
-//! write DIR WRITER INCARNATION   commits until it is killed      submit TAG | ack TAG LSN | refuse TAG | fail TAG KIND LSN|- TEXT
+//! write DIR WRITER INCARNATION [BUG]  commits until it is killed      submit TAG | ack TAG LSN | refuse TAG | fail TAG KIND LSN|- TEXT
 //! read DIR SEED                  follows the log; a line END on its input: reads up to there   read COUNT DIGEST
+//! watch DIR                      follows the log until it is killed       seen COUNT DIGEST
+//! enqueue DIR                    moves the log into the stable queue until it is killed
 //! stall DIR WHAT PREFIX N        commits a little, and stops itself in the Nth such operation  stalled WHAT NAME, then as write; done
 //! ```
 //!
@@ -18,6 +20,8 @@ use milepost_engine::{
     CommitOutcome, Durability, Error, ExpectedVersion, LogScan, Lsn, Options, Store, StreamVersion,
 };
 
+use super::follow;
+use super::plant::plant;
 use super::shape::{Mode, Tag};
 use super::stall::StallingStorage;
 use crate::{SimRng, mix};
@@ -27,6 +31,10 @@ const LONG: Duration = Duration::from_secs(20);
 
 /// Threads that commit in a writer process.
 const THREADS: u64 = 2;
+
+/// Commits of a thread between two rolls that it asks for, about, and the bytes that a segment has then at least.
+const ROLL_EVERY: u64 = 64;
+const ROLL_LEAST: u64 = 32 << 10;
 
 /// Prints one line in one write.
 pub fn say(line: &str) {
@@ -40,14 +48,22 @@ pub fn say(line: &str) {
     }
 }
 
-/// Entry of the worker process.
-pub fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+/// What a worker process does with its arguments.
+///
+/// # Panics
+/// When they are none of a worker, and at the first surprise.
+pub fn main(arguments: &[String]) {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         ["write", dir, writer, incarnation] => {
             write(dir, writer.parse().unwrap(), incarnation.parse().unwrap())
         }
+        ["write", dir, writer, incarnation, bug] => {
+            plant(bug).unwrap();
+            write(dir, writer.parse().unwrap(), incarnation.parse().unwrap());
+        }
+        ["watch", dir] => follow::watch(dir),
+        ["enqueue", dir] => follow::enqueue(dir),
         ["read", dir, seed] => read(dir, seed.parse().unwrap()),
         ["stall", dir, what, prefix, count] => stall(dir, what, prefix, count.parse().unwrap()),
         _ => panic!("a worker is started by the tests: {arguments:?}"),
@@ -62,6 +78,7 @@ fn write(dir: &str, writer: u64, incarnation: u64) {
             scope.spawn(move || {
                 loop {
                     author.commit_next();
+                    author.roll_now_and_then();
                 }
             });
         }
@@ -121,6 +138,15 @@ impl Author {
                 say(&format!("submit {tag}"));
                 self.commit(tag, None, Durability::Buffered);
             }
+        }
+    }
+
+    /// A new segment is where most can go wrong, and comes seldom by itself.
+    fn roll_now_and_then(&self) {
+        if mix(self.next.0 ^ 3).is_multiple_of(ROLL_EVERY)
+            && let Err(error) = self.store.rotate(ROLL_LEAST)
+        {
+            say_failed(self.next, &error);
         }
     }
 
@@ -188,7 +214,7 @@ fn say_failed(tag: Tag, error: &Error) {
 pub struct Digest {
     /// Transactions.
     pub count: u64,
-    /// Of all (tag, LSN), in order.
+    /// Of all (tag, LSN), in this order.
     pub hash: u64,
 }
 
