@@ -3,6 +3,7 @@
 //! ```text
 //! write DIR WRITER INCARNATION [BUG]  commits until it is killed      submit TAG | ack TAG LSN | refuse TAG | fail TAG KIND LSN|- TEXT
 //! read DIR SEED                  follows the log; a line END on its input: reads up to there   read COUNT DIGEST
+//! once DIR NUMBER                commits one event that begins with the number       ack LSN | fail KIND absent|maybe TEXT
 //! watch DIR                      follows the log until it is killed       seen COUNT DIGEST
 //! enqueue DIR                    moves the log into the stable queue until it is killed
 //! stall DIR WHAT PREFIX N        commits a little, and stops itself in the Nth such operation  stalled WHAT NAME, then as write; done
@@ -62,6 +63,7 @@ pub fn main(arguments: &[String]) {
             plant(bug).unwrap();
             write(dir, writer.parse().unwrap(), incarnation.parse().unwrap());
         }
+        ["once", dir, number] => once(dir, number.parse().unwrap()),
         ["watch", dir] => follow::watch(dir),
         ["enqueue", dir] => follow::enqueue(dir),
         ["read", dir, seed] => read(dir, seed.parse().unwrap()),
@@ -286,6 +288,26 @@ fn check_stream(store: &Store, stream: &str) {
         before > Lsn::ZERO,
         "E2: {stream} was read in the log and is not found"
     );
+}
+
+fn once(dir: &str, number: u64) {
+    let committed = Options::new().background(false).open(dir).and_then(|store| {
+        let mut transaction = milepost_engine::Transaction::new();
+        let payload = number.to_le_bytes();
+        transaction.push_parts(&format!("stream-{}", number % 3), "noted", &payload)?;
+        store.commit(transaction)?.committed()
+    });
+    match committed {
+        Ok(committed) => say(&format!("ack {}", committed.lsn)),
+        Err(error) => {
+            let absent = if error.written().is_none() {
+                "absent"
+            } else {
+                "maybe"
+            };
+            say(&format!("fail {:?} {absent} {error}", error.kind()));
+        }
+    }
 }
 
 fn stall(dir: &str, what: &str, prefix: &str, count: u64) {
