@@ -18,10 +18,11 @@ use std::path::{Path, PathBuf};
 
 use milepost_engine::frame::{FrameKind, NewFrame};
 use milepost_engine::{
-    Durability, Error, ErrorKind, Event, Lsn, Options, Phase, QueueEntry, QueueWriter, Store, StreamVersion,
+    Durability, Error, ErrorKind, Lsn, Options, Phase, QueueEntry, QueueWriter, Store, StreamVersion,
     Transaction,
 };
 use milepost_tests::processes::Worker;
+use milepost_tests::processes::worker::numbered;
 use milepost_tests::volume::{FsKind, Volume};
 
 const VOLUME_BYTES: u64 = 16 << 20;
@@ -31,6 +32,17 @@ const MOST_BLOCKS: u64 = 1200;
 /// The everyday run tries each of the first steps, where the small files are, and then one of so many.
 const FIRST_STEPS: u64 = 24;
 const STRIDE: u64 = 37;
+
+/// What must have found no space in some step.
+const WITHOUT_SPACE: [&str; 7] = [
+    "a commit",
+    "a spare",
+    "a roll",
+    "a sidecar",
+    "an entry",
+    "another process",
+    "opening alone",
+];
 
 /// Takes up what is free.
 struct Ballast(PathBuf);
@@ -71,20 +83,29 @@ struct Told {
     numbers: u64,
     acknowledged: BTreeMap<u64, Lsn>,
     refused: Vec<u64>,
-    /// Failed and may be there: where, and the id to ask by.
+    /// Failed and may be there, with the id to ask by and where to look.
     open: Vec<(u64, Error)>,
-    /// Operations that found no space.
-    full: u64,
+    /// Operations that found no space, by what they were.
+    full: BTreeMap<&'static str, u64>,
 }
 
 impl Told {
+    fn no_space(&mut self, what: &'static str) {
+        *self.full.entry(what).or_default() += 1;
+    }
+
+    /// How many operations found no space.
+    fn fulls(&self) -> u64 {
+        self.full.values().sum()
+    }
+
     /// An outcome: what failed, failed for want of space.
-    fn hear<T>(&mut self, what: &str, outcome: Result<T, Error>) -> Option<T> {
+    fn hear<T>(&mut self, what: &'static str, outcome: Result<T, Error>) -> Option<T> {
         match outcome {
             Ok(value) => Some(value),
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::Full, "{what}: {error}");
-                self.full += 1;
+                self.no_space(what);
                 None
             }
         }
@@ -94,11 +115,8 @@ impl Told {
     fn commit(&mut self, store: &Store, len: usize, durability: Durability) {
         self.numbers += 1;
         let number = self.numbers;
-        let mut payload = number.to_le_bytes().to_vec();
-        payload.resize(len.max(8), number as u8);
         let mut transaction = Transaction::new();
-        let event = Event::new(&format!("stream-{}", number % 3), "noted", payload).unwrap();
-        transaction.push(&event).unwrap();
+        transaction.push(&numbered(number, len)).unwrap();
         let outcome = store
             .commit_with(transaction, durability)
             .and_then(|outcome| outcome.committed());
@@ -106,7 +124,7 @@ impl Told {
             Ok(committed) => drop(self.acknowledged.insert(number, committed.lsn)),
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::Full, "a commit of {len} bytes: {error}");
-                self.full += 1;
+                self.no_space("a commit");
                 match error.written() {
                     None => self.refused.push(number),
                     Some(_) => self.open.push((number, error)),
@@ -221,54 +239,57 @@ fn live(store: &Store, told: &mut Told, writer: &mut Option<QueueWriter>) {
     }
 }
 
-/// Another process opens the store and commits once; true when it found space.
+/// Another process opens the store and commits once, which may need a roll.
 fn visit(store: &Path, told: &mut Told) {
     told.numbers += 1;
     let number = told.numbers;
     let program = Path::new(env!("CARGO_BIN_EXE_store_worker"));
-    let worker = Worker::start(program, &["once", store.to_str().unwrap(), &number.to_string()]);
+    let worker = Worker::start(
+        program,
+        &["once", store.to_str().unwrap(), &number.to_string(), "300000"],
+    );
     let line = worker.next_line().expect("a visitor says how it went");
     match line.split(' ').collect::<Vec<_>>()[..] {
         ["ack", lsn] => drop(told.acknowledged.insert(number, Lsn(lsn.parse().unwrap()))),
         ["fail", "Full", "absent", ..] => {
             told.refused.push(number);
-            told.full += 1;
+            told.no_space("another process");
         }
         _ => panic!("a visitor says: {line}"),
     }
 }
 
-/// One step: everything meets a disk with `free` blocks free; returns how often there was no space.
-fn step(volume: &Volume, free: u64) -> u64 {
+/// One step: everything meets a disk with `free` blocks free; returns what found no space.
+fn step(volume: &Volume, free: u64) -> BTreeMap<&'static str, u64> {
     let path = volume.path().join("store");
     let store = options().init(&path, "bern".parse().unwrap()).unwrap();
     let mut told = Told::default();
     // More than half of a segment, so that a spare is wanted.
     told.commit(&store, 600_000, Durability::Synced);
-    assert_eq!(told.full, 0);
+    assert_eq!(told.fulls(), 0);
     let mut writer = None;
 
     let ballast = Ballast::leaving(volume, free);
     live(&store, &mut told, &mut writer);
     visit(&path, &mut told);
-    let full = told.full;
     drop(ballast);
 
     // The same handles go on.
-    let before = told.full;
+    let before = told.fulls();
     live(&store, &mut told, &mut writer);
     visit(&path, &mut told);
-    assert_eq!(told.full, before, "with space nothing fails");
+    assert_eq!(told.fulls(), before, "with space nothing fails");
     enqueue(&store, writer.as_mut().unwrap()).unwrap();
     told.judge(&store);
     assert_eq!(entries(&store), frames(&store), "Q1: an entry for each frame");
     drop((writer, store));
 
-    // Alone, with as little space: opened, or refused for want of space and opened with it.
+    // Alone, with as little space, and the control page is to be made: opened, or refused for want of space and
+    // opened with it.
+    fs::remove_file(path.join("control")).unwrap();
     let ballast = Ballast::leaving(volume, free);
     let opened = options().open(&path);
     let opened = told.hear("opening alone", opened);
-    let full = full + u64::from(opened.is_none());
     if let Some(store) = opened {
         told.judge(&store);
     }
@@ -278,7 +299,7 @@ fn step(volume: &Volume, free: u64) -> u64 {
     told.judge(&store);
     drop(store);
     fs::remove_dir_all(&path).unwrap();
-    full
+    told.full
 }
 
 fn volume(what: &str) -> Option<Volume> {
@@ -297,14 +318,22 @@ fn whatever_write_finds_no_space_says_so_and_everything_goes_on_when_there_is_so
         return;
     };
     let every = std::env::var_os("MILEPOST_EVERY_BLOCK").is_some();
-    let (mut steps, mut full) = (0, 0);
+    let (mut steps, mut full) = (0, BTreeMap::new());
     for free in (0..MOST_BLOCKS).filter(|free| every || *free < FIRST_STEPS || free % STRIDE == 0) {
-        full += step(&volume, free);
+        for (what, count) in step(&volume, free) {
+            *full.entry(what).or_insert(0) += count;
+        }
         steps += 1;
     }
-    println!("{steps} steps, {full} operations found no space");
-    assert!(full > 0);
-    assert_eq!(step(&volume, MOST_BLOCKS), 0, "the last step has space for all");
+    println!("{steps} steps; no space for {full:?}");
+    for what in WITHOUT_SPACE {
+        assert!(full.contains_key(what), "{what} always found space");
+    }
+    assert_eq!(
+        step(&volume, MOST_BLOCKS),
+        BTreeMap::new(),
+        "the last step has space for all"
+    );
 }
 
 #[test]
@@ -352,18 +381,18 @@ fn a_store_with_its_own_thread_goes_on_by_itself() {
     let mut told = Told::default();
     for free in [0, 1, 2, 3, 200, 260, 300] {
         let ballast = Ballast::leaving(&volume, free);
-        let before = told.full;
+        let before = told.fulls();
         for _ in 0..400 {
             told.commit(&store, 20_000, Durability::Buffered);
-            if told.full > before {
+            if told.fulls() > before {
                 break;
             }
         }
-        assert!(told.full > before, "{free} blocks are not enough for 8 MB");
+        assert!(told.fulls() > before, "{free} blocks are not enough for 8 MB");
         drop(ballast);
-        let before = told.full;
+        let before = told.fulls();
         told.commit(&store, 20_000, Durability::Synced);
-        assert_eq!(told.full, before, "with space it goes on");
+        assert_eq!(told.fulls(), before, "with space it goes on");
         told.judge(&store);
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! write DIR WRITER INCARNATION [BUG]  commits until it is killed      submit TAG | ack TAG LSN | refuse TAG | fail TAG KIND LSN|- TEXT
 //! read DIR SEED                  follows the log; a line END on its input: reads up to there   read COUNT DIGEST
-//! once DIR NUMBER                commits one event that begins with the number       ack LSN | fail KIND absent|maybe TEXT
+//! once DIR NUMBER LEN            commits an event of LEN bytes, made of the number    ack LSN | fail KIND absent|maybe TEXT
 //! watch DIR                      follows the log until it is killed       seen COUNT DIGEST
 //! enqueue DIR                    moves the log into the stable queue until it is killed
 //! stall DIR WHAT PREFIX N        commits a little, and stops itself in the Nth such operation  stalled WHAT NAME, then as write; done
@@ -18,7 +18,8 @@ use std::time::Duration;
 
 use milepost_engine::storage::LocalStorage;
 use milepost_engine::{
-    CommitOutcome, Durability, Error, ExpectedVersion, LogScan, Lsn, Options, Store, StreamVersion,
+    CommitOutcome, Durability, Error, ErrorKind, Event, ExpectedVersion, LogScan, Lsn, Options, Store,
+    StreamVersion, Transaction,
 };
 
 use super::follow;
@@ -63,7 +64,7 @@ pub fn main(arguments: &[String]) {
             plant(bug).unwrap();
             write(dir, writer.parse().unwrap(), incarnation.parse().unwrap());
         }
-        ["once", dir, number] => once(dir, number.parse().unwrap()),
+        ["once", dir, number, len] => once(dir, number.parse().unwrap(), len.parse().unwrap()),
         ["watch", dir] => follow::watch(dir),
         ["enqueue", dir] => follow::enqueue(dir),
         ["read", dir, seed] => read(dir, seed.parse().unwrap()),
@@ -148,7 +149,8 @@ impl Author {
         if mix(self.next.0 ^ 3).is_multiple_of(ROLL_EVERY)
             && let Err(error) = self.store.rotate(ROLL_LEAST)
         {
-            say_failed(self.next, &error);
+            say(&format!("roll {:?} {error}", error.kind()));
+            rest_if_dead(&error);
         }
     }
 
@@ -209,6 +211,14 @@ impl Author {
 fn say_failed(tag: Tag, error: &Error) {
     let written = error.written().map_or("-".to_owned(), |lsn| lsn.to_string());
     say(&format!("fail {tag} {:?} {written} {error}", error.kind()));
+    rest_if_dead(error);
+}
+
+/// A dead handle commits nothing any more: the thread waits to be killed.
+fn rest_if_dead(error: &Error) {
+    while error.kind() == ErrorKind::Closed {
+        std::thread::park();
+    }
 }
 
 /// What a reader has read: equal digests mean the same transactions at the same LSNs in the same order.
@@ -290,11 +300,18 @@ fn check_stream(store: &Store, stream: &str) {
     );
 }
 
-fn once(dir: &str, number: u64) {
+/// The event of [`once`]: a number and its low byte, to the length.
+#[must_use]
+pub fn numbered(number: u64, len: usize) -> Event {
+    let mut payload = number.to_le_bytes().to_vec();
+    payload.resize(len.max(payload.len()), number as u8);
+    Event::new(&format!("stream-{}", number % 3), "noted", payload).unwrap()
+}
+
+fn once(dir: &str, number: u64, len: usize) {
     let committed = Options::new().background(false).open(dir).and_then(|store| {
-        let mut transaction = milepost_engine::Transaction::new();
-        let payload = number.to_le_bytes();
-        transaction.push_parts(&format!("stream-{}", number % 3), "noted", &payload)?;
+        let mut transaction = Transaction::new();
+        transaction.push(&numbered(number, len))?;
         store.commit(transaction)?.committed()
     });
     match committed {
