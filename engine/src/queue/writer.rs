@@ -36,6 +36,8 @@ pub struct QueueWriter {
     recorded: Lsn,
     seq: u64,
     segment_bytes: u64,
+    /// Where in the last segment the remains of a refused write may end, beyond the tail; 0 for none.
+    remains: u64,
     /// The scan phase's lock, which must not go before the writer.
     _held: Arc<dyn StorageFile>,
 }
@@ -98,6 +100,7 @@ impl QueueWriter {
             recorded: Lsn(aux),
             seq: 0,
             segment_bytes,
+            remains: 0,
             _held: held,
         })
     }
@@ -186,6 +189,7 @@ impl QueueWriter {
         };
         let block: SealedBlock = builder.seal(&seal, self.store.log().pad_to);
         let (dir, len) = (Arc::clone(self.store.queue_dir()), to_u64(block.bytes.len()));
+        self.clear_remains(&dir)?;
         let begins = self.tail.at == Lsn::ZERO;
         let fits = !begins && {
             let segment = dir.open(self.tail.segment)?;
@@ -202,10 +206,11 @@ impl QueueWriter {
         let offset = segment.offset(self.tail.at);
         if let Err(error) = write_all(&*segment.file, &[&block.bytes], offset) {
             let path = dir.path(&segment);
-            if crate::log::is_full(&error) && crate::log::zero(&*segment.file, offset, offset + len).is_ok() {
-                return Err(
-                    Error::full("no space in the stable queue; free some, the scan goes on").at_path(path),
-                );
+            if crate::log::is_full(&error) {
+                // What was written of it goes now, or where even zeros find no space before the next block.
+                self.remains = offset + len;
+                self.clear_remains(&dir)?;
+                return Err(no_space(&path).caused_by(error));
             }
             return Err(self.dead("write", &path, error));
         }
@@ -213,6 +218,24 @@ impl QueueWriter {
         self.recorded = through;
         self.scanned = through;
         control.publish_entries(self.tail.at, through);
+        Ok(())
+    }
+
+    /// Zeroes what a refused write left behind the tail: nothing may stand there when a block takes its place, nor
+    /// when the segment is sealed (S2).
+    fn clear_remains(&mut self, dir: &SegmentDir) -> Result<()> {
+        if self.remains == 0 {
+            return Ok(());
+        }
+        let segment = dir.open(self.tail.segment)?;
+        let offset = segment.offset(self.tail.at);
+        match crate::log::zero(&*segment.file, offset, self.remains) {
+            Ok(()) => self.remains = 0,
+            Err(error) if crate::log::is_full(&error) => {
+                return Err(no_space(&dir.path(&segment)).caused_by(error));
+            }
+            Err(error) => return Err(self.dead("write", &dir.path(&segment), error)),
+        }
         Ok(())
     }
 
@@ -238,6 +261,10 @@ impl QueueWriter {
         .at_path(path)
         .caused_by(error)
     }
+}
+
+fn no_space(path: &std::path::Path) -> Error {
+    Error::full("no space in the stable queue; free some, the scan goes on").at_path(path)
 }
 
 impl Drop for QueueWriter {
