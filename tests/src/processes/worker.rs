@@ -3,7 +3,7 @@
 //! ```text
 //! write DIR WRITER INCARNATION [BUG]  commits until it is killed      submit TAG | ack TAG LSN | refuse TAG | fail TAG KIND LSN|- TEXT
 //! read DIR SEED                  follows the log; a line END on its input: reads up to there   read COUNT DIGEST
-//! once DIR NUMBER LEN            commits an event of LEN bytes, made of the number    ack LSN | fail KIND absent|maybe TEXT
+//! once DIR NUMBER LEN            commits an event of LEN bytes, made of the number    ack LSN | fail KIND absent TEXT | fail KIND maybe LSN WRITER SEQ TEXT
 //! watch DIR                      follows the log until it is killed       seen COUNT DIGEST
 //! enqueue DIR                    moves the log into the stable queue until it is killed
 //! stall DIR WHAT PREFIX N        commits a little, and stops itself in the Nth such operation  stalled WHAT NAME, then as write; done
@@ -317,12 +317,11 @@ fn once(dir: &str, number: u64, len: usize) {
     match committed {
         Ok(committed) => say(&format!("ack {}", committed.lsn)),
         Err(error) => {
-            let absent = if error.written().is_none() {
-                "absent"
-            } else {
-                "maybe"
+            let fate = match (error.written(), error.transaction()) {
+                (Some(lsn), Some(id)) => format!("maybe {lsn} {} {}", id.writer, id.seq),
+                _ => "absent".to_owned(),
             };
-            say(&format!("fail {:?} {absent} {error}", error.kind()));
+            say(&format!("fail {:?} {fate} {error}", error.kind()));
         }
     }
 }

@@ -38,19 +38,21 @@ thread_local! {
 pub enum FsKind {
     /// ext4 with a journal, data ordered.
     Ext4,
+    /// ext4 without extents, which cannot reserve space: any write to a file may find none.
+    Ext4WithoutExtents,
     /// xfs.
     Xfs,
 }
 
 impl FsKind {
-    /// Both.
+    /// Those that people use.
     pub const ALL: [FsKind; 2] = [FsKind::Ext4, FsKind::Xfs];
 
     /// The name that `mount` knows.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            FsKind::Ext4 => "ext4",
+            FsKind::Ext4 | FsKind::Ext4WithoutExtents => "ext4",
             FsKind::Xfs => "xfs",
         }
     }
@@ -60,6 +62,10 @@ impl FsKind {
         match self {
             // Nothing reserved for root, whom a full disk would spare; blocks of one page.
             FsKind::Ext4 => ("mkfs.ext4", &["-q", "-F", "-m", "0", "-b", "4096"]),
+            FsKind::Ext4WithoutExtents => (
+                "mkfs.ext4",
+                &["-q", "-F", "-m", "0", "-b", "4096", "-O", "^extents,^64bit"],
+            ),
             FsKind::Xfs => ("mkfs.xfs", &["-q", "-f"]),
         }
     }
