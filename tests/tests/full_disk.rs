@@ -6,6 +6,7 @@
 //! Needs root and loop devices, else it is SKIPPED aloud.
 #![allow(
     clippy::as_conversions,
+    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,

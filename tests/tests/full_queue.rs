@@ -3,7 +3,7 @@
 //!
 //! It happens where a file system reserves nothing: the refused block ended in the middle of what is not
 //! allocated yet, and so do its zeros.
-#![allow(clippy::indexing_slicing, clippy::unwrap_used)]
+#![allow(clippy::as_conversions, clippy::indexing_slicing, clippy::unwrap_used)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -56,7 +56,9 @@ fn start(store: &str, number: u64) -> Worker {
 }
 
 fn next_line(writer: &Worker) -> String {
-    writer.next_line().expect("a writer never ends")
+    writer
+        .next_line()
+        .unwrap_or_else(|| panic!("a writer never ends"))
 }
 
 /// Listens until a commit is acknowledged.

@@ -5,6 +5,7 @@
 //! `MILEPOST_SEED=n` repeats the choices (not the timing) of a run.
 #![allow(
     clippy::as_conversions,
+    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,

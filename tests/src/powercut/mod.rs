@@ -52,13 +52,12 @@ pub fn run(settings: &Settings, stop: &AtomicBool, mut tell: impl FnMut(&Report)
     let mut kinds: Vec<FsKind> = settings.kinds.clone();
     while !over(&report) {
         let Some(kind) = kinds.first().copied() else {
-            return Err(Missing(
-                report
-                    .left_out
-                    .iter()
-                    .map(|(_, why)| format!("{why}; "))
-                    .collect(),
-            ));
+            let reasons: Vec<String> = report
+                .left_out
+                .iter()
+                .map(|(kind, why)| format!("{}: {why}", kind.name()))
+                .collect();
+            return Err(Missing(reasons.join("; ")));
         };
         let mut site = match Site::make(kind, settings, rng.fork()) {
             Ok(site) => site,

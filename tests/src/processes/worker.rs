@@ -21,6 +21,7 @@ use milepost_engine::{
     CommitOutcome, Durability, Error, ErrorKind, Event, ExpectedVersion, LogScan, Lsn, Options, Store,
     StreamVersion, Transaction,
 };
+use rustix::process::{Signal, set_parent_process_death_signal};
 
 use super::follow;
 use super::plant::plant;
@@ -55,6 +56,8 @@ pub fn say(line: &str) {
 /// # Panics
 /// When they are none of a worker, and at the first surprise.
 pub fn main(arguments: &[String]) {
+    // Also one that is stopped, or never writes, goes with the test that started it.
+    set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         ["write", dir, writer, incarnation] => {
