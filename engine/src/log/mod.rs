@@ -18,7 +18,7 @@ mod judge;
 pub(crate) mod lock;
 pub(crate) mod newest;
 mod recover;
-mod rescue;
+pub(crate) mod rescue;
 mod roll;
 mod scan;
 mod segment;

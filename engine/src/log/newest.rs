@@ -71,6 +71,15 @@ pub(crate) fn write_closed(storage: &dyn Storage, id: StoreId, end: Lsn) {
     }
 }
 
+/// Takes back where the log ended when it was closed, for who makes it end earlier on purpose. Its name is durable
+/// with the next sync of the folder.
+pub(crate) fn forget_closed(storage: &dyn Storage) -> io::Result<()> {
+    match storage.unlink(CLOSED.0) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// [`write`], for who finds it said already most of the time.
 pub(super) fn note(storage: &dyn Storage, id: StoreId, first: Lsn) {
     if !matches!(read(storage, id), Ok(Some(noted)) if noted == first) {

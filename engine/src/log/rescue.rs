@@ -38,7 +38,7 @@ const PORTION: usize = 4 << 20;
 /// Writes the verified blocks of `[from, to)`, which lie in the cursor's segment, over themselves and syncs
 /// them, so that power lost at any moment leaves one whole copy of each. For who holds the append lock, or
 /// is alone in the store.
-pub(super) fn write_over(
+pub(crate) fn write_over(
     cursor: &mut Cursor,
     from: Lsn,
     to: Lsn,
@@ -115,7 +115,7 @@ fn keep(
 }
 
 /// Puts back what the second copy holds and the log lacks; for recovery, before it looks for the log's end.
-pub(super) fn put_back(dir: &Arc<SegmentDir>, genesis: Chain) -> Result<()> {
+pub(crate) fn put_back(dir: &Arc<SegmentDir>, genesis: Chain) -> Result<()> {
     let storage = &**dir.storage();
     let path = storage.root().join(NAME);
     let read = read(storage, dir.owner().id);

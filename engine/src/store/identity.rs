@@ -55,7 +55,8 @@ impl Identity {
         bytes.extend_from_slice(site);
         bytes.resize(SECRET_AT, 0);
         bytes.extend_from_slice(&self.owner.secret.to_le_bytes());
-        let pad_to = u32::try_from(self.pad_to).unwrap_or_default();
+        let pad_to = if self.pad_to == 1 { 0 } else { self.pad_to };
+        let pad_to = u32::try_from(pad_to).unwrap_or_default();
         bytes.extend_from_slice(&pad_to.to_le_bytes());
         bytes.resize(CRC_AT, 0);
         let crc = crc32fast::hash(&bytes);

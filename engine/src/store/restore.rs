@@ -93,7 +93,7 @@ impl Options {
             epoch: Epoch(self.rng.next_u64()),
             nonce: self.rng.next_u64(),
             time: self.clock.wall_micros(),
-            pad_to: self.pad_to,
+            pad_to: manifest.identity.pad_to,
         };
         let block = lineage::first_block(&beginning, fork, Vec::new())?;
         begin_lineage(

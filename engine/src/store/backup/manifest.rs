@@ -184,7 +184,7 @@ mod tests {
             },
             site: "bern".parse().unwrap(),
             segment_bytes: 1 << 20,
-            pad_to: 4096,
+            pad_to: 1,
             created: 9,
         };
         let manifest = Manifest {

@@ -161,11 +161,12 @@ impl RawLog {
             });
         }
         let newest = newest::read(&*self.storage, self.identity.owner.id);
-        let failed = |error| Error::io("read which segment is the newest", self.storage.root(), error);
+        let failed = |error| Error::io("read how far the log went", self.storage.root(), error);
+        let closed = newest::closed(&*self.storage, self.identity.owner.id).map_err(failed)?;
         Ok(Known {
             oldest: Lsn::ZERO,
             bound: None,
-            floor: self.scanned()?,
+            floor: self.scanned()?.max(closed.unwrap_or_default()),
             newest: newest.map_err(failed)?,
         })
     }

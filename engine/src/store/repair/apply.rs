@@ -1,7 +1,7 @@
 //! The steps of a repair, each of which may be done twice.
 //!
 //! ```text
-//! queue to damaged/ ─► sidecars from the damage on and the marks of views removed
+//! queue to damaged/ ─► `log/closed` and sidecars from the damage on and the marks of views removed
 //! ─► cut: later segments to damaged/, rest of the last one zeroed   isolate: lost blocks, kept blocks written again (S3)
 //! ─► all of it synced ─► block of the new epoch, with lost/… records ─► log/newest
 //! ```
@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::block::{BlockKind, HEADER_LEN, Seal, lost_block};
 use crate::index::sidecar_segment;
-use crate::log::{Cursor, Found, newest, segment_name, write_all, write_block_again, zero};
+use crate::log::{Cursor, Found, newest, rescue, segment_name, write_all, write_block_again, zero};
 use crate::storage::{OpenMode, Storage};
 use crate::width::to_u64;
 use crate::{Chain, Error, Lsn, Options, Pinned, RawLog, Result};
@@ -31,6 +31,10 @@ pub(super) fn apply(raw: &RawLog, plan: &Plan, options: &Options) -> Result<()> 
     let folder = storage.create_dir(FOLDER).and_then(|()| storage.sync_dir(""));
     folder.map_err(|error| Error::io("keep what is damaged aside", storage.root().join(FOLDER), error))?;
     move_queue(&**storage)?;
+    newest::forget_closed(&**storage).map_err(|error| {
+        let path = storage.root().join("log");
+        Error::io("forget where the damaged log ended", path, error)
+    })?;
     remove_sidecars(&**storage, plan.damaged)?;
     close_views(&**storage)?;
     newest::write(&**storage, plan.store, plan.last);
@@ -201,7 +205,7 @@ fn end_log(raw: &RawLog, plan: &Plan, options: &Options) -> Result<()> {
         epoch: plan.epoch,
         nonce: plan.nonce,
         time: plan.time,
-        pad_to: options.pad_to,
+        pad_to: raw.identity.pad_to,
     };
     let fork = Fork {
         parent: plan.parent,
@@ -226,7 +230,9 @@ fn write_again(raw: &RawLog, plan: &Plan) -> Result<()> {
             Found::Block(block, _) => block.header().end(),
             Found::Nothing(reason) => return Err(cursor.corrupt(at, &reason)),
         };
-        if end > plan.durable {
+        if end > plan.durable && raw.identity.pad_to > 1 {
+            rescue::write_over(&mut cursor, at, end, &|segment| segment.file.sync_data())?;
+        } else if end > plan.durable {
             write_block_again(&mut cursor, at)?;
         }
         at = end;

@@ -24,6 +24,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::block::HEADER_LEN;
+use crate::log::rescue;
 use crate::storage::{LocalStorage, Storage};
 use crate::{
     Chain, Damage, DamageKind, Epoch, Error, Loss, LostFrame, Lsn, Options, RawEnd, RawLog, RawPiece, Result,
@@ -174,6 +175,10 @@ impl Repair {
     /// [`Repair::examine`]; `Full`. Run it again after an error.
     pub fn run(self, how: RepairHow, told: &mut dyn FnMut(&LostFrame)) -> Result<Repaired> {
         let storage = Arc::clone(&self.raw.storage);
+        if self.raw.identity.pad_to > 1 {
+            // What a power cut took while it was written again is no damage: there is a second copy.
+            rescue::put_back(&self.raw.dir, Chain::genesis(self.raw.identity.owner.id))?;
+        }
         let begun = Plan::read(&*storage, self.raw.identity.owner.id)?;
         let resumed = begun.is_some();
         let plan = match begun {
