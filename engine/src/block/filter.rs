@@ -37,6 +37,11 @@ impl<'a> StreamFilter<'a> {
         })
     }
 
+    /// The bytes that tell of a stream in a filter of `len` bytes (not 0), each with the bit that must be set in it.
+    pub(crate) fn marks(stream_hash: u64, len: u64) -> impl Iterator<Item = (u64, u8)> {
+        bits(stream_hash, to_usize(len)).map(|bit| (bit / 8, 1 << (bit % 8)))
+    }
+
     /// Bytes of a filter for this many distinct streams.
     pub(crate) fn len_for(streams: usize) -> usize {
         align8((streams * BITS_PER_STREAM).div_ceil(8))

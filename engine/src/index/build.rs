@@ -9,11 +9,13 @@ use std::io;
 
 use crate::block::StreamFilter;
 use crate::storage::{OpenMode, Storage, StorageFile};
-use crate::width::{align8, to_u64};
+use crate::width::{align8, to_u64, to_usize};
 use crate::{Error, Lsn, Result, StoreId};
 
 use super::active::{ActiveIndex, StreamEntry};
-use super::layout::{Extent, PINNED_AT_LEN, PINNED_FIXED, SECTIONS, STREAM_LEN, SidecarHeader};
+use super::layout::{
+    Extent, HEADER_LEN, PAGE, PINNED_AT_LEN, PINNED_FIXED, SECTIONS, STREAM_LEN, SidecarHeader,
+};
 use super::name;
 use super::place::POSTING_LEN;
 
@@ -54,16 +56,7 @@ pub(super) fn encode<E: From<Error>>(
         encode_pinned(pinned)?,
         blocks,
     ];
-    let mut bytes = vec![0; super::layout::HEADER_LEN];
-    let mut extents = [Extent::default(); SECTIONS];
-    for (mut section, extent) in sections.into_iter().zip(&mut extents) {
-        section.resize(align8(section.len()), 0);
-        *extent = Extent {
-            len: to_u64(section.len()),
-            crc: crc32fast::hash(&section),
-        };
-        bytes.extend_from_slice(&section);
-    }
+    let (mut bytes, extents) = lay_out(sections);
     let header = SidecarHeader {
         store_id,
         first: index.first(),
@@ -75,9 +68,33 @@ pub(super) fn encode<E: From<Error>>(
         pinned: to_u64(pinned.len()),
         extents,
     };
-    let (front, _) = bytes.split_at_mut(super::layout::HEADER_LEN);
+    let (front, _) = bytes.split_at_mut(HEADER_LEN);
     front.copy_from_slice(&header.to_bytes());
     Ok(bytes)
+}
+
+/// Room for the header, the sections and the checksums of their pages; lengths and checksums of them all.
+fn lay_out(sections: [Vec<u8>; SECTIONS - 1]) -> (Vec<u8>, [Extent; SECTIONS]) {
+    let mut bytes = vec![0; HEADER_LEN];
+    let mut extents = [Extent::default(); SECTIONS];
+    let add = |bytes: &mut Vec<u8>, extent: &mut Extent, mut section: Vec<u8>| {
+        section.resize(align8(section.len()), 0);
+        *extent = Extent {
+            len: to_u64(section.len()),
+            crc: crc32fast::hash(&section),
+        };
+        bytes.extend_from_slice(&section);
+    };
+    let (of_sections, of_checks) = extents.split_at_mut(SECTIONS - 1);
+    for (section, extent) in sections.into_iter().zip(of_sections) {
+        add(&mut bytes, extent, section);
+    }
+    let pages = bytes.get(HEADER_LEN..).unwrap_or_default().chunks(to_usize(PAGE));
+    let checks: Vec<u8> = pages.map(crc32fast::hash).flat_map(u32::to_le_bytes).collect();
+    for extent in of_checks {
+        add(&mut bytes, extent, checks.clone());
+    }
+    (bytes, extents)
 }
 
 fn filter(entries: &[&StreamEntry]) -> Vec<u8> {

@@ -7,10 +7,13 @@
 //! 56  first_time 8 | last_time 8
 //! 72  frame_count 8 | transaction_count 8 | event_count 8
 //! 96  stream_count 8 | pinned_count 8
-//! 112 sections, six of: len 8 | crc 4 | reserved 4
-//! 208 reserved 44 | header_crc 4
-//! 256 filter | streams | names | postings | pinned | blocks
+//! 112 sections, seven of: len 8 | crc 4 | reserved 4
+//! 224 reserved 28 | header_crc 4
+//! 256 filter | streams | names | postings | pinned | blocks | checks
 //! ```
+//!
+//! `checks` has the CRC-32 of every page of 16 KiB of what lies between header and `checks`, so that a lookup verifies
+//! the few pages that it reads, and not whole sections.
 //!
 //! Sections follow each other without a gap, each padded with zeros to 8 bytes inside its length and
 //! its checksum, and the file ends with the last: so every byte of the file is under a checksum.
@@ -36,12 +39,18 @@ pub(super) const PINNED_AT_LEN: usize = 8;
 pub(super) const PINNED_FIXED: usize = 16;
 
 const MAGIC: [u8; 4] = *b"MPI1";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const CRC_AT: usize = HEADER_LEN - 4;
-const RESERVED: usize = 44;
+const RESERVED: usize = 28;
+
+/// Bytes under one checksum of the section `checks`, counted from the header's end; few in unit tests, so that their
+/// small files have many.
+pub(super) const PAGE: u64 = if cfg!(test) { 256 } else { 16 << 10 };
+/// Length of one such checksum.
+pub(super) const CHECK_LEN: usize = 4;
 
 /// Number of sections.
-pub(super) const SECTIONS: usize = 6;
+pub(super) const SECTIONS: usize = 7;
 
 /// The sections, in the order of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +67,8 @@ pub(super) enum Section {
     Pinned,
     /// The sparse table of blocks.
     Blocks,
+    /// Checksums of the pages of all other sections.
+    Checks,
 }
 
 impl Section {
@@ -69,6 +80,7 @@ impl Section {
         Section::Postings,
         Section::Pinned,
         Section::Blocks,
+        Section::Checks,
     ];
 
     /// Number of the section.
@@ -80,6 +92,7 @@ impl Section {
             Section::Postings => 3,
             Section::Pinned => 4,
             Section::Blocks => 5,
+            Section::Checks => 6,
         }
     }
 }
@@ -196,6 +209,11 @@ impl SidecarHeader {
         self.extents.get(section.number()).copied().unwrap_or_default()
     }
 
+    /// Bytes of the sections before the checksums of their pages.
+    pub(super) fn checked_len(&self) -> u64 {
+        self.range(Section::Checks).start - to_u64(HEADER_LEN)
+    }
+
     /// True when sections, counts and the file's length fit each other.
     fn agrees_with(&self, file_len: u64) -> bool {
         let mut end = Some(to_u64(HEADER_LEN));
@@ -211,9 +229,15 @@ impl SidecarHeader {
             && self.first < self.end
             && holds(Section::Streams, self.streams, STREAM_LEN)
             && holds(Section::Postings, self.totals.events, POSTING_LEN)
+            && self.extent(Section::Checks).len == checks_len(self.checked_len())
             && self.extent(Section::Blocks).len.is_multiple_of(to_u64(BLOCK_LEN))
             && self.extent(Section::Pinned).len / to_u64(PINNED_AT_LEN) >= self.pinned
     }
+}
+
+/// Length of the section of checksums for so many bytes.
+fn checks_len(bytes: u64) -> u64 {
+    (bytes.div_ceil(PAGE) * to_u64(CHECK_LEN)).next_multiple_of(8)
 }
 
 /// Takes little-endian fields off the front of a slice.

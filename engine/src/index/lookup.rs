@@ -238,7 +238,7 @@ impl Index {
         segments.repaired(list, || match segments.held(list, number)? {
             Held::Mapped(sidecar) => {
                 let found = sidecar.stream(hash, stream)?.ok_or_else(|| sidecar.damaged())?;
-                range.clone().map(|at| sidecar.posting(&found, at)).collect()
+                sidecar.postings(&found, range.clone())
             }
             Held::Frozen(index) => {
                 let all = index

@@ -1,9 +1,12 @@
 //! [`Sidecar`]: the index of a sealed segment, read in place from its file.
 //!
-//! The header is verified when the file is opened, each section at its first touch; after that only
-//! bounds are checked. Whatever does not fit is [`Fault::Damaged`], and the file is made again from
+//! The header is verified when the file is opened. A lookup of a stream verifies the pages that it touches, which
+//! is what makes the first lookup of a process quick; once there were many, and for whatever else is read, whole
+//! sections are verified at their first touch. After that only bounds are checked. Whatever does not fit is [`Fault::Damaged`], and the file is made again from
 //! the log: nothing of it is ever believed against its checksum.
 
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::block::StreamFilter;
@@ -12,10 +15,17 @@ use crate::width::{to_u64, to_usize, u32_to_usize};
 use crate::{Chain, Error, Lsn, Result};
 
 use super::layout::{
-    BLOCK_LEN, Fields, HEADER_LEN, PINNED_AT_LEN, PINNED_FIXED, SECTIONS, STREAM_LEN, Section, SidecarHeader,
+    BLOCK_LEN, CHECK_LEN, Fields, HEADER_LEN, PAGE, PINNED_AT_LEN, PINNED_FIXED, SECTIONS, STREAM_LEN,
+    Section, SidecarHeader,
 };
 use super::name;
 use super::place::{BlockEntry, BlockPlace, POSTING_LEN, Posting};
+
+/// Lookups of streams after which whole sections are verified, so that each further one costs less.
+const MANY: u64 = if cfg!(test) { 30 } else { 256 };
+
+/// Entries that the first step away from where a hash should be passes over.
+const STEP: u64 = if cfg!(test) { 2 } else { 256 };
 
 /// Why a lookup in a sidecar gave no answer.
 #[derive(Debug)]
@@ -36,7 +46,12 @@ impl From<Error> for Fault {
 pub(super) struct Sidecar {
     header: SidecarHeader,
     mapping: Arc<dyn Mapping>,
+    /// Sections that were verified as a whole.
     sections: [OnceLock<Window>; SECTIONS],
+    /// Pages that were verified one by one.
+    pages: OnceLock<Box<[OnceLock<Window>]>>,
+    /// How often a stream was looked for.
+    lookups: AtomicU64,
 }
 
 /// A stream's entry.
@@ -47,7 +62,7 @@ pub(super) struct SealedStream {
     /// Events in the segment.
     pub(super) count: u64,
     /// Number of its first posting.
-    postings_at: usize,
+    postings_at: u64,
 }
 
 /// A pinned record.
@@ -83,6 +98,8 @@ impl Sidecar {
             header,
             mapping,
             sections: Default::default(),
+            pages: OnceLock::new(),
+            lookups: AtomicU64::new(0),
         })
     }
 
@@ -104,10 +121,7 @@ impl Sidecar {
         if let Some(window) = slot.get() {
             return Ok(window);
         }
-        let window = self
-            .mapping
-            .window(self.header.range(section))
-            .map_err(|error| Error::io("read a sidecar index", name::sidecar(self.header.first), error))?;
+        let window = self.window(self.header.range(section))?;
         if crc32fast::hash(&window) != self.header.extent(section).crc {
             return Err(self.damaged());
         }
@@ -123,46 +137,146 @@ impl Sidecar {
 
     /// The entry of a stream, if it has events in the segment.
     pub(super) fn stream(&self, hash: u64, stream: &str) -> Result<Option<SealedStream>, Fault> {
-        let filter = self.section(Section::Filter)?;
-        if self.header.streams == 0 || !StreamFilter::new(filter).may_contain(hash, 1) {
+        if self.header.streams == 0 {
             return Ok(None);
         }
-        let entries = self.section(Section::Streams)?;
-        let names = self.section(Section::Names)?;
-        let entry_at = |number: usize| StreamFields::parse(entries, number).ok_or_else(|| self.damaged());
-        let (mut low, mut high) = (0, to_usize(self.header.streams));
+        if self.lookups.fetch_add(1, Ordering::Relaxed) > MANY {
+            for section in [Section::Filter, Section::Streams, Section::Names] {
+                self.section(section)?;
+            }
+        }
+        if !self.may_contain(hash)? {
+            return Ok(None);
+        }
+        for number in self.first_of(hash)?..self.header.streams {
+            let entry = self.entry(number)?;
+            if entry.hash != hash {
+                break;
+            }
+            let mut name = vec![0; entry.name_len];
+            self.read(Section::Names, entry.name_at, &mut name)?;
+            if name == stream.as_bytes() {
+                return Ok(Some(entry.found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// By the filter: true unless the segment surely has no event of the stream.
+    fn may_contain(&self, hash: u64) -> Result<bool, Fault> {
+        let len = self.header.extent(Section::Filter).len;
+        if len == 0 {
+            return Ok(true);
+        }
+        for (at, bit) in StreamFilter::marks(hash, len) {
+            let mut byte = [0];
+            self.read(Section::Filter, at, &mut byte)?;
+            if byte[0] & bit == 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Number of the first entry whose hash is not below this one. Hashes are spread evenly, so it is looked for
+    /// around where it should be, which touches a page or two where halving would touch many.
+    fn first_of(&self, hash: u64) -> Result<u64, Fault> {
+        let streams = self.header.streams;
+        let near = u128::from(hash) * u128::from(streams) >> 64;
+        let near = u64::try_from(near).unwrap_or(streams);
+        let (mut low, mut high, mut step) = (near, near, STEP);
+        while low > 0 && self.entry(low.min(streams - 1))?.hash >= hash {
+            (low, high, step) = (low.saturating_sub(step), low, step * 2);
+        }
+        step = STEP;
+        while high < streams && self.entry(high)?.hash < hash {
+            (low, high, step) = (high, (high + step).min(streams), step * 2);
+        }
         while low < high {
             let middle = low + (high - low) / 2;
-            if entry_at(middle)?.hash < hash {
+            if self.entry(middle)?.hash < hash {
                 low = middle + 1
             } else {
                 high = middle
             }
         }
-        while low < to_usize(self.header.streams) {
-            let entry = entry_at(low)?;
-            if entry.hash != hash {
-                break;
-            }
-            let name = names
-                .get(entry.name_at..)
-                .and_then(|rest| rest.get(..entry.name_len));
-            if name.ok_or_else(|| self.damaged())? == stream.as_bytes() {
-                return Ok(Some(entry.found));
-            }
-            low += 1;
-        }
-        Ok(None)
+        Ok(low)
     }
 
-    /// The `number`-th posting of a stream in this segment.
-    pub(super) fn posting(&self, stream: &SealedStream, number: u64) -> Result<Posting, Fault> {
-        let at = (stream.postings_at + to_usize(number)) * POSTING_LEN;
-        let bytes = self
-            .section(Section::Postings)?
-            .get(at..)
+    fn entry(&self, number: u64) -> Result<StreamFields, Fault> {
+        let mut bytes = [0; STREAM_LEN];
+        self.read(Section::Streams, number * to_u64(STREAM_LEN), &mut bytes)?;
+        StreamFields::parse(&bytes).ok_or_else(|| self.damaged())
+    }
+
+    /// Postings of a stream in this segment, by their numbers.
+    pub(super) fn postings(&self, stream: &SealedStream, numbers: Range<u64>) -> Result<Vec<Posting>, Fault> {
+        if numbers.start > numbers.end || numbers.end > stream.count {
+            return Err(self.damaged());
+        }
+        let mut bytes = vec![0; to_usize(numbers.end - numbers.start) * POSTING_LEN];
+        let at = (stream.postings_at + numbers.start) * to_u64(POSTING_LEN);
+        self.read(Section::Postings, at, &mut bytes)?;
+        let (postings, _) = bytes.as_chunks::<POSTING_LEN>();
+        Ok(postings.iter().copied().map(Posting::from_bytes).collect())
+    }
+
+    /// Copies verified bytes out of a section.
+    fn read(&self, section: Section, at: u64, out: &mut [u8]) -> Result<(), Fault> {
+        let range = self.header.range(section);
+        let end = at.checked_add(to_u64(out.len()));
+        if end.is_none_or(|end| end > range.end - range.start) {
+            return Err(self.damaged());
+        }
+        if let Some(whole) = self.sections.get(section.number()).and_then(OnceLock::get) {
+            let bytes = whole.get(to_usize(at)..).and_then(|rest| rest.get(..out.len()));
+            out.copy_from_slice(bytes.ok_or_else(|| self.damaged())?);
+            return Ok(());
+        }
+        let (mut at, mut rest) = (range.start + at - to_u64(HEADER_LEN), out);
+        while !rest.is_empty() {
+            let page = self.page(at / PAGE)?;
+            let bytes = page.get(to_usize(at % PAGE)..).unwrap_or_default();
+            let count = bytes.len().min(rest.len());
+            if count == 0 {
+                return Err(self.damaged());
+            }
+            let (filled, left) = rest.split_at_mut(count);
+            filled.copy_from_slice(bytes.get(..count).unwrap_or_default());
+            at += to_u64(count);
+            rest = left;
+        }
+        Ok(())
+    }
+
+    /// A page of the sections, verified.
+    fn page(&self, number: u64) -> Result<&Window, Fault> {
+        let len = self.header.checked_len();
+        let slots = self.pages.get_or_init(|| {
+            let slots = (0..len.div_ceil(PAGE)).map(|_| OnceLock::new());
+            slots.collect()
+        });
+        let slot = slots.get(to_usize(number)).ok_or_else(|| self.damaged())?;
+        if let Some(window) = slot.get() {
+            return Ok(window);
+        }
+        let check = self
+            .section(Section::Checks)?
+            .get(to_usize(number) * CHECK_LEN..)
             .and_then(<[u8]>::first_chunk);
-        Ok(Posting::from_bytes(*bytes.ok_or_else(|| self.damaged())?))
+        let check = u32::from_le_bytes(*check.ok_or_else(|| self.damaged())?);
+        let (from, to) = (number * PAGE, ((number + 1) * PAGE).min(len));
+        let window = self.window(to_u64(HEADER_LEN) + from..to_u64(HEADER_LEN) + to)?;
+        if crc32fast::hash(&window) != check {
+            return Err(self.damaged());
+        }
+        Ok(slot.get_or_init(|| window))
+    }
+
+    fn window(&self, range: Range<u64>) -> Result<Window, Fault> {
+        let window = self.mapping.window(range);
+        Ok(window
+            .map_err(|error| Error::io("read a sidecar index", name::sidecar(self.header.first), error))?)
     }
 
     /// Number of pinned records at the segment's end.
@@ -237,25 +351,25 @@ impl Sidecar {
 
 struct StreamFields {
     hash: u64,
-    name_at: usize,
+    name_at: u64,
     name_len: usize,
     found: SealedStream,
 }
 
 impl StreamFields {
-    fn parse(entries: &[u8], number: usize) -> Option<StreamFields> {
-        let mut fields = Fields(entries.get(number.checked_mul(STREAM_LEN)?..)?);
+    fn parse(entry: &[u8; STREAM_LEN]) -> Option<StreamFields> {
+        let mut fields = Fields(entry);
         let (hash, base) = (fields.u64()?, fields.u64()?);
         let (name_at, postings_at, count) = (fields.u32()?, fields.u32()?, fields.u32()?);
         let name_len = usize::from(fields.u16()?);
         let found = SealedStream {
             base,
             count: u64::from(count),
-            postings_at: u32_to_usize(postings_at),
+            postings_at: u64::from(postings_at),
         };
         Some(StreamFields {
             hash,
-            name_at: u32_to_usize(name_at),
+            name_at: u64::from(name_at),
             name_len,
             found,
         })

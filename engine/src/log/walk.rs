@@ -13,6 +13,8 @@ use super::segment::{Segment, SegmentDir};
 
 /// Bytes brought into memory at a time: 2 MiB.
 const WINDOW: u64 = 2 << 20;
+/// The same for who reads one block here and one there: 16 KiB, or a larger block.
+const NARROW: u64 = 16 << 10;
 
 /// Bytes of the next block that are wanted at once: header and filter.
 const BLOCK_START: usize = 1 << 10;
@@ -26,6 +28,8 @@ pub(crate) struct BlockWalk {
     /// Chain that the next block must name; unknown before the first.
     chain: Option<Chain>,
     window: Option<(Lsn, Window)>,
+    /// How much is brought in ahead.
+    reach: u64,
     /// Where the segment is known to end, and the listing of files that said so.
     sealed: (Option<Lsn>, Option<u64>),
     /// The header looked at last. It is filled in place: copies of it are what a log of small blocks costs.
@@ -43,6 +47,7 @@ impl BlockWalk {
             at,
             chain: None,
             window: None,
+            reach: WINDOW,
             sealed: (None, None),
             found: BlockHeader::default(),
             inside: false,
@@ -63,6 +68,12 @@ impl BlockWalk {
             walk.pass();
         }
         Ok(walk)
+    }
+
+    /// For who reads single blocks: little is brought into memory beside them.
+    pub(crate) fn narrow(mut self) -> BlockWalk {
+        self.reach = NARROW;
+        self
     }
 
     /// Where the next block begins.
@@ -267,7 +278,7 @@ impl BlockWalk {
         if until > self.segment.end() {
             return Err(self.corrupt(from, "the segment's file is shorter than its blocks"));
         }
-        let to = until.max(from.plus(WINDOW).min(end).min(self.segment.end()));
+        let to = until.max(from.plus(self.reach).min(end).min(self.segment.end()));
         let range = self.segment.offset(from)..self.segment.offset(to);
         let window = self.segment.window(range);
         let window = window

@@ -5,14 +5,14 @@
 //! ordinary error. What remains: a page dropped later under memory pressure and unreadable by then.
 //!
 //! ```text
-//! | window 0, 2 MiB | window 1 | ... | last window |     one bit each: was it populated?
+//! | window 0, 2 MiB | window 1 | ... | last window |     one byte each: was it populated, or how often in part?
 //! ```
 
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::width::{to_u64, to_usize};
@@ -21,6 +21,13 @@ use super::sys::{RawMap, RawPiece};
 use super::{Mapping, Window};
 
 const WINDOW: u64 = 2 << 20;
+/// Ranges up to this length are brought in alone, the first few times: who asks for so little may want little more
+/// nearby, as a lookup in an index does. Who goes on asking reads on, as a tail does.
+const SMALL: u64 = 64 << 10;
+/// How many small ranges of a window are brought in alone.
+const FEW: u8 = 8;
+/// A window that was brought in.
+const WHOLE: u8 = u8::MAX;
 /// Step by which bytes are read where the kernel cannot populate.
 const STEP: usize = 64 << 10;
 
@@ -29,8 +36,8 @@ pub(super) struct FileMapping {
     map: Option<Arc<RawMap>>,
     /// Kept only where the kernel cannot populate: a mapping needs no descriptor.
     file: Option<Arc<File>>,
-    /// Only saves a system call: losing a bit costs one more, so no ordering is needed.
-    populated: Vec<AtomicBool>,
+    /// Only saves a system call: losing a count costs one more, so no ordering is needed.
+    populated: Vec<AtomicU8>,
 }
 
 impl FileMapping {
@@ -46,7 +53,7 @@ impl FileMapping {
         Ok(FileMapping {
             map,
             file: needed.then_some(file),
-            populated: (0..windows).map(|_| AtomicBool::new(false)).collect(),
+            populated: (0..windows).map(|_| AtomicU8::new(0)).collect(),
         })
     }
 
@@ -54,12 +61,19 @@ impl FileMapping {
     fn populate(&self, map: &RawMap, range: &Range<u64>) -> io::Result<()> {
         let windows = to_usize(range.start / WINDOW)..to_usize(range.end.div_ceil(WINDOW));
         let flags = self.populated.get(windows.clone()).unwrap_or_default();
-        if flags.iter().all(|flag| flag.load(Ordering::Relaxed)) {
+        if flags.iter().all(|flag| flag.load(Ordering::Relaxed) == WHOLE) {
             return Ok(());
+        }
+        let few = |flag: &AtomicU8| flag.load(Ordering::Relaxed) < FEW;
+        if range.end - range.start <= SMALL && flags.iter().all(few) {
+            flags.iter().for_each(|flag| {
+                flag.store(flag.load(Ordering::Relaxed).saturating_add(1), Ordering::Relaxed)
+            });
+            return self.bring_in(map, range.clone());
         }
         let whole = to_u64(windows.start) * WINDOW..(to_u64(windows.end) * WINDOW).min(self.len());
         if self.bring_in(map, whole).is_ok() {
-            flags.iter().for_each(|flag| flag.store(true, Ordering::Relaxed));
+            flags.iter().for_each(|flag| flag.store(WHOLE, Ordering::Relaxed));
             return Ok(());
         }
         // A page nobody asked for may be the bad one.

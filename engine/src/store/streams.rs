@@ -232,7 +232,8 @@ impl Store {
         let Some(place) = shared.streams.index.block_holding(lsn)? else {
             return BlockWalk::before(&shared.log.dir, lsn, durable);
         };
-        let mut walk = BlockWalk::new(&shared.log.dir, shared.log.dir.open(place.segment)?, place.lsn);
+        let segment = shared.log.dir.open(place.segment)?;
+        let mut walk = BlockWalk::new(&shared.log.dir, segment, place.lsn).narrow();
         while let Some(header) = walk.header(durable)? {
             if header.end() > lsn {
                 break;
