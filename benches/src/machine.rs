@@ -28,9 +28,24 @@ pub fn about(folder: &Path) -> Vec<String> {
         format!(
             "files on {}; load of the last minute before the run {}",
             file_system(folder),
-            first_word("/proc/loadavg")
+            load()
         ),
     ]
+}
+
+/// How many wanted to run in the last minute.
+pub fn load() -> String {
+    first_word("/proc/loadavg")
+}
+
+/// A line of this process' `/proc/self/status` that is in kB, in bytes.
+pub fn own_bytes(key: &str) -> u64 {
+    let text = line_of("/proc/self/status", key);
+    let kib = text
+        .split_whitespace()
+        .next()
+        .and_then(|number| number.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
 }
 
 /// What stands behind the colon of the first line that begins with `key`.

@@ -1,44 +1,33 @@
-//! One bench per step of the flow, each beside its physical limit measured in the same run.
-//!
-//! ```text
-//! scan        verify and visit every event of a log     limit: crc32fast over the same bytes, nothing else
-//! append      commit, durable                           limit: pwrite + fdatasync of the same bytes, zero-filled file
-//! replicate   from a store into another over a link     limit: append of the same transactions, no link
-//! ```
-//!
-//! Rounds of system and limit alternate, so that a machine that slows down slows both, and the median
-//! round counts. There are no targets here: a row says what was measured.
-
-mod append;
-mod machine;
-mod replicate;
-mod report;
-mod scan;
-mod workload;
+//! The command `milepost-benches`: runs a step and prints its rows (see the library's head).
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 
-use report::Report;
-use workload::Workload;
-
-/// What can go wrong: anything, told to the person who runs the bench.
-type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+use milepost_benches::report::Report;
+use milepost_benches::{Outcome, Run, append, chart, commit, filter, open, replicate, scan, streams, worker};
 
 /// A step of the flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Step {
     /// Verify and visit every event of a log
     Scan,
-    /// Commit transactions, each durable before the next
+    /// Look for one rare stream; scan on two threads
+    Filter,
+    /// Append batches, each durable before the next
     Append,
+    /// Commit single events from threads and processes; latency; buffered
+    Commit,
+    /// Open after a clean close and after a crash; memory of a scan
+    Open,
+    /// Read by stream; rebuild the index
+    Streams,
     /// Carry transactions from one store into another
     Replicate,
 }
 
-/// Measures one step of the flow beside its physical limit.
+/// Measures one step of the flow beside its physical limit, and beside peers when built with them.
 #[derive(Debug, Parser)]
 #[command(name = "milepost-benches", version)]
 struct Arguments {
@@ -51,28 +40,41 @@ struct Arguments {
     #[arg(long)]
     events: Option<u64>,
     /// Bytes of an event's payload
-    #[arg(long, default_value_t = 128)]
-    payload: usize,
+    #[arg(long)]
+    payload: Option<usize>,
     /// Events of a transaction
     #[arg(long)]
     batch: Option<u64>,
-    /// Threads that append
+    /// Threads that commit
     #[arg(long)]
     threads: Vec<u64>,
-    /// Rounds; the median counts
+    /// Rounds of each system; the median counts
     #[arg(long)]
     rounds: Option<usize>,
     /// Folder on the file system to measure [default: the temporary one]
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// A run of a second that shows only that it runs
+    /// Peers that take part, by the names of their crates [default: all that are built in]
+    #[arg(long)]
+    peer: Vec<String>,
+    /// GiB of the large store of `open`, and of the store that `streams` reads with a fresh process
+    #[arg(long)]
+    gib: Option<f64>,
+    /// Writes an SVG chart of the table
+    #[arg(long)]
+    chart: Option<PathBuf>,
+    /// A run of seconds that shows only that it runs
     #[arg(long)]
     quick: bool,
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match run(&arguments) {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let outcome = match words.split_first() {
+        Some((first, rest)) if first == worker::WORD => worker::run(rest),
+        _ => quietly().and_then(|()| measure(&Arguments::parse())),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("milepost-benches: {error}");
@@ -81,45 +83,67 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments) -> Outcome<()> {
-    let parent = arguments.dir.clone().unwrap_or_else(std::env::temp_dir);
+/// One of the peers writes to standard output unless the environment forbids it, and a program's own
+/// environment is not safe to change: it starts itself again.
+fn quietly() -> Outcome<()> {
+    use std::os::unix::process::CommandExt;
+    const QUIET: &str = "WALRUS_QUIET";
+    if milepost_benches::peers::ALL.is_empty() || std::env::var_os(QUIET).is_some() {
+        return Ok(());
+    }
+    let again = std::env::current_exe()?;
+    Err(std::process::Command::new(again)
+        .args(std::env::args_os().skip(1))
+        .env(QUIET, "1")
+        .exec()
+        .into())
+}
+
+fn measure(arguments: &Arguments) -> Outcome<()> {
+    let parent = arguments
+        .dir
+        .clone()
+        .unwrap_or_else(std::env::temp_dir)
+        .canonicalize()?;
     let folder = tempfile::Builder::new()
         .prefix("milepost-bench-")
         .tempdir_in(&parent)?;
-    let rounds = arguments
-        .rounds
-        .unwrap_or(if arguments.quick { 1 } else { 5 })
-        .max(1);
+    let chart = arguments.chart.as_deref().map(std::path::absolute).transpose()?;
+    // One of the peers makes its files beneath the working directory.
+    std::env::set_current_dir(folder.path())?;
+    let run = Run {
+        folder: folder.path().to_path_buf(),
+        rounds: arguments
+            .rounds
+            .unwrap_or(if arguments.quick { 1 } else { 5 })
+            .max(1),
+        quick: arguments.quick,
+        events: arguments.events,
+        payload: arguments.payload,
+        batch: arguments.batch,
+        threads: arguments.threads.clone(),
+        peers: arguments.peer.clone(),
+        gib: arguments.gib.unwrap_or(match (arguments.quick, arguments.step) {
+            (true, _) => 0.5,
+            (false, Step::Open) => 64.0,
+            (false, _) => 1.0,
+        }),
+    };
     let mut report = Report::new(arguments.json, folder.path());
+    report.note(format!("{} rounds of each system, in turns", run.rounds));
     match arguments.step {
-        Step::Scan => {
-            let events = arguments
-                .events
-                .unwrap_or(if arguments.quick { 20_000 } else { 1_000_000 });
-            let workload = Workload::new(events, arguments.payload, arguments.batch.unwrap_or(100));
-            scan::run(folder.path(), &workload, rounds, &mut report)?;
-        }
-        Step::Append => {
-            let threads = match arguments.threads.as_slice() {
-                [] => &[1, 8],
-                given => given,
-            };
-            for threads in threads {
-                let events = arguments
-                    .events
-                    .unwrap_or(if arguments.quick { 100 } else { 1_000 } * threads);
-                let workload = Workload::new(events, arguments.payload, arguments.batch.unwrap_or(1));
-                append::run(folder.path(), &workload, *threads, rounds, &mut report)?;
-            }
-        }
-        Step::Replicate => {
-            let events = arguments
-                .events
-                .unwrap_or(if arguments.quick { 1_000 } else { 50_000 });
-            let workload = Workload::new(events, arguments.payload, arguments.batch.unwrap_or(5));
-            replicate::run(folder.path(), &workload, rounds, &mut report)?;
-        }
-    }
+        Step::Scan => scan::run(&run, &mut report),
+        Step::Filter => filter::run(&run, &mut report),
+        Step::Append => append::run(&run, &mut report),
+        Step::Commit => commit::run(&run, &mut report),
+        Step::Open => open::run(&run, &mut report),
+        Step::Streams => streams::run(&run, &mut report),
+        Step::Replicate => replicate::run(&run, &mut report),
+    }?;
+    std::env::set_current_dir(&parent)?;
     report.print();
+    if let Some(path) = chart {
+        chart::write(&report, &path)?;
+    }
     Ok(())
 }

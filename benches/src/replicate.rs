@@ -11,15 +11,22 @@ use milepost_replication::catalog::{
     Definitions, NewPublication, NewRemote, NewSubscription, Schedule, Start,
 };
 
-use crate::Outcome;
-use crate::report::{Measured, Report};
+use crate::contest::{Role, Series};
+use crate::report::{Group, Report};
 use crate::workload::{Workload, timed};
+use crate::{Outcome, Run};
 
 /// Transactions that share a sync in the limit.
 const GROUP: usize = 256;
 
 /// Measures the way of the workload from one store into another.
-pub fn run(folder: &Path, workload: &Workload, rounds: usize, report: &mut Report) -> Outcome<()> {
+///
+/// # Errors
+/// What the agents or the engine say, and when not all arrived.
+pub fn run(run: &Run, report: &mut Report) -> Outcome<()> {
+    let events = run.events(1_000, 50_000);
+    let workload = &Workload::new(events, run.payload.unwrap_or(128), run.batch.unwrap_or(5));
+    let (folder, rounds) = (&run.folder, run.rounds);
     let (hq, shop) = ("hq".parse::<SiteName>()?, "shop".parse::<SiteName>()?);
     let from = Options::new().init(folder.join("hq"), hq.clone())?;
     let to = Options::new().init(folder.join("shop"), shop.clone())?;
@@ -37,7 +44,7 @@ pub fn run(folder: &Path, workload: &Workload, rounds: usize, report: &mut Repor
         from.sync()?;
         let (outcome, took) = timed(|| agent(from.root()).and_then(|()| agent(to.root())));
         outcome?;
-        milepost.push(took);
+        milepost.push(took.as_secs_f64());
         let arrived = events_after(&to, began)?;
         if arrived != workload.events {
             return Err(format!("{arrived} of {} events arrived", workload.events).into());
@@ -46,21 +53,20 @@ pub fn run(folder: &Path, workload: &Workload, rounds: usize, report: &mut Repor
         let prepared = chunks(workload)?;
         let (outcome, took) = timed(|| append(&direct, prepared));
         outcome?;
-        limit.push(took);
+        limit.push(took.as_secs_f64());
     }
     report.note(format!(
-        "replicate: {} events in transactions of {}, {rounds} rounds, directory link, both agents in batch",
+        "replicate: {} events in transactions of {}, directory link, both agents in batch",
         workload.events, workload.batch
     ));
-    report.add(Measured {
-        step: "replicate",
-        threads: 1,
-        payload: workload.payload,
-        events: workload.events,
-        bytes,
-        milepost,
-        limit,
-    });
+    let limit = Series {
+        system: "limit".to_owned(),
+        role: Role::Limit,
+        ..Series::milepost(limit)
+    };
+    let case = format!("{}-byte payloads, directory link", workload.payload);
+    let group = Group::new("replicate", case, workload.payload, workload.events, bytes);
+    report.add(group, &[Series::milepost(milepost), limit]);
     Ok(())
 }
 

@@ -1,100 +1,156 @@
-//! Scan: every block verified, every event visited. Limit: CRC-32 of the same bytes, already in
-//! memory, in pieces of 1 MiB, and nothing else.
+//! Scan: every block verified, every event visited, the first byte of each payload read. Limit: CRC-32 of
+//! the same bytes, resident in the same kind of mapping, in pieces of 64 KiB, and nothing else.
+//!
+//! Two kinds of log: full blocks, for several sizes of payload; and lone commits, one event in a block of its
+//! own, whose limit is one CRC-32 per block, in the same mapping, at block boundaries that are known before.
 
-use std::hint::black_box;
-use std::path::Path;
+use std::time::Duration;
 
-use milepost_engine::storage::{LocalStorage, OpenMode, Storage, Window};
+use milepost_engine::block::Block;
 use milepost_engine::{Durability, Lsn, Options, Store};
 
-use crate::Outcome;
-use crate::report::{Measured, Report};
-use crate::workload::{Workload, timed};
+use crate::contest::Contest;
+use crate::limits;
+use crate::peers::{Peer, Plan};
+use crate::report::{Group, Report};
+use crate::workload::{Payloads, Seen, Workload, timed};
+use crate::{Outcome, Run, enter, open_peers};
 
-const PIECE: usize = 1 << 20;
+const STEP: &str = "scan";
+/// Payloads whose figures the goals name.
+const PAYLOADS: [usize; 4] = [64, 128, 256, 1_024];
+/// The payload at which peers take part.
+const WITH_PEERS: usize = 128;
 
-/// Measures the scan of a log of the workload.
-pub fn run(folder: &Path, workload: &Workload, rounds: usize, report: &mut Report) -> Outcome<()> {
-    let dir = folder.join("scan");
-    let store = Options::new().init(&dir, "bench".parse()?)?;
-    fill(&store, workload)?;
-    let bytes = store.watermarks().durable.0;
-    let pieces = log_bytes(&store, &dir)?;
-    let (mut milepost, mut limit) = (Vec::new(), Vec::new());
-    for _ in 0..rounds {
-        let (seen, took) = timed(|| visit_all(&store));
-        let seen = seen?;
-        if seen != workload.events {
-            return Err(format!("the scan saw {seen} of {} events", workload.events).into());
-        }
-        milepost.push(took);
-        limit.push(timed(|| black_box(checksum(&pieces))).1);
+/// Measures scans of logs of the workload.
+///
+/// # Errors
+/// What the engine or the system says, and when a scan missed an event.
+pub fn run(run: &Run, report: &mut Report) -> Outcome<()> {
+    let payloads = run.payload.map_or(PAYLOADS.to_vec(), |one| vec![one]);
+    let events = run.events(20_000, 1_000_000);
+    for payload in payloads {
+        let workload = Workload::new(events, payload, run.batch.unwrap_or(100));
+        let with_peers = payload == WITH_PEERS || run.payload.is_some();
+        full_blocks(run, &workload, with_peers, report)?;
+        crate::clear(&run.folder)?;
     }
-    report.note(format!(
-        "scan: {} events in transactions of {}, {} MB of log, {rounds} rounds, page cache warm",
-        workload.events,
-        workload.batch,
-        bytes / 1_000_000
-    ));
-    report.add(Measured {
-        step: "scan",
-        threads: 1,
-        payload: workload.payload,
-        events: workload.events,
-        bytes,
-        milepost,
-        limit,
+    let payload = run.payload.unwrap_or(WITH_PEERS);
+    lone_commits(run, &Workload::new(events / 5, payload, 1), report)?;
+    crate::clear(&run.folder)
+}
+
+fn full_blocks(run: &Run, workload: &Workload, with_peers: bool, report: &mut Report) -> Outcome<()> {
+    let store = workload.store(&run.path("scan"), |number| format!("orders/{}", number % 1_000))?;
+    let windows = limits::mapped_log(&store)?;
+    let payloads = Payloads::new(workload.events, workload.payload);
+    let expected = payloads.seen();
+    let opened = if with_peers {
+        let fill = |peer: &dyn Peer| fill(peer, &payloads).map(|()| None);
+        let plan = Plan {
+            events: workload.events,
+            bytes: workload.events * u64::try_from(workload.payload)?,
+            durable: false,
+        };
+        open_peers(run, STEP, plan, fill, report)
+    } else {
+        Vec::new()
+    };
+    let mut contest = Contest::new();
+    contest.milepost(|| verified(&store, expected));
+    contest.limit(|| Ok(limits::checksum(&windows)));
+    enter(&mut contest, &opened, workload.events, move |peer, _| {
+        peer.rewind()?;
+        let (seen, took) = timed(|| peer.scan());
+        seen?.expect(expected)?;
+        Ok(took)
     });
+    let series = contest.run(run.rounds)?;
+    let bytes = store.watermarks().durable.0;
+    report.note(format!(
+        "scan of full blocks: {} events of each payload in transactions of {}, page cache warm; limit: CRC-32 of the \
+         same bytes in pieces of 64 KiB",
+        workload.events, workload.batch
+    ));
+    let case = format!("{}-byte payloads, full blocks", workload.payload);
+    report.add(
+        Group::new(STEP, case, workload.payload, workload.events, bytes),
+        &series,
+    );
     Ok(())
 }
 
-fn fill(store: &Store, workload: &Workload) -> Outcome<()> {
-    let (mut at, mut bytes) = (0, Vec::new());
-    while at < workload.events {
-        let mut frames = Vec::new();
-        while frames.len() < 256 && at < workload.events {
-            let (transaction, count) = workload.transaction(at, &mut bytes)?;
-            frames.push(transaction.into_parts().0);
-            at += count;
-        }
-        store.append_frames(frames, Durability::Buffered)?;
+fn lone_commits(run: &Run, workload: &Workload, report: &mut Report) -> Outcome<()> {
+    let store = Options::new().init(run.path("lone"), "bench".parse()?)?;
+    let payloads = Payloads::new(workload.events, workload.payload);
+    for range in payloads.batches(1) {
+        let transaction = payloads.transaction(range)?;
+        store
+            .commit_with(transaction, Durability::Buffered)?
+            .committed()?;
     }
     store.sync()?;
+    let (windows, expected) = (limits::mapped_log(&store)?, payloads.seen());
+    let lengths = limits::block_lengths(&windows)?;
+    let mut contest = Contest::new();
+    contest.milepost(|| verified(&store, expected));
+    contest.limit(|| Ok(limits::checksum_blocks(&windows, &lengths)));
+    let series = contest.run(run.rounds)?;
+    report.note(format!(
+        "scan of lone commits: {} blocks for {} events, written buffered, which makes the same blocks as a sync after \
+         each; limit: one CRC-32 per block",
+        lengths.iter().map(Vec::len).sum::<usize>(),
+        workload.events
+    ));
+    let case = format!("{}-byte payloads, lone commits", workload.payload);
+    let bytes = store.watermarks().durable.0;
+    report.add(
+        Group::new(STEP, case, workload.payload, workload.events, bytes),
+        &series,
+    );
     Ok(())
 }
 
-fn visit_all(store: &Store) -> Outcome<u64> {
-    let (mut events, mut payloads) = (0, 0);
-    let mut scan = store.scan(Lsn::ZERO)?;
-    while let Some(frame) = scan.next()? {
-        for event in frame.events() {
-            let event = event?;
-            events += 1;
-            payloads += event.payload.len();
+/// Appends all payloads in batches of 1,000.
+fn fill(peer: &dyn Peer, payloads: &Payloads) -> Outcome<()> {
+    for range in payloads.batches(1_000) {
+        let batch: Vec<&[u8]> = payloads.range(range).collect();
+        peer.append(&batch)?;
+    }
+    Ok(())
+}
+
+/// One scan of the whole store that must see what is expected.
+fn verified(store: &Store, expected: Seen) -> Outcome<Duration> {
+    let (seen, took) = timed(|| visit(store, Lsn::ZERO, None));
+    seen?.0.expect(expected)?;
+    Ok(took)
+}
+
+/// Visits every event behind `after`, in blocks that begin before `until`; returns how many bytes of log that
+/// were, too.
+///
+/// # Errors
+/// What the scan says.
+pub fn visit(store: &Store, after: Lsn, until: Option<Lsn>) -> milepost_engine::Result<(Seen, u64)> {
+    let (mut seen, mut bytes) = (Seen::default(), 0);
+    let mut scan = store.scan(after)?;
+    while let Some(block) = scan.next_block()? {
+        if until.is_some_and(|until| block.header().lsn >= until) {
+            break;
+        }
+        bytes += u64::from(block.header().block_len);
+        visit_block(&block, &mut seen)?;
+    }
+    Ok((seen, bytes))
+}
+
+#[inline]
+fn visit_block(block: &Block<'_>, seen: &mut Seen) -> milepost_engine::Result<()> {
+    for frame in block.frames() {
+        for event in frame?.events() {
+            seen.visit(event?.payload);
         }
     }
-    black_box(payloads);
-    Ok(events)
-}
-
-/// The log's bytes up to its durable end, mapped and resident.
-fn log_bytes(store: &Store, dir: &Path) -> Outcome<Vec<Window>> {
-    let storage = LocalStorage::new(dir.to_path_buf());
-    let end = store.watermarks().durable;
-    let mut pieces = Vec::new();
-    let segments = store.segments()?;
-    for (number, (first, len)) in segments.iter().enumerate() {
-        let next = segments.get(number + 1).map_or(end, |(next, _)| *next);
-        let file = storage.open(&format!("log/{:016x}.log", first.0), OpenMode::ReadWrite)?;
-        pieces.push(file.map()?.window(0..next.since(*first).min(*len))?);
-    }
-    Ok(pieces)
-}
-
-fn checksum(pieces: &[Window]) -> u32 {
-    let sums = pieces
-        .iter()
-        .flat_map(|window| window.chunks(PIECE))
-        .map(crc32fast::hash);
-    sums.fold(0, std::ops::BitXor::bitxor)
+    Ok(())
 }
