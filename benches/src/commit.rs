@@ -50,6 +50,10 @@ pub fn run(run: &Run, report: &mut Report) -> Outcome<()> {
     Ok(())
 }
 
+fn counted(threads: u64) -> String {
+    format!("{threads} thread{}", if threads == 1 { "" } else { "s" })
+}
+
 /// Events of a round: more threads get more done in the same time.
 fn events(run: &Run, threads: u64) -> u64 {
     run.events(64, 1_000 * threads.clamp(2, 16)).max(threads)
@@ -85,7 +89,10 @@ fn by_threads(run: &Run, threads: u64, report: &mut Report) -> Outcome<()> {
         "commit: transactions of one event; limit: pwrite and fdatasync of the same bytes by one thread, a sync for \
          as many commits as there are threads",
     );
-    let case = format!("{payload}-byte payloads, one event a commit, {threads} threads");
+    let case = format!(
+        "{payload}-byte payloads, one event a commit, {}",
+        counted(threads)
+    );
     let group = Group::new(STEP, case, payload, events, u64::try_from(bytes.len())?).with(threads, 1);
     report.add(group, &series);
     Ok(())
@@ -212,8 +219,10 @@ fn by_processes(run: &Run, threads: u64, report: &mut Report) -> Outcome<()> {
     report.note(
         "processes: as many threads in four processes that were started before, against the same number of threads of one",
     );
-    let case =
-        format!("{payload}-byte payloads, one event a commit, {PROCESSES} processes of {threads} threads");
+    let case = format!(
+        "{payload}-byte payloads, one event a commit, {PROCESSES} processes of {}",
+        counted(threads)
+    );
     let group = Group::new(STEP, case, payload, events, store.watermarks().durable.0);
     report.add(group.with(all, PROCESSES), &series);
     Ok(())
@@ -249,7 +258,10 @@ fn buffered(run: &Run, threads: u64, report: &mut Report) -> Outcome<()> {
     let series = contest.run(run.rounds)?;
     let bytes = store.watermarks().appended.since(from) / u64::try_from(run.rounds)?;
     report.note("buffered: acknowledged when written; the store's thread syncs every 10 ms meanwhile");
-    let case = format!("{payload}-byte payloads, one event a commit, buffered, {threads} threads");
+    let case = format!(
+        "{payload}-byte payloads, one event a commit, buffered, {}",
+        counted(threads)
+    );
     report.add(
         Group::new(STEP, case, payload, events, bytes).with(threads, 1),
         &series,

@@ -29,6 +29,8 @@ pub struct Series {
     pub version: Option<String>,
     /// What it is.
     pub role: Role,
+    /// False for a peer whose promise is weaker than what is measured: it is shown, and not the best one.
+    pub compared: bool,
     /// Each round, in seconds or, for memory, in bytes.
     pub samples: Vec<f64>,
     /// Why a peer has no rounds.
@@ -42,6 +44,7 @@ impl Series {
             system: system.to_owned(),
             version,
             role: Role::Peer,
+            compared: true,
             samples: Vec::new(),
             left_out: Some(why),
         }
@@ -53,6 +56,7 @@ impl Series {
             system: "milepost".to_owned(),
             version: None,
             role: Role::Milepost,
+            compared: true,
             samples,
             left_out: None,
         }
@@ -88,14 +92,18 @@ impl<'a> Contest<'a> {
         self.add(name, None, Role::Baseline, Box::new(round));
     }
 
-    /// Adds a peer.
+    /// Adds a peer; one that is not `compared` is shown, and not the best one.
     pub fn peer(
         &mut self,
         name: &str,
         version: Option<String>,
+        compared: bool,
         round: impl FnMut() -> Outcome<Duration> + 'a,
     ) {
         self.add(name, version, Role::Peer, Box::new(round));
+        if let Some((series, _)) = self.entrants.last_mut() {
+            series.compared = compared;
+        }
     }
 
     /// Notes a peer that takes no part.
@@ -108,6 +116,7 @@ impl<'a> Contest<'a> {
             system: system.to_owned(),
             version,
             role,
+            compared: true,
             samples: Vec::new(),
             left_out: None,
         };
@@ -167,9 +176,11 @@ mod tests {
         };
         let mut contest = Contest::new();
         contest.milepost(|| turn('m'));
-        contest.peer("p", None, || turn('p'));
-        contest.peer("bad", None, || turn('b').and_then(|_| Err("no space".into())));
-        contest.peer("worse", None, || panic!("oh"));
+        contest.peer("p", None, true, || turn('p'));
+        contest.peer("bad", None, true, || {
+            turn('b').and_then(|_| Err("no space".into()))
+        });
+        contest.peer("worse", None, true, || panic!("oh"));
         let series = contest.run(3).unwrap();
         assert_eq!(*turns.borrow(), "mpbmpmp");
         assert_eq!(series[1].samples, [1.0; 3]);

@@ -19,7 +19,7 @@ use crate::{Outcome, Run, limits};
 
 const STEP: &str = "filter";
 /// The stream that is looked for.
-const RARE: &str = "rare/needle";
+pub const RARE: &str = "rare/needle";
 /// Blocks of which one contains it.
 const BLOCKS: u64 = 1_000;
 
@@ -79,7 +79,10 @@ fn filtered(
 }
 
 /// All events of the stream, by a full scan; blocks, and blocks that hold one.
-fn rare_events(store: &Store) -> milepost_engine::Result<(Seen, u64, u64)> {
+///
+/// # Errors
+/// What the scan says.
+pub fn rare_events(store: &Store) -> milepost_engine::Result<(Seen, u64, u64)> {
     let (mut seen, mut blocks, mut holding) = (Seen::default(), 0, 0);
     let mut scan = store.scan(Lsn::ZERO)?;
     while let Some(block) = scan.next_block()? {
@@ -98,7 +101,11 @@ fn rare_events(store: &Store) -> milepost_engine::Result<(Seen, u64, u64)> {
     Ok((seen, blocks, holding))
 }
 
-fn headers_and_filters(windows: &[Window]) -> Outcome<Duration> {
+/// Reads all headers and filters and asks each for the stream; returns how long that took.
+///
+/// # Errors
+/// When the windows are not blocks from end to end.
+pub fn headers_and_filters(windows: &[Window]) -> Outcome<Duration> {
     let hash = StreamName::hash(RARE);
     let (outcome, took) = timed(|| -> Outcome<u64> {
         let mut maybe = 0;

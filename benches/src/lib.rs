@@ -65,6 +65,21 @@ pub struct Run {
 }
 
 impl Run {
+    /// A run that shows only that it runs, in a folder of its own.
+    pub fn quick(folder: &Path) -> Run {
+        Run {
+            folder: folder.to_path_buf(),
+            rounds: 1,
+            quick: true,
+            events: None,
+            payload: None,
+            batch: None,
+            threads: Vec::new(),
+            peers: Vec::new(),
+            gib: 0.5,
+        }
+    }
+
     /// Events of a round: as given, else one of two defaults.
     pub fn events(&self, quick: u64, full: u64) -> u64 {
         self.events
@@ -82,6 +97,8 @@ impl Run {
 pub struct Opened {
     entrant: &'static Entrant,
     peer: Result<Box<dyn Peer>, String>,
+    /// False when it is not durable and that is what is measured.
+    compared: bool,
     /// Events of a round: all, or fewer for one that would need minutes for them.
     events: u64,
 }
@@ -123,6 +140,7 @@ pub fn open_peers(
         }
         opened.push(Opened {
             entrant,
+            compared: entrant.durable || !plan.durable,
             peer: begun.map(|(peer, _)| peer).map_err(|error| error.to_string()),
             events,
         });
@@ -140,12 +158,13 @@ pub fn enter<'a>(
     for Opened {
         entrant,
         peer,
+        compared,
         events,
     } in opened
     {
         let whole = report::real(all) / report::real(*events);
         match peer {
-            Ok(peer) => contest.peer(entrant.name, entrant.version(), move || {
+            Ok(peer) => contest.peer(entrant.name, entrant.version(), *compared, move || {
                 Ok(round(&**peer, *events)?.mul_f64(whole))
             }),
             Err(why) => contest.absent(entrant.name, entrant.version(), why.clone()),

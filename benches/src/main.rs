@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 
 use milepost_benches::report::Report;
+use milepost_benches::workload::count_processor_time;
 use milepost_benches::{Outcome, Run, append, chart, commit, filter, open, replicate, scan, streams, worker};
 
 /// A step of the flow.
@@ -60,6 +61,9 @@ struct Arguments {
     /// GiB of the large store of `open`, and of the store that `streams` reads with a fresh process
     #[arg(long)]
     gib: Option<f64>,
+    /// Counts the processor's time instead of the wall clock's: for `scan` on a machine that is busy with other work
+    #[arg(long)]
+    cpu: bool,
     /// Writes an SVG chart of the table
     #[arg(long)]
     chart: Option<PathBuf>,
@@ -131,6 +135,13 @@ fn measure(arguments: &Arguments) -> Outcome<()> {
     };
     let mut report = Report::new(arguments.json, folder.path());
     report.note(format!("{} rounds of each system, in turns", run.rounds));
+    if arguments.cpu {
+        if arguments.step != Step::Scan {
+            return Err("--cpu is for `scan`, which is one thread and waits for nothing".into());
+        }
+        count_processor_time();
+        report.note("rates are of the processor's time of the one thread at work, not of the wall clock");
+    }
     match arguments.step {
         Step::Scan => scan::run(&run, &mut report),
         Step::Filter => filter::run(&run, &mut report),

@@ -3,7 +3,7 @@
 //!
 //! A crash is a worker process that commits and is killed. Baseline: the small store, in the same state.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use milepost_engine::{Durability, Options};
@@ -42,13 +42,9 @@ pub fn run(run: &Run, report: &mut Report) -> Outcome<()> {
         large_len.1,
         real(small_bytes) / real(GIB)
     ));
-    for (case, prepare) in [
-        (
-            "after a clean close",
-            close_cleanly as fn(&Path, usize) -> Outcome<()>,
-        ),
-        ("after a crash", crash),
-    ] {
+    let states: [(&str, fn(&Path, usize) -> Outcome<()>); 2] =
+        [("after a clean close", close_cleanly), ("after a crash", crash)];
+    for (case, prepare) in states {
         let mut contest = Contest::new();
         contest.milepost(|| prepare(&large, payload).and_then(|()| opened(&large)));
         contest.baseline("the small store", || {
@@ -109,7 +105,7 @@ fn opened(dir: &Path) -> Outcome<Duration> {
     Ok(took)
 }
 
-fn memory(name: &str, dir: &PathBuf, bytes: u64, payload: usize, report: &mut Report) -> Outcome<()> {
+fn memory(name: &str, dir: &Path, bytes: u64, payload: usize, report: &mut Report) -> Outcome<()> {
     let words = || vec!["memory".to_owned(), dir.display().to_string()];
     let mut workers = Workers::start(1, words)?;
     let (said, took) = timed(|| workers.go());

@@ -111,6 +111,9 @@ pub struct Row {
     ratio_to_limit: Option<f64>,
     ratio_to_baseline: Option<f64>,
     ratio_to_best_peer: Option<f64>,
+    /// The best round against the best round of the limit: what is left when other work disturbed most rounds.
+    best_rounds_to_limit: Option<f64>,
+    compared: bool,
     /// Why there are no numbers.
     pub left_out: Option<String>,
     /// What the system is.
@@ -157,12 +160,19 @@ impl Report {
     pub fn add(&mut self, group: Group, series: &[Series]) {
         let middle = |role: Role| series.iter().find(|one| one.role == role).and_then(median);
         let (limit, baseline) = (middle(Role::Limit), middle(Role::Baseline));
-        let peers = series.iter().filter(|one| one.role == Role::Peer);
+        let peers = series.iter().filter(|one| one.role == Role::Peer && one.compared);
         // Samples are seconds or bytes: less is better.
         let best = peers.filter_map(median).min_by(f64::total_cmp);
+        let best_limit = series
+            .iter()
+            .find(|one| one.role == Role::Limit)
+            .and_then(shortest);
         let rows = series
             .iter()
-            .map(|one| row(&group, one, limit, baseline, best))
+            .map(|one| Row {
+                best_rounds_to_limit: best_limit.zip(shortest(one)).map(|(limit, own)| limit / own),
+                ..row(&group, one, limit, baseline, best)
+            })
             .collect();
         self.groups.push((group, rows));
     }
@@ -234,6 +244,8 @@ fn row(group: &Group, series: &Series, limit: Option<f64>, baseline: Option<f64>
         ratio_to_limit: ratio(limit),
         ratio_to_baseline: ratio(baseline),
         ratio_to_best_peer: ratio(best),
+        best_rounds_to_limit: None,
+        compared: series.compared,
         left_out: series.left_out.clone(),
         role: series.role,
     }
@@ -241,22 +253,30 @@ fn row(group: &Group, series: &Series, limit: Option<f64>, baseline: Option<f64>
 
 fn print_group(group: &Group, rows: &[Row]) {
     println!(
-        "\n{}: {}\n  {:<26} {:>12} {:>27} {:>9} {:>9} {:>11} {:>9}",
-        group.step, group.case, "", "median", "min .. max", "MB/s", "of limit", "to baseline", "best peer"
+        "\n{}: {}\n  {:<26} {:>12} {:>27} {:>9} {:>9} {:>11} {:>11} {:>9}",
+        group.step,
+        group.case,
+        "",
+        "median",
+        "min .. max",
+        "MB/s",
+        "of limit",
+        "best rounds",
+        "to baseline",
+        "best peer"
     );
     for row in rows {
-        let name = match &row.version {
-            Some(version) => format!("{} {version}", row.system),
-            None => row.system.clone(),
-        };
+        let version = row.version.as_deref().map(|version| format!(" {version}"));
+        let weaker = if row.compared { "" } else { " (not durable)" };
+        let name = format!("{}{}{weaker}", row.system, version.unwrap_or_default());
         if let Some(why) = &row.left_out {
             println!("  {name:<26} left out: {why}");
             continue;
         }
         let times = |ratio: Option<f64>| ratio.map_or(String::new(), |ratio| format!("{ratio:.2}x"));
-        let limit = row.ratio_to_limit.map(|ratio| format!("{:.1}%", ratio * 100.0));
+        let part = |ratio: Option<f64>| ratio.map_or(String::new(), |ratio| format!("{:.1}%", ratio * 100.0));
         println!(
-            "  {name:<26} {:>12} {:>27} {:>9} {:>9} {:>11} {:>9}",
+            "  {name:<26} {:>12} {:>27} {:>9} {:>9} {:>11} {:>11} {:>9}",
             shown(group.unit, row.median),
             format!("{} .. {}", shown(group.unit, row.min), shown(group.unit, row.max)),
             if row.bytes_per_s > 0.0 {
@@ -264,7 +284,8 @@ fn print_group(group: &Group, rows: &[Row]) {
             } else {
                 String::new()
             },
-            limit.unwrap_or_default(),
+            part(row.ratio_to_limit),
+            part(row.best_rounds_to_limit),
             times(row.ratio_to_baseline),
             times(row.ratio_to_best_peer),
         );
@@ -291,6 +312,12 @@ fn median(series: &Series) -> Option<f64> {
     samples.get(samples.len() / 2).copied()
 }
 
+/// The best round.
+fn shortest(series: &Series) -> Option<f64> {
+    let best = series.samples.iter().copied().min_by(f64::total_cmp);
+    best.map(|sample| sample.max(f64::MIN_POSITIVE))
+}
+
 /// A count as a number for rates.
 #[expect(clippy::as_conversions, reason = "a rate for people; 52 bits are enough")]
 pub fn real(count: u64) -> f64 {
@@ -306,6 +333,7 @@ mod tests {
             system: system.to_owned(),
             version: None,
             role,
+            compared: true,
             samples: samples.to_vec(),
             left_out: None,
         }
@@ -330,21 +358,27 @@ mod tests {
             (rows[0].median, rows[0].min, rows[0].max),
             (25.0, 100.0 / 9.0, 100.0)
         );
+        assert_eq!(rows[0].best_rounds_to_limit, Some(1.0));
         assert_eq!(rows[0].events_per_s, 25.0);
         assert_eq!(rows[1].bytes_per_s, 500.0);
     }
 
     #[test]
     fn the_best_peer_is_the_fastest_one_that_took_part() {
+        let weaker = Series {
+            compared: false,
+            ..series("not durable", Role::Peer, &[0.5])
+        };
         let all = [
             series("milepost", Role::Milepost, &[1.0]),
+            weaker,
             series("slow", Role::Peer, &[8.0]),
             series("fast", Role::Peer, &[2.0]),
             Series::left_out("none", None, "it has no such call".to_owned()),
         ];
         let rows = rows(Unit::EventsPerSecond, &all);
         let ratios: Vec<_> = rows.iter().map(|row| row.ratio_to_best_peer).collect();
-        assert_eq!(ratios, [Some(2.0), Some(0.25), Some(1.0), None]);
+        assert_eq!(ratios, [Some(2.0), Some(4.0), Some(0.25), Some(1.0), None]);
         assert_eq!(rows[0].ratio_to_limit, None);
         assert_eq!(rows[1].bytes_per_s, 100.0, "a peer was given payloads alone");
     }

@@ -1,8 +1,8 @@
-//! Scan: every block verified, every event visited, the first byte of each payload read. Limit: CRC-32 of
-//! the same bytes, resident in the same kind of mapping, in pieces of 64 KiB, and nothing else.
+//! Scan: every block verified, every event visited, the first byte of each payload read. Limit: one CRC-32 of each
+//! block, resident in the same kind of mapping, at boundaries that are known before, and nothing else.
 //!
 //! Two kinds of log: full blocks, for several sizes of payload; and lone commits, one event in a block of its
-//! own, whose limit is one CRC-32 per block, in the same mapping, at block boundaries that are known before.
+//! own, whose limit is the checksum of one event after the other.
 
 use std::time::Duration;
 
@@ -43,6 +43,7 @@ pub fn run(run: &Run, report: &mut Report) -> Outcome<()> {
 fn full_blocks(run: &Run, workload: &Workload, with_peers: bool, report: &mut Report) -> Outcome<()> {
     let store = workload.store(&run.path("scan"), |number| format!("orders/{}", number % 1_000))?;
     let windows = limits::mapped_log(&store)?;
+    let lengths = limits::block_lengths(&windows)?;
     let payloads = Payloads::new(workload.events, workload.payload);
     let expected = payloads.seen();
     let opened = if with_peers {
@@ -58,7 +59,7 @@ fn full_blocks(run: &Run, workload: &Workload, with_peers: bool, report: &mut Re
     };
     let mut contest = Contest::new();
     contest.milepost(|| verified(&store, expected));
-    contest.limit(|| Ok(limits::checksum(&windows)));
+    contest.limit(|| Ok(limits::checksum_blocks(&windows, &lengths)));
     enter(&mut contest, &opened, workload.events, move |peer, _| {
         peer.rewind()?;
         let (seen, took) = timed(|| peer.scan());
@@ -68,8 +69,8 @@ fn full_blocks(run: &Run, workload: &Workload, with_peers: bool, report: &mut Re
     let series = contest.run(run.rounds)?;
     let bytes = store.watermarks().durable.0;
     report.note(format!(
-        "scan of full blocks: {} events of each payload in transactions of {}, page cache warm; limit: CRC-32 of the \
-         same bytes in pieces of 64 KiB",
+        "scan of full blocks: {} events of each payload in transactions of {}, page cache warm; limit: one CRC-32 per \
+         block",
         workload.events, workload.batch
     ));
     let case = format!("{}-byte payloads, full blocks", workload.payload);

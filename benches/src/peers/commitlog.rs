@@ -21,6 +21,7 @@ pub const ENTRANT: Entrant = Entrant {
     name: "commitlog",
     calls: "append, then fdatasync of the segment by the bench (its flush does not sync it); a scan checks a CRC-32C \
             per message, 1 MiB a read",
+    durable: true,
     open,
 };
 

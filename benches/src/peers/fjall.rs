@@ -17,6 +17,7 @@ pub const ENTRANT: Entrant = Entrant {
     name: "fjall",
     calls: "WriteBatch or insert, persisted with SyncData (fdatasync of its journal); a scan iterates memtables, \
             unverified, and tables",
+    durable: true,
     open,
 };
 

@@ -77,6 +77,8 @@ pub struct Entrant {
     pub name: &'static str,
     /// Which calls are made, whether they are durable, and what a scan checks.
     pub calls: &'static str,
+    /// False when what it acknowledges may be lost with the power: no measure for what is durable.
+    pub durable: bool,
     open: fn(&Path, Plan) -> Outcome<Box<dyn Peer>>,
 }
 

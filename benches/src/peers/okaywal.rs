@@ -21,6 +21,7 @@ pub const ENTRANT: Entrant = Entrant {
     name: "okaywal",
     calls: "begin_entry, write_chunk, commit (fdatasync, shared by threads, zero-filled file); a scan is its recovery, \
             a CRC-32C per event",
+    durable: true,
     open,
 };
 

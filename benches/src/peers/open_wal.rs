@@ -15,6 +15,7 @@ use crate::workload::Seen;
 pub const ENTRANT: Entrant = Entrant {
     name: "open-wal",
     calls: "append and commit (fdatasync) under a lock, it has one writer; a scan checks a CRC-32C per record",
+    durable: true,
     open,
 };
 

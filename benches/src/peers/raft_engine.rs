@@ -18,6 +18,7 @@ pub const ENTRANT: Entrant = Entrant {
     name: "raft-engine",
     calls: "LogBatch::add_entries, write with sync (fdatasync, shared by threads); a scan checks a checksum per batch \
             and decodes protobuf",
+    durable: true,
     open,
 };
 

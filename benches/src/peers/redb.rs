@@ -16,6 +16,7 @@ use crate::workload::Seen;
 pub const ENTRANT: Entrant = Entrant {
     name: "redb",
     calls: "insert in a write transaction, Durability::Immediate (fdatasync); a scan iterates the table, unverified",
+    durable: true,
     open,
 };
 

@@ -17,6 +17,7 @@ pub const ENTRANT: Entrant = Entrant {
     name: "sled",
     calls: "apply_batch or insert, then flush, which is NOT durable here (sync_file_range, no fsync); a scan iterates \
             the tree, cached pages unverified",
+    durable: false,
     open,
 };
 

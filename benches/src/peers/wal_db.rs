@@ -14,6 +14,7 @@ use crate::workload::Seen;
 pub const ENTRANT: Entrant = Entrant {
     name: "wal-db",
     calls: "append and sync (fdatasync, shared by threads); a scan checks a CRC-32C per record, two preads each",
+    durable: true,
     open,
 };
 

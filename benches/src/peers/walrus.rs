@@ -20,6 +20,7 @@ pub const ENTRANT: Entrant = Entrant {
     name: "walrus-rust",
     calls: "batch_append_for_topic or append_for_topic, FsyncSchedule::SyncEach (O_SYNC and fsync); a scan checks an \
             FNV-1a per entry, 1 MiB a call",
+    durable: true,
     open,
 };
 

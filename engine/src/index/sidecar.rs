@@ -182,7 +182,7 @@ impl Sidecar {
     /// around where it should be, which touches a page or two where halving would touch many.
     fn first_of(&self, hash: u64) -> Result<u64, Fault> {
         let streams = self.header.streams;
-        let near = u128::from(hash) * u128::from(streams) >> 64;
+        let near = (u128::from(hash) * u128::from(streams)) >> 64;
         let near = u64::try_from(near).unwrap_or(streams);
         let (mut low, mut high, mut step) = (near, near, STEP);
         while low > 0 && self.entry(low.min(streams - 1))?.hash >= hash {
