@@ -380,7 +380,7 @@ mod tests {
         let ratios: Vec<_> = rows.iter().map(|row| row.ratio_to_best_peer).collect();
         assert_eq!(ratios, [Some(2.0), Some(4.0), Some(0.25), Some(1.0), None]);
         assert_eq!(rows[0].ratio_to_limit, None);
-        assert_eq!(rows[1].bytes_per_s, 100.0, "a peer was given payloads alone");
+        assert_eq!(rows[2].bytes_per_s, 100.0, "a peer was given payloads alone");
     }
 
     #[test]

@@ -164,6 +164,7 @@ mod tests {
             bytes: 1 << 20,
             durable: true,
         };
+        // walrus-rust writes beneath the working directory, which is this package's in a test.
         for entrant in ALL.iter().filter(|entrant| entrant.name != "walrus-rust") {
             let peer = entrant.open(&folder.path().join(entrant.name), plan).unwrap();
             let mut expected = Seen::default();
