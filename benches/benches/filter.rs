@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use milepost_benches::filter::{RARE, headers_and_filters, rare_events};
+use milepost_benches::filter::{RARE, filtered_events, headers_and_filters, heads, rare_events};
 use milepost_benches::{limits, workload::Workload};
+use milepost_engine::StreamName;
 
 fn filter(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().unwrap();
@@ -20,8 +21,13 @@ fn filter(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("filter");
     group.throughput(Throughput::Bytes(store.watermarks().durable.0));
     group.bench_function("full scan", |bench| bench.iter(|| rare_events(&store).unwrap()));
+    let stream = StreamName::new(RARE).unwrap();
+    let heads = heads(&windows).unwrap();
+    group.bench_function("filtered", |bench| {
+        bench.iter(|| filtered_events(&store, &stream).unwrap())
+    });
     group.bench_function("headers and filters", |bench| {
-        bench.iter(|| headers_and_filters(&windows).unwrap());
+        bench.iter(|| headers_and_filters(&windows, &heads));
     });
     group.finish();
 }

@@ -8,7 +8,7 @@
 //! a fresh process: started, opened, first event    page cache warm, nothing else
 //! ```
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use milepost_engine::{Lsn, Options, Store, StreamVersion};
@@ -132,10 +132,11 @@ fn rebuild(run: &Run, dir: &Path, workload: &Workload, report: &mut Report) -> O
     let scanned = Options::new().open(dir)?;
     let mut contest = Contest::new();
     contest.milepost(|| {
-        let removed = remove_sidecars(dir)?;
+        sidecars(dir)?.iter().try_for_each(std::fs::remove_file)?;
         let store = Options::new().open(dir)?;
         let (totals, took) = timed(|| store.totals());
-        if totals?.events != workload.events || remove_sidecars(dir)? != removed {
+        let sealed = store.segments()?.len() - 1;
+        if totals?.events != workload.events || sidecars(dir)?.len() != sealed {
             return Err("the index was not made again".into());
         }
         Ok(took)
@@ -151,16 +152,15 @@ fn rebuild(run: &Run, dir: &Path, workload: &Workload, report: &mut Report) -> O
     Ok(())
 }
 
-fn remove_sidecars(dir: &Path) -> Outcome<u64> {
-    let mut removed = 0;
+fn sidecars(dir: &Path) -> Outcome<Vec<PathBuf>> {
+    let mut found = Vec::new();
     for entry in std::fs::read_dir(dir.join("log"))? {
         let path = entry?.path();
         if path.extension().is_some_and(|ending| ending == "idx") {
-            std::fs::remove_file(path)?;
-            removed += 1;
+            found.push(path);
         }
     }
-    Ok(removed)
+    Ok(found)
 }
 
 #[expect(
