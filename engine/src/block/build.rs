@@ -7,11 +7,15 @@ use crate::{Chain, Epoch, Lsn};
 
 use super::{BlockHeader, BlockKind, HEADER_LEN, MAX_BLOCK_LEN, Owner, StreamFilter};
 
-/// A block under construction. Frames are copied once, behind room for header and filter.
+/// A block under construction. Frames are copied once, behind room for the header and the filter that the first one
+/// needs; where others need a larger one, they are moved up when the block is sealed.
 pub struct BlockBuilder {
-    frames: Vec<u8>,
-    /// Where each frame begins in `frames`.
+    bytes: Vec<u8>,
+    /// Where the frames begin in `bytes`; 0 without any.
+    body_at: usize,
+    /// Where each frame begins in the body.
     starts: Vec<usize>,
+    /// Of all frames, each frame's own once.
     stream_hashes: Vec<u64>,
     event_count: u32,
     first_time: i64,
@@ -62,7 +66,8 @@ impl BlockBuilder {
     #[must_use]
     pub fn new() -> BlockBuilder {
         BlockBuilder {
-            frames: Vec::new(),
+            bytes: Vec::new(),
+            body_at: 0,
             starts: Vec::new(),
             stream_hashes: Vec::new(),
             event_count: 0,
@@ -77,11 +82,15 @@ impl BlockBuilder {
         self.starts.is_empty()
     }
 
+    fn body_len(&self) -> usize {
+        self.bytes.len() - self.body_at
+    }
+
     /// Upper bound of the sealed block's length if `frame` were added.
     #[must_use]
     pub fn len_with(&self, frame: &EncodedFrame) -> usize {
         let streams = self.stream_hashes.len() + frame.stream_hashes().len();
-        HEADER_LEN + StreamFilter::len_for(streams) + self.frames.len() + frame.bytes().len()
+        HEADER_LEN + StreamFilter::len_for(streams) + self.body_len() + frame.bytes().len()
     }
 
     /// Adds a frame.
@@ -96,10 +105,13 @@ impl BlockBuilder {
         assert!(frame.bytes().len().is_multiple_of(8), "frames are 8-byte aligned");
         if self.starts.is_empty() {
             self.first_time = frame.time();
+            self.body_at = HEADER_LEN + StreamFilter::len_for(frame.stream_hashes().len());
+            self.bytes = Vec::with_capacity(self.body_at + frame.bytes().len());
+            self.bytes.resize(self.body_at, 0);
         }
         self.last_time = frame.time();
-        self.starts.push(self.frames.len());
-        self.frames.extend_from_slice(frame.bytes());
+        self.starts.push(self.body_len());
+        self.bytes.extend_from_slice(frame.bytes());
         self.stream_hashes.extend_from_slice(frame.stream_hashes());
         self.event_count += frame.event_count();
     }
@@ -109,30 +121,37 @@ impl BlockBuilder {
     #[must_use]
     #[expect(clippy::expect_used, reason = "push keeps every length below 1 GiB")]
     pub fn seal(mut self, seal: &Seal, pad_to: usize) -> SealedBlock {
-        self.stream_hashes.sort_unstable();
-        self.stream_hashes.dedup();
+        if self.starts.len() > 1 {
+            self.stream_hashes.sort_unstable();
+            self.stream_hashes.dedup();
+        }
         let filter_len = StreamFilter::len_for(self.stream_hashes.len());
-        let body_at = HEADER_LEN + filter_len;
-        let used = body_at + self.frames.len();
+        let (body_at, body_len) = (HEADER_LEN + filter_len, self.body_len());
         let pad_to = if planted::is(Bug::NoPadding) { 1 } else { pad_to };
-        let block_len = align8(used.next_multiple_of(pad_to.max(1)));
-        let mut bytes = vec![0; body_at];
-        bytes.reserve_exact(block_len - body_at);
-        let (_, filter) = bytes.split_at_mut(HEADER_LEN);
+        let block_len = align8((body_at + body_len).next_multiple_of(pad_to.max(1)));
+        let mut bytes = self.bytes;
+        if body_at != self.body_at {
+            bytes.resize(bytes.len().max(body_at + body_len), 0);
+            bytes.copy_within(self.body_at..self.body_at + body_len, body_at);
+        }
+        bytes.resize(body_at + body_len, 0);
+        bytes.resize(block_len, 0);
+        let (front, body) = bytes.split_at_mut(body_at);
+        let body_crc = crc32fast::hash(body.get(..body_len).unwrap_or_default());
+        let (_, filter) = front.split_at_mut(HEADER_LEN);
+        filter.fill(0);
         for hash in &self.stream_hashes {
             StreamFilter::insert(filter, *hash);
         }
         let narrow = |length: usize| u32::try_from(length).expect("a block is at most 1 GiB");
         let filter_crc = crc32fast::hash(filter);
-        bytes.extend_from_slice(&self.frames);
-        bytes.resize(block_len, 0);
         let mut header = BlockHeader {
             kind: seal.kind,
             close: seal.close,
             lost: false,
             block_len: narrow(block_len),
             filter_len: narrow(filter_len),
-            body_len: narrow(self.frames.len()),
+            body_len: narrow(body_len),
             frame_count: narrow(self.starts.len()),
             event_count: self.event_count,
             filter_crc,
@@ -145,7 +164,7 @@ impl BlockBuilder {
             first_time: self.first_time,
             last_time: self.last_time,
             aux: seal.aux,
-            body_crc: crc32fast::hash(&self.frames),
+            body_crc,
             header_crc: 0,
         };
         header.header_crc = header.write(&mut bytes);

@@ -57,9 +57,16 @@ impl<'a> StreamFilter<'a> {
     }
 }
 
-/// The six bit numbers of a hash in a filter of `len` bytes (not 0).
+/// The six bit numbers of a hash in a filter of `len` bytes (not 0): two divisions, not six.
 fn bits(hash: u64, len: usize) -> impl Iterator<Item = u64> {
     let m = to_u64(len) * 8;
-    let (a, b) = (hash & 0xffff_ffff, (hash >> 32) | 1);
-    (0..HASHES).map(move |i| (a + i * b) % m)
+    let (mut bit, step) = ((hash & 0xffff_ffff) % m, ((hash >> 32) | 1) % m);
+    (0..HASHES).map(move |_| {
+        let this = bit;
+        bit += step;
+        if bit >= m {
+            bit -= m;
+        }
+        this
+    })
 }

@@ -19,7 +19,10 @@ pub struct NewFrame {
     via: Option<Via>,
     pinned: Vec<Pinned>,
     committed_at: Option<i64>,
-    body: Vec<u8>,
+    /// The body, behind room for the fixed part: a frame without sections is encoded where it is.
+    bytes: Vec<u8>,
+    /// Where the body begins in `bytes`.
+    body_at: usize,
     event_count: u32,
     stream_hashes: Vec<u64>,
 }
@@ -28,7 +31,10 @@ impl NewFrame {
     /// An empty transaction.
     #[must_use]
     pub fn transaction() -> NewFrame {
-        NewFrame::of_kind(FrameKind::TRANSACTION, Vec::new())
+        let mut frame = NewFrame::of_kind(FrameKind::TRANSACTION, Vec::new());
+        frame.bytes.resize(FRAME_HEADER_LEN, 0);
+        frame.body_at = FRAME_HEADER_LEN;
+        frame
     }
 
     /// A frame of another kind with an opaque body.
@@ -47,7 +53,8 @@ impl NewFrame {
             via: None,
             pinned: Vec::new(),
             committed_at: None,
-            body,
+            bytes: body,
+            body_at: 0,
             event_count: 0,
             stream_hashes: Vec::new(),
         }
@@ -95,13 +102,13 @@ impl NewFrame {
     /// Body length in bytes so far.
     #[must_use]
     pub fn body_len(&self) -> usize {
-        self.body.len()
+        self.bytes.len() - self.body_at
     }
 
     /// Body so far: a transaction's events encoded, or the opaque bytes of another kind.
     #[must_use]
     pub fn body(&self) -> &[u8] {
-        &self.body
+        self.bytes.get(self.body_at..).unwrap_or_default()
     }
 
     /// Adds an event with an ordinal of its origin.
@@ -152,7 +159,7 @@ impl NewFrame {
         self.event_count = count.ok_or_else(|| Error::invalid("a transaction of 2^32 events"))?;
         let (headers, payload) = ((headers, headers_len), (payload, payload_len));
         event::encode(
-            &mut self.body,
+            &mut self.bytes,
             ordinal,
             (stream, stream_len),
             (kind, kind_len),
@@ -173,7 +180,7 @@ impl NewFrame {
         let via = self.via.as_ref().map_or(0, sections::via_len);
         let committed_at = self.committed_at.map_or(0, |_| 8);
         let sections = origin + via + sections::pinned_len(&self.pinned) + committed_at;
-        align8(FRAME_HEADER_LEN + sections + self.body.len())
+        align8(FRAME_HEADER_LEN + sections + self.body_len())
     }
 
     /// Hashes of the streams it has events of; neighbours differ, others may repeat.
@@ -186,40 +193,29 @@ impl NewFrame {
     ///
     /// # Errors
     /// `Invalid` when the frame would exceed 4 GiB or a pinned record is malformed.
-    pub fn encode(self, seq: u64, time: i64) -> Result<EncodedFrame> {
-        let announced = self.encoded_len();
-        let mut bytes = Vec::with_capacity(announced);
-        bytes.resize(FRAME_HEADER_LEN, 0);
-        let mut flags = 0;
-        if let Some(origin) = &self.origin {
-            flags |= FLAG_ORIGIN;
-            sections::encode_origin(&mut bytes, origin);
+    pub fn encode(mut self, seq: u64, time: i64) -> Result<EncodedFrame> {
+        let (announced, body_len) = (self.encoded_len(), self.body_len());
+        let (flags, sections) = self.encode_sections()?;
+        let mut bytes = std::mem::take(&mut self.bytes);
+        if !sections.is_empty() || self.body_at != FRAME_HEADER_LEN {
+            let body = bytes;
+            bytes = Vec::with_capacity(announced);
+            bytes.resize(FRAME_HEADER_LEN, 0);
+            bytes.extend_from_slice(&sections);
+            bytes.extend_from_slice(body.get(self.body_at..).unwrap_or_default());
         }
-        if let Some(via) = &self.via {
-            flags |= FLAG_VIA;
-            sections::encode_via(&mut bytes, via);
-        }
-        if !self.pinned.is_empty() {
-            flags |= FLAG_PINNED;
-            sections::encode_pinned(&mut bytes, &self.pinned)?;
-        }
-        if let Some(time) = self.committed_at {
-            flags |= FLAG_COMMITTED_AT;
-            bytes.extend_from_slice(&time.to_le_bytes());
-        }
-        let body_at = bytes.len();
-        let len = align8(body_at + self.body.len());
+        let body_at = FRAME_HEADER_LEN + sections.len();
+        let len = align8(bytes.len());
         let lengths = (
             u32::try_from(len),
             u32::try_from(body_at),
-            u32::try_from(self.body.len()),
+            u32::try_from(body_len),
         );
         let (Ok(frame_len), Ok(body_field), Ok(body_len)) = lengths else {
             return Err(Error::invalid(format!(
                 "a frame of {len} bytes exceeds its length field"
             )));
         };
-        bytes.extend_from_slice(&self.body);
         bytes.resize(len, 0);
         debug_assert_eq!(len, announced, "a frame is as long as it says before");
         let count = if self.kind == FrameKind::TRANSACTION {
@@ -236,15 +232,38 @@ impl NewFrame {
         head.extend_from_slice(&count.to_le_bytes());
         let (fixed, _) = bytes.split_at_mut(FRAME_HEADER_LEN);
         fixed.copy_from_slice(&head);
-        let kind = self.kind;
+        self.stream_hashes.sort_unstable();
+        self.stream_hashes.dedup();
         Ok(EncodedFrame {
             bytes,
             body_at,
-            kind,
+            kind: self.kind,
             stream_hashes: self.stream_hashes,
             event_count: self.event_count,
             time,
         })
+    }
+
+    /// The sections, and the flags that name them.
+    fn encode_sections(&self) -> Result<(u8, Vec<u8>)> {
+        let (mut flags, mut bytes) = (0, Vec::new());
+        if let Some(origin) = &self.origin {
+            flags |= FLAG_ORIGIN;
+            sections::encode_origin(&mut bytes, origin);
+        }
+        if let Some(via) = &self.via {
+            flags |= FLAG_VIA;
+            sections::encode_via(&mut bytes, via);
+        }
+        if !self.pinned.is_empty() {
+            flags |= FLAG_PINNED;
+            sections::encode_pinned(&mut bytes, &self.pinned)?;
+        }
+        if let Some(time) = self.committed_at {
+            flags |= FLAG_COMMITTED_AT;
+            bytes.extend_from_slice(&time.to_le_bytes());
+        }
+        Ok((flags, bytes))
     }
 }
 
@@ -289,7 +308,7 @@ impl EncodedFrame {
         self.bytes.is_empty()
     }
 
-    /// Hashes of the streams it has events of; neighbours differ, others may repeat.
+    /// Hashes of the streams it has events of, ascending, each once.
     #[must_use]
     pub fn stream_hashes(&self) -> &[u64] {
         &self.stream_hashes
