@@ -4,7 +4,7 @@
 //! 1, 8, 64 threads       limit: as many syncs as if each served one commit of every thread, bare
 //! a lone committer       median latency of a commit; limit: that of a bare pwrite and fdatasync of as many bytes
 //! 4 processes            of 1 and 16 threads each; baseline: as many threads of one process
-//! Durability::Buffered   acknowledged before the sync; one thread and 8
+//! Durability::Buffered   acknowledged before the sync; one thread and 8, and many transactions given in one call
 //! ```
 
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::limits::{self, RawFile};
 use crate::peers::{Peer, Plan};
 use crate::report::{Group, Report, Unit};
 use crate::worker::Workers;
-use crate::workload::{Payloads, timed};
+use crate::workload::{Payloads, Workload, timed};
 use crate::{Outcome, Run, enter, open_peers};
 
 const STEP: &str = "commit";
@@ -46,6 +46,8 @@ pub fn run(run: &Run, report: &mut Report) -> Outcome<()> {
             buffered(run, threads, report)?;
             crate::clear(&run.folder)?;
         }
+        buffered_together(run, report)?;
+        crate::clear(&run.folder)?;
     }
     Ok(())
 }
@@ -266,6 +268,41 @@ fn buffered(run: &Run, threads: u64, report: &mut Report) -> Outcome<()> {
         Group::new(STEP, case, payload, events, bytes).with(threads, 1),
         &series,
     );
+    Ok(())
+}
+
+/// Transactions of one event each, given to the store a thousand at a time.
+fn buffered_together(run: &Run, report: &mut Report) -> Outcome<()> {
+    const TOGETHER: u64 = 1_000;
+    let (events, payload) = (run.events(1_000, 1_000_000), run.payload.unwrap_or(128));
+    let workload = Workload::new(events, payload, 1);
+    let store = Options::new().init(run.path("together"), "bench".parse()?)?;
+    let from = store.watermarks().appended;
+    let mut contest = Contest::new();
+    contest.milepost(|| {
+        let (outcome, took) = timed(|| -> Outcome<()> {
+            let (mut at, mut bytes) = (0, Vec::new());
+            while at < events {
+                let until = (at + TOGETHER).min(events);
+                let mut frames = Vec::new();
+                while at < until {
+                    let (transaction, count) = workload.transaction(at, &mut bytes)?;
+                    frames.push(transaction.into_parts().0);
+                    at += count;
+                }
+                store.append_frames(frames, Durability::Buffered)?;
+            }
+            Ok(())
+        });
+        outcome?;
+        store.sync()?;
+        Ok(took)
+    });
+    let series = contest.run(run.rounds)?;
+    let bytes = store.watermarks().appended.since(from) / u64::try_from(run.rounds)?;
+    let case =
+        format!("{payload}-byte payloads, one event a transaction, buffered, {TOGETHER} transactions a call");
+    report.add(Group::new(STEP, case, payload, events, bytes), &series);
     Ok(())
 }
 

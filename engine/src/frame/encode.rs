@@ -11,6 +11,9 @@ use super::{
     Pinned, Via, event, sections,
 };
 
+/// Bytes that a transaction makes room for at first, so that one small event is one allocation.
+const FIRST_ROOM: usize = 256;
+
 /// A frame that is being put together.
 #[derive(Clone)]
 pub struct NewFrame {
@@ -32,6 +35,7 @@ impl NewFrame {
     #[must_use]
     pub fn transaction() -> NewFrame {
         let mut frame = NewFrame::of_kind(FrameKind::TRANSACTION, Vec::new());
+        frame.bytes.reserve(FIRST_ROOM);
         frame.bytes.resize(FRAME_HEADER_LEN, 0);
         frame.body_at = FRAME_HEADER_LEN;
         frame

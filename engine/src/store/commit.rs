@@ -37,7 +37,8 @@ impl Store {
         if frame.event_count() == 0 {
             return Err(Error::invalid("a transaction without events"));
         }
-        let (frame, seq) = self.encode(frame)?;
+        self.log().check_process()?;
+        let (frame, seq) = self.encode(frame, self.clock().wall_micros())?;
         if !expectations.is_empty() {
             self.shared().catch_up(self.log().control.appended())?;
             // Outside the append lock, so that no sidecar has to be read or made under it (E5).
@@ -81,6 +82,8 @@ impl Store {
         if frames.is_empty() {
             return Ok(Vec::new());
         }
+        self.log().check_process()?;
+        let now = self.clock().wall_micros();
         let mut seqs = Vec::with_capacity(frames.len());
         let mut encoded = Vec::with_capacity(frames.len());
         for frame in frames {
@@ -89,7 +92,7 @@ impl Store {
                     "frames of kinds 2 and 3 are reserved for transactions in parts, which nobody writes yet",
                 ));
             }
-            let (frame, seq) = self.encode(frame)?;
+            let (frame, seq) = self.encode(frame, now)?;
             encoded.push(frame);
             seqs.push(seq);
         }
@@ -187,11 +190,10 @@ impl Store {
         self.shared().log.close()
     }
 
-    fn encode(&self, frame: NewFrame) -> Result<(EncodedFrame, u64)> {
-        self.log().check_process()?;
+    fn encode(&self, frame: NewFrame, time: i64) -> Result<(EncodedFrame, u64)> {
         let seq = self.shared().next_seq.fetch_add(1, Ordering::Relaxed);
         self.fits(&frame)?;
-        Ok((frame.encode(seq, self.clock().wall_micros())?, seq))
+        Ok((frame.encode(seq, time)?, seq))
     }
 
     /// Refuses a frame that no segment of this store could hold.
