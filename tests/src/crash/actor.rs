@@ -32,6 +32,7 @@ pub struct Habits {
 }
 
 /// Options of every store of a run.
+#[must_use]
 pub fn options(process: &SimProcess, rng: &SimRng, habits: &Habits) -> Options {
     Options::new()
         .segment_bytes(1 << 20)

@@ -27,6 +27,9 @@ struct Found {
 
 /// Checks a store of which nobody else has a handle; afterwards the model knows what is there and what
 /// is gone, for the next crash.
+///
+/// # Errors
+/// The first contradiction, in words.
 pub fn check(store: &Store, model: &mut Model) -> Check {
     let marks = store.watermarks();
     if marks.durable.0 < model.durable || marks.durable != marks.appended {
@@ -81,7 +84,8 @@ fn walk(store: &Store, model: &Model) -> Check<Found> {
     Ok(found)
 }
 
-/// The tag of a frame of the workload.
+/// The tag of a frame of the workload; `None` for a frame of another kind.
+#[must_use]
 pub fn tag_of_frame(frame: &FrameRef<'_>) -> Option<u64> {
     match frame.kind() {
         FrameKind::TRANSACTION => tag_of(frame.events().next()?.ok()?.payload),

@@ -53,7 +53,8 @@ impl Fault {
     ];
 
     /// What becomes of an operation; `None` when the operation cannot fail so.
-    fn verdict(self, op: &Op) -> Option<Verdict> {
+    #[must_use]
+    pub fn verdict(self, op: &Op) -> Option<Verdict> {
         use OpKind::{Allocate, Cells, CreateDir, Open, Rename, SetLen, SyncDir, Write};
         let makes = matches!(
             op.kind,

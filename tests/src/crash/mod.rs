@@ -12,6 +12,8 @@
 //! ```
 //!
 //! [`every_fault`] lets each operation of one fixed story fail. [`run`] is one seed; the same seed gives the same trace. What is checked is E1, E2, E3 and S1 to S3.
+//!
+//! Who tells a story of its own uses [`Model`], [`draw_transaction`] and [`check`] (the fuzz target `operations` does).
 
 mod actor;
 mod check;
@@ -21,6 +23,8 @@ mod recover;
 mod run;
 mod schedule;
 
+pub use actor::{Habits, options};
+pub use check::{check, tag_of_frame};
 pub use faults::{Fault, Told, every_fault};
-pub use model::{Content, Fate, Model};
+pub use model::{Content, Fate, Known, Model, STREAMS, draw_frame, draw_transaction};
 pub use run::{Choice, Failure, Report, hush, run, run_many};

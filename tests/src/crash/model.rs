@@ -83,6 +83,9 @@ impl Model {
     }
 
     /// Notes what became of a frame. A fate never becomes weaker.
+    ///
+    /// # Errors
+    /// What contradicts what was known of it.
     pub fn settle(&mut self, tag: u64, fate: Fate) -> Result<(), String> {
         let known = &mut self.known[tag as usize];
         match (known.fate, fate) {
@@ -106,7 +109,8 @@ impl Model {
     }
 }
 
-/// Draws the content of a transaction with this tag.
+/// Draws the content of a transaction with this tag; no payload is longer than `largest` bytes, or 1,500.
+#[must_use]
 pub fn draw_transaction(rng: &SimRng, tag: u64, largest: u64) -> Content {
     let kinds = ["placed", "paid", "sent"];
     let count = 1 + rng.below(4);
@@ -135,6 +139,7 @@ pub fn draw_transaction(rng: &SimRng, tag: u64, largest: u64) -> Content {
 }
 
 /// Draws the content of an unknown frame with this tag.
+#[must_use]
 pub fn draw_frame(rng: &SimRng, tag: u64) -> Content {
     Content::Frame(64 + rng.below(64) as u8, payload(rng, tag, rng.below(300)))
 }
