@@ -5,4 +5,6 @@
 
 pub mod fixture;
 pub mod mend;
+pub mod one_frame;
 pub mod operations;
+pub mod small_files;

@@ -67,3 +67,49 @@ fn sum(bytes: &mut [u8], range: Range<usize>, at: usize) {
         }
     }
 }
+
+/// Mends what carries its checksum at a place known by the file's name: everything but segments. True for a file
+/// whose checksums are, or were made, right.
+pub fn small_file(name: &str, bytes: &mut Vec<u8>) -> bool {
+    let len = bytes.len();
+    let whole = |at: usize| (len >= at + 4).then_some((0..at, at));
+    let place = match name.rsplit('/').next().unwrap_or_default() {
+        "store" => whole(252),
+        "newest" | "closed" => whole(36),
+        "rescue" => whole(32),
+        "freed" => whole(20),
+        "repair" => len.checked_sub(4).and_then(whole),
+        "backup" => {
+            if len >= 512 {
+                sum(&mut bytes[64..320], 0..252, 252);
+            }
+            whole(508)
+        }
+        name if name.ends_with(".idx") => return sidecar(bytes),
+        _ => None,
+    };
+    let Some((covered, at)) = place else {
+        return false;
+    };
+    sum(bytes, covered, at);
+    true
+}
+
+/// Each section's checksum stands in the header's table, and the header's at its end.
+fn sidecar(bytes: &mut [u8]) -> bool {
+    const TABLE: usize = 112;
+    const HEADER: usize = 256;
+    let mut at = HEADER;
+    for section in (TABLE..TABLE + 6 * 16).step_by(16) {
+        let Some(len) = word(bytes, section) else {
+            return false;
+        };
+        let Some(end) = at.checked_add(len).filter(|end| *end <= bytes.len()) else {
+            return false;
+        };
+        sum(bytes, at..end, section + 8);
+        at = end;
+    }
+    sum(bytes, 0..HEADER - 4, HEADER - 4);
+    true
+}
