@@ -8,15 +8,17 @@
 //!      kernel already told somebody would go unseen
 //! ```
 
+use std::io;
 use std::time::Duration;
 
+use crate::clock::Clock;
 use crate::planted::{self, Bug};
 use crate::storage::Cell;
 use crate::sync::{Condvar, Mutex};
 use crate::{Error, ErrorKind, Lsn, Result};
 
 use super::Log;
-use super::control::LOOK_AGAIN;
+use super::control::{Control, LOOK_AGAIN};
 use super::cursor::Cursor;
 use super::recover::write_block_again;
 use super::segment::Segment;
@@ -56,6 +58,65 @@ impl Drop for Turn<'_> {
     }
 }
 
+impl Syncer {
+    /// Syncs; a failure is known to all before another thread may sync the same descriptor.
+    pub(super) fn sync_or_poison(
+        &self,
+        control: &Control,
+        generation: u64,
+        sync: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        let _telling = self.telling.lock();
+        let synced = sync();
+        if synced.is_err() && !planted::is(Bug::NoPoison) {
+            control.set_poisoned(generation);
+        }
+        synced
+    }
+}
+
+/// Waits for a sync of another process as far as one may serve; `None` when it has, otherwise how to sync.
+pub(super) fn share(control: &Control, clock: &dyn Clock, to: Lsn) -> Option<Share> {
+    let begun = control.lsn(Cell::SyncBegun);
+    if control.durable() < begun && begun < to {
+        // Another process syncs what came before `to`. A sync of ours would not overtake it; all who wait for
+        // its end share the next one.
+        wait_for_sync(control, clock, begun);
+    }
+    if control.lsn(Cell::SyncBegun) < to {
+        return Some(Share::Offered);
+    }
+    // A sync that began after `to` was appended serves us too.
+    (!wait_for_sync(control, clock, to)).then_some(Share::Refused)
+}
+
+/// Says that a sync up to `target` begins. False when another process said so in the same moment, and it has
+/// been waited for and done.
+pub(super) fn is_elected(control: &Control, clock: &dyn Clock, target: Lsn, share: Share) -> bool {
+    let first = control.cells().raise(Cell::SyncBegun, target.0);
+    first || share == Share::Refused || !wait_for_sync(control, clock, target)
+}
+
+/// Waits until a sync of another process has made everything below `to` durable, if it lives: at most twice
+/// as long as the last one took. False when it did not.
+fn wait_for_sync(control: &Control, clock: &dyn Clock, to: Lsn) -> bool {
+    let cells = control.cells();
+    let last = Duration::from_micros(cells.load(Cell::LastSyncMicros));
+    let limit = PATIENCE.max(last * 2);
+    let started = clock.monotonic();
+    while control.durable() < to {
+        let seen = cells.load(Cell::WakeDurable);
+        let waited = clock.monotonic().saturating_sub(started);
+        let Some(left) = limit.checked_sub(waited).filter(|left| !left.is_zero()) else {
+            return false;
+        };
+        if control.durable() < to {
+            cells.wait(Cell::WakeDurable, seen, left.min(LOOK_AGAIN));
+        }
+    }
+    true
+}
+
 /// Whether the caller holds the append lock already.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Holds {
@@ -65,7 +126,7 @@ enum Holds {
 
 /// Whether a sync that another process begins in the same moment may do for ours.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Share {
+pub(super) enum Share {
     Offered,
     /// One was waited for in vain, or nothing may be waited for.
     Refused,
@@ -111,41 +172,10 @@ impl Log {
     }
 
     fn share_or_sync(&self, to: Lsn) -> Result<()> {
-        let begun = self.control.lsn(Cell::SyncBegun);
-        if self.control.durable() < begun && begun < to {
-            // Another process syncs what came before `to`. A sync of ours would not overtake it; all who wait for
-            // its end share the next one.
-            self.wait_for_sync(begun);
+        match share(&self.control, &*self.clock, to) {
+            Some(share) => self.sync_once(Holds::Nothing, share),
+            None => Ok(()),
         }
-        let mut share = Share::Offered;
-        if self.control.lsn(Cell::SyncBegun) >= to {
-            // A sync that began after `to` was appended serves us too.
-            if self.wait_for_sync(to) {
-                return Ok(());
-            }
-            share = Share::Refused;
-        }
-        self.sync_once(Holds::Nothing, share)
-    }
-
-    /// Waits until a sync of another process has made everything below `to` durable, if it lives: at most twice
-    /// as long as the last one took. False when it did not.
-    fn wait_for_sync(&self, to: Lsn) -> bool {
-        let cells = self.control.cells();
-        let last = Duration::from_micros(cells.load(Cell::LastSyncMicros));
-        let limit = PATIENCE.max(last * 2);
-        let started = self.clock.monotonic();
-        while self.control.durable() < to {
-            let seen = cells.load(Cell::WakeDurable);
-            let waited = self.clock.monotonic().saturating_sub(started);
-            let Some(left) = limit.checked_sub(waited).filter(|left| !left.is_zero()) else {
-                return false;
-            };
-            if self.control.durable() < to {
-                cells.wait(Cell::WakeDurable, seen, left.min(LOOK_AGAIN));
-            }
-        }
-        true
     }
 
     /// S1. The target is read before the segment: when the log rolled in between, S2 has made the
@@ -157,8 +187,7 @@ impl Log {
         if before < segment.safe_from && !planted::is(Bug::NoWriteAgain) {
             self.write_again(before, segment.safe_from.min(target), holds)?;
         }
-        let first = self.control.cells().raise(Cell::SyncBegun, target.0);
-        if !first && share == Share::Offered && self.wait_for_sync(target) {
+        if !is_elected(&self.control, &*self.clock, target, share) {
             return Ok(());
         }
         let started = self.clock.monotonic();
@@ -186,13 +215,9 @@ impl Log {
 
     /// Syncs a segment through this handle's descriptor; a failure has poisoned before any other thread
     /// may sync the same descriptor and hear nothing of it.
-    pub(super) fn sync_or_poison(&self, segment: &Segment) -> std::io::Result<()> {
-        let _telling = self.syncer.telling.lock();
-        let synced = segment.file.sync_data();
-        if synced.is_err() && !planted::is(Bug::NoPoison) {
-            self.control.set_poisoned(self.generation);
-        }
-        synced
+    pub(super) fn sync_or_poison(&self, segment: &Segment) -> io::Result<()> {
+        let sync = || segment.file.sync_data();
+        self.syncer.sync_or_poison(&self.control, self.generation, sync)
     }
 
     /// What was published and is not durable cannot be read back: no damage of what was ever acknowledged,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{Cell, SharedCells};
 use crate::sync::{AtomicU64, Condvar, Mutex, Ordering};
 
-const WORDS: [Cell; 12] = [
+const WORDS: [Cell; 18] = [
     Cell::Appended,
     Cell::Durable,
     Cell::Intent,
@@ -22,6 +22,12 @@ const WORDS: [Cell; 12] = [
     Cell::Scanned,
     Cell::QueueAppended,
     Cell::WakeScanned,
+    Cell::SyncBegun,
+    Cell::LastSyncMicros,
+    Cell::WakeAppend,
+    Cell::AppendWaiters,
+    Cell::AppendHolder,
+    Cell::AppendSince,
 ];
 
 /// The words of the control page that models use.
