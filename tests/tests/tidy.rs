@@ -14,6 +14,8 @@ const BANNED_VERBS: [&str; 4] = ["process", "handle", "do", "manage"];
 /// Where the real file system begins. sled opens its files itself.
 const REAL_FILES: [&str; 2] = ["engine/src/storage/", "engine/src/view/"];
 const UNSAFE: &str = "engine/src/storage/sys.rs";
+/// Most lines of code there, without comments, blank lines and tests.
+const MOST_UNSAFE_LINES: usize = 300;
 const INVARIANTS: [&str; 16] = [
     "E1", "E2", "E3", "E4", "E5", "S1", "S2", "S3", "Q1", "Q2", "R1", "R2", "R3", "R4", "R5", "R6",
 ];
@@ -198,6 +200,34 @@ fn unsafe_stands_in_one_file_only() {
             .filter(|(_, line)| has_word(&without_strings(line), "unsafe"));
         lines.map(|(at, line)| (at, line.to_owned())).collect()
     });
+}
+
+#[test]
+fn what_is_unsafe_stays_small_and_says_why_it_is_sound() {
+    none_break(
+        "the one file with unsafe has fewer than 300 lines of code",
+        |source| {
+            if source.name != UNSAFE {
+                return Vec::new();
+            }
+            let code = source.code().filter(|(_, line)| !line.is_empty());
+            let (mut count, mut broken) = (0, Vec::new());
+            for (at, line) in code {
+                count += 1;
+                let blocks = without_strings(line).matches("unsafe {").count();
+                let before = source.lines[..at - 1].iter().rev().map(|line| line.trim());
+                let mut comment =
+                    before.take_while(|line| line.starts_with("//") || line.starts_with("let fd"));
+                if blocks > 0 && !comment.any(|line| line.starts_with("// SAFETY:")) {
+                    broken.push((at, line.to_owned()));
+                }
+            }
+            if count >= MOST_UNSAFE_LINES {
+                broken.push((count, format!("{count} lines")));
+            }
+            broken
+        },
+    );
 }
 
 #[test]
