@@ -24,8 +24,6 @@ pub struct NewFrame {
     committed_at: Option<i64>,
     /// The body, behind room for the fixed part: a frame without sections is encoded where it is.
     bytes: Vec<u8>,
-    /// Where the body begins in `bytes`.
-    body_at: usize,
     event_count: u32,
     stream_hashes: Vec<u64>,
 }
@@ -37,7 +35,6 @@ impl NewFrame {
         let mut frame = NewFrame::of_kind(FrameKind::TRANSACTION, Vec::new());
         frame.bytes.reserve(FIRST_ROOM);
         frame.bytes.resize(FRAME_HEADER_LEN, 0);
-        frame.body_at = FRAME_HEADER_LEN;
         frame
     }
 
@@ -58,7 +55,6 @@ impl NewFrame {
             pinned: Vec::new(),
             committed_at: None,
             bytes: body,
-            body_at: 0,
             event_count: 0,
             stream_hashes: Vec::new(),
         }
@@ -106,13 +102,22 @@ impl NewFrame {
     /// Body length in bytes so far.
     #[must_use]
     pub fn body_len(&self) -> usize {
-        self.bytes.len() - self.body_at
+        self.bytes.len() - self.body_at()
     }
 
     /// Body so far: a transaction's events encoded, or the opaque bytes of another kind.
     #[must_use]
     pub fn body(&self) -> &[u8] {
-        self.bytes.get(self.body_at..).unwrap_or_default()
+        self.bytes.get(self.body_at()..).unwrap_or_default()
+    }
+
+    /// Where the body begins in `bytes`: only a transaction has the room, for others bring a body along.
+    fn body_at(&self) -> usize {
+        if self.kind == FrameKind::TRANSACTION {
+            FRAME_HEADER_LEN
+        } else {
+            0
+        }
     }
 
     /// Adds an event with an ordinal of its origin.
@@ -200,13 +205,14 @@ impl NewFrame {
     pub fn encode(mut self, seq: u64, time: i64) -> Result<EncodedFrame> {
         let (announced, body_len) = (self.encoded_len(), self.body_len());
         let (flags, sections) = self.encode_sections()?;
+        let stood_at = self.body_at();
         let mut bytes = std::mem::take(&mut self.bytes);
-        if !sections.is_empty() || self.body_at != FRAME_HEADER_LEN {
+        if !sections.is_empty() || stood_at != FRAME_HEADER_LEN {
             let body = bytes;
             bytes = Vec::with_capacity(announced);
             bytes.resize(FRAME_HEADER_LEN, 0);
             bytes.extend_from_slice(&sections);
-            bytes.extend_from_slice(body.get(self.body_at..).unwrap_or_default());
+            bytes.extend_from_slice(body.get(stood_at..).unwrap_or_default());
         }
         let body_at = FRAME_HEADER_LEN + sections.len();
         let len = align8(bytes.len());

@@ -34,6 +34,8 @@ const HEAD: usize = 40;
 const CRC_AT: usize = HEAD - 8;
 /// Blocks are copied and written over in portions of about this many bytes: 4 MiB, or one larger block.
 const PORTION: usize = 4 << 20;
+/// Most bytes of blocks that a copy holds: a portion, and one largest block that began within it.
+const MOST: u64 = (4 << 20) + (1 << 30);
 
 /// Writes the verified blocks of `[from, to)`, which lie in the cursor's segment, over themselves and syncs
 /// them, so that power lost at any moment leaves one whole copy of each. For who holds the append lock, or
@@ -179,20 +181,19 @@ fn read(storage: &dyn Storage, id: StoreId) -> io::Result<Option<(Lsn, Vec<u8>)>
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let mut bytes = vec![0; to_usize(file.len()?)];
-    let mut read = 0;
-    while let Some(rest) = bytes.get_mut(read..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, to_u64(read))? {
-            0 => return Ok(None),
-            more => read += more,
-        }
-    }
-    let Some((own, blocks)) = bytes.split_at_checked(HEAD) else {
+    let mut own = [0; HEAD];
+    if file.read_at(&mut own, 0)? < HEAD {
         return Ok(None);
-    };
+    }
     let from = own.get(24..CRC_AT).and_then(|bytes| bytes.first_chunk());
     let from = Lsn(from.map_or(0, |bytes| u64::from_le_bytes(*bytes)));
-    Ok((own == head(id, from)).then(|| (from, blocks.to_vec())))
+    let len = file.len()?.saturating_sub(to_u64(HEAD));
+    if own.as_slice() != head(id, from).as_slice() || len > MOST {
+        return Ok(None);
+    }
+    let mut blocks = vec![0; to_usize(len)];
+    let read = file.read_at(&mut blocks, to_u64(HEAD))?;
+    Ok((read == blocks.len()).then_some((from, blocks)))
 }
 
 fn head(id: StoreId, from: Lsn) -> Vec<u8> {

@@ -80,7 +80,7 @@ fn entry_of(tag: Tag, lsn: Lsn) -> QueueEntry {
     }
 }
 
-/// Tag and place of an entry that [`enqueue`] made.
+/// Tag and place of an entry that `enqueue` made.
 #[must_use]
 pub fn parse_entry(body: &[u8]) -> Option<(Tag, Lsn)> {
     let (tag, rest) = body.split_first_chunk()?;

@@ -1,4 +1,4 @@
-//! Planting a bug in a worker, by its name in [`milepost_engine::planted`]: a test that never failed
+//! Planting a bug in a worker, by its name in `milepost_engine::planted`: a test that never failed
 //! proves nothing.
 
 /// Chooses a bug for the whole process.

@@ -303,7 +303,7 @@ fn check_stream(store: &Store, stream: &str) {
     );
 }
 
-/// The event of [`once`]: a number and its low byte, to the length.
+/// The event of `once`: a number and its low byte, to the length.
 #[must_use]
 pub fn numbered(number: u64, len: usize) -> Event {
     let mut payload = number.to_le_bytes().to_vec();
