@@ -32,10 +32,7 @@ impl NewFrame {
     /// An empty transaction.
     #[must_use]
     pub fn transaction() -> NewFrame {
-        let mut frame = NewFrame::of_kind(FrameKind::TRANSACTION, Vec::new());
-        frame.bytes.reserve(FIRST_ROOM);
-        frame.bytes.resize(FRAME_HEADER_LEN, 0);
-        frame
+        NewFrame::of_kind(FrameKind::TRANSACTION, Vec::new())
     }
 
     /// A frame of another kind with an opaque body.
@@ -48,13 +45,18 @@ impl NewFrame {
             kind != FrameKind::TRANSACTION || body.is_empty(),
             "a transaction's body is its events"
         );
+        let mut bytes = body;
+        if kind == FrameKind::TRANSACTION {
+            bytes.reserve(FIRST_ROOM);
+            bytes.resize(FRAME_HEADER_LEN, 0);
+        }
         NewFrame {
             kind,
             origin: None,
             via: None,
             pinned: Vec::new(),
             committed_at: None,
-            bytes: body,
+            bytes,
             event_count: 0,
             stream_hashes: Vec::new(),
         }
