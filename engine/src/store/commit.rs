@@ -246,8 +246,8 @@ impl Store {
 /// What a commit of this durability waits for in its batch.
 fn waits_for(durability: Durability) -> Wait {
     match durability {
-        Durability::Synced => Wait::Synced,
-        Durability::Buffered => Wait::Written,
+        Durability::Synced if !planted::is(Bug::AcknowledgeBeforeSync) => Wait::Synced,
+        Durability::Synced | Durability::Buffered => Wait::Written,
     }
 }
 
