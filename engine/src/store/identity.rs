@@ -14,6 +14,8 @@ use crate::storage::{Storage, StorageFile};
 use crate::width::u32_to_usize;
 use crate::{Error, Result, SiteName, StoreId};
 
+use super::whole_file::take;
+
 /// Name of the file.
 pub(crate) const STORE_FILE: &str = "store";
 /// Its name while the store is being made, and the lock of who makes it.
@@ -140,11 +142,4 @@ impl Identity {
         bytes.truncate(read);
         Identity::decode(&bytes).map_err(|error| error.at_path(path))
     }
-}
-
-/// Takes `N` bytes off the front.
-fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-    let (first, after) = rest.split_first_chunk::<N>()?;
-    *rest = after;
-    Some(*first)
 }

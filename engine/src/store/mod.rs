@@ -20,6 +20,7 @@ mod repair;
 mod restore;
 mod streams;
 mod verify;
+mod whole_file;
 
 pub use backup::{BackedUp, Backup, BackupFacts};
 pub use options::{Durability, Options};

@@ -16,6 +16,7 @@ use crate::storage::{OpenMode, Storage};
 use crate::{Chain, Epoch, Error, ErrorKind, Lsn, Result};
 
 use super::super::identity::{self, Identity};
+use super::super::whole_file::{self, take};
 
 /// Name of the file.
 pub(in crate::store) const BACKUP_FILE: &str = "backup";
@@ -149,24 +150,10 @@ impl Manifest {
 
     /// Puts the file in place of the former one; durable when this returns.
     pub(super) fn write(&self, storage: &dyn Storage) -> Result<()> {
-        let write = || -> io::Result<()> {
-            let file = storage.open(NEW_FILE, OpenMode::OpenOrCreate)?;
-            file.set_len(0)?;
-            crate::log::write_all(&*file, &[&self.encode()], 0)?;
-            file.sync_data()?;
-            storage.rename(NEW_FILE, BACKUP_FILE)?;
-            storage.sync_dir("")
-        };
         let path = storage.root().join(BACKUP_FILE);
-        write().map_err(|error| Error::io("write what the backup holds", path, error))
+        let written = whole_file::replace(storage, NEW_FILE, BACKUP_FILE, &self.encode());
+        written.map_err(|error| Error::io("write what the backup holds", path, error))
     }
-}
-
-/// Takes `N` bytes off the front.
-fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-    let (first, after) = rest.split_first_chunk::<N>()?;
-    *rest = after;
-    Some(*first)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::io;
 use crate::storage::{OpenMode, Storage};
 use crate::{Chain, Epoch, Error, Lsn, Result, StoreId};
 
+use super::super::whole_file::{self, take};
 use super::RepairHow;
 
 /// Name of the file.
@@ -174,16 +175,9 @@ impl Plan {
 
     /// Makes the plan durable: from here on the repair has begun.
     pub(super) fn write(&self, storage: &dyn Storage) -> Result<()> {
-        let write = || -> io::Result<()> {
-            let file = storage.open(NEW_FILE, OpenMode::OpenOrCreate)?;
-            file.set_len(0)?;
-            crate::log::write_all(&*file, &[&self.encode()], 0)?;
-            file.sync_data()?;
-            storage.rename(NEW_FILE, REPAIR_FILE)?;
-            storage.sync_dir("")
-        };
         let path = storage.root().join(REPAIR_FILE);
-        write().map_err(|error| Error::io("write the plan of the repair", path, error))
+        let written = whole_file::replace(storage, NEW_FILE, REPAIR_FILE, &self.encode());
+        written.map_err(|error| Error::io("write the plan of the repair", path, error))
     }
 
     /// The repair is done.
@@ -207,13 +201,6 @@ fn range(mut raw: &[u8]) -> Option<LostRange> {
             _ => return None,
         },
     })
-}
-
-/// Takes `N` bytes off the front.
-fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-    let (first, after) = rest.split_first_chunk::<N>()?;
-    *rest = after;
-    Some(*first)
 }
 
 #[cfg(test)]
