@@ -8,14 +8,13 @@
 //! `headers`: count 2, then for each key_len 2 | value_len 2 | key | value; keys ascend, no key twice.
 //! Payloads are the application's; nobody here decodes them.
 
-use crate::storage::{CACHE_LINE, Near, prefetch};
+use std::hint::black_box;
+
+use crate::block::Ahead;
 use crate::width::{align8, u32_to_usize};
 use crate::{Error, Event, Lsn, Result};
 
 const FIXED_LEN: usize = 16;
-
-/// How far behind an event that is visited its followers are brought into the nearest cache: 1 KiB.
-const SOON: usize = 1 << 10;
 
 /// An event readable in place.
 #[derive(Clone, Copy)]
@@ -226,8 +225,11 @@ pub struct Events<'a> {
     rest: &'a [u8],
     left: u32,
     lsn: Lsn,
-    /// Distance to what is read after this block; 0 for nothing.
-    ahead: usize,
+    /// Length of the event given last,
+    last: usize,
+    /// and its complement.
+    last_inverted: usize,
+    ahead: Ahead,
 }
 
 impl<'a> Events<'a> {
@@ -239,33 +241,29 @@ impl<'a> Events<'a> {
             rest: body,
             left: count,
             lsn,
-            ahead: 0,
+            last: 0,
+            last_inverted: 0,
+            ahead: Ahead::default(),
         }
     }
 
-    /// Has what lies `distance` bytes behind each event brought into the processor's cache: the next block,
-    /// in a walk over the log. Its bytes come in while those of this block are visited, which leaves the
-    /// memory idle otherwise (docs/performance.md).
+    /// In a walk over the log, what follows this block is asked for meanwhile.
     #[inline]
-    pub(super) fn prefetching(mut self, distance: usize) -> Events<'a> {
-        self.ahead = distance;
+    pub(super) fn asking(mut self, ahead: Ahead) -> Events<'a> {
+        self.ahead = ahead;
         self
-    }
-
-    /// Small events need all their lines; of larger ones the first two set the processor's own prefetching going.
-    #[inline]
-    fn prefetch(&self, event: &[u8]) {
-        if self.ahead == 0 {
-            return;
-        }
-        let len = if event.len() <= 3 * CACHE_LINE { 3 } else { 2 } * CACHE_LINE;
-        prefetch(event, self.ahead, len, Near::Second);
-        prefetch(event, SOON, len, Near::First);
     }
 
     /// Bytes of the body behind the events given so far.
     pub(super) fn remaining(&self) -> usize {
         self.rest.len()
+    }
+
+    /// The end of a body that is none.
+    #[cold]
+    fn broken(&mut self) -> Error {
+        (self.left, self.rest) = (0, &[]);
+        Error::corrupt("an event contradicts its frame's bounds").at_lsn(self.lsn)
     }
 
     #[inline]
@@ -276,19 +274,25 @@ impl<'a> Events<'a> {
         let stream_len = u16::from_le_bytes([s0, s1]);
         let kind_len = u16::from_le_bytes([k0, k1]);
         let headers_len = u32_to_usize(u32::from_le_bytes([h0, h1, h2, h3]));
-        // The next event's place hangs on this sum, so it is made by as few steps as can be.
-        let names_len = usize::from(stream_len) + usize::from(kind_len) + headers_len;
-        let step = (usize::from(stream_len) + usize::from(kind_len)) + (headers_len + payload_len);
-        let (own, rest) = self.rest.split_at_checked(align8(FIXED_LEN + step))?;
-        self.prefetch(own);
+        let names_end = FIXED_LEN + usize::from(stream_len) + usize::from(kind_len) + headers_len;
+        let end = names_end + payload_len;
+        // The next event's place hangs on this length, which hangs on a read from memory. Where events are alike, the
+        // length of the last one lets the processor go on at once, and the comparison is done meanwhile. It is kept
+        // twice, lest the compiler find that it is the same as the length that was read.
+        let len = align8(end);
+        if !len != self.last_inverted {
+            black_box(());
+            (self.last, self.last_inverted) = (len, !len);
+        }
+        let (own, rest) = self.rest.split_at_checked(self.last)?;
+        self.ahead.visit(own);
         self.rest = rest;
-        let (names, payload) = own.get(FIXED_LEN..)?.split_at_checked(names_len)?;
         Some(EventRef {
             ordinal: u32::from_le_bytes([o0, o1, o2, o3]),
             stream_len,
             kind_len,
-            names,
-            payload: payload.get(..payload_len)?,
+            payload: own.get(names_end..end)?,
+            names: own.get(FIXED_LEN..names_end)?,
             lsn: self.lsn,
         })
     }
@@ -299,15 +303,18 @@ impl<'a> Iterator for Events<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        if self.left == 0 && self.rest.is_empty() {
-            return None;
+        if self.left == 0 {
+            // Bytes behind the last event contradict the count just as missing ones do.
+            return if self.rest.is_empty() {
+                None
+            } else {
+                Some(Err(self.broken()))
+            };
         }
-        // Bytes behind the last event contradict the count just as missing ones do.
-        let event = if self.left == 0 { None } else { self.take() };
-        self.left = self.left.saturating_sub(1);
-        if event.is_none() {
-            (self.left, self.rest) = (0, &[]);
+        self.left -= 1;
+        match self.take() {
+            Some(event) => Some(Ok(event)),
+            None => Some(Err(self.broken())),
         }
-        Some(event.ok_or_else(|| Error::corrupt("an event contradicts its frame's bounds").at_lsn(self.lsn)))
     }
 }

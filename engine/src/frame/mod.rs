@@ -21,7 +21,7 @@ pub use encode::{EncodedFrame, NewFrame};
 pub use event::{EventRef, Events, HeadersRef, encode_headers};
 pub use sections::{Origin, OriginRef, Pinned, PinnedRef, Via, ViaRef};
 
-use crate::block::BlockHeader;
+use crate::block::{Ahead, BlockHeader};
 use crate::width::{to_u64, u32_to_usize};
 use crate::{Epoch, Error, Lsn, Result, TransactionId};
 
@@ -95,8 +95,7 @@ pub struct FrameRef<'a> {
     seq: u64,
     body_at: usize,
     count: u32,
-    /// Length of its block: so far behind it, in a walk over the log, lies what is read next.
-    block_len: u32,
+    ahead: Ahead,
 }
 
 impl<'a> FrameRef<'a> {
@@ -149,7 +148,7 @@ impl<'a> FrameRef<'a> {
             seq: u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]),
             body_at,
             count,
-            block_len: block.block_len,
+            ahead: Ahead::of(block, lsn.plus(to_u64(body_at))),
         };
         Ok((frame, rest))
     }
@@ -247,7 +246,7 @@ impl<'a> FrameRef<'a> {
         } else {
             &[]
         };
-        Events::new(body, self.event_count(), self.lsn).prefetching(u32_to_usize(self.block_len))
+        Events::new(body, self.event_count(), self.lsn).asking(self.ahead)
     }
 
     /// The events of a transaction, each with its distance in bytes from the frame's first byte, by

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::block::{Block, BlockFault, BlockHeader, HEADER_LEN, StreamFilter};
 use crate::planted::{self, Bug};
-use crate::storage::{Near, Window, prefetch};
+use crate::storage::{Window, prefetch};
 use crate::width::{to_u64, to_usize, u32_to_usize};
 use crate::{Chain, Error, Lsn, Result};
 
@@ -108,8 +108,8 @@ impl BlockWalk {
             let bytes = loaded(&self.window, self.at);
             // Blocks of a log are often alike: the next headers begin about here.
             let len = u32_to_usize(self.found.block_len);
-            prefetch(bytes, len, contents_at, Near::First);
-            prefetch(bytes, len * 2, contents_at, Near::First);
+            prefetch(bytes, len, contents_at);
+            prefetch(bytes, len * 2, contents_at);
             let filter = match self.found.filter_of(bytes) {
                 Ok(filter) => filter,
                 Err(fault) => return Err(self.corrupt(self.at, &fault.to_string())),
@@ -130,7 +130,7 @@ impl BlockWalk {
             return Err(self.corrupt(self.at, &fault.to_string()));
         }
         let next = u32_to_usize(self.found.block_len);
-        prefetch(bytes, next, BLOCK_START, Near::First);
+        prefetch(bytes, next, BLOCK_START);
         self.pass_found();
         self.inside = true;
         Ok(true)
@@ -234,8 +234,8 @@ impl BlockWalk {
         }
         self.load(to_u64(HEADER_LEN), end)?;
         self.inside = false;
-        match BlockHeader::parse(loaded(&self.window, self.at)) {
-            Ok(header) => self.found = header,
+        match self.found.read(loaded(&self.window, self.at)) {
+            Ok(()) => {}
             Err(BlockFault::Zero) => return Ok(false),
             Err(fault) => return Err(self.corrupt(self.at, &fault.to_string())),
         }

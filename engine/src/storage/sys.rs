@@ -180,35 +180,28 @@ impl RawMap {
     }
 }
 
-/// Which cache of the processor bytes are brought into.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Near {
-    /// The nearest, for what is read in a moment.
-    First,
-    /// The second, for what is read soon.
-    Second,
-}
-
-/// Asks the processor to bring `len` bytes into a cache that begin `distance` bytes behind the first of
+/// Asks the processor to bring `len` bytes into its nearest cache that begin `distance` bytes behind the first of
 /// `bytes`, wherever that is. A hint; nothing on processors that we know no way to ask.
 #[inline(always)]
-pub(crate) fn prefetch(bytes: &[u8], distance: usize, len: usize, near: Near) {
+pub(crate) fn prefetch(bytes: &[u8], distance: usize, len: usize) {
     #[cfg(target_arch = "x86_64")]
     {
-        use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // Processors remember what each load is after by the place of its instruction. Hidden, lest the loop be
+        // unrolled: dozens of instructions here would push out what is known of the loads that matter.
+        let step = if len > CACHE_LINE {
+            std::hint::black_box(CACHE_LINE)
+        } else {
+            CACHE_LINE
+        };
         let first = bytes.as_ptr().wrapping_add(distance).cast::<i8>();
-        for line in (0..len).step_by(CACHE_LINE) {
-            let at = first.wrapping_add(line);
-            match near {
-                // SAFETY: a prefetch gives no value and faults nowhere, whatever the address.
-                Near::First => unsafe { _mm_prefetch::<_MM_HINT_T0>(at) },
-                // SAFETY: as above.
-                Near::Second => unsafe { _mm_prefetch::<_MM_HINT_T1>(at) },
-            }
+        for line in (0..len).step_by(step) {
+            // SAFETY: a prefetch gives no value and faults nowhere, whatever the address.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(first.wrapping_add(line)) };
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = (bytes, distance, len, near);
+    let _ = (bytes, distance, len);
 }
 
 /// Some bytes of a mapping that are never written again.
