@@ -2,7 +2,8 @@
 //! block, resident in the same kind of mapping, at boundaries that are known before, and nothing else.
 //!
 //! Two kinds of log: full blocks, for several sizes of payload; and lone commits, one event in a block of its
-//! own, whose limit is the checksum of one event after the other.
+//! own, whose limit is the checksum of one event after the other. `verify` over the same full blocks stands beside
+//! the scan, which finds its pages mapped, and the first scan of a handle, which maps them.
 
 use std::time::Duration;
 
@@ -78,6 +79,19 @@ fn full_blocks(run: &Run, workload: &Workload, with_peers: bool, report: &mut Re
         Group::new(STEP, case, workload.payload, workload.events, bytes),
         &series,
     );
+    let mut contest = Contest::new();
+    contest.milepost(|| whole(&store, expected));
+    contest.baseline("first scan of a handle", || {
+        verified(&Options::new().open(store.root())?, expected)
+    });
+    contest.baseline("scan", || verified(&store, expected));
+    contest.limit(|| Ok(limits::checksum_blocks(&windows, &lengths)));
+    let series = contest.run(run.rounds)?;
+    let case = format!("verify, {}-byte payloads, full blocks", workload.payload);
+    report.add(
+        Group::new(STEP, case, workload.payload, workload.events, bytes),
+        &series,
+    );
     Ok(())
 }
 
@@ -125,6 +139,16 @@ fn fill(peer: &dyn Peer, payloads: &Payloads) -> Outcome<()> {
 fn verified(store: &Store, expected: Seen) -> Outcome<Duration> {
     let (seen, took) = timed(|| visit(store, Lsn::ZERO, None));
     seen?.0.expect(expected)?;
+    Ok(took)
+}
+
+/// One verification of the whole store that must find it whole.
+fn whole(store: &Store, expected: Seen) -> Outcome<Duration> {
+    let (found, took) = timed(|| store.verify(&mut |_, _| ()));
+    let found = found?;
+    if found.events != expected.events || !found.damage.is_empty() {
+        return Err(format!("verify found {found:?}, and there is {expected:?}").into());
+    }
     Ok(took)
 }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::failure::{EXIT_CODES, Outcome};
 use crate::output;
-use crate::progress::Progress;
+use crate::progress::{Progress, on_rebuild};
 
 /// Make a store of a backup, under a new lineage epoch.
 ///
@@ -50,7 +50,9 @@ impl Restore {
     pub fn run(self) -> Outcome {
         let of = Backup::open(&self.backup)?.facts();
         let mut progress = Progress::bytes("restore", Some(of.end.0));
-        let options = Options::new().force_file_system(self.force_file_system);
+        let options = Options::new()
+            .force_file_system(self.force_file_system)
+            .on_rebuild(on_rebuild());
         let made = options.restore(&self.backup, &self.new, &mut |done, total| {
             progress.reach_of(done, total);
         })?;

@@ -13,6 +13,7 @@ use super::leaving;
 use super::log_output::LogOutput;
 use crate::failure::{EXIT_CODES, Failure, Outcome};
 use crate::output;
+use crate::progress;
 
 /// Run a Milepost server: mailboxes for sites that cannot reach each other.
 ///
@@ -68,7 +69,8 @@ impl Serve {
         let runtime =
             runtime.map_err(|error| Failure::failed(format!("cannot start the server: {error}")))?;
         let store = self.store.display().to_string();
-        let options = ServeOptions::new(self.listen, self.store);
+        let mut options = ServeOptions::new(self.listen, self.store);
+        options.options = options.options.on_rebuild(progress::on_rebuild());
         let json = self.json;
         let bound = move |address: std::net::SocketAddr| {
             let facts = Listening {

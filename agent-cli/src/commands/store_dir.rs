@@ -7,6 +7,7 @@ use milepost_engine::{Options, Store};
 use milepost_replication::server::is_message_store;
 
 use crate::failure::{Failure, Outcome};
+use crate::progress;
 
 /// Which store, and how it is opened.
 #[derive(Args, Clone, Debug)]
@@ -22,7 +23,9 @@ pub struct StoreDir {
 impl StoreDir {
     /// How the store is to be opened.
     pub fn options(&self) -> Options {
-        Options::new().force_file_system(self.force_file_system)
+        Options::new()
+            .force_file_system(self.force_file_system)
+            .on_rebuild(progress::on_rebuild())
     }
 
     /// Opens the store.

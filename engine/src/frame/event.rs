@@ -81,6 +81,22 @@ impl<'a> EventRef<'a> {
         }
     }
 
+    /// That stream, kind and headers can be read; what [`EventRef::stream`], [`EventRef::kind`] and
+    /// [`HeadersRef::read`] say, in one look where all is as it mostly is.
+    ///
+    /// # Errors
+    /// `Corrupt` when one of them cannot.
+    #[inline]
+    pub fn check(&self) -> Result<()> {
+        let plain = self.names.len() == usize::from(self.stream_len) + usize::from(self.kind_len);
+        if plain && self.stream_len > 0 && self.names.is_ascii() {
+            return Ok(());
+        }
+        self.stream()?;
+        self.kind()?;
+        each_header(self.header_bytes(), |_, _| {}).ok_or_else(|| self.headers().unreadable())
+    }
+
     /// The event as the application appended it.
     ///
     /// # Errors

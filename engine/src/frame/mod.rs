@@ -312,6 +312,17 @@ impl<'a> FrameRef<'a> {
         self.flags & FLAG_PINNED != 0
     }
 
+    /// That all sections can be read.
+    ///
+    /// # Errors
+    /// `Corrupt` when one contradicts the frame's bounds.
+    pub fn check_sections(&self) -> Result<()> {
+        match self.sections()?.pinned {
+            Some(section) => sections::read_pinned(section, self.lsn).map(drop),
+            None => Ok(()),
+        }
+    }
+
     /// The sections, in their order.
     fn sections(&self) -> Result<Sections<'a>> {
         let mut rest = self.bytes.get(FRAME_HEADER_LEN..self.body_at).unwrap_or_default();

@@ -181,3 +181,36 @@ fn an_event_that_breaks_the_rules_of_names_is_corrupt_and_not_invalid() {
     let error = read_changed(frame, nul, everything).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
 }
+
+#[test]
+fn one_look_at_a_frame_and_its_events_says_what_reading_each_part_says() {
+    // Every byte of a frame is changed in turn to each value that a length, a text or a flag may trip over.
+    let mut frame = with_all_sections();
+    frame.push_raw(1, "s\u{e9}", "k\u{e9}", &[], b"p").unwrap();
+    frame.push_raw(2, "plain", "kind", &[], b"p").unwrap();
+    let whole = read_changed(frame.clone(), |_| {}, |frame| Ok(frame.bytes().to_vec())).unwrap();
+    let header = BlockHeader::default();
+    let (mut refused, mut taken) = (0, 0);
+    for (at, value) in (0..whole.len()).flat_map(|at| [0, 1, 7, 0x7f, 0xc3, 0xff].map(|value| (at, value))) {
+        let mut bytes = whole.clone();
+        bytes[at] = value;
+        let Ok((frame, _)) = FrameRef::parse(&bytes, Lsn(128), &header) else {
+            continue;
+        };
+        let parts = frame.origin().and(frame.via()).and(frame.pinned().map(drop));
+        assert_eq!(
+            frame.check_sections().is_ok(),
+            parts.is_ok(),
+            "byte {at} is {value}"
+        );
+        for event in frame.events().map_while(Result::ok) {
+            let read = event
+                .stream()
+                .and(event.kind())
+                .and(event.headers().read().map(drop));
+            assert_eq!(event.check().is_ok(), read.is_ok(), "byte {at} is {value}");
+            if read.is_ok() { taken += 1 } else { refused += 1 }
+        }
+    }
+    assert!(refused > 50 && taken > 1_000, "{refused} and {taken}");
+}

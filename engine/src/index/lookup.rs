@@ -13,7 +13,7 @@ use super::active::{ActiveIndex, Totals, skipped};
 use super::build::PinnedState;
 use super::locations::{Locations, Run, RunSource};
 use super::place::{BlockPlace, Posting};
-use super::sealed::{Held, List, Rebuild, Sealed, SealedSegments, SegmentSource};
+use super::sealed::{Held, List, OnRebuild, Sealed, SealedSegments, SegmentSource};
 use super::sidecar::Fault;
 
 /// The index of a store. Cheap to clone; all clones are one index.
@@ -39,7 +39,7 @@ pub type PinnedRecord = (Vec<u8>, Vec<u8>, Lsn);
 impl Index {
     /// Opens the index of the `sealed` segments (first LSNs, ascending) and the one that begins at
     /// `active`, whose blocks the caller gives to [`Index::absorb`]. Reads nothing yet. `source` must
-    /// not own the index. `progress` is called before each sidecar that has to be made.
+    /// not own the index. `progress` is told of each sidecar that has to be made.
     pub fn open(
         storage: Arc<dyn Storage>,
         store_id: StoreId,
@@ -47,7 +47,7 @@ impl Index {
         rng: Arc<dyn Rng>,
         sealed: &[Lsn],
         active: Lsn,
-        progress: Box<dyn Fn(Rebuild) + Send + Sync>,
+        progress: OnRebuild,
     ) -> Index {
         let ends = sealed.iter().skip(1).chain([&active]);
         let sealed = sealed
@@ -394,10 +394,7 @@ impl Index {
     /// As [`Index::verify`], and `Corrupt` for damage in the log (E3).
     pub fn repair(&self) -> Result<Vec<Lsn>> {
         let (list, damaged) = (self.list(), self.verify()?);
-        for (done, segment) in damaged.iter().enumerate() {
-            self.segments()
-                .make(&list, *segment, to_u64(damaged.len() - done - 1))?;
-        }
+        self.segments().make_all(&list, &damaged)?;
         Ok(damaged)
     }
 

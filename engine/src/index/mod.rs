@@ -39,7 +39,7 @@ pub use locations::Locations;
 pub use lookup::{Index, PinnedRecord};
 pub use name::{is_unfinished_sidecar, sidecar_segment};
 pub use place::{BlockPlace, Location};
-pub use sealed::{Rebuild, SegmentSource};
+pub use sealed::{OnRebuild, Rebuild, SegmentSource};
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! [`SealedSegments`]: the indexes of all segments but the active one, opened at first use, made
 //! again where they are missing or damaged.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::block::Block;
@@ -31,13 +31,31 @@ pub trait SegmentSource: Send + Sync + 'static {
     fn walk(&self, segment: Lsn, visit: &mut dyn FnMut(&Block<'_>) -> Result<()>) -> Result<()>;
 }
 
-/// A sidecar is about to be made from its segment.
+/// Bytes of a segment between two words about how far a rebuild is: 1 MiB.
+const TOLD_EVERY: u64 = 1 << 20;
+
+/// How far the making of sidecars from their segments is: told before each, now and then while its segment is
+/// read, and at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rebuild {
     /// First LSN of the segment.
     pub segment: Lsn,
-    /// Sidecars known to be missing, this one included.
+    /// Bytes of it that were read; 0 before it begins.
+    pub read: u64,
+    /// Sidecars known to be missing, this one included; 0 when all are made, or making them has failed.
     pub left: u64,
+    /// Bytes of log that are still to be read for them, as far as that is known.
+    pub bytes_left: u64,
+}
+
+/// Who is told of it.
+pub type OnRebuild = Arc<dyn Fn(Rebuild) + Send + Sync>;
+
+/// Sidecars that are still to be made, and bytes of their segments.
+#[derive(Clone, Copy, Default)]
+struct Rest {
+    sidecars: u64,
+    bytes: u64,
 }
 
 /// All sealed segments, oldest first. Replaced as a whole when one is added.
@@ -81,6 +99,10 @@ impl Sealed {
         })
     }
 
+    fn bytes(&self) -> u64 {
+        self.end.since(self.first)
+    }
+
     fn held(&self) -> Held {
         self.held.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -96,7 +118,7 @@ pub(super) struct SealedSegments {
     pub(super) store_id: StoreId,
     pub(super) source: Arc<dyn SegmentSource>,
     pub(super) rng: Arc<dyn Rng>,
-    pub(super) progress: Box<dyn Fn(Rebuild) + Send + Sync>,
+    pub(super) progress: OnRebuild,
     /// One rebuild at a time in a process; held across I/O, which is why no query that finds its
     /// sidecars whole ever takes it.
     pub(super) making: Mutex<()>,
@@ -142,7 +164,7 @@ impl SealedSegments {
             match query() {
                 Ok(answer) => return Ok(answer),
                 Err(Fault::Failed(error)) => return Err(error),
-                Err(Fault::Damaged(segment)) => self.make(list, segment, 0)?,
+                Err(Fault::Damaged(segment)) => self.make(list, segment, Rest::default())?,
             }
         }
         Err(Error::internal(
@@ -150,12 +172,34 @@ impl SealedSegments {
         ))
     }
 
-    /// Makes the sidecar of a segment, and first those before it that turn out to be missing.
-    pub(super) fn make(&self, list: &List, segment: Lsn, others: u64) -> Result<()> {
+    /// Makes the sidecar of a segment, and first those before it that turn out to be missing. `others` are made
+    /// by the caller's next calls.
+    fn make(&self, list: &List, segment: Lsn, others: Rest) -> Result<()> {
         let _one_at_a_time = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = self.make_with_older(list, segment, others);
+        if others.sidecars == 0 || made.is_err() {
+            let (read, left, bytes_left) = (0, 0, 0);
+            (self.progress)(Rebuild {
+                segment,
+                read,
+                left,
+                bytes_left,
+            });
+        }
+        made
+    }
+
+    fn make_with_older(&self, list: &List, segment: Lsn, others: Rest) -> Result<()> {
         let mut wanted = vec![number_of(list, segment)?];
         while let Some(&number) = wanted.last() {
-            let left = to_u64(wanted.len()) + others;
+            let bytes = wanted
+                .iter()
+                .filter_map(|number| list.get(*number))
+                .map(|sealed| sealed.bytes());
+            let left = Rest {
+                sidecars: to_u64(wanted.len()) + others.sidecars,
+                bytes: bytes.sum::<u64>() + others.bytes,
+            };
             match self.make_one(list, number, left) {
                 Ok(()) => drop(wanted.pop()),
                 Err(Fault::Failed(error)) => return Err(error),
@@ -170,7 +214,7 @@ impl SealedSegments {
     }
 
     /// Makes one sidecar unless it is whole by now.
-    fn make_one(&self, list: &List, number: usize, left: u64) -> Result<(), Fault> {
+    fn make_one(&self, list: &List, number: usize, left: Rest) -> Result<(), Fault> {
         let Some(sealed) = list.get(number) else {
             return Ok(());
         };
@@ -183,14 +227,28 @@ impl SealedSegments {
         if let Some(before) = number.checked_sub(1) {
             self.held(list, before)?;
         }
-        (self.progress)(Rebuild {
-            segment: sealed.first,
-            left,
-        });
+        let tell = |read: u64| {
+            (self.progress)(Rebuild {
+                segment: sealed.first,
+                read,
+                left: left.sidecars,
+                bytes_left: left.bytes.saturating_sub(read),
+            });
+        };
+        tell(0);
         let mut index = ActiveIndex::new(sealed.first);
         // Sealed segments are durable to their end (S2): nothing will be cut.
         index.settle(Lsn::MAX);
-        self.source.walk(sealed.first, &mut |block| index.absorb(block))?;
+        let mut told = 0;
+        self.source.walk(sealed.first, &mut |block| {
+            index.absorb(block)?;
+            let read = index.end().since(sealed.first);
+            if read - told >= TOLD_EVERY {
+                told = read;
+                tell(read);
+            }
+            Ok(())
+        })?;
         if index.end() != sealed.end {
             let end = index.end();
             let text = format!("a segment ends at {end} and the next one begins elsewhere");
@@ -255,8 +313,21 @@ impl SealedSegments {
             .map(|sealed| sealed.first)
             .filter(|first| !there.contains(first))
             .collect();
-        for (done, segment) in missing.iter().enumerate() {
-            self.make(list, *segment, to_u64(missing.len() - done - 1))?;
+        self.make_all(list, &missing)
+    }
+
+    /// Makes the sidecars of some segments, oldest first.
+    pub(super) fn make_all(&self, list: &List, segments: &[Lsn]) -> Result<()> {
+        let mut left = VecDeque::new();
+        for segment in segments {
+            left.extend(list.get(number_of(list, *segment)?));
+        }
+        while let Some(sealed) = left.pop_front() {
+            let others = Rest {
+                sidecars: to_u64(left.len()),
+                bytes: left.iter().map(|sealed| sealed.bytes()).sum(),
+            };
+            self.make(list, sealed.first, others)?;
         }
         Ok(())
     }

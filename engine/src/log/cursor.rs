@@ -29,6 +29,9 @@ pub(crate) struct Cursor {
     dir: Arc<SegmentDir>,
     segment: Arc<Segment>,
     buffer: Vec<u8>,
+    /// How many bytes of the buffer were read: it keeps its length, because filling what is read over with zeros
+    /// before costs as much as a check does.
+    filled: usize,
     /// Offset in the file of the buffer's first byte.
     start: u64,
 }
@@ -47,6 +50,7 @@ impl Cursor {
             dir: Arc::clone(dir),
             segment: Arc::clone(segment),
             buffer: Vec::new(),
+            filled: 0,
             start: 0,
         }
     }
@@ -61,12 +65,12 @@ impl Cursor {
 
     /// Up to `len` bytes at an offset of the file; fewer at its end.
     pub(crate) fn bytes(&mut self, offset: u64, len: usize) -> Result<&[u8]> {
-        let have = to_u64(self.buffer.len());
+        let have = to_u64(self.filled);
         if offset < self.start || offset + to_u64(len) > self.start + have {
             self.fill(offset, len)?;
         }
-        let from = to_usize(offset - self.start).min(self.buffer.len());
-        let to = (from + len).min(self.buffer.len());
+        let from = to_usize(offset - self.start).min(self.filled);
+        let to = (from + len).min(self.filled);
         Ok(self.buffer.get(from..to).unwrap_or_default())
     }
 
@@ -74,25 +78,23 @@ impl Cursor {
     /// buffer is not read twice.
     fn fill(&mut self, offset: u64, len: usize) -> Result<()> {
         let passed = offset.checked_sub(self.start).map_or(usize::MAX, to_usize);
-        if passed < self.buffer.len() {
-            self.buffer.drain(..passed);
-        } else {
-            self.buffer.clear();
+        let kept = self.filled.saturating_sub(passed);
+        if kept > 0 {
+            self.buffer.copy_within(passed..self.filled, 0);
         }
-        let (kept, room) = (
-            self.buffer.len(),
-            to_usize(self.segment.len().saturating_sub(offset)),
-        );
-        self.start = offset;
-        self.buffer.resize(kept.max(len.max(CHUNK).min(room)), 0);
-        let rest = self.buffer.get_mut(kept..).unwrap_or_default();
+        let room = to_usize(self.segment.len().saturating_sub(offset));
+        let wanted = kept.max(len.max(CHUNK).min(room));
+        (self.start, self.filled) = (offset, 0);
+        if self.buffer.len() < wanted {
+            self.buffer.resize(wanted, 0);
+        }
+        let rest = self.buffer.get_mut(kept..wanted).unwrap_or_default();
         match self.segment.file.read_at(rest, offset + to_u64(kept)) {
             Ok(read) => {
-                self.buffer.truncate(kept + read);
+                self.filled = kept + read;
                 Ok(())
             }
             Err(error) => {
-                self.buffer.clear();
                 let at = self.segment.first.plus(offset);
                 Err(Error::io("read a segment", self.dir.path(&self.segment), error).at_lsn(at))
             }

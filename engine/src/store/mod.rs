@@ -36,7 +36,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, Rng};
-use crate::index::Index;
+use crate::index::{Index, OnRebuild};
 use crate::log::{LOOK_AGAIN, Log, LogScan, SegmentDir, StreamScan};
 use crate::storage::{Cell, LocalStorage, Storage};
 use crate::sync::AtomicU64;
@@ -136,13 +136,7 @@ impl Store {
             Arc::clone(&options.rng),
             &sealed,
             active,
-            Box::new(|rebuild| {
-                tracing::info!(
-                    segment = rebuild.segment.0,
-                    left = rebuild.left,
-                    "making a sidecar index"
-                );
-            }),
+            traced(options.on_rebuild.clone()),
         );
         let streams = streams::Streams::new(index, &opened.log.dir, active)?;
         let shared = Arc::new(Shared {
@@ -343,6 +337,22 @@ impl Store {
         let micros = self.clock().wall_micros();
         jiff::Timestamp::from_microsecond(micros).map_or_else(|_| micros.to_string(), |time| time.to_string())
     }
+}
+
+/// Traces each sidecar that is made, and tells who asked.
+fn traced(asked: Option<OnRebuild>) -> OnRebuild {
+    Arc::new(move |rebuild| {
+        if rebuild.left > 0 && rebuild.read == 0 {
+            tracing::info!(
+                segment = rebuild.segment.0,
+                left = rebuild.left,
+                "making a sidecar index"
+            );
+        }
+        if let Some(tell) = &asked {
+            tell(rebuild);
+        }
+    })
 }
 
 /// Watches for buffered commits whose process died before it synced them: what stays appended and not

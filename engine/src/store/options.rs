@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, Rng, SystemClock, SystemRng};
+use crate::index::{OnRebuild, Rebuild};
 use crate::storage::Storage;
 use crate::{Error, Result, SiteName, Store};
 
@@ -40,6 +41,7 @@ pub struct Options {
     pub(crate) force_file_system: bool,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rng: Arc<dyn Rng>,
+    pub(crate) on_rebuild: Option<OnRebuild>,
 }
 
 impl Default for Options {
@@ -63,6 +65,7 @@ impl Options {
             force_file_system: false,
             clock: Arc::new(SystemClock),
             rng: Arc::new(SystemRng),
+            on_rebuild: None,
         }
     }
 
@@ -142,6 +145,15 @@ impl Options {
     #[must_use]
     pub fn rng(mut self, rng: Arc<dyn Rng>) -> Options {
         self.rng = rng;
+        self
+    }
+
+    /// Who is told how far it is when sidecar indexes have to be made again, which takes seconds where the log is
+    /// long. That happens at the first question that needs them, in the thread that asks; what is called
+    /// must not ask the store anything.
+    #[must_use]
+    pub fn on_rebuild(mut self, tell: impl Fn(Rebuild) + Send + Sync + 'static) -> Options {
+        self.on_rebuild = Some(Arc::new(tell));
         self
     }
 

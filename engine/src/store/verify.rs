@@ -221,14 +221,9 @@ pub(super) fn count_log(block: &Block<'_>, found: &mut Verified) -> Result<()> {
     let (mut frames, mut transactions, mut events) = (0u32, 0u64, 0u32);
     for frame in block.frames() {
         let frame = frame?;
-        frame.origin()?;
-        frame.via()?;
-        frame.pinned()?;
+        frame.check_sections()?;
         for event in frame.events() {
-            let event = event?;
-            event.stream()?;
-            event.kind()?;
-            event.headers().read()?;
+            event?.check()?;
             events += 1;
         }
         transactions += u64::from(frame.event_count() > 0);

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::memory::{Counter, FakeLog, Memory, STORE};
 use crate::block::Block;
 use crate::frame::NewFrame;
-use crate::index::{Index, Totals};
+use crate::index::{Index, Rebuild, Totals};
 use crate::{Lsn, Pinned, StreamName, StreamVersion};
 
 /// What a frame did.
@@ -77,7 +77,11 @@ impl Bench {
             Arc::new(Counter(Mutex::new(0))),
             sealed,
             *active,
-            Box::new(move |rebuild| told.lock().unwrap().push(rebuild.segment)),
+            Arc::new(move |rebuild: Rebuild| {
+                if rebuild.left > 0 && rebuild.read == 0 {
+                    told.lock().unwrap().push(rebuild.segment)
+                }
+            }),
         );
         for bytes in &log.segments.lock().unwrap()[active] {
             index.absorb(*active, &Block::check(bytes).unwrap()).unwrap();

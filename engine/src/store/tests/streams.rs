@@ -77,3 +77,76 @@ fn a_process_that_only_reads_writes_the_sidecars_of_what_it_saw_sealed() {
         std::thread::sleep(Duration::from_millis(5));
     }
 }
+
+/// A closed store whose segments were all sealed but the last, empty one: of so many events of 60,000 bytes each.
+/// The index files are deleted. Returns the segments.
+fn without_sidecars(place: &std::path::Path, events: &[u8]) -> Vec<(Lsn, u64)> {
+    let store = Options::new().segment_bytes(4 << 20).background(false);
+    let store = store.init(place, "a".parse().unwrap()).unwrap();
+    for count in events {
+        for number in 0..*count {
+            let _ = store.commit(transaction("s", &vec![number; 60_000])).unwrap();
+        }
+        assert!(store.rotate(0).unwrap());
+    }
+    let segments = store.segments().unwrap();
+    store.close().unwrap();
+    for file in std::fs::read_dir(place.join("log")).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_some_and(|ending| ending == "idx") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    segments
+}
+
+#[test]
+fn whoever_asks_is_told_of_each_sidecar_that_is_made_again_how_much_is_left_and_the_end() {
+    // Twelve sealed segments whose sidecars are deleted; the seventh is long enough to be told of while it is read.
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("s");
+    let segments = without_sidecars(&place, &[1, 1, 1, 1, 1, 1, 40, 1, 1, 1, 1, 1]);
+    let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let telling = Arc::clone(&told);
+    let open = || {
+        let telling = Arc::clone(&telling);
+        let tell = move |rebuild| telling.lock().unwrap().push(rebuild);
+        Options::new()
+            .background(false)
+            .on_rebuild(tell)
+            .open(&place)
+            .unwrap()
+    };
+    let store = open();
+    assert!(told.lock().unwrap().is_empty(), "opening reads no history");
+    assert_eq!(store.stream_version("s").unwrap(), Some(StreamVersion(50)));
+    store.close().unwrap();
+    let told_of = std::mem::take(&mut *told.lock().unwrap());
+    let begun: Vec<_> = told_of
+        .iter()
+        .filter(|one| one.read == 0 && one.left > 0)
+        .collect();
+    let firsts: Vec<Lsn> = begun.iter().map(|one| one.segment).collect();
+    assert_eq!(
+        firsts,
+        segments[..12].iter().map(|(first, _)| *first).collect::<Vec<_>>()
+    );
+    assert!(begun.iter().map(|one| one.left).eq((1..=12).rev()), "{begun:?}");
+    assert_eq!(begun[0].bytes_left, segments[12].0.0, "all that is sealed");
+    assert!(
+        told_of
+            .windows(2)
+            .all(|two| two[0].bytes_left > two[1].bytes_left),
+        "{told_of:?}"
+    );
+    let within: Vec<_> = told_of.iter().filter(|one| one.read > 0).collect();
+    assert!(
+        within.iter().all(|one| one.segment == segments[6].0) && within.len() == 2,
+        "{within:?}"
+    );
+    let end = told_of.last().unwrap();
+    assert_eq!((end.left, end.bytes_left, told_of.len()), (0, 0, 12 + 2 + 1));
+    let store = open();
+    assert_eq!(store.stream_version("s").unwrap(), Some(StreamVersion(50)));
+    assert!(told.lock().unwrap().is_empty(), "they are there again");
+}
