@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arbitrary::Arbitrary;
-use milepost_engine::clock::{Clock, Rng};
+use milepost_engine::clock::{Clock, Rng, SystemClock};
 use milepost_engine::frame::{FrameKind, NewFrame};
 use milepost_engine::{Durability, Event, Lsn, Options, Phase, Pinned, QueueEntry, Store, Transaction};
+use milepost_replication::server::{EmbeddedStore, MailboxLimits};
 use tempfile::TempDir;
 
 use crate::mend;
@@ -101,7 +102,7 @@ pub fn closed_store() -> Files {
     queued(&store);
     store.close().unwrap();
     let mut files = Files::new();
-    read(&root, &root, &mut files);
+    read(&root, &root, &mut files, true);
     // Derived or worth nothing when nobody is in.
     files.retain(|name, _| name != "control" && !name.ends_with(".idx"));
     files
@@ -123,11 +124,24 @@ fn queued(store: &Store) {
     queue.sync().unwrap();
 }
 
-fn read(root: &Path, folder: &Path, files: &mut Files) {
+/// Makes a message store that nothing was put into, and reads its files.
+pub fn message_store() -> Files {
+    let dir = scratch();
+    let root = dir.path().join("messages");
+    let options = options().clock(Arc::new(SystemClock));
+    drop(EmbeddedStore::open_or_init(&root, options, MailboxLimits::default()).unwrap());
+    let mut files = Files::new();
+    read(&root, &root, &mut files, true);
+    files.retain(|name, _| name != "control");
+    files
+}
+
+/// Reads all files below a folder, with the zeros at their ends or without.
+pub fn read(root: &Path, folder: &Path, files: &mut Files, trimmed: bool) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            read(root, &path, files);
+            read(root, &path, files, trimmed);
             continue;
         }
         let mut bytes = std::fs::read(&path).unwrap();
@@ -135,7 +149,9 @@ fn read(root: &Path, folder: &Path, files: &mut Files) {
             .iter()
             .rposition(|byte| *byte != 0)
             .map_or(0, |last| last + 1);
-        bytes.truncate(used);
+        if trimmed {
+            bytes.truncate(used);
+        }
         let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
         files.insert(name, bytes);
     }

@@ -95,6 +95,14 @@ pub fn small_file(name: &str, bytes: &mut Vec<u8>) -> bool {
     true
 }
 
+/// Mends the checksum of a view's mark: of all behind it.
+pub fn view_mark(bytes: &mut [u8]) {
+    let end = bytes.len();
+    if end >= 8 {
+        sum(bytes, 8..end, 4);
+    }
+}
+
 /// Each section's checksum stands in the header's table, and the header's at its end.
 fn sidecar(bytes: &mut [u8]) -> bool {
     const TABLE: usize = 112;
