@@ -165,17 +165,23 @@ pub fn visit(store: &Store, after: Lsn, until: Option<Lsn>) -> milepost_engine::
             break;
         }
         bytes += u64::from(block.header().block_len);
-        visit_block(&block, &mut seen)?;
+        let (events, first_bytes) = visit_block(&block)?;
+        seen.events += events;
+        seen.first_bytes += first_bytes;
     }
     Ok((seen, bytes))
 }
 
+/// How many events a block has, and the sum of their payloads' first bytes.
 #[inline]
-fn visit_block(block: &Block<'_>, seen: &mut Seen) -> milepost_engine::Result<()> {
+fn visit_block(block: &Block<'_>) -> milepost_engine::Result<(u64, u64)> {
+    let (mut events, mut first_bytes) = (0, 0);
     for frame in block.frames() {
         for event in frame?.events() {
-            seen.visit(event?.payload);
+            let payload = event?.payload;
+            events += 1;
+            first_bytes += payload.first().copied().map_or(0, u64::from);
         }
     }
-    Ok(())
+    Ok((events, first_bytes))
 }

@@ -275,13 +275,6 @@ impl<'a> Events<'a> {
         self.rest.len()
     }
 
-    /// The end of a body that is none.
-    #[cold]
-    fn broken(&mut self) -> Error {
-        (self.left, self.rest) = (0, &[]);
-        Error::corrupt("an event contradicts its frame's bounds").at_lsn(self.lsn)
-    }
-
     #[inline]
     fn take(&mut self) -> Option<EventRef<'a>> {
         let fixed: &[u8; FIXED_LEN] = self.rest.first_chunk()?;
@@ -319,18 +312,21 @@ impl<'a> Iterator for Events<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        if self.left == 0 {
-            // Bytes behind the last event contradict the count just as missing ones do.
-            return if self.rest.is_empty() {
-                None
-            } else {
-                Some(Err(self.broken()))
-            };
+        if self.left > 0 {
+            self.left -= 1;
+            if let Some(event) = self.take() {
+                return Some(Ok(event));
+            }
+        } else if self.rest.is_empty() {
+            return None;
         }
-        self.left -= 1;
-        match self.take() {
-            Some(event) => Some(Ok(event)),
-            None => Some(Err(self.broken())),
-        }
+        // Bytes behind the last event contradict the count just as missing ones do.
+        (self.left, self.rest) = (0, &[]);
+        Some(Err(broken(self.lsn)))
     }
+}
+
+#[cold]
+fn broken(lsn: Lsn) -> Error {
+    Error::corrupt("an event contradicts its frame's bounds").at_lsn(lsn)
 }
