@@ -5,7 +5,8 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    clippy::indexing_slicing
+    clippy::indexing_slicing,
+    clippy::as_conversions
 )]
 
 mod running;
@@ -52,4 +53,63 @@ fn a_store_is_made_with_what_it_keeps_and_a_damaged_file_is_told_with_the_way_ou
     std::fs::remove_file(place.path("shop/space")).unwrap();
     let shown = place.run(&["space", "shop"]).ok();
     assert!(shown.contains("forever"), "{shown}");
+}
+
+#[test]
+fn what_is_freed_is_told_to_readers_and_a_hold_keeps_it_until_it_is_dropped() {
+    let place = Place::new();
+    let words = ["init", "shop", "--site", "shop", "--segment-bytes", "1M"];
+    place.run(&words).ok();
+    let payload = "x".repeat(60_000);
+    let lines: String = (0..80)
+        .map(|n| format!("{{\"stream\":\"s\",\"payload\":\"{n} {payload}\"}}\n"))
+        .collect();
+    place.write("lines", lines);
+    place
+        .run(&[
+            "import",
+            "shop",
+            "--input",
+            "lines",
+            "--stream-field",
+            "stream",
+            "--kind",
+            "k",
+            "--flat",
+            "--batch-lines",
+            "1",
+        ])
+        .ok();
+    let hold = ["hold", "add", "shop", "mine", "--owner", "a test", "--from", "0"];
+    place.run(&hold).ok();
+    place.run(&["hold", "add", "shop", "No Name"]).fails(2);
+    place.run(&["space", "shop", "--retention", "1M"]).ok();
+    assert_eq!(
+        place.run(&["space", "shop", "--free", "--json"]).one()["freed"],
+        0
+    );
+    let held = place.run(&["hold", "list", "shop", "--json"]).one();
+    assert_eq!((&held["name"], &held["lsn"]), (&"mine".into(), &0.into()));
+    assert_eq!(held["owner"], "a test");
+    place.run(&["hold", "drop", "shop", "mine"]).ok();
+    place.run(&["hold", "drop", "shop", "mine"]).fails(1);
+    let freed = place.run(&["space", "shop", "--free", "--json"]).one();
+    assert!(freed["freed"].as_u64().unwrap() > 0, "{freed}");
+    let events = place.run(&["read", "shop", "s", "--json"]).json();
+    let first = events[0]["version"].as_u64().unwrap();
+    assert!(first > 0 && events.len() as u64 == 80 - first);
+    let told = place.run(&["read", "shop", "s", "--from", "0"]).fails(1);
+    assert!(told.contains(&first.to_string()), "{told}");
+    let exported = place.run(&["export", "shop", "--json"]).json();
+    assert_eq!(exported[0]["events"][0]["version"], first);
+    place.run(&["verify", "shop"]).ok();
+    place.run(&["dump", "shop"]).ok();
+    place.run(&["stat", "shop"]).ok();
+    place.run(&["backup", "shop", "copy"]).ok();
+    place.run(&["verify", "copy"]).ok();
+    place.run(&["restore", "copy", "again"]).ok();
+    let again = place.run(&["read", "again", "s", "--json"]).json();
+    let facts = |event: &serde_json::Value| (event["version"].clone(), event["lsn"].clone());
+    assert!(again.iter().map(facts).eq(events.iter().map(facts)));
+    place.run(&["repair", "again"]).ok();
 }

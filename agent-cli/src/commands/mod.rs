@@ -5,6 +5,7 @@ mod append;
 mod backup;
 mod dump;
 mod export;
+mod hold;
 pub mod import;
 mod init;
 pub mod leaving;
@@ -39,6 +40,7 @@ pub enum Command {
     Dump(dump::Dump),
     Stat(stat::Stat),
     Space(space::Space),
+    Hold(hold::Hold),
     Streams(streams::Streams),
     Verify(verify::Verify),
     Backup(backup::Backup),
@@ -72,6 +74,7 @@ impl Command {
             Command::Dump(command) => command.run(),
             Command::Stat(command) => command.run(),
             Command::Space(command) => command.run(),
+            Command::Hold(command) => command.run(),
             Command::Streams(command) => command.run(),
             Command::Verify(command) => command.run(),
             Command::Backup(command) => command.run(),

@@ -11,7 +11,10 @@ use crate::output;
 
 /// Show or set how long the log is kept and how much it may take.
 ///
-/// With nothing to set it shows. This version keeps the settings and frees nothing yet.
+/// With nothing to set it shows. What is set is followed by every process that has the store open. Segments that
+/// need not be kept are freed as a whole, the oldest first: never what the scan phase has not passed, nor what
+/// somebody holds (`milepost hold list`). Versions of streams and pinned records stay as they are, and whoever reads
+/// what was freed is told so.
 #[derive(Args)]
 #[command(after_long_help = format!(
     "Examples:\n  milepost space shop\n  milepost space shop --retention 30d --limit 20G\n\n{EXIT_CODES}"
@@ -25,7 +28,10 @@ pub struct Space {
     /// Most bytes that the log may take, at least three segments, K, M and G suffixes; 0 for no limit
     #[arg(long, value_name = "N", value_parser = size::parse)]
     limit: Option<u64>,
-    /// Print the settings as one JSON object: retention, limit, compress, archive
+    /// Free now what need not be kept; the store's processes do so by themselves
+    #[arg(long)]
+    free: bool,
+    /// Print the settings as one JSON object: retention, limit, compress, archive; with --free, freed (segments)
     #[arg(long)]
     json: bool,
 }
@@ -36,6 +42,8 @@ struct Facts {
     limit: u64,
     compress: bool,
     archive: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    freed: Option<u64>,
 }
 
 impl Space {
@@ -48,22 +56,25 @@ impl Space {
             space.limit = self.limit.unwrap_or(space.limit);
             store.set_space(&space).map_err(Failure::of_words)?;
         }
-        let facts = facts(&space);
+        let freed = self.free.then(|| store.free()).transpose()?;
+        let facts = facts(&space, freed);
         let limit = match facts.limit {
             0 => "no limit".to_owned(),
             limit => format!("a limit of {}", keep::bytes_text(limit)),
         };
-        let text = format_args!("the log is kept {}, with {limit}", kept(space.retention));
+        let freed = freed.map_or_else(String::new, |freed| format!("; segments freed: {freed}"));
+        let text = format_args!("the log is kept {}, with {limit}{freed}", kept(space.retention));
         output::tell(self.json, &facts, text)
     }
 }
 
-fn facts(space: &Settings) -> Facts {
+fn facts(space: &Settings, freed: Option<u64>) -> Facts {
     Facts {
         retention: keep::text(space.retention),
         limit: space.limit,
         compress: space.compress,
         archive: space.archive.as_ref().map(|path| path.display().to_string()),
+        freed,
     }
 }
 

@@ -4,7 +4,7 @@
 //! byte 2^40      presence   shared by every open handle, exclusive while recovering
 //! byte 2^40 + 1  append     held for one write
 //! byte 2^40 + 2  receive    held while the phase runs; 3 scan, 4 send
-//! byte 2^40 + 5  space      held while the settings of space are replaced
+//! byte 2^40 + 5  space      held while what is kept is said, and while segments are freed
 //! ```
 //!
 //! The kernel drops them with the holder (E5). They lie far behind the file's contents, so that they

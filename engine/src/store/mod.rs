@@ -9,6 +9,8 @@
 mod background;
 mod backup;
 mod commit;
+mod free;
+mod hold;
 mod identity;
 mod lineage;
 mod make;
@@ -24,6 +26,8 @@ mod verify;
 mod whole_file;
 
 pub use backup::{BackedUp, Backup, BackupFacts};
+pub use free::{Freeable, Keeper};
+pub use hold::{Hold, NamedHold};
 pub use options::{Durability, Options};
 pub use phase::{Phase, PhaseLock};
 pub use raw::{Damage, DamageKind, Loss, LostFrame, RawEnd, RawLog, RawPiece};
@@ -38,7 +42,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, Rng};
-use crate::index::Index;
+use crate::index::{Base, Index};
 use crate::log::{LOOK_AGAIN, Log, LogScan, SegmentDir, StreamScan};
 use crate::storage::{Cell, LocalStorage, Storage};
 use crate::sync::AtomicU64;
@@ -129,6 +133,7 @@ impl Store {
         options.check()?;
         let opened = open::open(&storage, &options)?;
         let active = streams::active_segment(&opened.log);
+        let base = Base::newest(&*storage, opened.identity.owner.id)?;
         let sealed = streams::sealed_before(&opened.log.dir, active)?;
         let source = Arc::new(streams::SealedSource::new(&opened.log.dir));
         let index = Index::open(
@@ -136,8 +141,8 @@ impl Store {
             opened.identity.owner.id,
             source,
             Arc::clone(&options.rng),
-            &sealed,
-            active,
+            base.as_ref(),
+            (&sealed, active),
             Box::new(|rebuild| {
                 tracing::info!(
                     segment = rebuild.segment.0,
@@ -316,7 +321,8 @@ impl Store {
     /// `Internal` when the segments cannot be listed.
     pub fn oldest(&self) -> Result<Lsn> {
         let first = self.log().dir.list()?.first().copied();
-        first.ok_or_else(|| Error::corrupt("the log has no segment").at_path(self.root()))
+        let first = first.ok_or_else(|| Error::corrupt("the log has no segment").at_path(self.root()))?;
+        Ok(first.max(self.log().control.lsn(Cell::Freed)))
     }
 
     /// First LSN and length in bytes of every segment of the log, oldest first.
@@ -325,10 +331,15 @@ impl Store {
     /// `Internal` when the segments cannot be listed or opened.
     pub fn segments(&self) -> Result<Vec<(Lsn, u64)>> {
         let dir = &self.log().dir;
-        dir.list()?
-            .into_iter()
-            .map(|first| Ok((first, dir.open(first)?.len())))
-            .collect()
+        let mut segments = Vec::new();
+        for first in dir.list()? {
+            match dir.open(first) {
+                // Freed since it was listed.
+                Err(error) if free::is_behind(&error) => {}
+                segment => segments.push((first, segment?.len())),
+            }
+        }
+        Ok(segments)
     }
 
     /// Seals the active segment and begins another, when more than `min_bytes` of it are used; true

@@ -13,14 +13,17 @@
 
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::block::Owner;
+use crate::log::LOOK_AGAIN;
 use crate::log::lock::SPACE;
-use crate::storage::{LockMode, OpenMode, Storage};
+use crate::storage::{LockMode, OpenMode, Storage, StorageFile};
 use crate::width::u32_to_usize;
 use crate::{Error, Result, Store, StoreId};
 
+use super::Shared;
 use super::identity::STORE_FILE;
 use super::whole_file::{self, take};
 
@@ -172,6 +175,34 @@ impl Space {
     }
 }
 
+impl Shared {
+    /// The right to say what is kept and to free what is not; given back with the value.
+    pub(super) fn lock_space(&self) -> Result<Arc<dyn StorageFile>> {
+        let clock = &self.log.clock;
+        let started = clock.monotonic();
+        loop {
+            if let Some(lock) = self.try_lock_space()? {
+                return Ok(lock);
+            }
+            if clock.monotonic().saturating_sub(started) >= self.log.lock_timeout {
+                let text = "another process frees segments or says what is kept; try again in a moment";
+                return Err(Error::unavailable(text).at_path(self.storage.root()));
+            }
+            clock.sleep(LOOK_AGAIN);
+        }
+    }
+
+    /// As [`Shared::lock_space`], when nobody has it. The file is opened for it: threads exclude each other too.
+    pub(super) fn try_lock_space(&self) -> Result<Option<Arc<dyn StorageFile>>> {
+        let root = self.storage.root();
+        let lock = self.storage.open(STORE_FILE, OpenMode::ReadWrite);
+        let lock = lock.map_err(|error| Error::io("open the store's locks", root, error))?;
+        let taken = lock.try_lock(SPACE, LockMode::Exclusive);
+        let taken = taken.map_err(|error| Error::io("lock what the log keeps", root, error))?;
+        Ok(taken.then_some(lock))
+    }
+}
+
 impl Store {
     /// How long the log is kept and how much it may take, as of now.
     ///
@@ -185,18 +216,12 @@ impl Store {
     /// the store open follow.
     ///
     /// # Errors
-    /// `Invalid` for a limit below three segments; `Conflict` while another process sets it.
+    /// `Invalid` for a limit below three segments; `Unavailable` while another process frees segments for longer than
+    /// the lock's time limit.
     pub fn set_space(&self, space: &Space) -> Result<()> {
         space.check(self.segment_bytes())?;
         self.log().check_process()?;
-        let root = self.root();
-        let lock = self.storage().open(STORE_FILE, OpenMode::ReadWrite);
-        let lock = lock.map_err(|error| Error::io("open the store's locks", root, error))?;
-        let taken = lock.try_lock(SPACE, LockMode::Exclusive);
-        if !taken.map_err(|error| Error::io("lock the settings of space", root, error))? {
-            let text = "another process changes what the log keeps at this moment; try again";
-            return Err(Error::conflict(text).at_path(root));
-        }
+        let _lock = self.shared().lock_space()?;
         space.write(&**self.storage(), self.owner())
     }
 }

@@ -5,14 +5,15 @@ use std::io;
 use crate::storage::{OpenMode, Storage};
 use crate::width::to_usize;
 
-/// Writes `bytes` under the name `new`, syncs them and puts them in place of `name`; durable when this returns.
+/// Writes `bytes` under the name `new`, syncs them and puts them in place of `name` in the same folder; durable when
+/// this returns.
 pub(super) fn replace(storage: &dyn Storage, new: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
     let file = storage.open(new, OpenMode::OpenOrCreate)?;
     file.set_len(0)?;
     crate::log::write_all(&*file, &[bytes], 0)?;
     file.sync_data()?;
     storage.rename(new, name)?;
-    storage.sync_dir("")
+    storage.sync_dir(name.rsplit_once('/').map_or("", |(folder, _)| folder))
 }
 
 /// Reads a file whole; `None` when there is none. One that is longer than `most` comes with a byte too many, so that

@@ -69,7 +69,8 @@ impl Found {
     fn catch_up(&mut self, store: &Store) -> Result<()> {
         let scan = match &mut self.scan {
             Some(scan) => scan,
-            None => self.scan.insert(store.scan(store.oldest()?)?),
+            // From the beginning, or what was received before and is freed would be applied again (R1, R4).
+            None => self.scan.insert(store.scan(Lsn::ZERO)?),
         };
         while let Some(frame) = scan.next()? {
             if frame.kind() != FrameKind::TRANSACTION {

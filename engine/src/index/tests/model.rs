@@ -75,8 +75,8 @@ impl Bench {
             STORE,
             log.clone(),
             Arc::new(Counter(Mutex::new(0))),
-            sealed,
-            *active,
+            None,
+            (sealed, *active),
             Box::new(move |rebuild| told.lock().unwrap().push(rebuild.segment)),
         );
         for bytes in &log.segments.lock().unwrap()[active] {
