@@ -55,8 +55,8 @@ fn a_store_is_made_with_what_it_keeps_and_a_damaged_file_is_told_with_the_way_ou
     assert!(shown.contains("forever"), "{shown}");
 }
 
-#[test]
-fn what_is_freed_is_told_to_readers_and_a_hold_keeps_it_until_it_is_dropped() {
+/// A store of segments of 1 MiB with eighty events of 60 kB.
+fn imported() -> Place {
     let place = Place::new();
     let words = ["init", "shop", "--site", "shop", "--segment-bytes", "1M"];
     place.run(&words).ok();
@@ -80,6 +80,12 @@ fn what_is_freed_is_told_to_readers_and_a_hold_keeps_it_until_it_is_dropped() {
             "1",
         ])
         .ok();
+    place
+}
+
+#[test]
+fn what_is_freed_is_told_to_readers_and_a_hold_keeps_it_until_it_is_dropped() {
+    let place = imported();
     let hold = ["hold", "add", "shop", "mine", "--owner", "a test", "--from", "0"];
     place.run(&hold).ok();
     place.run(&["hold", "add", "shop", "No Name"]).fails(2);
@@ -104,7 +110,16 @@ fn what_is_freed_is_told_to_readers_and_a_hold_keeps_it_until_it_is_dropped() {
     assert_eq!(exported[0]["events"][0]["version"], first);
     place.run(&["verify", "shop"]).ok();
     place.run(&["dump", "shop"]).ok();
-    place.run(&["stat", "shop"]).ok();
+    let stat = place.run(&["stat", "shop", "--json"]).one();
+    assert_eq!(stat["disk"]["retention"], "1M");
+    assert!(stat["disk"]["free"].as_u64().unwrap() > 0 && stat["disk"]["base"].as_u64().unwrap() > 0);
+    assert!(
+        stat["disk"]["keepers"][0]["text"]
+            .as_str()
+            .unwrap()
+            .contains("newest 1048576 bytes")
+    );
+    assert!(place.run(&["stat", "shop"]).ok().contains("disk free"));
     place.run(&["backup", "shop", "copy"]).ok();
     place.run(&["verify", "copy"]).ok();
     place.run(&["restore", "copy", "again"]).ok();

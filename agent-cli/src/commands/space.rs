@@ -14,7 +14,8 @@ use crate::output;
 /// With nothing to set it shows. What is set is followed by every process that has the store open. Segments that
 /// need not be kept are freed as a whole, the oldest first: never what the scan phase has not passed, nor what
 /// somebody holds (`milepost hold list`). Versions of streams and pinned records stay as they are, and whoever reads
-/// what was freed is told so.
+/// what was freed is told so. At the limit a commit fails and says who keeps the log; the last segment is a reserve
+/// for small records without events, so that there is a way out.
 #[derive(Args)]
 #[command(after_long_help = format!(
     "Examples:\n  milepost space shop\n  milepost space shop --retention 30d --limit 20G\n\n{EXIT_CODES}"

@@ -12,7 +12,7 @@ use crate::{Chain, Error, Lsn, Result, StoreId, StreamName};
 
 use super::active::{ActiveIndex, Totals};
 use super::build;
-use super::lookup::Index;
+use super::lookup::{Index, PinnedRecord};
 use super::name;
 use super::sealed::{Held, List, Sealed, SealedSegments};
 use super::sidecar::{Fault, Sidecar};
@@ -185,6 +185,20 @@ impl Index {
             Some(Held::Unopened) | None => 0,
         };
         if active == 0 { sealed() } else { active }
+    }
+
+    /// Pinned records with a prefix, by key, as the base has them.
+    ///
+    /// # Errors
+    /// `Corrupt` when the base is damaged.
+    pub(crate) fn pinned_in_base(&self, prefix: &[u8]) -> Result<Vec<PinnedRecord>> {
+        let (list, segments) = (self.list(), self.segments());
+        if list.first().and_then(base_of).is_none() {
+            return Ok(Vec::new());
+        }
+        let state = segments.repaired(&list, || segments.pinned_state(&list, 1, None, prefix))?;
+        let records = state.into_iter().map(|(key, (value, lsn))| (key, value, lsn));
+        Ok(records.collect())
     }
 
     /// How many events of a stream were freed: its first version that is still there.

@@ -26,6 +26,7 @@
 //! 1344    Boot               digest of the boot in which the page was made
 //! 1408    Freed              where the log begins: a base that is durable holds what lay before
 //! 1472    ScannedDurable     scan position whose entries are on disk, so that the log below may be freed
+//! 1536    Reserve            first LSN of the active segment plus 1 while that is the reserve of a full log, else 0
 //! ```
 //!
 //! Each word has a cache line of its own. The page is 4,096 bytes; unused words are zero.
@@ -59,6 +60,7 @@ pub enum Cell {
     Boot = 1344,
     Freed = 1408,
     ScannedDurable = 1472,
+    Reserve = 1536,
 }
 
 impl Cell {

@@ -66,6 +66,34 @@ impl Shared {
         }
     }
 
+    /// Frees for a log that is at its limit; why nothing went, and what to do about it.
+    pub(super) fn free_for_room(&self) -> Option<String> {
+        let begins = self.log.control.lsn(Cell::Freed);
+        let freed = match self.lock_space() {
+            Ok(_lock) => self.free_locked(),
+            Err(error) => Err(error),
+        };
+        // Another process may have been at it.
+        if self.log.control.lsn(Cell::Freed) > begins {
+            return None;
+        }
+        let keepers = freed.and_then(|_| self.freeable());
+        Some(match keepers {
+            Ok(freeable) => {
+                let keeps = |keeper: &Keeper| match keeper.from {
+                    Lsn::MAX => keeper.text.clone(),
+                    from => format!("from {from} on: {}", keeper.text),
+                };
+                let list: Vec<String> = freeable.keepers.iter().map(keeps).collect();
+                format!(
+                    "raise the limit with `milepost space --limit`, or let go of what keeps the log: {}",
+                    list.join("; ")
+                )
+            }
+            Err(error) => format!("and nothing can be freed: {error}"),
+        })
+    }
+
     /// As [`Shared::free`], by who has the lock of space.
     pub(super) fn free_locked(&self) -> Result<u64> {
         self.log.control.check_poison(self.log.generation)?;
@@ -314,6 +342,23 @@ impl Store {
             return Err(lost_queue(begins).at_path(self.root().join("queue")));
         }
         Ok(if scanned == Lsn::ZERO { begins } else { scanned })
+    }
+
+    /// Time of the newest event or record of the log; 0 when that is not known.
+    pub(super) fn newest_time(&self) -> Result<i64> {
+        let shared = self.shared();
+        shared.follow_freed()?;
+        shared.catch_up(shared.log.control.durable())?;
+        Ok(shared.streams.index.newest_time())
+    }
+
+    /// All pinned records whose key begins with `prefix` as they were where the log begins: what was freed left them.
+    ///
+    /// # Errors
+    /// `Corrupt` when the base is damaged.
+    pub fn pinned_when_freed(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>, Lsn)>> {
+        self.shared().follow_freed()?;
+        self.shared().streams.index.pinned_in_base(prefix)
     }
 
     /// First version of a stream that was not freed; 0 where nothing of it was.

@@ -9,6 +9,7 @@
 mod background;
 mod backup;
 mod commit;
+mod disk;
 mod free;
 mod hold;
 mod identity;
@@ -26,6 +27,7 @@ mod verify;
 mod whole_file;
 
 pub use backup::{BackedUp, Backup, BackupFacts};
+pub use disk::DiskUse;
 pub use free::{Freeable, Keeper};
 pub use hold::{Hold, NamedHold};
 pub use options::{Durability, Options};
@@ -163,6 +165,7 @@ impl Store {
             next_seq: AtomicU64::new(1),
             spare_asked: AtomicU64::new(0),
         });
+        shared.log.note_reserve();
         let background = Background::start(&shared, &options);
         Ok(Store {
             inner: Arc::new(Handle { shared, background }),

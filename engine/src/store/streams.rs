@@ -118,6 +118,10 @@ impl Judge for Shared {
     fn version_of(&self, stream: &str) -> Result<Option<StreamVersion>> {
         self.unless_freed(|| self.streams.index.version_of(stream, Lsn::MAX))
     }
+
+    fn make_room(&self) -> Option<String> {
+        self.free_for_room()
+    }
 }
 
 impl Shared {

@@ -216,3 +216,118 @@ fn nothing_goes_that_somebody_holds_and_everything_is_held_by_a_hold_that_is_dam
     std::fs::write(root.join("space"), "x").unwrap();
     assert_eq!(store.free().unwrap_err().kind(), ErrorKind::Corrupt);
 }
+
+/// Commits until the log is full; what it said.
+fn until_full(store: &Store, total: &mut u32) -> crate::Error {
+    loop {
+        match store.commit(transaction("s/0", &[7; 50_000])) {
+            Ok(_) => *total += 1,
+            Err(error) => return error,
+        }
+        assert!(*total < 1_000, "a limit holds");
+    }
+}
+
+fn marks(store: &Store) -> u32 {
+    let mut marks = 0;
+    while store.append_marker().is_ok() {
+        marks += 1;
+        assert!(marks < 100_000, "a limit holds for the reserve too");
+    }
+    marks
+}
+
+#[test]
+fn a_full_log_says_who_keeps_it_and_its_reserve_takes_the_way_out_and_no_event() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("s");
+    let options = || options().background(false);
+    let store = options()
+        .limit(4 << 20)
+        .init(&root, "a".parse().unwrap())
+        .unwrap();
+    store
+        .hold("reader", &crate::Hold::new("projection", "a test", Lsn::ZERO))
+        .unwrap();
+    let mut total = 0;
+    let full = until_full(&store, &mut total);
+    assert_eq!((full.kind(), full.written()), (ErrorKind::Full, None));
+    let text = full.to_string();
+    for word in [
+        "LogFull",
+        "4194304",
+        "retention is forever",
+        "--limit",
+        "reader",
+        "hold drop",
+    ] {
+        assert!(text.contains(word), "{word} in {text}");
+    }
+    assert!(
+        (40..63).contains(&total),
+        "three of four segments are for events: {total}"
+    );
+    let marked = store.append_marker().unwrap();
+    // The marker began the reserve: events do not fill it, nor after opening again.
+    assert_eq!(until_full(&store, &mut total).kind(), ErrorKind::Full);
+    store.close().unwrap();
+    let store = options().open(&root).unwrap();
+    let before = total;
+    assert_eq!(until_full(&store, &mut total).kind(), ErrorKind::Full);
+    assert_eq!(total, before);
+    assert!(marks(&store) > 1_000);
+    assert!(store.segments().unwrap().iter().map(|(_, len)| len).sum::<u64>() <= 4 << 20);
+    assert!(store.position_at(marked).unwrap().is_some());
+    goes_on(&store, &options().open(&root).unwrap(), total);
+}
+
+/// What another process allows, the handle of a full log finds by itself.
+fn goes_on(store: &Store, other: &Store, mut total: u32) {
+    let before = total;
+    let mut space = other.space().unwrap();
+    space.limit = 6 << 20;
+    other.set_space(&space).unwrap();
+    let full = until_full(store, &mut total);
+    assert!(full.to_string().contains("reader") && total > before + 10);
+    // Retention lets it go, the hold does not; then both do, and nobody calls anything but commit.
+    space.retention = Retention::Bytes(1 << 20);
+    other.set_space(&space).unwrap();
+    assert!(until_full(store, &mut total).to_string().contains("reader"));
+    other.drop_hold("reader").unwrap();
+    for _ in 0..200 {
+        let _ = store.commit(transaction("s/0", &[7; 50_000])).unwrap();
+        total += 1;
+    }
+    assert!(store.oldest().unwrap() > Lsn::ZERO);
+    assert_eq!(
+        store.stream_version("s/0").unwrap(),
+        Some(StreamVersion(u64::from(total) - 1))
+    );
+    assert_eq!(store.totals().unwrap().events, u64::from(total));
+}
+
+#[test]
+fn a_marker_among_refused_commits_goes_through() {
+    // Threads share the batches of a log that is full: what is small and without events is written all the same.
+    let dir = tempfile::tempdir().unwrap();
+    let store = options()
+        .limit(3 << 20)
+        .init(dir.path().join("s"), "a".parse().unwrap())
+        .unwrap();
+    let mut total = 0;
+    until_full(&store, &mut total);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    let refused = store.commit(transaction("s/0", &[7; 50_000])).unwrap_err();
+                    assert_eq!((refused.kind(), refused.written()), (ErrorKind::Full, None));
+                }
+            });
+        }
+        for _ in 0..4 {
+            scope.spawn(|| (0..50).for_each(|_| assert!(store.append_marker().is_ok())));
+        }
+    });
+    assert_eq!(store.totals().unwrap().events, u64::from(total));
+}
