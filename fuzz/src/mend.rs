@@ -85,7 +85,8 @@ pub fn small_file(name: &str, bytes: &mut Vec<u8>) -> bool {
             }
             whole(508)
         }
-        name if name.ends_with(".idx") => return sidecar(bytes),
+        name if name.ends_with(".idx") || name.starts_with("base-") => return sidecar(bytes),
+        _ if name.starts_with("holds/") => len.checked_sub(4).and_then(whole),
         _ => None,
     };
     let Some((covered, at)) = place else {
