@@ -50,9 +50,15 @@ struct Facts {
 impl Space {
     /// Sets what is asked for, and shows.
     pub fn run(self) -> Outcome {
-        let store = self.store.open()?;
+        let sets = self.retention.is_some() || self.limit.is_some();
+        // What waits in mailboxes is known by no hold.
+        let store = if sets {
+            self.store.open_site()?
+        } else {
+            self.store.open()?
+        };
         let mut space = store.space()?;
-        if self.retention.is_some() || self.limit.is_some() {
+        if sets {
             space.retention = self.retention.unwrap_or(space.retention);
             space.limit = self.limit.unwrap_or(space.limit);
             store.set_space(&space).map_err(Failure::of_words)?;

@@ -48,6 +48,8 @@ impl Shared {
     /// The time, when it can be believed: while it is less than a day from the newest time in the log. No data goes by
     /// a clock that has jumped.
     pub(super) fn believed_now(&self) -> Option<i64> {
+        let durable = self.log.control.durable();
+        self.follow_freed().and_then(|()| self.catch_up(durable)).ok()?;
         let now = self.log.clock.wall_micros();
         let newest = self.streams.index.newest_time();
         (now.saturating_sub(newest).saturating_abs() < BELIEVED).then_some(now)
