@@ -39,10 +39,20 @@ pub enum Bug {
     FullLeavesBytes,
     /// An expectation is judged by what was known before the append lock was taken.
     StaleExpectation,
+    /// Segments are unlinked before the base is written (E4).
+    UnlinkBeforeBase,
+    /// The base is not synced before segments are unlinked (E4).
+    SkipBaseSync,
+    /// One segment more than retention, scan and holds allow is freed.
+    FreeTooMuch,
+    /// Holds are not looked at by who frees.
+    HoldIgnored,
+    /// What the scan phase has not passed durably is freed (Q1).
+    ScanIgnored,
 }
 
 impl Bug {
-    /// All of them.
+    /// All of them but those of freeing.
     #[cfg(feature = "planted")]
     pub const ALL: [Bug; 16] = [
         Bug::SkipSync,
@@ -61,6 +71,16 @@ impl Bug {
         Bug::SkipZeroSync,
         Bug::FullLeavesBytes,
         Bug::StaleExpectation,
+    ];
+
+    /// Those of freeing, which a test of its own is for.
+    #[cfg(feature = "planted")]
+    pub const OF_FREEING: [Bug; 5] = [
+        Bug::UnlinkBeforeBase,
+        Bug::SkipBaseSync,
+        Bug::FreeTooMuch,
+        Bug::HoldIgnored,
+        Bug::ScanIgnored,
     ];
 }
 

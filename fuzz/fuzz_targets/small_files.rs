@@ -1,5 +1,5 @@
 //! Everything beside the segments, broken: the store's file, sidecars, witnesses (`log/newest`, `log/closed`), the second
-//! copy of blocks, `queue/freed`, a backup's manifest, the plan of a repair. Bytes 1 and 2: which disk, and whether
+//! copy of blocks, `queue/freed`, a backup's manifest, the plan of a repair, `space`, a hold, a base. Bytes 1 and 2: which disk, and whether
 //! checksums are made right again.
 //!
 //! A store that opens holds what was committed and goes on (E1, E2); as long as no checksum was forged, its derived
@@ -7,7 +7,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use milepost_engine::{Backup, Lsn, Repair, RepairHow, Result, Store, StreamVersion, Transaction};
+use milepost_engine::{Backup, ErrorKind, Lsn, Repair, RepairHow, Result, Store, Transaction};
 use milepost_fuzz::fixture::{self, Break, Files};
 use milepost_fuzz::mend;
 use milepost_fuzz::small_files::{KEY, STREAMS, World, options, put};
@@ -31,6 +31,7 @@ fuzz_target!(|input: (u8, bool, Vec<Break<'_>>)| {
         World::Store => opened(&disk, forged),
         World::Backup => restored(&disk, forged),
         World::Repair => repaired(&disk, forged),
+        World::Freed => opened_freed(&disk, forged),
     };
 });
 
@@ -47,12 +48,12 @@ type Answers = (Vec<(Lsn, Vec<u8>)>, Vec<Vec<(u64, Vec<u8>)>>, Option<Vec<u8>>);
 /// What the log holds, and what the index says of it.
 fn answers(store: &Store) -> Result<Answers> {
     let (mut frames, mut streams) = (Vec::new(), Vec::new());
-    let mut scan = store.scan(Lsn::ZERO)?;
+    let mut scan = store.scan(store.oldest()?)?;
     while let Some(frame) = scan.next()? {
         frames.push((frame.lsn(), frame.bytes().to_vec()));
     }
     for stream in STREAMS {
-        let events = store.read_stream(stream, StreamVersion(0))?;
+        let events = store.read_stream(stream, store.stream_start(stream)?)?;
         let events = events.map(|event| event.map(|event| (event.version.0, event.payload)));
         streams.push(events.collect::<Result<Vec<_>>>()?);
     }
@@ -62,8 +63,12 @@ fn answers(store: &Store) -> Result<Answers> {
 
 fn known() -> &'static Answers {
     static KNOWN: std::sync::OnceLock<Answers> = std::sync::OnceLock::new();
-    KNOWN.get_or_init(|| {
-        let disk = World::Store.made().disk.snapshot();
+    known_of(World::Store, &KNOWN)
+}
+
+fn known_of(world: World, known: &'static std::sync::OnceLock<Answers>) -> &'static Answers {
+    known.get_or_init(|| {
+        let disk = world.made().disk.snapshot();
         let process = disk.start();
         let store = options(&process).open_in(process.storage()).unwrap();
         answers(&store).unwrap()
@@ -100,6 +105,32 @@ fn opened(disk: &SimDisk, forged: bool) -> Result<()> {
     let (after, ..) = answers(&store)?;
     assert_eq!(after[..frames.len()], frames);
     assert_eq!(after.get(frames.len()).map(|(lsn, _)| *lsn), Some(added.lsn));
+    Ok(())
+}
+
+/// What is left of a freed log is truth: it is right or damaged, and what was to be kept is not freed.
+fn opened_freed(disk: &SimDisk, forged: bool) -> Result<()> {
+    static KNOWN: std::sync::OnceLock<Answers> = std::sync::OnceLock::new();
+    let known = known_of(World::Freed, &KNOWN);
+    let process = disk.start();
+    let store = options(&process).open_in(process.storage())?;
+    match answers(&store) {
+        Ok(read) if !forged => assert_eq!(&read, known, "a base is right or damaged"),
+        Ok(_) => {}
+        Err(error) => assert!(forged || error.kind() == ErrorKind::Corrupt, "{error}"),
+    }
+    let _ = (
+        store.space().is_ok(),
+        store.holds()?.len(),
+        store.freeable().is_ok(),
+    );
+    let _ = store.verify(&mut |_, _| ())?;
+    let begins = store.oldest()?;
+    let freed = store.free();
+    assert!(
+        forged || freed.is_err() || store.oldest()? == begins || store.holds()?.is_empty(),
+        "a hold that is damaged holds"
+    );
     Ok(())
 }
 

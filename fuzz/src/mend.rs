@@ -78,14 +78,15 @@ pub fn small_file(name: &str, bytes: &mut Vec<u8>) -> bool {
         "newest" | "closed" => whole(36),
         "rescue" => whole(32),
         "freed" => whole(20),
-        "repair" => len.checked_sub(4).and_then(whole),
+        "repair" | "space" => len.checked_sub(4).and_then(whole),
         "backup" => {
             if len >= 512 {
                 sum(&mut bytes[64..320], 0..252, 252);
             }
             whole(508)
         }
-        name if name.ends_with(".idx") => return sidecar(bytes),
+        name if name.ends_with(".idx") || name.starts_with("base-") => return sidecar(bytes),
+        _ if name.starts_with("holds/") => len.checked_sub(4).and_then(whole),
         _ => None,
     };
     let Some((covered, at)) = place else {

@@ -1,12 +1,14 @@
 //! What stands beside the segments, on simulated disks that are made once: a closed store with sidecars, witnesses
-//! and a freed queue, its backup, and the same store in the middle of a repair. The segments stay as they are.
+//! and a freed queue, its backup, the same store in the middle of a repair, and with the beginning of its log freed. The segments stay as they are.
 
 use std::sync::Arc;
 use std::sync::OnceLock;
 
 use milepost_engine::block::BlockHeader;
 use milepost_engine::storage::{OpenMode, Storage};
-use milepost_engine::{Event, Options, Pinned, Repair, RepairHow, Store, Transaction};
+use milepost_engine::{
+    Event, Hold, Options, Pinned, Repair, RepairHow, Retention, Space, Store, Transaction,
+};
 use milepost_tests::SimRng;
 use milepost_tests::disk::{SimDisk, SimProcess};
 
@@ -22,6 +24,8 @@ pub enum World {
     Backup,
     /// A store whose repair was interrupted.
     Repair,
+    /// A store whose log lost its beginning: settings of space, a hold, a base.
+    Freed,
 }
 
 /// A disk, and the files on it that are broken.
@@ -50,17 +54,21 @@ pub fn options(process: &SimProcess) -> Options {
 impl World {
     /// The world of a number.
     pub fn of(number: u8) -> World {
-        [World::Store, World::Backup, World::Repair][usize::from(number % 3)]
+        match number {
+            192.. => World::Freed,
+            _ => [World::Store, World::Backup, World::Repair][usize::from(number % 3)],
+        }
     }
 
     /// Its disk, made at the first call.
     pub fn made(self) -> &'static Made {
-        static MADE: [OnceLock<Made>; 3] = [const { OnceLock::new() }; 3];
+        static MADE: [OnceLock<Made>; 4] = [const { OnceLock::new() }; 4];
         MADE[self as usize].get_or_init(|| {
             let disk = match self {
                 World::Store => store(),
                 World::Backup => backup(),
                 World::Repair => repair(),
+                World::Freed => freed(),
             };
             let small = small_files(&*disk.start().storage());
             Made { disk, small }
@@ -87,7 +95,7 @@ pub fn put(storage: &dyn Storage, before: &Files, after: &Files) {
 
 fn small_files(storage: &dyn Storage) -> Files {
     let mut files = Files::new();
-    for folder in ["", "log", "queue"] {
+    for folder in ["", "log", "queue", "holds"] {
         for name in storage.list(folder).unwrap_or_default() {
             let name = if folder.is_empty() {
                 name
@@ -190,6 +198,24 @@ fn queued(store: &Store) {
     queue.sync().unwrap();
     let send = store.lock_phase(Phase::Send).unwrap();
     assert!(store.queue_free(&send, lsns[lsns.len() - 2]).unwrap() > 0);
+}
+
+/// The first two segments are freed; the rest is held.
+fn freed() -> SimDisk {
+    let disk = World::Store.made().disk.snapshot();
+    let process = disk.start();
+    let store = options(&process).open_in(process.storage()).unwrap();
+    let space = Space {
+        retention: Retention::Bytes(1),
+        ..Space::default()
+    };
+    store.set_space(&space).unwrap();
+    assert!(store.free().unwrap() > 0);
+    let hold = Hold::new("projection", "the fuzzer", store.oldest().unwrap());
+    store.hold("reader", &hold).unwrap();
+    store.close().unwrap();
+    process.kill();
+    disk
 }
 
 fn backup() -> SimDisk {

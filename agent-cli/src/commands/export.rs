@@ -141,9 +141,8 @@ impl<'a> Versions<'a> {
     }
 
     fn first_retained(&self, stream: &str, lsn: Lsn) -> Result<u64> {
-        let mut events = self
-            .store
-            .read_stream(stream, milepost_engine::StreamVersion(0))?;
+        let start = self.store.stream_start(stream)?;
+        let mut events = self.store.read_stream(stream, start)?;
         match events.next().transpose()? {
             Some(event) => Ok(event.version.0),
             None => Err(

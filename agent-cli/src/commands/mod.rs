@@ -5,6 +5,7 @@ mod append;
 mod backup;
 mod dump;
 mod export;
+mod hold;
 pub mod import;
 mod init;
 pub mod leaving;
@@ -15,6 +16,7 @@ mod remote;
 mod repair;
 mod restore;
 mod serve;
+mod space;
 mod stat;
 mod status;
 mod store_dir;
@@ -37,6 +39,8 @@ pub enum Command {
     Read(read::Read),
     Dump(dump::Dump),
     Stat(stat::Stat),
+    Space(space::Space),
+    Hold(hold::Hold),
     Streams(streams::Streams),
     Verify(verify::Verify),
     Backup(backup::Backup),
@@ -69,6 +73,8 @@ impl Command {
             Command::Read(command) => command.run(),
             Command::Dump(command) => command.run(),
             Command::Stat(command) => command.run(),
+            Command::Space(command) => command.run(),
+            Command::Hold(command) => command.run(),
             Command::Streams(command) => command.run(),
             Command::Verify(command) => command.run(),
             Command::Backup(command) => command.run(),

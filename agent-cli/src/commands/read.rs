@@ -30,9 +30,9 @@ pub struct Read {
     store: StoreDir,
     /// Stream to read
     stream: String,
-    /// First version to print, counted from 0
-    #[arg(long, value_name = "VERSION", default_value_t = 0)]
-    from: u64,
+    /// First version to print, counted from 0; without it, the first that the log still has
+    #[arg(long, value_name = "VERSION")]
+    from: Option<u64>,
     /// Go on with events as they come
     #[arg(long)]
     follow: bool,
@@ -61,10 +61,14 @@ impl Read {
         let store = self.store.open()?;
         let mut out = Out::new();
         let mut scan = store.scan(store.watermarks().durable)?;
-        let mut next = self.print_from(&store, StreamVersion(self.from), &mut out)?;
+        let start = match self.from {
+            Some(from) => StreamVersion(from),
+            None => store.stream_start(&self.stream)?,
+        };
+        let mut next = self.print_from(&store, start, &mut out)?;
         out.flush()?;
         if !self.follow {
-            if next.0 == self.from && store.stream_version(&self.stream)?.is_none() {
+            if next == start && store.stream_version(&self.stream)?.is_none() {
                 return Err(Failure::failed(format!("stream {} has no event", self.stream)));
             }
             return Ok(());

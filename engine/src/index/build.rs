@@ -10,9 +10,9 @@ use std::io;
 use crate::block::StreamFilter;
 use crate::storage::{OpenMode, Storage, StorageFile};
 use crate::width::{align8, to_u64, to_usize};
-use crate::{Error, Lsn, Result, StoreId};
+use crate::{Chain, Error, Lsn, Result, StoreId};
 
-use super::active::{ActiveIndex, StreamEntry};
+use super::active::{ActiveIndex, StreamEntry, Totals};
 use super::layout::{
     Extent, HEADER_LEN, PAGE, PINNED_AT_LEN, PINNED_FIXED, SECTIONS, STREAM_LEN, SidecarHeader,
 };
@@ -58,6 +58,7 @@ pub(super) fn encode<E: From<Error>>(
     ];
     let (mut bytes, extents) = lay_out(sections);
     let header = SidecarHeader {
+        base: false,
         store_id,
         first: index.first(),
         end: index.end(),
@@ -67,6 +68,65 @@ pub(super) fn encode<E: From<Error>>(
         streams,
         pinned: to_u64(pinned.len()),
         extents,
+        scanned: Lsn::ZERO,
+    };
+    let (front, _) = bytes.split_at_mut(HEADER_LEN);
+    front.copy_from_slice(&header.to_bytes());
+    Ok(bytes)
+}
+
+/// Where a base lies, and what it stands for.
+pub(super) struct BasePlace {
+    pub(super) store_id: StoreId,
+    pub(super) end: Lsn,
+    pub(super) end_chain: Chain,
+    pub(super) totals: Totals,
+    pub(super) scanned: Lsn,
+}
+
+/// A base's bytes: how many events of each stream are freed, by (hash, name), and all pinned records at its end.
+pub(super) fn encode_base(
+    place: &BasePlace,
+    counts: &BTreeMap<(u64, Box<str>), u64>,
+    pinned: &PinnedState,
+) -> Result<Vec<u8>> {
+    let too_many = |_| Error::internal("a base holds more streams than it can number");
+    let mut filter = vec![0; StreamFilter::len_for(counts.len())];
+    let (mut table, mut names) = (Vec::with_capacity(counts.len() * STREAM_LEN), Vec::new());
+    for ((hash, name), count) in counts {
+        StreamFilter::insert(&mut filter, *hash);
+        let name_at = u32::try_from(names.len()).map_err(too_many)?;
+        let name_len = u16::try_from(name.len()).map_err(too_many)?;
+        table.extend_from_slice(&hash.to_le_bytes());
+        table.extend_from_slice(&count.to_le_bytes());
+        table.extend_from_slice(&name_at.to_le_bytes());
+        // No postings, none of them its first.
+        table.extend_from_slice(&[0; 8]);
+        table.extend_from_slice(&name_len.to_le_bytes());
+        table.extend_from_slice(&[0; 2]);
+        names.extend_from_slice(name.as_bytes());
+    }
+    let sections = [
+        filter,
+        table,
+        names,
+        Vec::new(),
+        encode_pinned(pinned)?,
+        Vec::new(),
+    ];
+    let (mut bytes, extents) = lay_out(sections);
+    let header = SidecarHeader {
+        base: true,
+        store_id: place.store_id,
+        first: Lsn::ZERO,
+        end: place.end,
+        chain_before: Chain::genesis(place.store_id),
+        end_chain: place.end_chain,
+        totals: place.totals,
+        streams: to_u64(counts.len()),
+        pinned: to_u64(pinned.len()),
+        extents,
+        scanned: place.scanned,
     };
     let (front, _) = bytes.split_at_mut(HEADER_LEN);
     front.copy_from_slice(&header.to_bytes());

@@ -8,7 +8,7 @@
 //! 72  frame_count 8 | transaction_count 8 | event_count 8
 //! 96  stream_count 8 | pinned_count 8
 //! 112 sections, seven of: len 8 | crc 4 | reserved 4
-//! 224 reserved 28 | header_crc 4
+//! 224 scanned 8, of a base | reserved 20 | header_crc 4
 //! 256 filter | streams | names | postings | pinned | blocks | checks
 //! ```
 //!
@@ -39,9 +39,10 @@ pub(super) const PINNED_AT_LEN: usize = 8;
 pub(super) const PINNED_FIXED: usize = 16;
 
 const MAGIC: [u8; 4] = *b"MPI1";
+const BASE_MAGIC: [u8; 4] = *b"MPB1";
 const VERSION: u16 = 2;
 const CRC_AT: usize = HEADER_LEN - 4;
-const RESERVED: usize = 28;
+const RESERVED: usize = 20;
 
 /// Bytes under one checksum of the section `checks`, counted from the header's end; few in unit tests, so that their
 /// small files have many.
@@ -106,9 +107,11 @@ pub(super) struct Extent {
     pub(super) crc: u32,
 }
 
-/// Header of a sidecar.
+/// Header of a sidecar, or of a base.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SidecarHeader {
+    /// A base: what is left of everything before its end, without postings.
+    pub(super) base: bool,
     pub(super) store_id: StoreId,
     pub(super) first: Lsn,
     pub(super) end: Lsn,
@@ -118,6 +121,8 @@ pub(super) struct SidecarHeader {
     pub(super) streams: u64,
     pub(super) pinned: u64,
     pub(super) extents: [Extent; SECTIONS],
+    /// Of a base: how far the scan phase had come when it was written, 0 when there never was one.
+    pub(super) scanned: Lsn,
 }
 
 impl SidecarHeader {
@@ -130,10 +135,12 @@ impl SidecarHeader {
         }
         let mut fields = Fields(raw);
         let head = (fields.take::<4>()?, fields.u16()?, fields.u16()?);
-        if head != (MAGIC, VERSION, 0) {
+        let base = head.0 == BASE_MAGIC;
+        if head != (if base { BASE_MAGIC } else { MAGIC }, VERSION, 0) {
             return None;
         }
         let mut header = SidecarHeader {
+            base,
             store_id: StoreId(u128::from_le_bytes(fields.take()?)),
             first: Lsn(fields.u64()?),
             end: Lsn(fields.u64()?),
@@ -149,18 +156,20 @@ impl SidecarHeader {
             streams: fields.u64()?,
             pinned: fields.u64()?,
             extents: [Extent::default(); SECTIONS],
+            scanned: Lsn::ZERO,
         };
         for extent in &mut header.extents {
             (extent.len, extent.crc) = (fields.u64()?, fields.u32()?);
             fields.take::<4>()?;
         }
+        header.scanned = Lsn(fields.u64()?);
         header.agrees_with(file_len).then_some(header)
     }
 
     /// As written, with its checksum.
     pub(super) fn to_bytes(self) -> Vec<u8> {
         let mut raw = Vec::with_capacity(HEADER_LEN);
-        raw.extend_from_slice(&MAGIC);
+        raw.extend_from_slice(if self.base { &BASE_MAGIC } else { &MAGIC });
         raw.extend_from_slice(&VERSION.to_le_bytes());
         raw.extend_from_slice(&[0; 2]);
         raw.extend_from_slice(&self.store_id.0.to_le_bytes());
@@ -185,6 +194,7 @@ impl SidecarHeader {
             raw.extend_from_slice(&extent.crc.to_le_bytes());
             raw.extend_from_slice(&[0; 4]);
         }
+        raw.extend_from_slice(&self.scanned.0.to_le_bytes());
         raw.extend_from_slice(&[0; RESERVED]);
         let crc = crc32fast::hash(&raw);
         raw.extend_from_slice(&crc.to_le_bytes());
@@ -228,7 +238,11 @@ impl SidecarHeader {
         end == Some(file_len)
             && self.first < self.end
             && holds(Section::Streams, self.streams, STREAM_LEN)
-            && holds(Section::Postings, self.totals.events, POSTING_LEN)
+            && holds(
+                Section::Postings,
+                if self.base { 0 } else { self.totals.events },
+                POSTING_LEN,
+            )
             && self.extent(Section::Checks).len == checks_len(self.checked_len())
             && self.extent(Section::Blocks).len.is_multiple_of(to_u64(BLOCK_LEN))
             && self.extent(Section::Pinned).len / to_u64(PINNED_AT_LEN) >= self.pinned

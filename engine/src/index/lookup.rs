@@ -10,6 +10,7 @@ use crate::width::{to_u64, to_usize};
 use crate::{Chain, Error, Lsn, Result, StoreId, StreamName, StreamVersion};
 
 use super::active::{ActiveIndex, Totals, skipped};
+use super::base::{Base, unopened};
 use super::build::PinnedState;
 use super::locations::{Locations, Run, RunSource};
 use super::place::{BlockPlace, Posting};
@@ -28,33 +29,28 @@ struct Shared {
 }
 
 /// Both halves change together when a segment is sealed.
-struct State {
-    sealed: List,
-    active: ActiveIndex,
+pub(super) struct State {
+    pub(super) sealed: List,
+    pub(super) active: ActiveIndex,
 }
 
 /// A pinned record: key, value, LSN of its frame.
 pub type PinnedRecord = (Vec<u8>, Vec<u8>, Lsn);
 
 impl Index {
-    /// Opens the index of the `sealed` segments (first LSNs, ascending) and the one that begins at
-    /// `active`, whose blocks the caller gives to [`Index::absorb`]. Reads nothing yet. `source` must
-    /// not own the index. `progress` is told of each sidecar that has to be made.
+    /// Opens the index of what `base` keeps of freed segments, the `sealed` segments behind it (first LSNs,
+    /// ascending) and the one that begins at `active`, whose blocks the caller gives to [`Index::absorb`]. Reads
+    /// nothing yet. `source` must not own the index. `progress` is told of each sidecar that has to be made.
     pub fn open(
         storage: Arc<dyn Storage>,
         store_id: StoreId,
         source: Arc<dyn SegmentSource>,
         rng: Arc<dyn Rng>,
-        sealed: &[Lsn],
-        active: Lsn,
+        base: Option<&Base>,
+        (sealed, active): (&[Lsn], Lsn),
         progress: OnRebuild,
     ) -> Index {
-        let ends = sealed.iter().skip(1).chain([&active]);
-        let sealed = sealed
-            .iter()
-            .zip(ends)
-            .map(|(first, end)| Sealed::unopened(*first, *end))
-            .collect();
+        let sealed = unopened(base, sealed, active);
         let making = Mutex::new(());
         let segments = SealedSegments {
             storage,
@@ -398,19 +394,19 @@ impl Index {
         Ok(damaged)
     }
 
-    fn segments(&self) -> &SealedSegments {
+    pub(super) fn segments(&self) -> &SealedSegments {
         &self.shared.segments
     }
 
-    fn list(&self) -> List {
+    pub(super) fn list(&self) -> List {
         self.read().sealed.clone()
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, State> {
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, State> {
         self.shared.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, State> {
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, State> {
         self.shared.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -432,6 +428,14 @@ fn sealed_runs(
             break;
         }
         let count = match segments.held(list, number)? {
+            Held::Mapped(sidecar) if sidecar.header().base => {
+                let begins = list.get(number).map_or(Lsn::ZERO, |base| base.end);
+                let text = format!(
+                    "what the stream had before version {behind} was freed; read it from that version on, or from \
+                     {begins} in the log"
+                );
+                return Err(Error::behind(text).at_lsn(begins).into());
+            }
             Held::Mapped(sidecar) => {
                 let found = sidecar.stream(hash, stream)?;
                 if found.is_some_and(|found| found.base + found.count != behind) {

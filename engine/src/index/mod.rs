@@ -20,6 +20,7 @@
 //! puts the same bytes in place.
 
 mod active;
+pub(crate) mod base;
 mod build;
 mod check;
 mod layout;
@@ -32,12 +33,13 @@ mod sealed;
 mod sidecar;
 
 pub use active::{ActiveIndex, Totals};
+pub use base::Base;
 pub use build::remove_unfinished;
 pub use check::{SidecarFacts, SidecarState};
 pub(crate) use check::{sidecar_facts, sidecar_state};
 pub use locations::Locations;
 pub use lookup::{Index, PinnedRecord};
-pub use name::{is_unfinished_sidecar, sidecar_segment};
+pub use name::{base_end, is_unfinished_sidecar, sidecar_segment};
 pub use place::{BlockPlace, Location};
 pub use sealed::{OnRebuild, Rebuild, SegmentSource};
 

@@ -1,5 +1,6 @@
 //! Names of sidecar files: `log/<16 hex digits of the segment's first LSN>.idx`, and the temporary
-//! name under which one is written before it is moved into place. Printed and parsed only here.
+//! name under which one is written before it is moved into place; and of bases, `log/base-<16 hex digits>`. Printed
+//! and parsed only here.
 
 use crate::Lsn;
 
@@ -8,7 +9,19 @@ pub(super) const FOLDER: &str = "log";
 
 const SUFFIX: &str = ".idx";
 const TEMPORARY: &str = ".idx.tmp-";
+const BASE: &str = "base-";
 const DIGITS: usize = 16;
+
+/// Path of the base of a log that begins at `end`.
+pub(super) fn base(end: Lsn) -> String {
+    format!("{FOLDER}/{BASE}{:016x}", end.0)
+}
+
+/// Where the log begins whose base a file of the folder is, if it is one.
+#[must_use]
+pub fn base_end(file: &str) -> Option<Lsn> {
+    hex(file.strip_prefix(BASE)?).map(Lsn)
+}
 
 /// Path of the sidecar of the segment that begins at `first`.
 pub(super) fn sidecar(first: Lsn) -> String {
@@ -51,6 +64,7 @@ mod tests {
         let unfinished = temporary(first, 7);
         assert!(is_unfinished_sidecar(unfinished.strip_prefix("log/").unwrap()));
         assert_eq!(sidecar_segment(unfinished.strip_prefix("log/").unwrap()), None);
+        assert_eq!(base_end(base(first).strip_prefix("log/").unwrap()), Some(first));
         for other in [
             "",
             ".idx",
@@ -61,6 +75,7 @@ mod tests {
         ] {
             assert_eq!(sidecar_segment(other), None, "{other}");
             assert!(!is_unfinished_sidecar(other), "{other}");
+            assert_eq!(base_end(other), None, "{other}");
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::width::to_u64;
 use crate::{Chain, Error, Lsn, Result, StoreId};
 
 use super::active::{ActiveIndex, StreamEntry};
+use super::base::{self, Base};
 use super::build::{self, PinnedState};
 use super::name;
 use super::sidecar::{Fault, Sidecar};
@@ -89,6 +90,15 @@ impl Sealed {
         })
     }
 
+    /// What was freed, as a base keeps it.
+    pub(super) fn of_base(base: &Base) -> Arc<Sealed> {
+        Arc::new(Sealed {
+            first: Lsn::ZERO,
+            end: base.end(),
+            held: RwLock::new(Held::Mapped(Arc::clone(&base.0))),
+        })
+    }
+
     /// A segment whose index is complete in memory.
     pub(super) fn frozen(index: ActiveIndex) -> Arc<Sealed> {
         let (first, end) = (index.first(), index.end());
@@ -103,7 +113,7 @@ impl Sealed {
         self.end.since(self.first)
     }
 
-    fn held(&self) -> Held {
+    pub(super) fn held(&self) -> Held {
         self.held.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -219,6 +229,9 @@ impl SealedSegments {
             return Ok(());
         };
         match self.held(list, number) {
+            Ok(Held::Mapped(sidecar)) if sidecar.header().base => {
+                return Err(base::damaged(sealed.end).into());
+            }
             Ok(Held::Mapped(sidecar)) if sidecar.verify().is_ok() => return Ok(()),
             Ok(Held::Frozen(_)) => return Ok(()),
             Err(Fault::Failed(error)) => return Err(error.into()),

@@ -76,11 +76,26 @@ pub(super) struct SealedPinned<'a> {
 impl Sidecar {
     /// Opens the sidecar of the segment that begins at `first`.
     pub(super) fn open(storage: &dyn Storage, first: Lsn) -> Result<Sidecar, Fault> {
-        let file_name = name::sidecar(first);
-        let failed = |error| Fault::Failed(Error::io("read a sidecar index", &file_name, error));
-        let file = match storage.open(&file_name, OpenMode::Read) {
+        let opened = Sidecar::open_file(storage, &name::sidecar(first), first)?;
+        opened
+            .filter(|sidecar| !sidecar.header.base)
+            .ok_or(Fault::Damaged(first))
+    }
+
+    /// Opens the base of a log that begins at `end`; `None` without one.
+    pub(super) fn open_base(storage: &dyn Storage, end: Lsn) -> Result<Option<Sidecar>, Fault> {
+        match Sidecar::open_file(storage, &name::base(end), Lsn::ZERO)? {
+            Some(base) if !base.header.base || base.header.end != end => Err(Fault::Damaged(Lsn::ZERO)),
+            other => Ok(other),
+        }
+    }
+
+    /// Opens the file of what begins at `first`; `None` when there is none.
+    fn open_file(storage: &dyn Storage, file_name: &str, first: Lsn) -> Result<Option<Sidecar>, Fault> {
+        let failed = |error| Fault::Failed(Error::io("read a sidecar index", file_name, error));
+        let file = match storage.open(file_name, OpenMode::Read) {
             Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(Fault::Damaged(first)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed(error)),
         };
         let len = file.len().map_err(failed)?;
@@ -94,13 +109,13 @@ impl Sidecar {
         let head = mapping.window(0..to_u64(HEADER_LEN)).map_err(failed)?;
         let header = SidecarHeader::parse(&head, len).filter(|header| header.first == first);
         let header = header.ok_or(Fault::Damaged(first))?;
-        Ok(Sidecar {
+        Ok(Some(Sidecar {
             header,
             mapping,
             sections: Default::default(),
             pages: OnceLock::new(),
             lookups: AtomicU64::new(0),
-        })
+        }))
     }
 
     /// The header.
@@ -160,6 +175,22 @@ impl Sidecar {
             }
         }
         Ok(None)
+    }
+
+    /// Every stream with its entry, by (hash, name).
+    pub(super) fn each_stream(&self, visit: &mut dyn FnMut(u64, &str, SealedStream)) -> Result<(), Fault> {
+        for section in [Section::Streams, Section::Names] {
+            self.section(section)?;
+        }
+        let mut name = Vec::new();
+        for number in 0..self.header.streams {
+            let entry = self.entry(number)?;
+            name.resize(entry.name_len, 0);
+            self.read(Section::Names, entry.name_at, &mut name)?;
+            let text = std::str::from_utf8(&name).map_err(|_| self.damaged())?;
+            visit(entry.hash, text, entry.found);
+        }
+        Ok(())
     }
 
     /// By the filter: true unless the segment surely has no event of the stream.
@@ -275,8 +306,14 @@ impl Sidecar {
 
     fn window(&self, range: Range<u64>) -> Result<Window, Fault> {
         let window = self.mapping.window(range);
-        Ok(window
-            .map_err(|error| Error::io("read a sidecar index", name::sidecar(self.header.first), error))?)
+        let file = || {
+            if self.header.base {
+                name::base(self.header.end)
+            } else {
+                name::sidecar(self.header.first)
+            }
+        };
+        Ok(window.map_err(|error| Error::io("read a sidecar index", file(), error))?)
     }
 
     /// Number of pinned records at the segment's end.

@@ -54,19 +54,58 @@ struct Batch<'a> {
     sealed: Vec<(SealedBlock, Vec<usize>)>,
     builder: BlockBuilder,
     tail: Tail,
+    /// The limit of the log refused a block.
+    limited: bool,
 }
 
 impl Log {
-    /// Writes requests in order; one result for each. Called by the leader of a group commit.
+    /// Writes requests in order; one result for each. Called by the leader of a group commit. What the limit of the
+    /// log refuses is written once more when some of it could be freed, and otherwise what may use the reserve.
     pub(crate) fn write(&self, requests: &[Request], judge: &dyn Judge) -> Vec<Result<Written>> {
+        let (mut outcomes, mut refused) = self.write_once(requests, judge);
+        let mut full = None;
+        if refused.is_some() {
+            full = judge.make_room();
+        }
+        if let (Some(from), None) = (refused, &full) {
+            let rest = requests.get(from..).unwrap_or_default();
+            outcomes.truncate(from);
+            let (again, still) = self.write_once(rest, judge);
+            outcomes.extend(again);
+            refused = still.map(|still| from + still);
+            full = refused.and_then(|_| judge.make_room());
+        }
+        let Some(from) = refused else { return outcomes };
+        for (request, outcome) in requests.iter().zip(&mut outcomes).skip(from) {
+            if request.is_control() {
+                let (alone, _) = self.write_once(std::slice::from_ref(request), judge);
+                *outcome = alone.into_iter().next().unwrap_or_else(|| Err(no_outcome()));
+            }
+            if let (Err(error), Some(told)) = (&outcome, &full)
+                && error.kind() == ErrorKind::Full
+                && error.written().is_none()
+            {
+                *outcome = Err(Error::full(format!("{error}; {told}")));
+            }
+        }
+        outcomes
+    }
+
+    /// As [`Log::write`]; and from which request on the limit of the log refused them.
+    fn write_once(&self, requests: &[Request], judge: &dyn Judge) -> (Vec<Result<Written>>, Option<usize>) {
         let exclusive = self.appending.lock();
         match self.begin(requests, judge) {
             Ok((lock, verdicts)) => {
-                let outcomes = self.write_locked(requests, verdicts, &exclusive);
+                let (outcomes, limited) = self.write_locked(requests, verdicts, &exclusive);
                 drop(lock);
-                outcomes
+                let absent = |outcome: &Result<Written>| {
+                    outcome.as_ref().is_err_and(|error| error.written().is_none())
+                };
+                let written = outcomes.iter().rposition(|outcome| !absent(outcome));
+                let refused = limited.then(|| written.map_or(0, |last| last + 1));
+                (outcomes, refused)
             }
-            Err(error) => requests.iter().map(|_| Err(error.again())).collect(),
+            Err(error) => (requests.iter().map(|_| Err(error.again())).collect(), None),
         }
     }
 
@@ -109,7 +148,7 @@ impl Log {
         requests: &[Request],
         verdicts: Vec<Verdict>,
         exclusive: &MutexGuard<'_, ()>,
-    ) -> Vec<Result<Written>> {
+    ) -> (Vec<Result<Written>>, bool) {
         let tail = self.control.tail();
         let mut batch = Batch {
             requests,
@@ -118,12 +157,13 @@ impl Log {
             sealed: Vec::new(),
             builder: BlockBuilder::new(),
             tail,
+            limited: false,
         };
         let error = self.write_blocks(&mut batch, verdicts, exclusive).err();
-        let (tail, outcomes) = (batch.tail.at, batch.outcomes.into_iter().zip(requests));
-        outcomes
-            .map(|(outcome, request)| settle(outcome, request, tail, error.as_ref()))
-            .collect()
+        let (tail, limited) = (batch.tail.at, batch.limited);
+        let outcomes = batch.outcomes.into_iter().zip(requests);
+        let outcomes = outcomes.map(|(outcome, request)| settle(outcome, request, tail, error.as_ref()));
+        (outcomes.collect(), limited)
     }
 
     fn write_blocks(
@@ -183,9 +223,18 @@ impl Log {
         let block = builder.seal(&seal, self.pad_to);
         let members = std::mem::take(&mut batch.open);
         let segment = self.dir.open(batch.tail.segment)?;
-        if segment.offset(block.header.end()) > segment.len() {
+        let len = to_u64(block.bytes.len());
+        let rolls = segment.offset(block.header.end()) > segment.len();
+        let control = members
+            .iter()
+            .all(|number| batch.requests.get(*number).is_some_and(Request::is_control));
+        if let Err(full) = self.check_limit(batch.tail, rolls.then_some(len), control) {
+            batch.limited = true;
+            return self.flush(batch, exclusive).and(Err(full));
+        }
+        if rolls {
             let rolled = self.flush(batch, exclusive);
-            let rolled = rolled.and_then(|()| self.roll(batch.tail, to_u64(block.bytes.len()), exclusive));
+            let rolled = rolled.and_then(|()| self.roll(batch.tail, len, exclusive));
             batch.tail.segment = rolled?;
         }
         batch.tail.at = block.header.end();
@@ -452,7 +501,7 @@ fn settle(
 ) -> Result<Written> {
     let failed = || match error {
         Some(error) => error.again(),
-        None => Error::internal("a commit was neither written nor refused"),
+        None => no_outcome(),
     };
     match outcome {
         Some(Ok(Written::Appended { lsns, .. })) if lsns.len() < request.frames.len() => Err(lsns
@@ -464,6 +513,10 @@ fn settle(
         Some(Ok(Written::Wrong { .. })) | None => Err(failed()),
         Some(outcome) => outcome,
     }
+}
+
+fn no_outcome() -> Error {
+    Error::internal("a commit was neither written nor refused")
 }
 
 /// Errors that leave the file's earlier bytes in doubt to nobody.

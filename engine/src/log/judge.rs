@@ -19,6 +19,8 @@ pub(crate) trait Judge {
     fn catch_up(&self, end: Lsn) -> Result<()>;
     /// Version of the stream's last event.
     fn version_of(&self, stream: &str) -> Result<Option<StreamVersion>>;
+    /// The log is at its limit: frees what may go. `None` when something went, else why not, for the operator.
+    fn make_room(&self) -> Option<String>;
 }
 
 /// What is decided on a request before it is written.

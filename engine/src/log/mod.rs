@@ -15,6 +15,7 @@ mod cursor;
 mod durable;
 mod group;
 mod judge;
+mod limit;
 pub(crate) mod lock;
 pub(crate) mod newest;
 mod recover;

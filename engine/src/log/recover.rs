@@ -134,9 +134,11 @@ pub(crate) fn recover(
 fn refuse_lost_segments(dir: &SegmentDir, firsts: &[Lsn], last: Lsn) -> Result<()> {
     let storage = dir.storage();
     let folder = storage.root().join(dir.folder());
-    if firsts.first().is_some_and(|first| *first != Lsn::ZERO) {
+    if let Some(first) = firsts.first().filter(|first| **first != Lsn::ZERO)
+        && !dir.has_freed(Lsn(first.0.saturating_sub(1)))?
+    {
         return Err(Error::corrupt(
-            "the first files of the log are missing, and nothing was freed; nothing was changed: \
+            "the first files of the log are missing, and no base says that they were freed; nothing was changed: \
              put them back or restore a backup",
         )
         .at_path(folder));

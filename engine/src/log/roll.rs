@@ -91,7 +91,7 @@ impl Log {
             .control
             .appended()
             .since(self.control.lsn(crate::storage::Cell::TailSegment));
-        if used * 2 < self.segment_bytes || !self.dir.spares()?.is_empty() {
+        if used * 2 < self.segment_bytes || !self.dir.spares()?.is_empty() || !self.has_room_for_spare() {
             return Ok(false);
         }
         self.dir.make_file(self.segment_bytes, &*self.rng, true)?;
@@ -109,6 +109,7 @@ impl Log {
         let used = tail.at.since(tail.segment);
         let rolled = used > 0 && used > min_bytes;
         if rolled {
+            self.check_limit(tail, Some(0), false)?;
             self.roll(tail, 0, &exclusive)?;
         }
         drop(lock);

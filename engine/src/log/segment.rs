@@ -202,6 +202,11 @@ impl SegmentDir {
         Ok(next(&self.list()?))
     }
 
+    /// True when the last listing begins behind a segment: it was freed since it was opened.
+    pub(crate) fn is_unlisted(&self, first: Lsn) -> bool {
+        self.listed.lock().first().is_some_and(|oldest| *oldest > first)
+    }
+
     /// The open segment that begins at `first`.
     pub(crate) fn open(&self, first: Lsn) -> Result<Arc<Segment>> {
         if let Some(segment) = self.known.lock().get(first) {
@@ -237,15 +242,39 @@ impl SegmentDir {
         Ok(self.list()?.into_iter().take_while(|first| *first <= at).last())
     }
 
-    /// True when a position lies before the oldest file: what stood there was freed. Nothing frees the log.
+    /// True when what stood at a position was freed: it lies before the oldest file of a queue, or before a base of
+    /// a log, which is there before anything is freed.
     pub(crate) fn has_freed(&self, at: Lsn) -> Result<bool> {
-        Ok(self.kind == BlockKind::Queue && self.list()?.first().is_none_or(|oldest| *oldest > at))
+        match self.kind {
+            BlockKind::Queue => Ok(self.list()?.first().is_none_or(|oldest| *oldest > at)),
+            BlockKind::Log => Ok(self.begins()? > at),
+        }
+    }
+
+    /// Where a log begins as its newest base says; 0 without one.
+    fn begins(&self) -> Result<Lsn> {
+        Ok(crate::index::base::ends(&*self.storage)?
+            .last()
+            .copied()
+            .unwrap_or_default())
+    }
+
+    /// Lets go of what lies before `end`: its space is given back when nobody has it open any more.
+    pub(crate) fn forget_before(&self, end: Lsn) {
+        let mut known = self.known.lock();
+        known.open = known.open.split_off(&end);
     }
 
     /// Why no file holds the position `at`.
     pub(crate) fn gone(&self, at: Lsn) -> Result<Error> {
         let error = if self.has_freed(at)? {
-            Error::behind("what stood here was freed; start at the oldest retained position")
+            let oldest = match self.kind {
+                BlockKind::Queue => self.list()?.first().copied().unwrap_or_default(),
+                BlockKind::Log => self.begins()?,
+            };
+            Error::behind(format!(
+                "what stood here was freed; the oldest retained position is {oldest}: start there"
+            ))
         } else {
             Error::corrupt(format!(
                 "the file that holds this position is missing; {}",

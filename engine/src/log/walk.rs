@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::block::{Block, BlockFault, BlockHeader, HEADER_LEN, StreamFilter};
+use crate::block::{Block, BlockFault, BlockHeader, BlockKind, HEADER_LEN, StreamFilter};
 use crate::planted::{self, Bug};
 use crate::storage::{Window, prefetch};
 use crate::width::{to_u64, to_usize, u32_to_usize};
@@ -207,6 +207,10 @@ impl BlockWalk {
     fn is_sealed_here(&mut self) -> Result<bool> {
         let listing = Some(self.dir.listings());
         if self.sealed.1 != listing {
+            // What stands behind the last block of a freed segment means nothing, and no file says where that ends.
+            if self.dir.kind() == BlockKind::Log && self.dir.is_unlisted(self.segment.first) {
+                return Err(self.dir.gone(self.at)?);
+            }
             self.sealed = (self.dir.known_end(self.segment.first)?, listing);
         }
         Ok(self.sealed.0 == Some(self.at) && self.segment.first != self.at)

@@ -86,7 +86,8 @@ impl QueueWriter {
         }
         // What a dead writer wrote and did not publish is whole and in line, so it counts.
         control.cells().raise(Cell::QueueDurable, tail.at.0);
-        let scanned = control.lsn(Cell::Scanned).max(Lsn(aux));
+        control.cells().raise(Cell::ScannedDurable, aux);
+        let scanned = store.scan_from(control.lsn(Cell::Scanned).max(Lsn(aux)))?;
         control.publish_entries(tail.at, scanned);
         let (nonce, segment_bytes) = (
             store.rng().next_u64(),
@@ -245,11 +246,9 @@ impl QueueWriter {
         if let Err(error) = segment.file.sync_data() {
             return Err(self.dead("sync", &dir.path(&segment), error));
         }
-        self.store
-            .log()
-            .control
-            .cells()
-            .raise(Cell::QueueDurable, self.tail.at.0);
+        let cells = self.store.log().control.cells();
+        cells.raise(Cell::QueueDurable, self.tail.at.0);
+        cells.raise(Cell::ScannedDurable, self.recorded.0);
         Ok(())
     }
 

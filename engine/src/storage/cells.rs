@@ -24,6 +24,9 @@
 //! 1216    AppendWaiters      processes that wait for the append lock, or died waiting
 //! 1280    WakeAppend         counter, raised and woken when the append lock is free
 //! 1344    Boot               digest of the boot in which the page was made
+//! 1408    Freed              where the log begins: a base that is durable holds what lay before
+//! 1472    ScannedDurable     scan position whose entries are on disk, so that the log below may be freed
+//! 1536    Reserve            first LSN of the active segment plus 1 while that is the reserve of a full log, else 0
 //! ```
 //!
 //! Each word has a cache line of its own. The page is 4,096 bytes; unused words are zero.
@@ -55,6 +58,9 @@ pub enum Cell {
     AppendWaiters = 1216,
     WakeAppend = 1280,
     Boot = 1344,
+    Freed = 1408,
+    ScannedDurable = 1472,
+    Reserve = 1536,
 }
 
 impl Cell {

@@ -248,6 +248,11 @@ impl Storage for LocalStorage {
         }))
     }
 
+    fn disk(&self) -> io::Result<Option<(u64, u64)>> {
+        let (_, free, total) = sys::file_system(&File::open(self.place("log")?)?)?;
+        Ok(Some((free, total)))
+    }
+
     fn refusal(&self) -> io::Result<Option<String>> {
         // A folder of the store may be a link to somewhere else.
         for folder in ["", "log", "queue"] {
@@ -255,7 +260,7 @@ impl Storage for LocalStorage {
                 Err(error) if error.kind() == io::ErrorKind::NotFound && !folder.is_empty() => continue,
                 open => open?,
             };
-            let magic = sys::file_system(&open)?;
+            let (magic, ..) = sys::file_system(&open)?;
             if let Some((_, name)) = REFUSED.iter().find(|(number, _)| *number == magic) {
                 return Ok(Some(format!(
                     "{} lies on {name}",

@@ -75,6 +75,11 @@ pub trait Storage: Send + Sync + 'static {
     /// Opens the page of shared words; `fresh` makes a new one, all zero, in place of any old one.
     fn cells(&self, name: &str, fresh: bool) -> io::Result<Arc<dyn SharedCells>>;
 
+    /// What is left of the disk that the log lies on, and its size, in bytes; `None` where nobody knows.
+    fn disk(&self) -> io::Result<Option<(u64, u64)>> {
+        Ok(None)
+    }
+
     /// Says why the file system is not a local one that keeps the promises relied on, or `None`.
     fn refusal(&self) -> io::Result<Option<String>>;
 

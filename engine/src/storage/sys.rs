@@ -135,14 +135,20 @@ pub(super) fn write_pieces(file: &File, pieces: &[&[u8]], at: u64) -> io::Result
     Ok(done)
 }
 
-/// The number that says which file system a file lies on.
-pub(super) fn file_system(file: &File) -> io::Result<u64> {
+/// The file system that a file lies on: the number that says which, what is left for us of it, its size in bytes.
+pub(super) fn file_system(file: &File) -> io::Result<(u64, u64, u64)> {
     // SAFETY: `statfs` is a plain C structure for which all zeros is a valid value.
     let mut facts: libc::statfs = unsafe { std::mem::zeroed() };
     // SAFETY: `file` keeps the descriptor open during the call, which writes one `statfs` into `facts`.
     retry(|| unsafe { libc::fstatfs(file.as_raw_fd(), &raw mut facts) })?;
     // Some targets sign this field; the numbers are 32 bits wide everywhere.
-    Ok(facts.f_type as u64 & 0xffff_ffff)
+    let unit = facts.f_bsize as u64;
+    let bytes = |blocks: u64| blocks.saturating_mul(unit);
+    Ok((
+        facts.f_type as u64 & 0xffff_ffff,
+        bytes(facts.f_bavail),
+        bytes(facts.f_blocks),
+    ))
 }
 
 /// A read-only mapping. No reference into it exists but those of [`RawPiece`].

@@ -268,7 +268,7 @@ fn a_local_file_system_is_not_refused_and_proc_shows_that_the_number_is_read() {
     assert_eq!(storage.refusal().unwrap(), None);
     assert!(LocalStorage::new("/no/such/directory".into()).refusal().is_err());
     let proc = std::fs::File::open("/proc").unwrap();
-    assert_eq!(sys::file_system(&proc).unwrap(), 0x9fa0);
+    assert_eq!(sys::file_system(&proc).unwrap().0, 0x9fa0);
     assert_eq!(storage.boot_id().len(), 36);
     assert_eq!(storage.process_id(), std::process::id());
 }

@@ -102,8 +102,12 @@ impl Drop for Ends {
 /// How long the thread rests after a failure that may pass.
 const REST: Duration = Duration::from_millis(200);
 
+/// How often the thread looks at most whether segments may be freed.
+const FREE_AGAIN: Duration = Duration::from_secs(1);
+
 fn work(shared: &Shared, signals: &Signals, pause: Duration) {
     let (mut pause, mut failing) = (pause, false);
+    let mut freed = None;
     loop {
         {
             let mut state = signals.state.lock();
@@ -125,6 +129,14 @@ fn work(shared: &Shared, signals: &Signals, pause: Duration) {
         }
         let synced = shared.log.make_durable(shared.log.control.appended());
         let tended = synced.as_ref().map_or(Ok(()), |()| shared.tend_files());
+        let now = shared.log.clock.monotonic();
+        let tended = tended.and_then(|()| {
+            if synced.is_err() || freed.is_some_and(|last| now.saturating_sub(last) < FREE_AGAIN) {
+                return Ok(());
+            }
+            freed = Some(now);
+            shared.free().map(drop)
+        });
         let errors = [&synced, &tended]
             .into_iter()
             .filter_map(|outcome| outcome.as_ref().err());
@@ -162,6 +174,7 @@ impl Shared {
     /// Spare and sidecars: files that save time later and are needed by nobody.
     pub(super) fn tend_files(&self) -> Result<()> {
         self.log.prepare_spare()?;
+        self.follow_freed()?;
         // Whole segments only: a store that is never asked for a stream leaves sidecars all the same,
         // and the first question does not have to read everything that was ever appended.
         let (tail, durable) = (

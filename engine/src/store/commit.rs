@@ -168,14 +168,15 @@ impl Store {
         Ok(false)
     }
 
-    /// Prepares a spare segment, writes sidecars of sealed ones, and syncs buffered commits; for stores
-    /// without a background thread.
+    /// Prepares a spare segment, writes sidecars of sealed ones, syncs buffered commits, and frees what need not be
+    /// kept; for stores without a background thread.
     ///
     /// # Errors
     /// `Closed` when a sync failed, `Full` without space for a spare.
     pub fn tend(&self) -> Result<()> {
         self.sync()?;
-        self.shared().tend_files()
+        self.shared().tend_files()?;
+        self.shared().free().map(drop)
     }
 
     /// Closes this handle cleanly: buffered commits are synced, and a small block notes what is

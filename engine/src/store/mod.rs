@@ -9,6 +9,9 @@
 mod background;
 mod backup;
 mod commit;
+mod disk;
+mod free;
+mod hold;
 mod identity;
 mod lineage;
 mod make;
@@ -18,16 +21,21 @@ mod phase;
 mod raw;
 mod repair;
 mod restore;
+mod space;
 mod streams;
 mod verify;
 mod whole_file;
 
 pub use backup::{BackedUp, Backup, BackupFacts};
+pub use disk::DiskUse;
+pub use free::{Freeable, Keeper};
+pub use hold::{Hold, NamedHold};
 pub use options::{Durability, Options};
 pub use phase::{Phase, PhaseLock};
 pub use raw::{Damage, DamageKind, Loss, LostFrame, RawEnd, RawLog, RawPiece};
 pub use repair::{Cost, Examined, Repair, RepairHow, Repaired};
 pub use restore::Restored;
+pub use space::{Retention, Space};
 pub use streams::StreamReader;
 pub use verify::Verified;
 
@@ -36,7 +44,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, Rng};
-use crate::index::{Index, OnRebuild};
+use crate::index::{Base, Index, OnRebuild};
 use crate::log::{LOOK_AGAIN, Log, LogScan, SegmentDir, StreamScan};
 use crate::storage::{Cell, LocalStorage, Storage};
 use crate::sync::AtomicU64;
@@ -127,6 +135,7 @@ impl Store {
         options.check()?;
         let opened = open::open(&storage, &options)?;
         let active = streams::active_segment(&opened.log);
+        let base = Base::newest(&*storage, opened.identity.owner.id)?;
         let sealed = streams::sealed_before(&opened.log.dir, active)?;
         let source = Arc::new(streams::SealedSource::new(&opened.log.dir));
         let index = Index::open(
@@ -134,8 +143,8 @@ impl Store {
             opened.identity.owner.id,
             source,
             Arc::clone(&options.rng),
-            &sealed,
-            active,
+            base.as_ref(),
+            (&sealed, active),
             traced(options.on_rebuild.clone()),
         );
         let streams = streams::Streams::new(index, &opened.log.dir, active)?;
@@ -150,6 +159,7 @@ impl Store {
             next_seq: AtomicU64::new(1),
             spare_asked: AtomicU64::new(0),
         });
+        shared.log.note_reserve();
         let background = Background::start(&shared, &options);
         Ok(Store {
             inner: Arc::new(Handle { shared, background }),
@@ -308,7 +318,8 @@ impl Store {
     /// `Internal` when the segments cannot be listed.
     pub fn oldest(&self) -> Result<Lsn> {
         let first = self.log().dir.list()?.first().copied();
-        first.ok_or_else(|| Error::corrupt("the log has no segment").at_path(self.root()))
+        let first = first.ok_or_else(|| Error::corrupt("the log has no segment").at_path(self.root()))?;
+        Ok(first.max(self.log().control.lsn(Cell::Freed)))
     }
 
     /// First LSN and length in bytes of every segment of the log, oldest first.
@@ -317,10 +328,15 @@ impl Store {
     /// `Internal` when the segments cannot be listed or opened.
     pub fn segments(&self) -> Result<Vec<(Lsn, u64)>> {
         let dir = &self.log().dir;
-        dir.list()?
-            .into_iter()
-            .map(|first| Ok((first, dir.open(first)?.len())))
-            .collect()
+        let mut segments = Vec::new();
+        for first in dir.list()? {
+            match dir.open(first) {
+                // Freed since it was listed.
+                Err(error) if free::is_behind(&error) => {}
+                segment => segments.push((first, segment?.len())),
+            }
+        }
+        Ok(segments)
     }
 
     /// Seals the active segment and begins another, when more than `min_bytes` of it are used; true

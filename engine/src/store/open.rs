@@ -23,6 +23,7 @@ use crate::{Chain, Error, ErrorKind, Lsn, Result};
 
 use super::Options;
 use super::backup::BACKUP_FILE;
+use super::free;
 use super::identity::{Identity, STORE_FILE};
 use super::repair::REPAIR_FILE;
 
@@ -148,19 +149,15 @@ fn recover_all(storage: &Arc<dyn Storage>, identity: &Identity) -> Result<Arc<dy
             error,
         )
     })?;
-    for folder in ["log", "queue"] {
-        let removed = remove_unfinished(&**storage, folder);
-        removed
-            .map_err(|error| Error::io("remove unfinished segments", storage.root().join(folder), error))?;
-    }
-    crate::index::remove_unfinished(&**storage)?;
+    clear_unfinished(&**storage)?;
     let genesis = Chain::genesis(identity.owner.id);
     let dir = |kind| {
         Arc::new(SegmentDir::new(Arc::clone(storage), kind, identity.owner, || {
             Lsn::ZERO
         }))
     };
-    let queue = recover_queue(&dir(BlockKind::Queue), genesis)?;
+    let begins = free::finish(&dir(BlockKind::Log))?;
+    let queue = recover_queue(&dir(BlockKind::Queue), genesis, begins)?;
     let scanned = Lsn(queue.as_ref().map_or(0, |queue| queue.aux));
     let closed = newest::closed(&**storage, identity.owner.id);
     let closed =
@@ -183,9 +180,21 @@ fn recover_all(storage: &Arc<dyn Storage>, identity: &Identity) -> Result<Arc<dy
     cells.store(Cell::QueueAppended, queue_end);
     cells.store(Cell::QueueDurable, queue_end);
     cells.store(Cell::Scanned, scanned.0);
+    cells.store(Cell::ScannedDurable, scanned.0);
+    cells.store(Cell::Freed, begins.0);
     cells.store(Cell::Boot, boot_digest(&**storage));
     cells.store(Cell::Ready, READY);
     Ok(cells)
+}
+
+/// Removes what a crash left half made.
+fn clear_unfinished(storage: &dyn Storage) -> Result<()> {
+    for folder in ["log", "queue"] {
+        let removed = remove_unfinished(storage, folder);
+        removed
+            .map_err(|error| Error::io("remove unfinished segments", storage.root().join(folder), error))?;
+    }
+    crate::index::remove_unfinished(storage)
 }
 
 /// A page that stays away, while others have the store open, was removed under them: who opens makes it at once.
@@ -223,9 +232,8 @@ fn refuse_lost_log(storage: &dyn Storage) -> Result<()> {
     }
 }
 
-/// A queue that is damaged, or begins later than it was freed, is made again from the log, which
-/// retention has kept whole.
-fn recover_queue(dir: &Arc<SegmentDir>, genesis: Chain) -> Result<Option<Recovered>> {
+/// A queue that is damaged, or begins later than it was freed, is made again from the log, as long as that is whole.
+fn recover_queue(dir: &Arc<SegmentDir>, genesis: Chain, log_begins: Lsn) -> Result<Option<Recovered>> {
     let storage = &**dir.storage();
     let path = storage.root().join(dir.folder());
     let freed =
@@ -248,11 +256,15 @@ fn recover_queue(dir: &Arc<SegmentDir>, genesis: Chain) -> Result<Option<Recover
         None => Ok(None),
     };
     match recovered {
-        Err(error) if error.kind() == crate::ErrorKind::Corrupt => {
+        Err(error) if error.kind() == ErrorKind::Corrupt && log_begins > Lsn::ZERO => {
+            return Err(free::lost_queue(log_begins).at_path(path).caused_by(error));
+        }
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
             tracing::warn!(%error, "the stable queue is damaged; the scan makes it again from the log");
         }
         Ok(Some(recovered)) => return Ok(Some(recovered)),
         Ok(None) if freed == Lsn::ZERO => return Ok(None),
+        Ok(None) if log_begins > Lsn::ZERO => return Err(free::lost_queue(log_begins).at_path(path)),
         Ok(None) => {}
         Err(error) => return Err(error),
     }

@@ -15,10 +15,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::block::{BlockKind, SealedBlock};
+use crate::clock::Rng;
+use crate::index::base::{self, Base};
 use crate::log::{SegmentDir, newest, segment_name, write_all};
 use crate::storage::{LocalStorage, LockMode, OpenMode, Storage, StorageFile, overlap};
 use crate::width::to_u64;
-use crate::{Chain, Epoch, Error, Lsn, Options, Result};
+use crate::{Epoch, Error, Lsn, Options, Result};
 
 use super::backup::{Backup, Boundary, Target, blocks};
 use super::identity::{NEW_FILE, STORE_FILE};
@@ -78,7 +80,7 @@ impl Options {
         let backup = Backup::open_in(backup)?;
         let making = begin(&new, self)?;
         let manifest = &backup.manifest;
-        let copied = copy(&backup, &new, progress)?;
+        let copied = copy(&backup, &new, &*self.rng, progress)?;
         if copied.end.chain != Some(manifest.chain) || copied.end.at != manifest.end {
             let text = "the backup ends in another history than it says: verify it, and restore another one";
             return Err(Error::corrupt(text).at_path(new.root()).at_lsn(manifest.end));
@@ -172,11 +174,19 @@ struct Copied {
 }
 
 /// Copies all segments, each at a segment's length and synced.
-fn copy(backup: &Backup, new: &Arc<dyn Storage>, progress: &mut dyn FnMut(u64, u64)) -> Result<Copied> {
+fn copy(
+    backup: &Backup,
+    new: &Arc<dyn Storage>,
+    rng: &dyn Rng,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Copied> {
     let (manifest, source) = (&backup.manifest, backup.log());
     let firsts = backup.segments(&source)?;
-    let genesis = (manifest.oldest == Lsn::ZERO).then(|| Chain::genesis(manifest.identity.owner.id));
-    let mut here = Boundary::new(manifest.oldest, genesis);
+    let mut here = Boundary::new(manifest.oldest, Some(backup.chain_before()?));
+    if manifest.oldest > Lsn::ZERO {
+        let base = Base::at(&*backup.storage, manifest.identity.owner.id, manifest.oldest)?;
+        base::write(&**new, base.end(), &base.bytes(&*backup.storage)?, rng.next_u64())?;
+    }
     let (total, mut read) = (manifest.end.since(manifest.oldest), 0);
     for (number, first) in firsts.iter().enumerate() {
         let end = firsts.get(number + 1).copied().unwrap_or(manifest.end);

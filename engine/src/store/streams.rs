@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::block::{Block, BlockKind};
-use crate::index::{Index, Locations, SegmentSource};
+use crate::index::{Base, Index, Locations, SegmentSource};
 use crate::log::{BlockWalk, Cursor, Found, Judge, SegmentDir};
 use crate::storage::Cell;
 use crate::sync::{AtomicBool, Mutex, Ordering};
@@ -70,6 +70,17 @@ impl Streams {
         })
     }
 
+    /// Begins the index at a newer base. Where it had not come so far it goes on at the active segment.
+    pub(super) fn rebase(&self, base: &Base, log: &crate::log::Log) -> Result<()> {
+        let mut walk = self.walk.lock();
+        let active = active_segment(log);
+        let sealed = sealed_before(&log.dir, active)?;
+        if self.index.rebase(base, &sealed, active) {
+            *walk = BlockWalk::new(&log.dir, log.dir.open(active)?, active);
+        }
+        Ok(())
+    }
+
     /// Feeds the index up to `end`, a block boundary.
     fn feed(&self, end: Lsn) -> Result<()> {
         let mut walk = self.walk.lock();
@@ -98,15 +109,34 @@ impl Judge for Shared {
     }
 
     fn catch_up(&self, end: Lsn) -> Result<()> {
-        self.streams
-            .feed(end)
+        self.unless_freed(|| self.streams.feed(end))
             .map_err(|error| self.log.unreadable(error))?;
         self.streams.index.settle(self.log.control.durable());
         Ok(())
     }
 
     fn version_of(&self, stream: &str) -> Result<Option<StreamVersion>> {
-        self.streams.index.version_of(stream, Lsn::MAX)
+        self.unless_freed(|| self.streams.index.version_of(stream, Lsn::MAX))
+    }
+
+    fn make_room(&self) -> Option<String> {
+        self.free_for_room()
+    }
+}
+
+impl Shared {
+    /// Asks the index, again from a newer base when what it needed was freed meanwhile.
+    pub(super) fn unless_freed<T>(&self, query: impl Fn() -> Result<T>) -> Result<T> {
+        loop {
+            self.follow_freed()?;
+            let begins = self.streams.index.begins();
+            match query() {
+                Err(error)
+                    if error.kind() == crate::ErrorKind::Behind
+                        && self.log.control.lsn(Cell::Freed) > begins => {}
+                other => return other,
+            }
+        }
     }
 }
 
@@ -131,7 +161,7 @@ impl Store {
     /// `Corrupt` for damage in the log (E3).
     pub fn stream_version(&self, stream: &str) -> Result<Option<StreamVersion>> {
         let (index, durable) = self.durable_index()?;
-        index.version_of(stream, durable)
+        self.shared().unless_freed(|| index.version_of(stream, durable))
     }
 
     /// Durable events of a stream from a version on, in order, as of now.
@@ -146,7 +176,10 @@ impl Store {
 
     /// Reads what lay below `durable`, and what was sealed since.
     pub(super) fn reader(&self, stream: &str, from: StreamVersion, durable: Lsn) -> Result<StreamReader> {
-        let locations = self.shared().streams.index.locate(stream, from, durable)?;
+        let index = &self.shared().streams.index;
+        let locations = self
+            .shared()
+            .unless_freed(|| index.locate(stream, from, durable))?;
         // Another thread may have fed the index past a roll: what it sealed is durable and was located too.
         let durable = durable.max(locations.sealed_end());
         Ok(StreamReader {
@@ -164,7 +197,7 @@ impl Store {
     /// `Corrupt` for damage in the log (E3).
     pub fn pinned(&self, key: &[u8]) -> Result<Option<(Vec<u8>, Lsn)>> {
         let (index, durable) = self.durable_index()?;
-        index.pinned(key, durable)
+        self.shared().unless_freed(|| index.pinned(key, durable))
     }
 
     /// All pinned records whose key begins with `prefix`: key, value, LSN of the frame, by key.
@@ -173,7 +206,8 @@ impl Store {
     /// `Corrupt` for damage in the log (E3).
     pub fn pinned_with_prefix(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>, Lsn)>> {
         let (index, durable) = self.durable_index()?;
-        index.pinned_with_prefix(prefix, durable)
+        self.shared()
+            .unless_freed(|| index.pinned_with_prefix(prefix, durable))
     }
 
     /// Position of the durable frame that begins exactly at `lsn`: its epoch, and the chain after its
@@ -229,7 +263,8 @@ impl Store {
     /// A walk that stands before the block holding `lsn`.
     fn walk_to(&self, lsn: Lsn, durable: Lsn) -> Result<BlockWalk> {
         let shared = self.shared();
-        let Some(place) = shared.streams.index.block_holding(lsn)? else {
+        let place = shared.unless_freed(|| shared.streams.index.block_holding(lsn))?;
+        let Some(place) = place else {
             return BlockWalk::before(&shared.log.dir, lsn, durable);
         };
         let segment = shared.log.dir.open(place.segment)?;
@@ -260,7 +295,7 @@ impl Store {
     /// `Corrupt` for damage in the log (E3).
     pub fn totals(&self) -> Result<crate::index::Totals> {
         let (index, _) = self.durable_index()?;
-        index.totals()
+        self.shared().unless_freed(|| index.totals())
     }
 }
 

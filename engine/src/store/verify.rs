@@ -4,6 +4,7 @@
 //! segment ─ pread ─► header CRC, body CRC, LSN, store, chain ─► frames and events within their bounds
 //!         └ its end is where the next one begins, the last one's is the durable end
 //! sidecar ─► every section's CRC, and the chains that its segment's blocks gave
+//! base ─► every section's CRC, and that the first segment goes on from its chain
 //! `store` ─► its CRC, and that it names the store that is open;  `log/newest` ─► names no segment that is missing
 //! ```
 //!
@@ -15,7 +16,7 @@
 use std::sync::Arc;
 
 use crate::block::{Block, BlockKind};
-use crate::index::{SidecarState, sidecar_state};
+use crate::index::{Base, SidecarState, sidecar_state};
 use crate::log::{Cursor, Found, SegmentDir, newest};
 use crate::storage::OpenMode;
 use crate::{Chain, Error, ErrorKind, Lsn, Result};
@@ -81,13 +82,24 @@ impl Store {
         let queue_first = self.queue_dir().list()?.first().copied().unwrap_or(queue_end);
         let total = durable.since(self.oldest()?) + queue_end.since(queue_first);
         let mut told = |found: &Verified| progress(found.bytes, total);
+        let before = self.verify_base(&mut found)?;
         let firsts: Vec<Lsn> = log.list()?.into_iter().filter(|first| *first < durable).collect();
-        let from_the_start = firsts.first() == Some(&Lsn::ZERO);
-        let mut walk = Walk::new(log, from_the_start.then(|| Chain::genesis(self.id())));
+        let begins = firsts.first().copied().unwrap_or_default();
+        let genesis = (Lsn::ZERO, Chain::genesis(self.id()));
+        let chain = before.into_iter().chain([genesis]).find(|(at, _)| *at == begins);
+        let mut walk = Walk::new(log, chain.map(|(_, chain)| chain));
         for (number, first) in firsts.iter().enumerate() {
             let next = firsts.get(number + 1).copied();
             found.segments += 1;
-            let whole = walk.segment(*first, next.unwrap_or(durable), &mut found, &mut told, count_log)?;
+            let whole = walk.segment(*first, next.unwrap_or(durable), &mut found, &mut told, count_log);
+            let whole = match whole {
+                // Freed meanwhile, and with it the chain that the next one goes on from.
+                Err(error) if error.kind() == ErrorKind::Behind => {
+                    walk.chain = None;
+                    continue;
+                }
+                whole => whole?,
+            };
             if let (true, Some(end)) = (whole, next) {
                 self.verify_sidecar(&walk, *first, end, &mut found)?;
             }
@@ -95,6 +107,17 @@ impl Store {
         self.verify_queue(queue_end, &mut found, &mut told)?;
         self.verify_names(firsts.last().copied(), &mut found)?;
         Ok(found)
+    }
+
+    /// What is left of what was freed, all of it read; where the log begins, and the chain there.
+    fn verify_base(&self, found: &mut Verified) -> Result<Option<(Lsn, Chain)>> {
+        let base = Base::newest(&**self.storage(), self.id())?;
+        if let Some(base) = &base
+            && let Err(error) = base.verify()
+        {
+            found.damage.push(error);
+        }
+        Ok(base.map(|base| (base.end(), base.end_chain())))
     }
 
     /// The files that say whose log this is and how far it goes.

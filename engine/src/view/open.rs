@@ -160,12 +160,16 @@ impl<P: Projection> View<P> {
             self.cause.filter(|_| from == Lsn::ZERO),
             self.store.watermarks().durable,
         );
-        let start = if from == Lsn::ZERO {
-            self.store.oldest()?
-        } else {
-            from
-        };
-        let mut scan = self.store.scan(start)?;
+        // A view that begins has to see all that ever was: without it, it is told `Behind`.
+        let mut scan = self.store.scan(from).map_err(|error| match error.kind() {
+            crate::ErrorKind::Behind => crate::Error::behind(format!(
+                "the view has seen the log up to {from}, and what follows was freed: it cannot be made from the log any \
+                 more; keep its part of the log with a hold, or restore a backup that goes back so far"
+            ))
+            .at_lsn(from)
+            .caused_by(error),
+            _ => error,
+        })?;
         let mut fold = Fold {
             projection: &self.projection,
             tree: database,

@@ -2,6 +2,7 @@
 
 use milepost_engine::{ErrorKind, Result, Store};
 
+use crate::catalog::{Catalog, keep_history};
 use crate::link::LinkError;
 use crate::receive::{ReceiveOptions, ReceivePhase};
 use crate::scan::ScanPhase;
@@ -91,6 +92,9 @@ pub fn run_on(store: &Store, links: &Links, options: &AgentOptions, stop: &Stop)
 /// Takes the locks of all phases before any of them works.
 fn open(store: &Store, links: &Links, options: &AgentOptions, stop: &Stop) -> Result<(bool, Running)> {
     let phases = options.phases;
+    if Catalog::load(store)?.remotes().next().is_some() {
+        keep_history(store)?;
+    }
     let batch = options.batch || (phases.send && SendPhase::is_batch_by_schedule(store)?);
     let patience = Patience {
         polls: if batch { 0 } else { options.patience },

@@ -362,6 +362,7 @@ impl<'a> Definitions<'a> {
     }
 
     fn append_frame(&self, frame: NewFrame) -> Result<Lsn> {
+        super::keep_history(self.store)?;
         let committed = self.store.append_frames(vec![frame], Durability::Synced)?;
         let lsn = committed.first().map(|committed| committed.lsn);
         lsn.ok_or_else(|| Error::internal("an append of one frame told no position"))

@@ -15,6 +15,7 @@
 //! Refuses: records of another version, names that break their rule, ranges that end before they begin.
 
 mod definitions;
+mod history;
 mod matcher;
 mod publication;
 mod record;
@@ -22,9 +23,11 @@ mod remote;
 mod subscription;
 
 pub use definitions::{Definitions, NewPublication, NewRemote, NewSubscription};
+pub use history::{HOLD, keep_history};
 pub use matcher::{Matcher, Topic, TopicId};
 pub use publication::{Article, Publication, SubscribeBy};
 pub use record::CATALOG_FRAME;
+pub(crate) use record::REMOTE_PREFIX;
 pub use remote::{Remote, Schedule};
 pub use subscription::{Start, Subscription, SubscriptionId};
 

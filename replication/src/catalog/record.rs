@@ -228,6 +228,9 @@ pub(super) fn publication_key(name: &str) -> Vec<u8> {
     format!("{PUBLICATION}{name}").into_bytes()
 }
 
+/// What the keys of remotes begin with; they stay when a remote is removed.
+pub(crate) const REMOTE_PREFIX: &[u8] = REMOTE.as_bytes();
+
 /// The key of a remote.
 pub(super) fn remote_key(site: &SiteName) -> Vec<u8> {
     format!("{REMOTE}{site}").into_bytes()

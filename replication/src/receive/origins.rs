@@ -64,12 +64,21 @@ impl Origins {
     }
 }
 
+/// Where the log begins, when there was no remote before that; otherwise its beginning, which is `Behind`: what was
+/// received there would be applied again (R1, R4).
+fn begins(store: &Store) -> Result<Lsn> {
+    if store.pinned_when_freed(crate::catalog::REMOTE_PREFIX)?.is_empty() {
+        return store.oldest();
+    }
+    Ok(Lsn::ZERO)
+}
+
 impl Found {
     /// Reads what was appended since.
     fn catch_up(&mut self, store: &Store) -> Result<()> {
         let scan = match &mut self.scan {
             Some(scan) => scan,
-            None => self.scan.insert(store.scan(store.oldest()?)?),
+            None => self.scan.insert(store.scan(begins(store)?)?),
         };
         while let Some(frame) = scan.next()? {
             if frame.kind() != FrameKind::TRANSACTION {

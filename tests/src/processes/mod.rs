@@ -11,6 +11,7 @@
 pub mod child;
 pub mod findings;
 pub mod follow;
+pub mod keep;
 pub mod plant;
 pub mod shape;
 pub mod stall;
@@ -19,5 +20,6 @@ pub mod worker;
 
 pub use child::Worker;
 pub use findings::{Difference, Findings};
+pub use keep::look;
 pub use shape::Tag;
 pub use witness::Witness;

@@ -6,6 +6,7 @@
 //! once DIR NUMBER LEN            commits an event of LEN bytes, made of the number    ack LSN | fail KIND absent TEXT | fail KIND maybe LSN WRITER SEQ TEXT
 //! watch DIR                      follows the log until it is killed       seen COUNT DIGEST
 //! enqueue DIR                    moves the log into the stable queue until it is killed
+//! keep DIR WRITER                commits, frees and reads until it is killed    ack VERSION
 //! stall DIR WHAT PREFIX N        commits a little, and stops itself in the Nth such operation  stalled WHAT NAME, then as write; done
 //! ```
 //!
@@ -23,10 +24,10 @@ use milepost_engine::{
 };
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-use super::follow;
 use super::plant::plant;
 use super::shape::{Mode, Tag};
 use super::stall::StallingStorage;
+use super::{follow, keep};
 use crate::{SimRng, mix};
 
 /// How long a live process may take to make a commit of ours durable before that is a failure.
@@ -70,6 +71,7 @@ pub fn main(arguments: &[String]) {
         ["once", dir, number, len] => once(dir, number.parse().unwrap(), len.parse().unwrap()),
         ["watch", dir] => follow::watch(dir),
         ["enqueue", dir] => follow::enqueue(dir),
+        ["keep", dir, writer] => keep::keep(dir, writer),
         ["read", dir, seed] => read(dir, seed.parse().unwrap()),
         ["stall", dir, what, prefix, count] => stall(dir, what, prefix, count.parse().unwrap()),
         _ => panic!("a worker is started by the tests: {arguments:?}"),

@@ -75,8 +75,8 @@ impl Bench {
             STORE,
             log.clone(),
             Arc::new(Counter(Mutex::new(0))),
-            sealed,
-            *active,
+            None,
+            (sealed, *active),
             Arc::new(move |rebuild: Rebuild| {
                 if rebuild.left > 0 && rebuild.read == 0 {
                     told.lock().unwrap().push(rebuild.segment)

@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::index::Base;
 use crate::log::SegmentDir;
 use crate::storage::{LocalStorage, LockMode, OpenMode, Storage, StorageFile};
 use crate::{Chain, Epoch, Error, Lsn, Result, SiteName, StoreId};
@@ -35,7 +36,7 @@ pub struct BackupFacts {
 
 /// A complete backup, open for reading.
 pub struct Backup {
-    storage: Arc<dyn Storage>,
+    pub(in crate::store) storage: Arc<dyn Storage>,
     pub(in crate::store) manifest: Manifest,
     _lock: Option<Arc<dyn StorageFile>>,
 }
@@ -129,6 +130,20 @@ impl Backup {
             .at_lsn(missing))
     }
 
+    /// Chain before its first segment.
+    ///
+    /// # Errors
+    /// `Corrupt` when the base of a log that had been freed is missing or damaged.
+    pub(in crate::store) fn chain_before(&self) -> Result<Chain> {
+        let (oldest, id) = (self.manifest.oldest, self.manifest.identity.owner.id);
+        if oldest == Lsn::ZERO {
+            return Ok(Chain::genesis(id));
+        }
+        let base = Base::at(&*self.storage, id, oldest)?;
+        base.verify()?;
+        Ok(base.end_chain())
+    }
+
     /// Verifies every block; `progress` is told bytes read and bytes in all. Damage is in the result, not an
     /// error.
     ///
@@ -148,9 +163,9 @@ impl Backup {
             }
         };
         let total = manifest.end.since(manifest.oldest);
-        let from_the_start = firsts.first() == Some(&Lsn::ZERO);
-        let genesis = from_the_start.then(|| Chain::genesis(manifest.identity.owner.id));
-        let mut walk = Walk::new(&log, genesis);
+        let before = self.chain_before().map_err(|error| found.damage.push(error)).ok();
+        let begins = firsts.first() == Some(&manifest.oldest);
+        let mut walk = Walk::new(&log, before.filter(|_| begins));
         let mut told = |found: &Verified| progress(found.bytes, total);
         let mut whole = true;
         for (number, first) in firsts.iter().enumerate() {

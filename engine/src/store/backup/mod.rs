@@ -29,14 +29,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::block::BlockKind;
+use crate::index::base::{self, Base};
 use crate::log::{BlockWalk, Cursor, Found, SegmentDir, segment_name};
 use crate::storage::{LocalStorage, LockMode, OpenMode, Storage, StorageFile, overlap};
-use crate::{Chain, Epoch, Error, Lsn, Result, Store};
+use crate::width::to_u64;
+use crate::{Chain, Epoch, Error, ErrorKind, Lsn, Result, Store};
 
+use super::hold::Hold;
 use super::identity::STORE_FILE;
 
 /// Locked while a backup is written or read.
 pub(super) const LOCK_FILE: &str = "backup.lock";
+/// How long the hold of a run that was killed stays: a day, in microseconds.
+const HELD_FOR: i64 = 24 * 3_600 * 1_000_000;
 /// Ending of a segment's copy that will take the place of a damaged one.
 const REPLACING: &str = ".new";
 
@@ -112,6 +117,7 @@ impl Store {
     ) -> Result<BackedUp> {
         let lock = begin(&*to)?;
         self.sync()?;
+        let _held = Held::take(self)?;
         let (source, end) = (&self.log().dir, self.watermarks().durable);
         let former = self.former(&*to)?;
         let covered = Boundary {
@@ -148,8 +154,10 @@ impl Store {
                 progress(read.min(total), total);
             },
         };
-        run.segments()?;
-        let (done, copies) = (run.done, run.copies.list()?);
+        run.base(self, former.oldest)?;
+        run.segments(self.oldest()?)?;
+        let (mut done, copies) = (run.done, run.copies.list()?);
+        done.segments = to_u64(copies.len());
         self.complete(&*to, &done, &copies)?;
         drop(lock);
         Ok(done)
@@ -208,6 +216,14 @@ impl Store {
                 former.end
             ));
         }
+        if former.end > Lsn::ZERO && former.end < self.oldest()? {
+            return refused(format!(
+                "the backup ends at {}, and the log up to {} was freed since: keep the backup and choose another folder, \
+                 and keep the log between two runs with a hold",
+                former.end,
+                self.oldest()?
+            ));
+        }
         if former.end > Lsn::ZERO && chain_at(&self.log().dir, former.end, durable)? != Some(former.chain) {
             return refused(
                 "the backup holds another history of this store, which parted before the backup's end; keep the \
@@ -247,6 +263,11 @@ fn begin(to: &dyn Storage) -> Result<Arc<dyn StorageFile>> {
 
 /// Chain after the block that ends at `at`; `None` when none ends there.
 fn chain_at(dir: &Arc<SegmentDir>, at: Lsn, durable: Lsn) -> Result<Option<Chain>> {
+    if dir.has_freed(Lsn(at.0.saturating_sub(1)))? && dir.list()?.binary_search(&at).is_ok() {
+        // What stands there was freed, and what follows says what it was.
+        let mut walk = BlockWalk::before(dir, at, durable)?;
+        return Ok(walk.header(durable)?.map(|header| header.chain));
+    }
     let mut walk = BlockWalk::before(dir, Lsn(at.0.saturating_sub(1)), durable)?;
     let header = walk.header(durable)?;
     Ok(header
@@ -254,15 +275,47 @@ fn chain_at(dir: &Arc<SegmentDir>, at: Lsn, durable: Lsn) -> Result<Option<Chain
         .map(|header| header.chain_after()))
 }
 
+/// Keeps the log while a run copies it.
+struct Held<'a>(&'a Store, String);
+
+impl<'a> Held<'a> {
+    fn take(store: &'a Store) -> Result<Held<'a>> {
+        let name = format!("backup-{:016x}", store.rng().next_u64());
+        let owner = format!("process {}", store.storage().process_id());
+        let now = store.clock().wall_micros();
+        // Another process may free meanwhile, which only moves the beginning.
+        loop {
+            let hold = Hold {
+                expires: Some(now.saturating_add(HELD_FOR)),
+                ..Hold::new("backup", &owner, store.oldest()?)
+            };
+            match store.hold(&name, &hold) {
+                Err(error) if error.kind() == ErrorKind::Behind => {}
+                held => return held.map(|()| Held(store, name)),
+            }
+        }
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.drop_hold(&self.1) {
+            tracing::warn!(%error, hold = self.1, "the hold of a backup stays until its time is over");
+        }
+    }
+}
+
 impl Run<'_> {
     /// Brings the backup to `end`.
-    fn segments(&mut self) -> Result<()> {
+    fn segments(&mut self, oldest: Lsn) -> Result<()> {
         let firsts: Vec<Lsn> = self.source.list()?;
-        let firsts: Vec<Lsn> = firsts.into_iter().filter(|first| *first < self.end).collect();
+        let firsts: Vec<Lsn> = firsts
+            .into_iter()
+            .filter(|first| *first >= oldest && *first < self.end)
+            .collect();
         self.drop_strangers(&firsts)?;
         for (number, first) in firsts.iter().enumerate() {
             let end = firsts.get(number + 1).copied().unwrap_or(self.end);
-            self.done.segments += 1;
             if end > self.covered.at {
                 self.extend(*first, end)?;
             } else if !self.is_whole(*first, end)? {
@@ -270,6 +323,19 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What is left of the beginning of a log that was freed before this backup began.
+    fn base(&self, store: &Store, former_oldest: Lsn) -> Result<()> {
+        let first = self.covered.at == Lsn::ZERO;
+        let wanted = if first { store.oldest()? } else { former_oldest };
+        let id = store.id();
+        let whole = || Base::at(&*self.to, id, wanted).is_ok_and(|base| base.verify().is_ok());
+        if wanted == Lsn::ZERO || whole() {
+            return Ok(());
+        }
+        let bytes = Base::at(&**store.storage(), id, wanted)?.bytes(&**store.storage())?;
+        base::write(&*self.to, wanted, &bytes, store.rng().next_u64())
     }
 
     /// Files behind the former end that the log does not have: of a run of another history that never ended.

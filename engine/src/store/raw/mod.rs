@@ -18,11 +18,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::block::BlockKind;
+use crate::index::Base;
 use crate::log::lock::PRESENCE;
 use crate::log::{SegmentDir, newest};
 use crate::storage::{LocalStorage, LockMode, OpenMode, Storage, StorageFile};
 use crate::width::{to_u64, to_usize};
-use crate::{Error, Lsn, Result};
+use crate::{Chain, Error, Lsn, Result};
 
 use super::backup::Backup;
 use super::identity::{Identity, STORE_FILE};
@@ -41,6 +42,8 @@ pub struct RawLog {
 /// Where the log begins and what is known of its end from elsewhere.
 pub(super) struct Known {
     pub oldest: Lsn,
+    /// Chain there, from the store's id or a base.
+    pub chain: Option<Chain>,
     /// A backup ends here, whatever stands behind.
     pub bound: Option<Lsn>,
     /// Something outside the log has seen it up to here.
@@ -155,6 +158,7 @@ impl RawLog {
             let manifest = &backup.manifest;
             return Ok(Known {
                 oldest: manifest.oldest,
+                chain: backup.chain_before().ok(),
                 bound: Some(manifest.end),
                 floor: manifest.end,
                 newest: None,
@@ -163,8 +167,13 @@ impl RawLog {
         let newest = newest::read(&*self.storage, self.identity.owner.id);
         let failed = |error| Error::io("read how far the log went", self.storage.root(), error);
         let closed = newest::closed(&*self.storage, self.identity.owner.id).map_err(failed)?;
+        // Files before it are what a crash left of freeing.
+        let base = Base::newest(&*self.storage, self.identity.owner.id)?;
+        let genesis = (Lsn::ZERO, Chain::genesis(self.identity.owner.id));
+        let (oldest, chain) = base.map_or(genesis, |base| (base.end(), base.end_chain()));
         Ok(Known {
-            oldest: Lsn::ZERO,
+            oldest,
+            chain: Some(chain),
             bound: None,
             floor: self.scanned()?.max(closed.unwrap_or_default()),
             newest: newest.map_err(failed)?,

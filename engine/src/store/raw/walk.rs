@@ -92,7 +92,7 @@ impl RawLog {
             .dir
             .list()?
             .into_iter()
-            .filter(|first| *first < bound)
+            .filter(|first| *first >= known.oldest && *first < bound)
             .collect();
         let Some((last, sealed)) = firsts.split_last() else {
             let text = "the log has no segment: nothing of it can be read or repaired; restore a backup";
@@ -101,7 +101,7 @@ impl RawLog {
         let mut walk = Walk {
             raw: self,
             at: known.oldest,
-            chain: (known.oldest == Lsn::ZERO).then(|| Chain::genesis(self.identity.owner.id)),
+            chain: known.chain,
             epoch: Epoch::default(),
             left: Vec::new(),
             durable: known.floor,

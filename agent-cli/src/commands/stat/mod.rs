@@ -1,4 +1,6 @@
-//! `milepost stat`: what a store is and how far it is.
+//! `milepost stat`: what a store is, how far it is and what it takes of its disk.
+
+mod disk;
 
 use clap::Args;
 use milepost_engine::{Lsn, Phase, Store};
@@ -13,7 +15,8 @@ use crate::progress::Progress;
 /// Print what a store is and how far it is.
 ///
 /// Identity, size, how far the log is written (appended), on disk (durable) and taken over into the
-/// stable queue (scanned), numbers of blocks, frames, transactions and events, and who runs its phases.
+/// stable queue (scanned), numbers of blocks, frames, transactions and events, and who runs its phases; what it takes
+/// of its disk, what is freed next and who keeps the rest, and when the disk is full at the rate of the newest segments.
 /// The counts come from a walk over the whole retained log, every checksum verified on the way.
 #[derive(Args)]
 #[command(after_long_help = format!("Example:\n  milepost stat shop --json\n\n{EXIT_CODES}"))]
@@ -41,6 +44,7 @@ struct Facts {
     first_time: Option<i64>,
     last_time: Option<i64>,
     phases: Vec<PhaseFacts>,
+    disk: disk::Disk,
 }
 
 #[derive(Serialize)]
@@ -81,6 +85,7 @@ impl Stat {
             let holder = phase.holder.as_deref().unwrap_or("not running");
             out.line(format_args!("{:<12}  {holder}", phase.phase))?;
         }
+        facts.disk.print(&mut out)?;
         out.flush()
     }
 }
@@ -103,6 +108,7 @@ fn gather(store: &Store) -> Outcome<Facts> {
         first_time: None,
         last_time: None,
         phases: phases(store)?,
+        disk: disk::gather(store)?,
     };
     count(store, oldest, marks.durable, &mut facts)?;
     Ok(facts)

@@ -1,0 +1,136 @@
+//! How long a log is kept, how much it may take, and who holds it, by the command line.
+#![allow(
+    missing_docs,
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::as_conversions
+)]
+
+mod running;
+
+use running::Place;
+
+#[test]
+fn what_is_kept_is_shown_and_changed_and_a_limit_without_room_is_refused() {
+    let place = Place::with_store("shop");
+    let shown = place.run(&["space", "shop", "--json"]).one();
+    assert_eq!(shown["retention"], "forever");
+    assert_eq!(shown["limit"], 0);
+    place
+        .run(&["space", "shop", "--retention", "36h", "--limit", "20G"])
+        .ok();
+    place.run(&["space", "shop", "--retention", "30d"]).ok();
+    let shown = place.run(&["space", "shop", "--json"]).one();
+    assert_eq!(shown["retention"], "30d");
+    assert_eq!(shown["limit"], 20u64 << 30);
+    let refused = place.run(&["space", "shop", "--limit", "1M"]).fails(2);
+    assert!(refused.contains("3 segments"), "{refused}");
+    place.run(&["space", "shop", "--retention", "for ever"]).fails(2);
+}
+
+#[test]
+fn a_store_is_made_with_what_it_keeps_and_a_damaged_file_is_told_with_the_way_out() {
+    let place = Place::new();
+    let words = [
+        "init",
+        "shop",
+        "--site",
+        "shop",
+        "--segment-bytes",
+        "1M",
+        "--retention",
+        "until-scanned",
+    ];
+    place.run(&words).ok();
+    let shown = place.run(&["space", "shop"]).ok();
+    assert!(shown.contains("until-scanned"), "{shown}");
+    place.write("shop/space", "not what it was");
+    let told = place.run(&["space", "shop"]).fails(6);
+    assert!(told.contains("shop/space") && told.contains("remove"), "{told}");
+    std::fs::remove_file(place.path("shop/space")).unwrap();
+    let shown = place.run(&["space", "shop"]).ok();
+    assert!(shown.contains("forever"), "{shown}");
+}
+
+/// A store of segments of 1 MiB with eighty events of 60 kB.
+fn imported() -> Place {
+    let place = Place::new();
+    let words = ["init", "shop", "--site", "shop", "--segment-bytes", "1M"];
+    place.run(&words).ok();
+    let payload = "x".repeat(60_000);
+    let lines: String = (0..80)
+        .map(|n| format!("{{\"stream\":\"s\",\"payload\":\"{n} {payload}\"}}\n"))
+        .collect();
+    place.write("lines", lines);
+    place
+        .run(&[
+            "import",
+            "shop",
+            "--input",
+            "lines",
+            "--stream-field",
+            "stream",
+            "--kind",
+            "k",
+            "--flat",
+            "--batch-lines",
+            "1",
+        ])
+        .ok();
+    place
+}
+
+#[test]
+fn what_is_freed_is_told_to_readers_and_a_hold_keeps_it_until_it_is_dropped() {
+    let place = imported();
+    let hold = ["hold", "add", "shop", "mine", "--owner", "a test", "--from", "0"];
+    place.run(&hold).ok();
+    place.run(&["hold", "add", "shop", "No Name"]).fails(2);
+    place.run(&["hold", "add", "shop", "over", "--expires", "0"]).ok();
+    let holds = place.run(&["hold", "list", "shop", "--json"]).json();
+    assert_eq!(
+        (&holds[1]["name"], &holds[1]["expired"]),
+        (&"over".into(), &true.into())
+    );
+    place.run(&["space", "shop", "--retention", "1M"]).ok();
+    assert_eq!(
+        place.run(&["space", "shop", "--free", "--json"]).one()["freed"],
+        0
+    );
+    let held = place.run(&["hold", "list", "shop", "--json"]).one();
+    assert_eq!((&held["name"], &held["lsn"]), (&"mine".into(), &0.into()));
+    assert_eq!(held["owner"], "a test");
+    place.run(&["hold", "drop", "shop", "mine"]).ok();
+    place.run(&["hold", "drop", "shop", "mine"]).fails(1);
+    let freed = place.run(&["space", "shop", "--free", "--json"]).one();
+    assert!(freed["freed"].as_u64().unwrap() > 0, "{freed}");
+    let events = place.run(&["read", "shop", "s", "--json"]).json();
+    let first = events[0]["version"].as_u64().unwrap();
+    assert!(first > 0 && events.len() as u64 == 80 - first);
+    let told = place.run(&["read", "shop", "s", "--from", "0"]).fails(1);
+    assert!(told.contains(&first.to_string()), "{told}");
+    let exported = place.run(&["export", "shop", "--json"]).json();
+    assert_eq!(exported[0]["events"][0]["version"], first);
+    place.run(&["verify", "shop"]).ok();
+    place.run(&["dump", "shop"]).ok();
+    let stat = place.run(&["stat", "shop", "--json"]).one();
+    assert_eq!(stat["disk"]["retention"], "1M");
+    assert!(stat["disk"]["free"].as_u64().unwrap() > 0 && stat["disk"]["base"].as_u64().unwrap() > 0);
+    assert!(
+        stat["disk"]["keepers"][0]["text"]
+            .as_str()
+            .unwrap()
+            .contains("newest 1048576 bytes")
+    );
+    assert!(place.run(&["stat", "shop"]).ok().contains("disk free"));
+    place.run(&["backup", "shop", "copy"]).ok();
+    place.run(&["verify", "copy"]).ok();
+    place.run(&["restore", "copy", "again"]).ok();
+    let again = place.run(&["read", "again", "s", "--json"]).json();
+    let facts = |event: &serde_json::Value| (event["version"].clone(), event["lsn"].clone());
+    assert!(again.iter().map(facts).eq(events.iter().map(facts)));
+    place.run(&["repair", "again"]).ok();
+}

@@ -1,0 +1,105 @@
+//! The hard limit of the log, and the reserve behind it.
+//!
+//! ```text
+//! | begins … segments … |  active  |  next  |  reserve  | limit
+//!   events and control frames ──────────────►
+//!   small frames without events ────────────────────────►
+//! ```
+//!
+//! A full log refuses events before it refuses what leads out of it: a marker, a definition, a position that lets
+//! segments go. What is refused is absent, and the next commit asks again, so that a limit that another process
+//! raises, or space that it frees, is found at once.
+
+use crate::storage::Cell;
+use crate::store::Space;
+use crate::width::to_u64;
+use crate::{Error, Result};
+
+use super::Log;
+use super::append::Request;
+use super::control::Tail;
+
+/// Largest request that may use the reserve, in bytes: 16 KiB.
+const SMALL: u64 = 16 << 10;
+
+impl Request {
+    /// Whether the reserve is open to it: small frames without events.
+    pub(super) fn is_control(&self) -> bool {
+        let bytes: u64 = self.frames.iter().map(|frame| to_u64(frame.bytes().len())).sum();
+        bytes <= SMALL && self.frames.iter().all(|frame| frame.events().next().is_none())
+    }
+}
+
+impl Log {
+    /// Refuses a segment of `len` bytes at the tail, and events in the reserve, when the log would take more than it
+    /// may. `Full` then; nothing was written.
+    pub(super) fn check_limit(&self, tail: Tail, rolls_to: Option<u64>, control: bool) -> Result<()> {
+        let reserved = self.control.cells().load(Cell::Reserve) == tail.segment.0 + 1;
+        if rolls_to.is_none() && (control || !reserved) {
+            return Ok(());
+        }
+        let Some(limit) = self.limit() else {
+            self.control.cells().store(Cell::Reserve, 0);
+            return Ok(());
+        };
+        let begins = self.control.lsn(Cell::Freed);
+        let (takes, len) = match rolls_to {
+            Some(block_len) => {
+                let len = self.segment_bytes.max(block_len);
+                (tail.at.since(begins).saturating_add(len), len)
+            }
+            None => (tail.segment.since(begins).saturating_add(self.segment_bytes), 0),
+        };
+        let for_events = limit.saturating_sub(self.segment_bytes);
+        let reserve = takes > for_events;
+        if takes > limit || (reserve && !control) {
+            return Err(Error::full(format!(
+                "LogFull: the log takes {} bytes of at most {limit}, the last {} of them for records without events, \
+                 and needs {len} more; nothing was written",
+                tail.at.since(begins),
+                self.segment_bytes
+            ))
+            .at_path(self.dir.storage().root().join(self.dir.folder())));
+        }
+        match rolls_to {
+            Some(_) if reserve => self.control.cells().store(Cell::Reserve, tail.at.0 + 1),
+            _ => self.control.cells().store(Cell::Reserve, 0),
+        }
+        Ok(())
+    }
+
+    /// Whether a spare of the next segment would stay within what events may take.
+    pub(super) fn has_room_for_spare(&self) -> bool {
+        let Some(limit) = self.limit() else { return true };
+        let begins = self.control.lsn(Cell::Freed);
+        let active = self.control.lsn(Cell::TailSegment);
+        let takes = active
+            .since(begins)
+            .saturating_add(self.segment_bytes.saturating_mul(2));
+        takes <= limit.saturating_sub(self.segment_bytes)
+    }
+
+    /// Most bytes that the log may take. Settings that cannot be read hold no commit up.
+    fn limit(&self) -> Option<u64> {
+        match Space::read(&**self.dir.storage(), self.dir.owner()) {
+            Ok(space) => (space.limit > 0).then_some(space.limit),
+            Err(error) => {
+                tracing::warn!(%error, "the log goes on without a limit");
+                None
+            }
+        }
+    }
+
+    /// For who opens the store: whether the active segment is the reserve.
+    pub(crate) fn note_reserve(&self) {
+        let active = self.control.lsn(Cell::TailSegment);
+        let begins = self.control.lsn(Cell::Freed);
+        let takes = active.since(begins).saturating_add(self.segment_bytes);
+        let reserved = self
+            .limit()
+            .is_some_and(|limit| takes > limit.saturating_sub(self.segment_bytes));
+        if reserved {
+            self.control.cells().store(Cell::Reserve, active.0 + 1);
+        }
+    }
+}

@@ -1,0 +1,393 @@
+//! Freeing what the log need not keep: whole sealed segments, from the oldest on.
+//!
+//! ```text
+//! lock of space ─► how far: retention, scan, holds, durable ─► base durable ─► Freed published ─► segments unlinked,
+//!   oldest first ─► their sidecars and older bases unlinked
+//! ```
+//!
+//! One process at a time frees, whichever comes first. A crash between any two steps leaves the former log, or a base
+//! and some files before it, which who opens the store next removes: a base is believed once it has its name, and it
+//! has that before anything goes (E4). Files are unlinked and never used again, so whoever has one open reads on;
+//! who comes too late is told `Behind`. Nothing is freed while the settings or a hold cannot be read.
+
+use std::sync::Arc;
+
+use crate::block::BlockKind;
+use crate::index::base::{self, Base};
+use crate::log::{Judge, SegmentDir, segment_name};
+use crate::planted::{self, Bug};
+use crate::storage::Cell;
+use crate::width::to_u64;
+use crate::{Error, ErrorKind, Lsn, Result, Store};
+
+use super::space::{Retention, Space};
+use super::{Shared, streams};
+
+/// Limits by age act while clock and log are not further apart than this: a day, in microseconds.
+const BELIEVED: i64 = 24 * 3_600 * 1_000_000;
+
+/// How far the log may be freed, and what keeps it from there on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Freeable {
+    /// Everything before this is freed next; where the log begins when nothing is.
+    pub end: Lsn,
+    /// Up to where retention, the scan phase and each hold would let it go, the most demanding first.
+    pub keepers: Vec<Keeper>,
+}
+
+/// Who keeps the log, and from where on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keeper {
+    /// What is above this LSN is kept.
+    pub from: Lsn,
+    /// Who, and what lets it go, as a sentence for an operator.
+    pub text: String,
+}
+
+impl Shared {
+    /// The time, when it can be believed: while it is less than a day from the newest time in the log. No data goes by
+    /// a clock that has jumped.
+    pub(super) fn believed_now(&self) -> Option<i64> {
+        let durable = self.log.control.durable();
+        self.follow_freed().and_then(|()| self.catch_up(durable)).ok()?;
+        let now = self.log.clock.wall_micros();
+        let newest = self.streams.index.newest_time();
+        (now.saturating_sub(newest).saturating_abs() < BELIEVED).then_some(now)
+    }
+
+    /// Frees what need not be kept; how many segments. Nothing when another process is at it.
+    pub(super) fn free(&self) -> Result<u64> {
+        self.log.check_process()?;
+        self.follow_freed()?;
+        if Space::read(&*self.storage, self.identity.owner)?.retention == Retention::Forever {
+            return Ok(0);
+        }
+        match self.try_lock_space()? {
+            Some(_lock) => self.free_locked(),
+            None => Ok(0),
+        }
+    }
+
+    /// Frees for a log that is at its limit; why nothing went, and what to do about it.
+    pub(super) fn free_for_room(&self) -> Option<String> {
+        let begins = self.log.control.lsn(Cell::Freed);
+        let freed = match self.lock_space() {
+            Ok(_lock) => self.free_locked(),
+            Err(error) => Err(error),
+        };
+        // Another process may have been at it.
+        if self.log.control.lsn(Cell::Freed) > begins {
+            return None;
+        }
+        let keepers = freed.and_then(|_| self.freeable());
+        Some(match keepers {
+            Ok(freeable) => {
+                let keeps = |keeper: &Keeper| match keeper.from {
+                    Lsn::MAX => keeper.text.clone(),
+                    from => format!("from {from} on: {}", keeper.text),
+                };
+                let list: Vec<String> = freeable.keepers.iter().map(keeps).collect();
+                format!(
+                    "raise the limit with `milepost space --limit`, or let go of what keeps the log: {}",
+                    list.join("; ")
+                )
+            }
+            Err(error) => format!("and nothing can be freed: {error}"),
+        })
+    }
+
+    /// As [`Shared::free`], by who has the lock of space.
+    pub(super) fn free_locked(&self) -> Result<u64> {
+        self.log.control.check_poison(self.log.generation)?;
+        self.sweep_holds()?;
+        let freeable = self.freeable()?;
+        let begins = self.log.control.lsn(Cell::Freed);
+        if freeable.end <= begins {
+            return Ok(0);
+        }
+        let (storage, dir) = (&*self.storage, &self.log.dir);
+        let firsts: Vec<Lsn> = dir.list()?;
+        let gone: Vec<Lsn> = firsts.into_iter().filter(|first| *first < freeable.end).collect();
+        if planted::is(Bug::UnlinkBeforeBase) {
+            self.unlink(&gone)?;
+        }
+        let bytes = self
+            .streams
+            .index
+            .base_before(freeable.end, self.log.control.lsn(Cell::ScannedDurable))?;
+        base::write(storage, freeable.end, &bytes, self.log.rng.next_u64())?;
+        self.log.control.cells().raise(Cell::Freed, freeable.end.0);
+        self.follow_freed()?;
+        self.unlink(&gone)?;
+        base::remove_older(storage, freeable.end)?;
+        tracing::info!(
+            segments = gone.len(),
+            begins = freeable.end.0,
+            "a part of the log was freed"
+        );
+        Ok(to_u64(gone.len()))
+    }
+
+    fn unlink(&self, firsts: &[Lsn]) -> Result<()> {
+        unlink(&self.log.dir, firsts)
+    }
+
+    /// How far the log may be freed.
+    pub(super) fn freeable(&self) -> Result<Freeable> {
+        let control = &self.log.control;
+        let (durable, active) = (control.durable(), streams::active_segment(&self.log));
+        self.follow_freed()?;
+        self.catch_up(durable)?;
+        let space = Space::read(&*self.storage, self.identity.owner)?;
+        let begins = control.lsn(Cell::Freed);
+        let mut keepers = vec![self.kept_by_retention(space.retention, durable)?];
+        keepers.extend(self.kept_by_scan(space.retention));
+        if !planted::is(Bug::HoldIgnored) {
+            keepers.extend(self.holds()?.iter().filter_map(kept_by_hold));
+        }
+        keepers.sort_by_key(|keeper| keeper.from);
+        let bound = keepers.first().map_or(begins, |keeper| keeper.from);
+        // The active segment stays, and its first block, which says how the chain goes on, is durable.
+        let bound = if durable > active {
+            bound.min(active)
+        } else {
+            begins
+        };
+        let firsts = self.log.dir.list()?;
+        let mut end = firsts.iter().copied().take_while(|first| *first <= bound).last();
+        if planted::is(Bug::FreeTooMuch) && durable > active {
+            end = firsts
+                .iter()
+                .copied()
+                .find(|first| *first > bound && *first <= active)
+                .or(end);
+        }
+        Ok(Freeable {
+            end: end.unwrap_or(begins).max(begins),
+            keepers,
+        })
+    }
+
+    fn kept_by_retention(&self, retention: Retention, durable: Lsn) -> Result<Keeper> {
+        let change = "`milepost space --retention` changes it";
+        let keeper = |from, text: String| Keeper { from, text };
+        Ok(match retention {
+            Retention::Forever => keeper(Lsn::ZERO, format!("retention is forever; {change}")),
+            Retention::UntilScanned => keeper(Lsn::MAX, format!("retention is until-scanned; {change}")),
+            Retention::Bytes(bytes) => keeper(
+                Lsn(durable.0.saturating_sub(bytes)),
+                format!("retention keeps the newest {bytes} bytes; {change}"),
+            ),
+            Retention::Age(age) => {
+                let seconds = age.as_secs();
+                let text = format!("retention keeps what is younger than {seconds} s; {change}");
+                let micros = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
+                match self.believed_now() {
+                    Some(now) => keeper(self.older_than(now.saturating_sub(micros))?, text),
+                    None => keeper(
+                        Lsn::ZERO,
+                        format!(
+                            "{text}; the clock is more than a day from the newest commit, so nothing goes by age"
+                        ),
+                    ),
+                }
+            }
+        })
+    }
+
+    /// End of the sealed segments whose blocks are all from before a moment.
+    fn older_than(&self, moment: i64) -> Result<Lsn> {
+        let mut end = self.log.control.lsn(Cell::Freed);
+        self.streams.index.sealed_times(&mut |until, last| {
+            let older = last < moment;
+            if older {
+                end = until;
+            }
+            older
+        })?;
+        Ok(end)
+    }
+
+    /// Q2: the log is freed by the scan, where there is one, and only as far as the queue is on the disk: lost entries
+    /// are made again from the log.
+    fn kept_by_scan(&self, retention: Retention) -> Option<Keeper> {
+        let control = &self.log.control;
+        let in_use = control.lsn(Cell::Scanned) > Lsn::ZERO || retention == Retention::UntilScanned;
+        if !in_use || planted::is(Bug::ScanIgnored) {
+            return None;
+        }
+        let text = "the scan phase has not passed it; let the agent scan (`milepost agent`)";
+        Some(Keeper {
+            from: control.lsn(Cell::ScannedDurable),
+            text: text.to_owned(),
+        })
+    }
+
+    /// Removes holds whose time is over. The caller has the lock of space.
+    fn sweep_holds(&self) -> Result<()> {
+        for hold in self.holds()?.iter().filter(|hold| hold.expired) {
+            tracing::warn!(
+                hold = hold.name,
+                "the time of a hold is over; it holds nothing any more"
+            );
+            self.remove_hold(&hold.name)?;
+        }
+        Ok(())
+    }
+
+    /// Takes over what another process, or this one, has freed: the index begins at the new base, and files before it
+    /// are let go of.
+    pub(super) fn follow_freed(&self) -> Result<()> {
+        while self.streams.index.begins() < self.log.control.lsn(Cell::Freed) {
+            let base = Base::newest(&*self.storage, self.identity.owner.id)?;
+            let wanted = self.log.control.lsn(Cell::Freed);
+            let Some(base) = base.filter(|base| base.end() >= wanted) else {
+                let text = "the base file of the log, which begins here, is missing or damaged: put it back from a copy \
+                            or restore a backup";
+                return Err(Error::corrupt(text)
+                    .at_path(self.storage.root().join("log"))
+                    .at_lsn(wanted));
+            };
+            self.streams.rebase(&base, &self.log)?;
+            self.log.dir.forget_before(base.end());
+        }
+        Ok(())
+    }
+}
+
+/// Finishes what a crash left of freeing, for who is alone in the store; where the log begins.
+pub(super) fn finish(dir: &Arc<SegmentDir>) -> Result<Lsn> {
+    let storage = &**dir.storage();
+    let firsts = dir.list()?;
+    let Some(base) = Base::newest(storage, dir.owner().id)? else {
+        return match firsts.first() {
+            Some(first) if *first > Lsn::ZERO => Err(missing_base(dir, *first)),
+            _ => Ok(Lsn::ZERO),
+        };
+    };
+    let begins = base.end();
+    if firsts.binary_search(&begins).is_err() {
+        let name = segment_name(BlockKind::Log, begins);
+        let text = "the log begins with this segment, which is missing; nothing was changed: put it back or restore a \
+                    backup";
+        return Err(Error::corrupt(text)
+            .at_path(storage.root().join(name))
+            .at_lsn(begins));
+    }
+    let gone: Vec<Lsn> = firsts.into_iter().filter(|first| *first < begins).collect();
+    unlink(dir, &gone)?;
+    base::remove_older(storage, begins)?;
+    Ok(begins)
+}
+
+fn missing_base(dir: &SegmentDir, first: Lsn) -> Error {
+    let text = "the log begins here, and no whole base file says what was before: its first files are missing, or the \
+                base is; nothing was changed: put them back or restore a backup";
+    Error::corrupt(text)
+        .at_path(dir.storage().root().join(dir.folder()))
+        .at_lsn(first)
+}
+
+/// Unlinks segments, oldest first.
+fn unlink(dir: &SegmentDir, firsts: &[Lsn]) -> Result<()> {
+    for first in firsts {
+        let name = segment_name(dir.kind(), *first);
+        match dir.storage().unlink(&name) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io(
+                    "free a segment",
+                    dir.storage().root().join(name),
+                    error,
+                ));
+            }
+            _ => dir.forget(*first),
+        }
+    }
+    Ok(())
+}
+
+fn kept_by_hold(hold: &super::NamedHold) -> Option<Keeper> {
+    let from = hold.holds_from()?;
+    let name = &hold.name;
+    let what = match &hold.hold {
+        Ok(hold) => format!("the hold {name} ({}) of {}", hold.kind, hold.owner),
+        Err(error) => format!("the hold {name}: {error}"),
+    };
+    Some(Keeper {
+        from,
+        text: format!("{what}; `milepost hold drop` ends it"),
+    })
+}
+
+impl Store {
+    /// How far the log may be freed at this moment, and who keeps the rest.
+    ///
+    /// # Errors
+    /// `Corrupt` when the settings of space are damaged, or for damage in the log (E3).
+    pub fn freeable(&self) -> Result<Freeable> {
+        self.shared().freeable()
+    }
+
+    /// Frees what need not be kept, as the store's thread does by itself; how many segments.
+    ///
+    /// # Errors
+    /// As [`Store::freeable`]; `Full` without space for the base, and then nothing is freed.
+    pub fn free(&self) -> Result<u64> {
+        self.shared().free()
+    }
+
+    /// Where the scan of a queue that ends at `scanned` goes on: where the log begins, for a first one.
+    pub(crate) fn scan_from(&self, scanned: Lsn) -> Result<Lsn> {
+        self.shared().follow_freed()?;
+        let (begins, before) = self.shared().streams.index.freed();
+        if scanned < before {
+            return Err(lost_queue(begins).at_path(self.root().join("queue")));
+        }
+        Ok(if scanned == Lsn::ZERO { begins } else { scanned })
+    }
+
+    /// Time of the newest event or record of the log; 0 when that is not known.
+    pub(super) fn newest_time(&self) -> Result<i64> {
+        let shared = self.shared();
+        shared.follow_freed()?;
+        shared.catch_up(shared.log.control.durable())?;
+        Ok(shared.streams.index.newest_time())
+    }
+
+    /// All pinned records whose key begins with `prefix` as they were where the log begins: what was freed left them.
+    ///
+    /// # Errors
+    /// `Corrupt` when the base is damaged.
+    pub fn pinned_when_freed(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>, Lsn)>> {
+        self.shared().follow_freed()?;
+        self.shared().streams.index.pinned_in_base(prefix)
+    }
+
+    /// First version of a stream that was not freed; 0 where nothing of it was.
+    ///
+    /// # Errors
+    /// `Corrupt` when the base is damaged.
+    pub fn stream_start(&self, stream: &str) -> Result<crate::StreamVersion> {
+        self.shared().follow_freed()?;
+        self.shared()
+            .streams
+            .index
+            .freed_of(stream)
+            .map(crate::StreamVersion)
+    }
+}
+
+/// Q2: the log was freed because the queue had it.
+pub(super) fn lost_queue(log_begins: Lsn) -> Error {
+    Error::corrupt(format!(
+        "the stable queue is damaged or missing, and the log that it was made from was freed up to {log_begins}: what \
+         remotes are still due cannot be made again, and they need a new copy; nothing was changed: put the files of the \
+         folder queue back or restore a backup; with that folder's files removed the store opens, and replicates nothing"
+    ))
+    .at_lsn(log_begins)
+}
+
+/// True for what a reader is told that was overtaken, and who looks again may not meet.
+pub(super) fn is_behind(error: &Error) -> bool {
+    error.kind() == ErrorKind::Behind
+}

@@ -1,0 +1,333 @@
+//! What the log keeps: settings, holds, freeing, the limit.
+
+use super::*;
+use crate::{ErrorKind, Retention, Space};
+
+#[test]
+fn what_one_handle_sets_is_what_the_other_finds_and_nothing_is_forever() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = options()
+        .init(dir.path().join("s"), "a".parse().unwrap())
+        .unwrap();
+    assert_eq!(store.space().unwrap(), Space::default());
+    let other = options().open(dir.path().join("s")).unwrap();
+    let space = Space {
+        retention: Retention::Bytes(5 << 20),
+        limit: 8 << 20,
+        ..Space::default()
+    };
+    other.set_space(&space).unwrap();
+    assert_eq!(store.space().unwrap(), space);
+    let small = Space { limit: 1, ..space };
+    assert_eq!(store.set_space(&small).unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(store.space().unwrap().limit, 8 << 20);
+}
+
+/// A store of small segments without a thread, whose log is kept as told.
+fn keeping(dir: &std::path::Path, retention: Retention) -> Store {
+    options()
+        .background(false)
+        .retention(retention)
+        .init(dir, "a".parse().unwrap())
+        .unwrap()
+}
+
+/// Commits `count` events of 50 kB over three streams, each pinned under its stream's name.
+fn fill(store: &Store, from: u32, count: u32) {
+    for n in from..from + count {
+        let stream = format!("s/{}", n % 3);
+        let mut transaction = transaction(&stream, &n.to_le_bytes().repeat(12_500));
+        transaction.pin(crate::Pinned {
+            key: stream.into_bytes(),
+            value: Some(n.to_le_bytes().to_vec()),
+        });
+        let _ = store.commit(transaction).unwrap();
+    }
+}
+
+/// What the index and the log say of the streams of [`fill`] after `total` events.
+fn check(store: &Store, total: u32) {
+    let begins = store.oldest().unwrap();
+    let mut scan = store.scan(begins).unwrap();
+    let mut kept = 0;
+    while let Some(frame) = scan.next().unwrap() {
+        for event in frame.events() {
+            kept += 1;
+            assert!(event.unwrap().payload.len() == 50_000);
+        }
+    }
+    let freed = total - kept;
+    for stream in 0..3u32 {
+        let name = format!("s/{stream}");
+        let count = |events: u32| u64::from((events + 2 - stream) / 3);
+        let start = count(freed);
+        assert_eq!(store.stream_start(&name).unwrap(), StreamVersion(start));
+        assert_eq!(
+            store.stream_version(&name).unwrap(),
+            count(total).checked_sub(1).map(StreamVersion),
+            "{name} of {total}, {freed} freed"
+        );
+        let read: Vec<_> = store
+            .read_stream(&name, StreamVersion(start))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        assert_eq!(read.len() as u64, count(total) - start);
+        for event in &read {
+            let n = event.version.0 as u32 * 3 + stream;
+            assert_eq!(event.payload[..4], n.to_le_bytes());
+        }
+        if start > 0 {
+            let behind = store
+                .read_stream(&name, StreamVersion(start - 1))
+                .map(drop)
+                .unwrap_err();
+            assert_eq!(behind.kind(), ErrorKind::Behind);
+            assert_eq!(behind.lsn(), Some(begins));
+        }
+        let pinned = store.pinned(name.as_bytes()).unwrap().map(|(value, _)| value);
+        let last = (count(total) as u32)
+            .checked_sub(1)
+            .map(|version| version * 3 + stream);
+        assert_eq!(pinned, last.map(|n| n.to_le_bytes().to_vec()));
+    }
+    assert_eq!(store.totals().unwrap().events, u64::from(total));
+    assert_eq!(store.pinned_with_prefix(b"s/").unwrap().len(), 3);
+    if begins > Lsn::ZERO {
+        assert_eq!(
+            store.scan(Lsn::ZERO).map(drop).unwrap_err().kind(),
+            ErrorKind::Behind
+        );
+        assert_eq!(store.position_at(Lsn(8)).unwrap_err().kind(), ErrorKind::Behind);
+    }
+    let found = store.verify(&mut |_, _| ()).unwrap();
+    assert!(
+        found.damage.is_empty() && found.sidecars_damaged.is_empty(),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn what_is_freed_changes_no_version_no_pinned_record_and_no_later_event() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("s");
+    let store = keeping(&root, Retention::Bytes(2 << 20));
+    let (mut total, mut begins) = (0, Lsn::ZERO);
+    for round in 0..12 {
+        fill(&store, total, 17);
+        total += 17;
+        store.tend().unwrap();
+        check(&store, total);
+        let now = store.oldest().unwrap();
+        assert!(now >= begins && (round < 5 || now > Lsn::ZERO));
+        begins = now;
+        if round % 4 == 3 {
+            store.clone().close().unwrap();
+            let again = options().background(false).open(&root).unwrap();
+            check(&again, total);
+        }
+    }
+    let names: Vec<String> = store.storage().list("log").unwrap();
+    let bases = names.iter().filter(|name| name.starts_with("base-")).count();
+    let sidecars = names.iter().filter(|name| name.ends_with(".idx")).count();
+    let segments = names.iter().filter(|name| name.ends_with(".log")).count();
+    assert_eq!((bases, sidecars), (1, segments - 1), "{names:?}");
+    // E4: all that is derived goes; the base is not.
+    store.close().unwrap();
+    for name in names.iter().filter(|name| name.ends_with(".idx")) {
+        std::fs::remove_file(root.join("log").join(name)).unwrap();
+    }
+    let store = options().open(&root).unwrap();
+    check(&store, total);
+    store.close().unwrap();
+    let base = names.iter().find(|name| name.starts_with("base-")).unwrap();
+    std::fs::rename(root.join("log").join(base), root.join("base")).unwrap();
+    assert_eq!(options().open(&root).unwrap_err().kind(), ErrorKind::Corrupt);
+    std::fs::rename(root.join("base"), root.join("log").join(base)).unwrap();
+    check(&options().open(&root).unwrap(), total);
+}
+
+#[test]
+fn a_handle_that_was_open_before_goes_on_from_the_base_and_its_reader_is_told_it_is_behind() {
+    // The other handle has never asked for a stream, and then reads no more while its segments go.
+    let dir = tempfile::tempdir().unwrap();
+    let store = keeping(&dir.path().join("s"), Retention::Bytes(1 << 20));
+    let idle = options().background(false).open(dir.path().join("s")).unwrap();
+    let fed = options().background(false).open(dir.path().join("s")).unwrap();
+    fill(&store, 0, 5);
+    let mut left = idle.scan(Lsn::ZERO).unwrap();
+    assert!(left.next().unwrap().is_some());
+    assert!(fed.stream_version("s/0").unwrap().is_some());
+    fill(&store, 5, 100);
+    store.tend().unwrap();
+    assert!(store.oldest().unwrap() > Lsn::ZERO);
+    check(&idle, 105);
+    check(&fed, 105);
+    let told = loop {
+        match left.next() {
+            Ok(frame) => assert!(frame.is_some(), "a reader that was overtaken does not end"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(told.kind(), ErrorKind::Behind);
+    assert!(told.to_string().contains(&store.oldest().unwrap().to_string()));
+    fill(&fed, 105, 30);
+    idle.tend().unwrap();
+    check(&store, 135);
+    check(&fed, 135);
+}
+
+#[test]
+fn nothing_goes_that_somebody_holds_and_everything_is_held_by_a_hold_that_is_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("s");
+    let store = keeping(&root, Retention::Bytes(1));
+    let hold = |lsn| crate::Hold::new("projection", "a test", lsn);
+    store.hold("first", &hold(Lsn::ZERO)).unwrap();
+    fill(&store, 0, 60);
+    store.tend().unwrap();
+    assert_eq!(store.oldest().unwrap(), Lsn::ZERO);
+    let second = store.segments().unwrap()[1].0;
+    // It stands in the second segment: the first may go.
+    store.hold("first", &hold(second.plus(8))).unwrap();
+    assert_eq!(store.freeable().unwrap().end, second);
+    store.tend().unwrap();
+    assert_eq!(store.oldest().unwrap(), second);
+    assert_eq!(
+        store.hold("late", &hold(Lsn(8))).unwrap_err().kind(),
+        ErrorKind::Behind
+    );
+    let mut until = hold(second.plus(8));
+    until.expires = Some(store.clock().wall_micros() - 1);
+    store.hold("over", &until).unwrap();
+    assert!(store.holds().unwrap().iter().any(|hold| hold.expired));
+    std::fs::write(root.join("holds/broken"), "x").unwrap();
+    store.drop_hold("first").unwrap();
+    store.tend().unwrap();
+    assert_eq!(store.oldest().unwrap(), second, "a damaged hold holds everything");
+    let told = &store.freeable().unwrap().keepers[0].text;
+    assert!(told.contains("broken") && told.contains("hold drop"), "{told}");
+    let names: Vec<_> = store.holds().unwrap().into_iter().map(|hold| hold.name).collect();
+    assert_eq!(names, ["broken"], "what is over was swept");
+    assert!(store.drop_hold("broken").unwrap() && !store.drop_hold("broken").unwrap());
+    store.tend().unwrap();
+    assert_eq!(store.segments().unwrap().len(), 1);
+    check(&store, 60);
+    std::fs::write(root.join("space"), "x").unwrap();
+    assert_eq!(store.free().unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
+/// Commits until the log is full; what it said.
+fn until_full(store: &Store, total: &mut u32) -> crate::Error {
+    loop {
+        match store.commit(transaction("s/0", &[7; 50_000])) {
+            Ok(_) => *total += 1,
+            Err(error) => return error,
+        }
+        assert!(*total < 1_000, "a limit holds");
+    }
+}
+
+fn marks(store: &Store) -> u32 {
+    let mut marks = 0;
+    while store.append_marker().is_ok() {
+        marks += 1;
+        assert!(marks < 100_000, "a limit holds for the reserve too");
+    }
+    marks
+}
+
+#[test]
+fn a_full_log_says_who_keeps_it_and_its_reserve_takes_the_way_out_and_no_event() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("s");
+    let options = || options().background(false);
+    let store = options()
+        .limit(4 << 20)
+        .init(&root, "a".parse().unwrap())
+        .unwrap();
+    store
+        .hold("reader", &crate::Hold::new("projection", "a test", Lsn::ZERO))
+        .unwrap();
+    let mut total = 0;
+    let full = until_full(&store, &mut total);
+    assert_eq!((full.kind(), full.written()), (ErrorKind::Full, None));
+    let text = full.to_string();
+    for word in [
+        "LogFull",
+        "4194304",
+        "retention is forever",
+        "--limit",
+        "reader",
+        "hold drop",
+    ] {
+        assert!(text.contains(word), "{word} in {text}");
+    }
+    assert!(
+        (40..63).contains(&total),
+        "three of four segments are for events: {total}"
+    );
+    let marked = store.append_marker().unwrap();
+    // The marker began the reserve: events do not fill it, nor after opening again.
+    assert_eq!(until_full(&store, &mut total).kind(), ErrorKind::Full);
+    store.close().unwrap();
+    let store = options().open(&root).unwrap();
+    let before = total;
+    assert_eq!(until_full(&store, &mut total).kind(), ErrorKind::Full);
+    assert_eq!(total, before);
+    assert!(marks(&store) > 1_000);
+    assert!(store.segments().unwrap().iter().map(|(_, len)| len).sum::<u64>() <= 4 << 20);
+    assert!(store.position_at(marked).unwrap().is_some());
+    goes_on(&store, &options().open(&root).unwrap(), total);
+}
+
+/// What another process allows, the handle of a full log finds by itself.
+fn goes_on(store: &Store, other: &Store, mut total: u32) {
+    let before = total;
+    let mut space = other.space().unwrap();
+    space.limit = 6 << 20;
+    other.set_space(&space).unwrap();
+    let full = until_full(store, &mut total);
+    assert!(full.to_string().contains("reader") && total > before + 10);
+    // Retention lets it go, the hold does not; then both do, and nobody calls anything but commit.
+    space.retention = Retention::Bytes(1 << 20);
+    other.set_space(&space).unwrap();
+    assert!(until_full(store, &mut total).to_string().contains("reader"));
+    other.drop_hold("reader").unwrap();
+    for _ in 0..200 {
+        let _ = store.commit(transaction("s/0", &[7; 50_000])).unwrap();
+        total += 1;
+    }
+    assert!(store.oldest().unwrap() > Lsn::ZERO);
+    assert_eq!(
+        store.stream_version("s/0").unwrap(),
+        Some(StreamVersion(u64::from(total) - 1))
+    );
+    assert_eq!(store.totals().unwrap().events, u64::from(total));
+}
+
+#[test]
+fn a_marker_among_refused_commits_goes_through() {
+    // Threads share the batches of a log that is full: what is small and without events is written all the same.
+    let dir = tempfile::tempdir().unwrap();
+    let store = options()
+        .limit(3 << 20)
+        .init(dir.path().join("s"), "a".parse().unwrap())
+        .unwrap();
+    let mut total = 0;
+    until_full(&store, &mut total);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    let refused = store.commit(transaction("s/0", &[7; 50_000])).unwrap_err();
+                    assert_eq!((refused.kind(), refused.written()), (ErrorKind::Full, None));
+                }
+            });
+        }
+        for _ in 0..4 {
+            scope.spawn(|| (0..50).for_each(|_| assert!(store.append_marker().is_ok())));
+        }
+    });
+    assert_eq!(store.totals().unwrap().events, u64::from(total));
+}
