@@ -39,12 +39,18 @@ pub enum Bug {
     FullLeavesBytes,
     /// An expectation is judged by what was known before the append lock was taken.
     StaleExpectation,
+    /// A raw segment goes though its compressed form may not be durable (E1).
+    PackedNotSynced,
+    /// A raw segment goes before its compressed form has its name (E1).
+    RawGoneFirst,
+    /// A raw segment goes without its compressed form having been compared with it (E1).
+    PackedNotCompared,
 }
 
 impl Bug {
     /// All of them.
     #[cfg(feature = "planted")]
-    pub const ALL: [Bug; 16] = [
+    pub const ALL: [Bug; 19] = [
         Bug::SkipSync,
         Bug::SkipDirectorySync,
         Bug::AcknowledgeBeforeSync,
@@ -61,6 +67,9 @@ impl Bug {
         Bug::SkipZeroSync,
         Bug::FullLeavesBytes,
         Bug::StaleExpectation,
+        Bug::PackedNotSynced,
+        Bug::RawGoneFirst,
+        Bug::PackedNotCompared,
     ];
 }
 

@@ -1,6 +1,7 @@
 //! [`Cursor`]: reads a segment by pread, for recovery and repair, which must see an unreadable disk as
 //! an error and never believe a mapping.
 
+use std::io;
 use std::sync::Arc;
 
 use crate::block::{Block, BlockFault, BlockHeader, HEADER_LEN};
@@ -85,16 +86,28 @@ impl Cursor {
         );
         self.start = offset;
         self.buffer.resize(kept.max(len.max(CHUNK).min(room)), 0);
-        let rest = self.buffer.get_mut(kept..).unwrap_or_default();
-        match self.segment.file.read_at(rest, offset + to_u64(kept)) {
+        let read_into = |buffer: &mut Vec<u8>| {
+            let rest = buffer.get_mut(kept..).unwrap_or_default();
+            self.segment.file.read_at(rest, offset + to_u64(kept))
+        };
+        let mut read = read_into(&mut self.buffer);
+        if read
+            .as_ref()
+            .is_err_and(|error| error.kind() == io::ErrorKind::InvalidData)
+        {
+            // Damage behind what is asked for hides nothing that stands before it.
+            self.buffer.truncate(kept.max(len.min(room)));
+            read = read_into(&mut self.buffer);
+        }
+        match read {
             Ok(read) => {
                 self.buffer.truncate(kept + read);
                 Ok(())
             }
             Err(error) => {
                 self.buffer.clear();
-                let at = self.segment.first.plus(offset);
-                Err(Error::io("read a segment", self.dir.path(&self.segment), error).at_lsn(at))
+                let (at, path) = (self.segment.first.plus(offset), self.dir.path(&self.segment));
+                Err(self.dir.unreadable("read a segment", path, at, error))
             }
         }
     }

@@ -3,15 +3,18 @@
 //! ```text
 //! log/0000000000000000.log   first LSN in 16 hex digits
 //! log/0000000003ff9c40.log   begins where its predecessor's last block ends
+//! log/0000000007ff8a10.mpz   a sealed one, compressed (see `packed`)
 //! log/spare-9f3a….ready      zero-filled and synced ahead of need
 //! log/spare-77b0….making     one that is being made
 //! queue/0000000000000000.mpq the stable queue, in the same form
 //! ```
 //!
-//! A segment keeps the length it was made with; what lies behind its last block reads as zeros.
+//! A segment keeps the length it was made with; what lies behind its last block reads as zeros. It has one form or,
+//! for a moment and after a crash, two with the same blocks; then the raw one counts.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::block::{BlockKind, Owner};
@@ -19,8 +22,21 @@ use crate::storage::{Mapping, OpenMode, Storage, StorageFile, Window};
 use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::{Error, Lsn, Result};
 
+use super::packed::PackedFile;
+
 /// Most files of one log that a handle keeps open and mapped.
 const MOST_OPEN: usize = 64;
+/// How often a file is looked for that another process may be giving another form.
+const LOOKS: usize = 3;
+
+/// The form in which a segment lies in the folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Form {
+    /// As its blocks were written.
+    Raw,
+    /// Sealed and compressed.
+    Packed,
+}
 
 /// The files of one log.
 pub(crate) struct SegmentDir {
@@ -30,8 +46,12 @@ pub(crate) struct SegmentDir {
     /// How files are opened: to read alone where nothing is written and the place may not allow it.
     mode: OpenMode,
     advice: &'static str,
+    /// Damage is looked at: what cannot be decompressed reads as zeros.
+    lenient: bool,
     /// How far bytes may have been written by anybody, asked after a file was opened (S1).
     written: Box<dyn Fn() -> Lsn + Send + Sync>,
+    /// A counter that moves before any process takes away a form of a segment that has another.
+    arranged: Box<dyn Fn() -> u64 + Send + Sync>,
     known: Mutex<Known>,
     /// What was listed last. A segment that has a successor there has it for ever.
     listed: Mutex<Vec<Lsn>>,
@@ -86,9 +106,14 @@ pub(crate) struct Segment {
     pub file: Arc<dyn StorageFile>,
     /// S1: every byte at or above this LSN was written after the descriptor was opened.
     pub safe_from: Lsn,
-    name: String,
+    /// Its file, for messages.
+    path: PathBuf,
+    packed: Option<PackedFile>,
     mapping: Mutex<Option<Arc<dyn Mapping>>>,
 }
+
+/// Ending of a compressed segment of the log.
+const PACKED: &str = ".mpz";
 
 /// Folder and ending of a log's files.
 const fn place(kind: BlockKind) -> (&'static str, &'static str) {
@@ -104,9 +129,21 @@ pub(crate) fn segment_name(kind: BlockKind, first: Lsn) -> String {
     format!("{folder}/{:016x}{ending}", first.0)
 }
 
-/// First LSN of the file called `name` within its folder: the one place that parses it.
-pub(crate) fn parse_segment_name(kind: BlockKind, name: &str) -> Option<Lsn> {
-    let digits = name.strip_suffix(place(kind).1)?;
+/// Name of the compressed segment of the log that begins at `first`, with its folder.
+pub(crate) fn packed_name(first: Lsn) -> String {
+    let (folder, _) = place(BlockKind::Log);
+    format!("{folder}/{:016x}{PACKED}", first.0)
+}
+
+/// First LSN and form of the segment called `name` within its folder: the one place that parses it.
+pub(crate) fn parse_segment_name(kind: BlockKind, name: &str) -> Option<(Lsn, Form)> {
+    let forms = [(place(kind).1, Form::Raw), (PACKED, Form::Packed)];
+    let of_kind = if kind == BlockKind::Log { forms.len() } else { 1 };
+    let named = |(ending, form): &(&str, Form)| Some((first_lsn(name.strip_suffix(*ending)?)?, *form));
+    forms.iter().take(of_kind).find_map(named)
+}
+
+fn first_lsn(digits: &str) -> Option<Lsn> {
     let plain = digits.len() == 16 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     plain
         .then(|| u64::from_str_radix(digits, 16).ok().map(Lsn))
@@ -134,7 +171,9 @@ impl SegmentDir {
                      queue; the next scan makes them again from the log"
                 }
             },
+            lenient: false,
             written: Box::new(written),
+            arranged: Box::new(|| 0),
             known: Mutex::default(),
             listed: Mutex::default(),
             listings: AtomicU64::new(0),
@@ -148,6 +187,18 @@ impl SegmentDir {
             advice: "the store is untouched: `milepost backup` with --check copies again what is damaged in a backup",
             ..SegmentDir::new(storage, BlockKind::Log, owner, || Lsn::ZERO)
         }
+    }
+
+    /// Says how a process sees that another is about to take a form of a segment away.
+    pub(crate) fn arranged_by(mut self, arranged: impl Fn() -> u64 + Send + Sync + 'static) -> SegmentDir {
+        self.arranged = Box::new(arranged);
+        self
+    }
+
+    /// For who looks at damage: what cannot be decompressed reads as zeros, and is found to be no block.
+    pub(crate) fn lenient(mut self) -> SegmentDir {
+        self.lenient = true;
+        self
     }
 
     /// Folder of the files.
@@ -168,20 +219,39 @@ impl SegmentDir {
         self.owner
     }
 
-    /// First LSNs of all files, ascending.
+    /// First LSNs of all segments, ascending.
     pub(crate) fn list(&self) -> Result<Vec<Lsn>> {
-        let folder = self.folder();
-        let names = self.storage.list(folder);
-        let names =
-            names.map_err(|error| Error::io("list the segments", self.storage.root().join(folder), error))?;
-        let mut firsts: Vec<Lsn> = names
-            .iter()
-            .filter_map(|name| parse_segment_name(self.kind, name))
-            .collect();
-        firsts.sort_unstable();
+        let forms = self.forms()?;
+        let mut firsts: Vec<Lsn> = forms.iter().map(|(first, _)| *first).collect();
+        firsts.dedup();
+        // Who keeps a file open that has another form by now keeps its space from being given back.
+        self.known.lock().open.retain(|first, (segment, _)| {
+            forms.binary_search(&(*first, segment.form())).is_ok() || firsts.binary_search(first).is_err()
+        });
         self.listed.lock().clone_from(&firsts);
         self.listings.fetch_add(1, Ordering::AcqRel);
         Ok(firsts)
+    }
+
+    /// Every segment with every form that it has, ascending.
+    pub(crate) fn forms(&self) -> Result<Vec<(Lsn, Form)>> {
+        let folder = self.folder();
+        loop {
+            let arranged = (self.arranged)();
+            let names = self.storage.list(folder);
+            let names = names
+                .map_err(|error| Error::io("list the segments", self.storage.root().join(folder), error))?;
+            // A name that comes and one that goes meanwhile may both be missing in a listing (E3).
+            if (self.arranged)() != arranged {
+                continue;
+            }
+            let parsed = names
+                .iter()
+                .filter_map(|name| parse_segment_name(self.kind, name));
+            let mut forms: Vec<(Lsn, Form)> = parsed.collect();
+            forms.sort_unstable();
+            return Ok(forms);
+        }
     }
 
     /// Number of the last listing.
@@ -207,16 +277,54 @@ impl SegmentDir {
         if let Some(segment) = self.known.lock().get(first) {
             return Ok(segment);
         }
-        let name = segment_name(self.kind, first);
-        let path = self.storage.root().join(&name);
-        let file = self.storage.open(&name, self.mode);
-        let file = match file {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(self.gone(first)?.at_path(path));
+        let path = self.storage.root().join(segment_name(self.kind, first));
+        for _ in 0..LOOKS {
+            match self.open_raw(first) {
+                Ok(file) => return self.adopt(first, path, file, None),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::io("open a segment", &path, error).at_lsn(first));
+                }
+                Err(_) if self.kind == BlockKind::Queue => break,
+                Err(_) => {}
             }
-            Err(error) => return Err(Error::io("open a segment", &path, error).at_lsn(first)),
+            if let Some(packed) = self.open_packed(first)? {
+                let path = self.storage.root().join(packed_name(first));
+                return self.adopt(first, path, Arc::new(packed.clone()), Some(packed));
+            }
+        }
+        Err(self.gone(first)?.at_path(path))
+    }
+
+    /// The raw file of the segment that begins at `first`.
+    pub(super) fn open_raw(&self, first: Lsn) -> io::Result<Arc<dyn StorageFile>> {
+        self.storage.open(&segment_name(self.kind, first), self.mode)
+    }
+
+    /// The compressed segment that begins at `first`, if there is one.
+    pub(crate) fn open_packed(&self, first: Lsn) -> Result<Option<PackedFile>> {
+        let name = packed_name(first);
+        let path = self.storage.root().join(&name);
+        let opened = match self.storage.open(&name, OpenMode::Read) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Ok(file) if self.lenient => {
+                let used = self.known_end(first)?.unwrap_or(first).since(first);
+                PackedFile::open_damaged(file, self.owner.id, first, used)
+            }
+            Ok(file) => PackedFile::open(file, self.owner.id, first),
+            Err(error) => Err(error),
         };
+        opened
+            .map(Some)
+            .map_err(|error| self.unreadable("open a compressed segment", path, first, error))
+    }
+
+    fn adopt(
+        &self,
+        first: Lsn,
+        path: PathBuf,
+        file: Arc<dyn StorageFile>,
+        packed: Option<PackedFile>,
+    ) -> Result<Arc<Segment>> {
         let len = file
             .len()
             .map_err(|error| Error::io("read a segment's length", &path, error))?;
@@ -225,10 +333,21 @@ impl SegmentDir {
             len: AtomicU64::new(len),
             file,
             safe_from: (self.written)(),
-            name,
+            path,
+            packed,
             mapping: Mutex::new(None),
         };
         Ok(self.known.lock().adopt(segment))
+    }
+
+    /// Why bytes of a segment cannot be read. Compressed bytes whose checksum does not match are damage (E3).
+    pub(crate) fn unreadable(&self, action: &str, path: PathBuf, at: Lsn, error: io::Error) -> Error {
+        let error = match error.kind() {
+            io::ErrorKind::InvalidData => Error::corrupt(format!("{error}; run verify; {}", self.advice())),
+            io::ErrorKind::Unsupported => Error::invalid(error.to_string()),
+            _ => return Error::io(action, path, error).at_lsn(at),
+        };
+        error.at_path(path).at_lsn(at)
     }
 
     /// The first LSN of the segment that holds position `at`, or of the last one before it; `None`
@@ -268,6 +387,16 @@ impl SegmentDir {
         }))
     }
 
+    /// Names of a segment in all forms that it has, with their folder.
+    pub(crate) fn names_of(&self, first: Lsn) -> Result<Vec<String>> {
+        let forms = self.forms()?.into_iter().filter(|(other, _)| *other == first);
+        let name = |form| match form {
+            Form::Raw => segment_name(self.kind, first),
+            Form::Packed => packed_name(first),
+        };
+        Ok(forms.map(|(_, form)| name(form)).collect())
+    }
+
     /// Forgets an open segment.
     pub(crate) fn forget(&self, first: Lsn) {
         self.known.lock().open.remove(&first);
@@ -279,8 +408,8 @@ impl SegmentDir {
     }
 
     /// Full path of a segment, for messages.
-    pub(crate) fn path(&self, segment: &Segment) -> std::path::PathBuf {
-        self.storage.root().join(&segment.name)
+    pub(crate) fn path(&self, segment: &Segment) -> PathBuf {
+        segment.path.clone()
     }
 }
 
@@ -309,8 +438,17 @@ impl Segment {
         at.since(self.first)
     }
 
-    /// Bytes of the mapped file, brought into memory.
-    pub(crate) fn window(&self, range: Range<u64>) -> std::io::Result<Window> {
+    /// The form in which it was opened.
+    pub(crate) fn form(&self) -> Form {
+        self.packed.as_ref().map_or(Form::Raw, |_| Form::Packed)
+    }
+
+    /// Bytes from `from` on, brought into memory: at least to `until`, and to `to` where that costs little.
+    pub(crate) fn window(&self, from: Lsn, until: Lsn, to: Lsn) -> io::Result<Window> {
+        let (from, until, to) = (self.offset(from), self.offset(until), self.offset(to));
+        if let Some(packed) = &self.packed {
+            return packed.window_to(from, until);
+        }
         let mapping = {
             let mut slot = self.mapping.lock();
             match &*slot {
@@ -318,6 +456,13 @@ impl Segment {
                 None => Arc::clone(slot.insert(self.file.map()?)),
             }
         };
-        mapping.window(range)
+        mapping.window(from..to)
+    }
+
+    /// Header and filter alone of the block at `at`, where they can be had without the rest.
+    pub(crate) fn head(&self, at: Lsn) -> io::Result<Option<Window>> {
+        self.packed
+            .as_ref()
+            .map_or(Ok(None), |packed| packed.head(self.offset(at)))
     }
 }

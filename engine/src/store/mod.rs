@@ -9,6 +9,7 @@
 mod background;
 mod backup;
 mod commit;
+mod compress;
 mod identity;
 mod lineage;
 mod make;
@@ -23,6 +24,7 @@ mod verify;
 mod whole_file;
 
 pub use backup::{BackedUp, Backup, BackupFacts};
+pub use compress::Compressed;
 pub use options::{Durability, Options};
 pub use phase::{Phase, PhaseLock};
 pub use raw::{Damage, DamageKind, Loss, LostFrame, RawEnd, RawLog, RawPiece};

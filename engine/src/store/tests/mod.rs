@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 mod files;
 mod handles;
+mod packed;
 mod stream_scan;
 mod streams;
 

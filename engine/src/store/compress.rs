@@ -1,0 +1,171 @@
+//! [`Store::compress`]: sealed segments take less space, and are read as before.
+//!
+//! ```text
+//! sealed, not one of the last two, with its sidecar ─► log::packed::pack      one process at a time (lock)
+//! ```
+//!
+//! Guarantees: a segment is there in one of its forms at every moment (E1), its bytes are the same (E2), and who
+//! reads or appends meanwhile notices nothing (E5). Recovery reads the last segment and never meets a packed one.
+
+use std::sync::Arc;
+
+use crate::index::sidecar_segment;
+use crate::log::lock::ARRANGE;
+use crate::log::{Form, SegmentDir, pack, packed, unpack};
+use crate::storage::{Cell, LockMode, OpenMode, StorageFile};
+use crate::{Error, Lsn, Result, Store};
+
+use super::Shared;
+use super::identity::STORE_FILE;
+use super::streams::active_segment;
+
+/// Segments at the log's end that stay as they are: the one that is written, and the one before it.
+const STAY: usize = 2;
+
+/// What a run of [`Store::compress`] or [`Store::decompress`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Compressed {
+    /// First LSNs of the segments that were given another form.
+    pub segments: Vec<Lsn>,
+    /// Bytes of their blocks.
+    pub raw_bytes: u64,
+    /// Bytes of their files, compressed.
+    pub packed_bytes: u64,
+    /// Segments of the log that are compressed now.
+    pub compressed: u64,
+    /// Segments of the log in all.
+    pub of: u64,
+}
+
+impl Store {
+    /// Compresses every sealed segment but the last two; what is compressed already stays so. `progress` is told
+    /// bytes done and bytes in all. Runs beside readers and writers of any process.
+    ///
+    /// # Errors
+    /// `Unavailable` while another process does so; `Corrupt` for damage in a segment, which stays as it is; `Full`.
+    pub fn compress(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<Compressed> {
+        let shared = self.shared();
+        shared.log.check_process()?;
+        let lock = shared
+            .lock_arranging()?
+            .ok_or_else(|| arranged_by_another(self))?;
+        // A sidecar is made of a raw segment faster than of a packed one.
+        shared.tend_files()?;
+        shared.remove_unfinished()?;
+        let wanted = shared.to_compress()?;
+        let total = wanted.iter().map(|(first, end)| end.since(*first)).sum();
+        let (mut done, mut found) = (0, Compressed::default());
+        for (first, end) in wanted {
+            progress(done, total);
+            done += end.since(first);
+            if let Some((raw_bytes, packed_bytes)) = shared.compress_one(first, end)? {
+                found.segments.push(first);
+                found.raw_bytes += raw_bytes;
+                found.packed_bytes += packed_bytes;
+            }
+        }
+        progress(done, total);
+        drop(lock);
+        shared.count_forms(found)
+    }
+
+    /// Takes every compressed segment out again. `progress` is told segments done and segments in all.
+    ///
+    /// # Errors
+    /// As [`Store::compress`].
+    pub fn decompress(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<Compressed> {
+        let shared = self.shared();
+        shared.log.check_process()?;
+        let lock = shared
+            .lock_arranging()?
+            .ok_or_else(|| arranged_by_another(self))?;
+        shared.remove_unfinished()?;
+        let dir = &shared.log.dir;
+        let packed: Vec<Lsn> = of_form(dir, Form::Packed)?;
+        let (mut done, total) = (0, crate::width::to_u64(packed.len()));
+        let mut found = Compressed::default();
+        for first in packed {
+            progress(done, total);
+            done += 1;
+            if unpack(dir, first, &*shared.log.rng, &|| shared.log.arrange())? {
+                found.segments.push(first);
+            }
+        }
+        progress(done, total);
+        drop(lock);
+        shared.count_forms(found)
+    }
+}
+
+fn of_form(dir: &SegmentDir, form: Form) -> Result<Vec<Lsn>> {
+    let forms = dir.forms()?.into_iter();
+    Ok(forms
+        .filter(|(_, found)| *found == form)
+        .map(|(first, _)| first)
+        .collect())
+}
+
+fn arranged_by_another(store: &Store) -> Error {
+    Error::unavailable(
+        "another process is giving segments of this store another form; try again when it has ended",
+    )
+    .at_path(store.root())
+}
+
+impl Shared {
+    /// The right to give segments another form; `None` while another process has it.
+    pub(super) fn lock_arranging(&self) -> Result<Option<Arc<dyn StorageFile>>> {
+        let path = self.storage.root().join(STORE_FILE);
+        // An open file of its own, so that two threads of one handle exclude each other too.
+        let file = self.storage.open(STORE_FILE, OpenMode::ReadWrite);
+        let file = file.map_err(|error| Error::io("open the store's locks", &path, error))?;
+        let taken = file.try_lock(ARRANGE, LockMode::Exclusive);
+        let taken = taken.map_err(|error| Error::io("lock the forms of segments", &path, error))?;
+        Ok(taken.then_some(file))
+    }
+
+    /// Sealed segments that are to be compressed, with their ends.
+    pub(super) fn to_compress(&self) -> Result<Vec<(Lsn, Lsn)>> {
+        let dir = &self.log.dir;
+        let (firsts, raw) = (dir.list()?, of_form(dir, Form::Raw)?);
+        let names = self.storage.list(dir.folder());
+        let names = names.map_err(|error| Error::io("list the index files", self.storage.root(), error))?;
+        let with_sidecar: Vec<Lsn> = names.iter().filter_map(|name| sidecar_segment(name)).collect();
+        let active = active_segment(&self.log);
+        let sealed = firsts.iter().zip(firsts.iter().skip(1));
+        let sealed = sealed.take(firsts.len().saturating_sub(STAY));
+        let wanted = sealed.filter(|(first, end)| {
+            raw.binary_search(first).is_ok() && with_sidecar.contains(first) && **end < active
+        });
+        Ok(wanted.map(|(first, end)| (*first, *end)).collect())
+    }
+
+    /// Compresses one segment; its bytes as they were and as they are.
+    pub(super) fn compress_one(&self, first: Lsn, end: Lsn) -> Result<Option<(u64, u64)>> {
+        let packed = pack(&self.log.dir, first, end, &*self.log.rng, &|| self.log.arrange())?;
+        Ok(packed.map(|packed| (packed.raw_bytes, packed.packed_bytes)))
+    }
+
+    /// Removes what a run that died left; the caller holds the lock.
+    fn remove_unfinished(&self) -> Result<()> {
+        let removed = packed::remove_unfinished(&*self.storage, self.log.dir.folder());
+        removed.map_err(|error| Error::io("remove unfinished files", self.storage.root(), error))
+    }
+
+    fn count_forms(&self, found: Compressed) -> Result<Compressed> {
+        let dir = &self.log.dir;
+        Ok(Compressed {
+            compressed: crate::width::to_u64(of_form(dir, Form::Packed)?.len()),
+            of: crate::width::to_u64(dir.list()?.len()),
+            ..found
+        })
+    }
+}
+
+impl crate::log::Log {
+    /// Says to all processes that a form of a segment is about to go, which has another by now: who lists the
+    /// folder at this moment lists it again.
+    pub(crate) fn arrange(&self) {
+        self.control.bump(Cell::Arranged);
+    }
+}
