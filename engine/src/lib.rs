@@ -77,7 +77,7 @@ pub use site::{SiteName, StoreId};
 pub use store::{
     BackedUp, Backup, BackupFacts, Compressed, Cost, Damage, DamageKind, Durability, Examined, Loss,
     LostFrame, Options, Phase, PhaseLock, RawEnd, RawLog, RawPiece, Repair, RepairHow, Repaired, Restored,
-    Store, StreamReader, Verified, Watermarks,
+    Retention, Space, Store, StreamReader, Verified, Watermarks,
 };
 pub use stream::{ExpectedVersion, StreamName, StreamPattern, StreamVersion};
 pub use transaction::{CommitOutcome, Committed, Transaction, TransactionId, WrongExpectedVersion};

@@ -78,7 +78,7 @@ pub fn small_file(name: &str, bytes: &mut Vec<u8>) -> bool {
         "newest" | "closed" => whole(36),
         "rescue" => whole(32),
         "freed" => whole(20),
-        "repair" => len.checked_sub(4).and_then(whole),
+        "repair" | "space" => len.checked_sub(4).and_then(whole),
         "backup" => {
             if len >= 512 {
                 sum(&mut bytes[64..320], 0..252, 252);

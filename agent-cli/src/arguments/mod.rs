@@ -8,6 +8,7 @@
 
 mod file;
 mod historic;
+pub mod keep;
 pub mod moment;
 pub mod pause;
 pub mod size;

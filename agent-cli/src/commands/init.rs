@@ -1,11 +1,11 @@
 //! `milepost init`: a new store.
 
 use clap::Args;
-use milepost_engine::SiteName;
+use milepost_engine::{Retention, SiteName};
 use serde::Serialize;
 
 use super::store_dir::StoreDir;
-use crate::arguments::size;
+use crate::arguments::{keep, size};
 use crate::failure::{EXIT_CODES, Outcome};
 use crate::output;
 
@@ -29,6 +29,13 @@ pub struct Init {
     /// fails while they write it. N is the larger of sector and file system block, mostly 4096
     #[arg(long, value_name = "N", value_parser = pad_to)]
     pad_to: Option<usize>,
+    /// How long the log is kept: forever (the default); until-scanned; an age such as 30d; or a size such as 20G.
+    /// `milepost space` changes it
+    #[arg(long, value_name = "HOW-LONG", value_parser = keep::parse)]
+    retention: Option<Retention>,
+    /// Most bytes that the log may take, at least three segments, K, M and G suffixes; `milepost space` changes it
+    #[arg(long, value_name = "N", value_parser = size::parse)]
+    limit: Option<u64>,
     /// Print the facts as one JSON object: store, site, epoch, dir
     #[arg(long)]
     json: bool,
@@ -52,6 +59,9 @@ impl Init {
         if let Some(bytes) = self.pad_to {
             options = options.pad_to(bytes);
         }
+        options = options
+            .retention(self.retention.unwrap_or_default())
+            .limit(self.limit.unwrap_or_default());
         let store = options.init(&self.store.dir, self.site)?;
         let made = Made {
             store: store.id().to_string(),

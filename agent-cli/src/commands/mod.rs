@@ -15,6 +15,7 @@ mod remote;
 mod repair;
 mod restore;
 mod serve;
+mod space;
 mod stat;
 mod status;
 mod store_dir;
@@ -37,6 +38,7 @@ pub enum Command {
     Read(read::Read),
     Dump(dump::Dump),
     Stat(stat::Stat),
+    Space(space::Space),
     Streams(streams::Streams),
     Verify(verify::Verify),
     Backup(backup::Backup),
@@ -69,6 +71,7 @@ impl Command {
             Command::Read(command) => command.run(),
             Command::Dump(command) => command.run(),
             Command::Stat(command) => command.run(),
+            Command::Space(command) => command.run(),
             Command::Streams(command) => command.run(),
             Command::Verify(command) => command.run(),
             Command::Backup(command) => command.run(),

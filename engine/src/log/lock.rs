@@ -4,6 +4,7 @@
 //! byte 2^40      presence   shared by every open handle, exclusive while recovering
 //! byte 2^40 + 1  append     held for one write
 //! byte 2^40 + 2  receive    held while the phase runs; 3 scan, 4 send
+//! byte 2^40 + 5  space      held while the settings of space are replaced
 //! byte 2^40 + 6  arrange    held by who gives sealed segments another form
 //! ```
 //!
@@ -26,6 +27,8 @@ pub(crate) const PRESENCE: u64 = BASE;
 pub(crate) const APPEND: u64 = BASE + 1;
 /// First of the phases' locks.
 pub(crate) const FIRST_PHASE: u64 = BASE + 2;
+/// Right to say what the log keeps.
+pub(crate) const SPACE: u64 = BASE + 5;
 /// Right to give sealed segments another form.
 pub(crate) const ARRANGE: u64 = BASE + 6;
 

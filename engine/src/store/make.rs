@@ -1,7 +1,7 @@
 //! Making a store.
 //!
 //! ```text
-//! store.new locked ─► folders ─► first segment with the first block, durable ─► store.new written, synced ─► named store
+//! store.new locked ─► folders, space ─► first segment with the first block, durable ─► store.new synced ─► named store
 //! ```
 //!
 //! The file `store` comes last: without it there is no store, and what an interrupted attempt left is
@@ -20,6 +20,7 @@ use super::Options;
 use super::identity::{Identity, NEW_FILE, SEGMENT_BYTES, STORE_FILE};
 use super::lineage::{self, Beginning, Fork};
 use super::open::refuse_file_system;
+use super::space::{self, Space};
 
 /// Bytes that an interrupted attempt may have written of a log: its first block, padded.
 const MOST_OF_AN_ATTEMPT: Lsn = Lsn(64 << 10);
@@ -36,6 +37,7 @@ pub(super) fn make(storage: &Arc<dyn Storage>, site: SiteName, options: &Options
             options.segment_bytes
         )));
     }
+    options.space.check(options.segment_bytes)?;
     let root = storage.root().to_path_buf();
     let io = |action: &'static str| {
         let root = root.clone();
@@ -57,22 +59,16 @@ pub(super) fn make(storage: &Arc<dyn Storage>, site: SiteName, options: &Options
         return Err(Error::unavailable(text).at_path(&root));
     }
     check_vacant(storage)?;
-    for folder in ["log", "queue"] {
-        storage
-            .create_dir(folder)
-            .map_err(io("make a folder of the store"))?;
-        for name in storage.list(folder).map_err(io("list a folder of the store"))? {
-            storage
-                .unlink(&format!("{folder}/{name}"))
-                .map_err(io("clear an interrupted attempt"))?;
-        }
-    }
+    clear_attempt(&**storage).map_err(io("clear an interrupted attempt"))?;
     storage.sync_dir("").map_err(io("sync the store's folder"))?;
     let rng = &*options.rng;
     let owner = Owner {
         id: StoreId((u128::from(rng.next_u64()) << 64) | u128::from(rng.next_u64())),
         secret: rng.next_u64(),
     };
+    if options.space != Space::default() {
+        options.space.write(&**storage, owner)?;
+    }
     write_first_block(storage, owner, options)?;
     let created = options.clock.wall_micros();
     Identity {
@@ -83,6 +79,22 @@ pub(super) fn make(storage: &Arc<dyn Storage>, site: SiteName, options: &Options
         created,
     }
     .write(&**storage, &*making)
+}
+
+/// Makes the folders, and removes what an interrupted attempt left in them and beside them.
+fn clear_attempt(storage: &dyn Storage) -> std::io::Result<()> {
+    for folder in ["log", "queue"] {
+        storage.create_dir(folder)?;
+        for name in storage.list(folder)? {
+            storage.unlink(&format!("{folder}/{name}"))?;
+        }
+    }
+    for name in storage.list("")? {
+        if matches!(name.as_str(), space::SPACE_FILE | space::NEW_FILE) {
+            storage.unlink(&name)?;
+        }
+    }
+    Ok(())
 }
 
 /// Opens the store of `site`, or makes it: [`Options::open_or_init`].
@@ -129,9 +141,12 @@ fn check_vacant(storage: &Arc<dyn Storage>) -> Result<()> {
     if names.iter().any(|name| name == "log") {
         refuse_orphaned_log(storage)?;
     }
-    let foreign = names
-        .iter()
-        .find(|name| !matches!(name.as_str(), "log" | "queue" | NEW_FILE));
+    let foreign = names.iter().find(|name| {
+        !matches!(
+            name.as_str(),
+            "log" | "queue" | NEW_FILE | space::SPACE_FILE | space::NEW_FILE
+        )
+    });
     match foreign {
         Some(name) => {
             Err(Error::conflict(format!("the folder is not empty, it holds {name:?}")).at_path(root))

@@ -19,6 +19,7 @@ mod phase;
 mod raw;
 mod repair;
 mod restore;
+mod space;
 mod streams;
 mod verify;
 mod whole_file;
@@ -30,6 +31,7 @@ pub use phase::{Phase, PhaseLock};
 pub use raw::{Damage, DamageKind, Loss, LostFrame, RawEnd, RawLog, RawPiece};
 pub use repair::{Cost, Examined, Repair, RepairHow, Repaired};
 pub use restore::Restored;
+pub use space::{Retention, Space};
 pub use streams::StreamReader;
 pub use verify::Verified;
 

@@ -8,6 +8,8 @@ use crate::clock::{Clock, Rng, SystemClock, SystemRng};
 use crate::storage::Storage;
 use crate::{Error, Result, SiteName, Store};
 
+use super::space::{Retention, Space};
+
 /// When a commit is acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
@@ -33,6 +35,7 @@ pub struct Options {
     pub(crate) segment_bytes: u64,
     pub(crate) block_bytes: usize,
     pub(crate) pad_to: usize,
+    pub(crate) space: Space,
     pub(crate) durability: Durability,
     pub(crate) lock_timeout: Duration,
     pub(crate) buffered_sync: Duration,
@@ -56,6 +59,7 @@ impl Options {
             segment_bytes: 64 << 20,
             block_bytes: 64 << 10,
             pad_to: 1,
+            space: Space::default(),
             durability: Durability::Synced,
             lock_timeout: Duration::from_secs(5),
             buffered_sync: Duration::from_millis(10),
@@ -91,6 +95,21 @@ impl Options {
     #[must_use]
     pub fn pad_to(mut self, bytes: usize) -> Options {
         self.pad_to = bytes;
+        self
+    }
+
+    /// How long the log of a new store is kept, default [`Retention::Forever`]; [`Store::set_space`] changes it.
+    #[must_use]
+    pub fn retention(mut self, retention: Retention) -> Options {
+        self.space.retention = retention;
+        self
+    }
+
+    /// Most bytes that the segments of a new store's log may take, at least three segments; 0, the default, is no
+    /// limit. [`Store::set_space`] changes it.
+    #[must_use]
+    pub fn limit(mut self, bytes: u64) -> Options {
+        self.space.limit = bytes;
         self
     }
 

@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::storage::{OpenMode, Storage};
+use crate::width::to_usize;
 
 /// Writes `bytes` under the name `new`, syncs them and puts them in place of `name`; durable when this returns.
 pub(super) fn replace(storage: &dyn Storage, new: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
@@ -12,6 +13,21 @@ pub(super) fn replace(storage: &dyn Storage, new: &str, name: &str, bytes: &[u8]
     file.sync_data()?;
     storage.rename(new, name)?;
     storage.sync_dir("")
+}
+
+/// Reads a file whole; `None` when there is none. One that is longer than `most` comes with a byte too many, so that
+/// it decodes as none.
+pub(super) fn read(storage: &dyn Storage, name: &str, most: usize) -> io::Result<Option<Vec<u8>>> {
+    let file = match storage.open(name, OpenMode::Read) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let len = to_usize(file.len()?).min(most.saturating_add(1));
+    let mut bytes = vec![0; len];
+    let read = file.read_at(&mut bytes, 0)?;
+    bytes.truncate(read);
+    Ok(Some(bytes))
 }
 
 /// Takes `N` bytes off the front.

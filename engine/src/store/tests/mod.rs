@@ -5,6 +5,7 @@ use std::sync::Arc;
 mod files;
 mod handles;
 mod packed;
+mod space;
 mod stream_scan;
 mod streams;
 

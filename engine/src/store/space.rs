@@ -1,0 +1,245 @@
+//! The file `space`: how much of the log a store keeps, and how much it may take (docs/format.md, "Space").
+//!
+//! ```text
+//! 0   "MPSPACE1" 8 | version 4 | retention 4: 0 forever, 1 until scanned, 2 by age, 3 by bytes
+//! 16  store id 16
+//! 32  age in seconds, or bytes 8 | limit in bytes 8, 0 for none
+//! 48  flags 4: 1 compress | archive_len 4 | archive
+//!     CRC-32 of the bytes before it 4
+//! ```
+//!
+//! Replaced as a whole, read whenever it matters: what one process sets, all follow from the next roll on. No file
+//! is forever, without a limit. A damaged one is an error to whoever asks, and then nothing is freed.
+
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::block::Owner;
+use crate::log::lock::SPACE;
+use crate::storage::{LockMode, OpenMode, Storage};
+use crate::width::u32_to_usize;
+use crate::{Error, Result, Store, StoreId};
+
+use super::identity::STORE_FILE;
+use super::whole_file::{self, take};
+
+/// Name of the file.
+pub(super) const SPACE_FILE: &str = "space";
+/// Its name while it is written.
+pub(super) const NEW_FILE: &str = "space.new";
+const MAGIC: [u8; 8] = *b"MPSPACE1";
+const VERSION: u32 = 1;
+const COMPRESS: u32 = 1;
+/// Length without the path of an archive.
+const FIXED_LEN: usize = 60;
+const MOST_ARCHIVE: usize = 4096;
+/// The least limit, in segments: the active one, the next, and the reserve for the way out.
+const LEAST_SEGMENTS: u64 = 3;
+
+/// How long the log is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Retention {
+    /// History is the product.
+    #[default]
+    Forever,
+    /// Until the scan phase has passed it.
+    UntilScanned,
+    /// While the newest event of a segment is not older than this, in whole seconds.
+    Age(Duration),
+    /// The newest so many bytes.
+    Bytes(u64),
+}
+
+/// How much of the log a store keeps, and how much it may take: [`Store::space`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Space {
+    /// How long the log is kept.
+    pub retention: Retention,
+    /// Most bytes that the segments of the log may take, the reserve of one segment included; 0 is no limit.
+    pub limit: u64,
+    /// Whether sealed segments are compressed.
+    pub compress: bool,
+    /// Where segments are moved instead of being freed.
+    pub archive: Option<PathBuf>,
+}
+
+impl Space {
+    /// Refuses what makes no sense with segments of `segment_bytes`.
+    pub(super) fn check(&self, segment_bytes: u64) -> Result<()> {
+        let least = segment_bytes.saturating_mul(LEAST_SEGMENTS);
+        if self.limit != 0 && self.limit < least {
+            return Err(Error::invalid(format!(
+                "a limit of {} bytes is less than {LEAST_SEGMENTS} segments, which are {least} bytes: the active one, \
+                 the next, and a reserve for the way out; 0 is no limit",
+                self.limit
+            )));
+        }
+        let archive = self.archive.as_ref().map_or(0, |path| path.as_os_str().len());
+        if self.archive.is_some() && !(1..=MOST_ARCHIVE).contains(&archive) {
+            return Err(Error::invalid(format!(
+                "the path of an archive has 1 to {MOST_ARCHIVE} bytes"
+            )));
+        }
+        Ok(())
+    }
+
+    fn encode(&self, id: StoreId) -> Vec<u8> {
+        let (retention, amount) = match self.retention {
+            Retention::Forever => (0u32, 0),
+            Retention::UntilScanned => (1, 0),
+            Retention::Age(age) => (2, age.as_secs()),
+            Retention::Bytes(bytes) => (3, bytes),
+        };
+        let archive = self
+            .archive
+            .as_ref()
+            .map_or(&[][..], |path| path.as_os_str().as_bytes());
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        bytes.extend_from_slice(&retention.to_le_bytes());
+        bytes.extend_from_slice(&id.0.to_le_bytes());
+        bytes.extend_from_slice(&amount.to_le_bytes());
+        bytes.extend_from_slice(&self.limit.to_le_bytes());
+        bytes.extend_from_slice(&(if self.compress { COMPRESS } else { 0 }).to_le_bytes());
+        bytes.extend_from_slice(&u32::try_from(archive.len()).unwrap_or_default().to_le_bytes());
+        bytes.extend_from_slice(archive);
+        bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8], id: StoreId) -> Result<Space> {
+        let damaged = || {
+            Error::corrupt(
+                "the file that says how long the log is kept is damaged; nothing is freed meanwhile: remove this one \
+                 file (then the log is kept for ever and without a limit) and set it again with `milepost space`",
+            )
+        };
+        let (covered, crc) = bytes.split_last_chunk::<4>().ok_or_else(damaged)?;
+        let mut rest = covered;
+        if *crc != crc32fast::hash(covered).to_le_bytes() || take(&mut rest) != Some(MAGIC) {
+            return Err(damaged());
+        }
+        let version = take(&mut rest).map(u32::from_le_bytes).ok_or_else(damaged)?;
+        if version != VERSION {
+            return Err(Error::invalid(format!(
+                "the settings of space in format {version} need a newer program"
+            )));
+        }
+        let mut fields = || {
+            let retention = take(&mut rest).map(u32::from_le_bytes)?;
+            let store = take(&mut rest).map(u128::from_le_bytes)?;
+            let mut word = || take(&mut rest).map(u64::from_le_bytes);
+            let (amount, limit) = (word()?, word()?);
+            let retention = match retention {
+                0 => Retention::Forever,
+                1 => Retention::UntilScanned,
+                2 => Retention::Age(Duration::from_secs(amount)),
+                3 => Retention::Bytes(amount),
+                _ => return None,
+            };
+            let flags = take(&mut rest).map(u32::from_le_bytes)?;
+            let archive_len = u32_to_usize(take(&mut rest).map(u32::from_le_bytes)?);
+            if flags & !COMPRESS != 0 || archive_len > MOST_ARCHIVE || archive_len != rest.len() {
+                return None;
+            }
+            let archive = std::ffi::OsString::from_vec(rest.to_vec());
+            (store == id.0).then(|| Space {
+                retention,
+                limit,
+                compress: flags & COMPRESS != 0,
+                archive: (archive_len > 0).then(|| archive.into()),
+            })
+        };
+        fields().ok_or_else(damaged)
+    }
+
+    /// Reads the file; without one it is forever and without a limit.
+    pub(crate) fn read(storage: &dyn Storage, owner: Owner) -> Result<Space> {
+        let path = storage.root().join(SPACE_FILE);
+        let bytes = whole_file::read(storage, SPACE_FILE, FIXED_LEN + MOST_ARCHIVE);
+        match bytes.map_err(|error| Error::io("read how long the log is kept", &path, error))? {
+            None => Ok(Space::default()),
+            Some(bytes) => Space::decode(&bytes, owner.id).map_err(|error| error.at_path(path)),
+        }
+    }
+
+    /// Puts the file in place of the former one; durable when this returns.
+    pub(super) fn write(&self, storage: &dyn Storage, owner: Owner) -> Result<()> {
+        let path = storage.root().join(SPACE_FILE);
+        let written = whole_file::replace(storage, NEW_FILE, SPACE_FILE, &self.encode(owner.id));
+        written.map_err(|error| Error::io("write how long the log is kept", path, error))
+    }
+}
+
+impl Store {
+    /// How long the log is kept and how much it may take, as of now.
+    ///
+    /// # Errors
+    /// `Corrupt` when the file that says so is damaged; nothing is freed then.
+    pub fn space(&self) -> Result<Space> {
+        Space::read(&**self.storage(), self.owner())
+    }
+
+    /// Sets how long the log is kept and how much it may take; durable when this returns. All processes that have
+    /// the store open follow.
+    ///
+    /// # Errors
+    /// `Invalid` for a limit below three segments; `Conflict` while another process sets it.
+    pub fn set_space(&self, space: &Space) -> Result<()> {
+        space.check(self.segment_bytes())?;
+        self.log().check_process()?;
+        let root = self.root();
+        let lock = self.storage().open(STORE_FILE, OpenMode::ReadWrite);
+        let lock = lock.map_err(|error| Error::io("open the store's locks", root, error))?;
+        let taken = lock.try_lock(SPACE, LockMode::Exclusive);
+        if !taken.map_err(|error| Error::io("lock the settings of space", root, error))? {
+            let text = "another process changes what the log keeps at this moment; try again";
+            return Err(Error::conflict(text).at_path(root));
+        }
+        space.write(&**self.storage(), self.owner())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    #[test]
+    fn it_reads_as_it_was_written_and_every_changed_bit_is_seen() {
+        let space = Space {
+            retention: Retention::Age(Duration::from_secs(86_400)),
+            limit: 1 << 40,
+            compress: true,
+            archive: Some("/mnt/cold".into()),
+        };
+        let id = StoreId(7);
+        let bytes = space.encode(id);
+        assert_eq!(crate::block::tests::golden("space", &bytes), bytes);
+        assert_eq!(Space::decode(&bytes, id).unwrap(), space);
+        for retention in [
+            Retention::Forever,
+            Retention::UntilScanned,
+            Retention::Bytes(9 << 30),
+        ] {
+            let other = Space {
+                retention,
+                ..Space::default()
+            };
+            assert_eq!(Space::decode(&other.encode(id), id).unwrap(), other);
+        }
+        for bit in 0..bytes.len() * 8 {
+            let mut changed = bytes.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(
+                Space::decode(&changed, id).unwrap_err().kind(),
+                ErrorKind::Corrupt
+            );
+        }
+        for len in 0..bytes.len() {
+            assert!(Space::decode(&bytes[..len], id).is_err());
+        }
+        assert!(Space::decode(&bytes, StoreId(8)).is_err());
+    }
+}
