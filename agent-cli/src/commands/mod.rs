@@ -3,6 +3,7 @@
 mod agent;
 mod append;
 mod backup;
+mod compress;
 mod dump;
 mod export;
 pub mod import;
@@ -42,6 +43,7 @@ pub enum Command {
     Streams(streams::Streams),
     Verify(verify::Verify),
     Backup(backup::Backup),
+    Compress(compress::Compress),
     Restore(restore::Restore),
     Repair(repair::Repair),
     Publication(publication::Publication),
@@ -75,6 +77,7 @@ impl Command {
             Command::Streams(command) => command.run(),
             Command::Verify(command) => command.run(),
             Command::Backup(command) => command.run(),
+            Command::Compress(command) => command.run(),
             Command::Restore(command) => command.run(),
             Command::Repair(command) => command.run(),
             Command::Publication(command) => command.run(),

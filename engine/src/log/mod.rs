@@ -39,7 +39,7 @@ pub(crate) use control::{Control, LOOK_AGAIN, Tail};
 pub(crate) use cursor::{Cursor, Found};
 pub(crate) use group::Wait;
 pub(crate) use judge::Judge;
-pub(crate) use packed::{pack, unpack};
+pub(crate) use packed::{Meanwhile, pack, unpack};
 pub(crate) use recover::{Layout, Recovered, recover, write_all, write_block_again, zero};
 pub(crate) use roll::remove_unfinished;
 pub(crate) use scan::FrameScan;

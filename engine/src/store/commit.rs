@@ -175,7 +175,9 @@ impl Store {
     /// `Closed` when a sync failed, `Full` without space for a spare.
     pub fn tend(&self) -> Result<()> {
         self.sync()?;
-        self.shared().tend_files()
+        self.shared().tend_files()?;
+        while self.shared().tend_forms(&mut |_| Ok(()))? {}
+        Ok(())
     }
 
     /// Closes this handle cleanly: buffered commits are synced, and a small block notes what is

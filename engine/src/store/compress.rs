@@ -11,11 +11,13 @@ use std::sync::Arc;
 
 use crate::index::sidecar_segment;
 use crate::log::lock::ARRANGE;
-use crate::log::{Form, SegmentDir, pack, packed, unpack};
+use crate::log::{Form, Judge, Meanwhile, SegmentDir, pack, packed, unpack};
 use crate::storage::{Cell, LockMode, OpenMode, StorageFile};
+use crate::sync::Ordering;
 use crate::{Error, Lsn, Result, Store};
 
 use super::Shared;
+use super::Space;
 use super::identity::STORE_FILE;
 use super::streams::active_segment;
 
@@ -50,15 +52,21 @@ impl Store {
             .lock_arranging()?
             .ok_or_else(|| arranged_by_another(self))?;
         // A sidecar is made of a raw segment faster than of a packed one.
-        shared.tend_files()?;
+        shared.catch_up(shared.log.control.durable())?;
+        shared.streams.index.write_sealed()?;
         shared.remove_unfinished()?;
         let wanted = shared.to_compress()?;
         let total = wanted.iter().map(|(first, end)| end.since(*first)).sum();
         let (mut done, mut found) = (0, Compressed::default());
         for (first, end) in wanted {
-            progress(done, total);
+            let mut read = 0;
+            let packed = shared.compress_one(first, end, &mut |bytes| {
+                read += bytes;
+                progress(done + read, total);
+                Ok(())
+            })?;
             done += end.since(first);
-            if let Some((raw_bytes, packed_bytes)) = shared.compress_one(first, end)? {
+            if let Some((raw_bytes, packed_bytes)) = packed {
                 found.segments.push(first);
                 found.raw_bytes += raw_bytes;
                 found.packed_bytes += packed_bytes;
@@ -69,7 +77,7 @@ impl Store {
         shared.count_forms(found)
     }
 
-    /// Takes every compressed segment out again. `progress` is told segments done and segments in all.
+    /// Takes every compressed segment out again. `progress` as in [`Store::compress`].
     ///
     /// # Errors
     /// As [`Store::compress`].
@@ -81,14 +89,20 @@ impl Store {
             .ok_or_else(|| arranged_by_another(self))?;
         shared.remove_unfinished()?;
         let dir = &shared.log.dir;
-        let packed: Vec<Lsn> = of_form(dir, Form::Packed)?;
-        let (mut done, total) = (0, crate::width::to_u64(packed.len()));
+        let (firsts, packed) = (dir.list()?, of_form(dir, Form::Packed)?);
+        let sealed = firsts.iter().zip(firsts.iter().skip(1));
+        let wanted: Vec<(Lsn, u64)> = sealed
+            .filter(|(first, _)| packed.binary_search(first).is_ok())
+            .map(|(first, end)| (*first, end.since(*first)))
+            .collect();
+        let (mut done, total) = (0, wanted.iter().map(|(_, bytes)| bytes).sum());
         let mut found = Compressed::default();
-        for first in packed {
+        for (first, bytes) in wanted {
             progress(done, total);
-            done += 1;
+            done += bytes;
             if unpack(dir, first, &*shared.log.rng, &|| shared.log.arrange())? {
                 found.segments.push(first);
+                found.raw_bytes += bytes;
             }
         }
         progress(done, total);
@@ -141,9 +155,45 @@ impl Shared {
     }
 
     /// Compresses one segment; its bytes as they were and as they are.
-    pub(super) fn compress_one(&self, first: Lsn, end: Lsn) -> Result<Option<(u64, u64)>> {
-        let packed = pack(&self.log.dir, first, end, &*self.log.rng, &|| self.log.arrange())?;
+    fn compress_one(
+        &self,
+        first: Lsn,
+        end: Lsn,
+        step: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<Option<(u64, u64)>> {
+        let mut meanwhile = Meanwhile {
+            arrange: &|| self.log.arrange(),
+            step,
+        };
+        let packed = pack(&self.log.dir, first, end, &*self.log.rng, &mut meanwhile)?;
         Ok(packed.map(|packed| (packed.raw_bytes, packed.packed_bytes)))
+    }
+
+    /// Does what the store's settings ask for, one segment at a time: true when there may be more to do. `step` as in
+    /// [`Meanwhile`].
+    pub(super) fn tend_forms(&self, step: &mut dyn FnMut(u64) -> Result<()>) -> Result<bool> {
+        let active = active_segment(&self.log).0.max(1);
+        if self.forms_tended.load(Ordering::Relaxed) == active {
+            return Ok(false);
+        }
+        let wanted = if Space::read(&*self.storage, self.identity.owner)?.compress {
+            self.to_compress()?
+        } else {
+            Vec::new()
+        };
+        let Some(((first, end), lock)) = wanted.first().copied().zip(self.lock_arranging()?) else {
+            // Nothing to do, or another process does it.
+            self.forms_tended.store(active, Ordering::Relaxed);
+            return Ok(false);
+        };
+        let done = self.compress_one(first, end, step);
+        drop(lock);
+        if let Err(error) = done {
+            // Tried again when another segment is sealed.
+            self.forms_tended.store(active, Ordering::Relaxed);
+            return Err(error);
+        }
+        Ok(true)
     }
 
     /// Removes what a run that died left; the caller holds the lock.

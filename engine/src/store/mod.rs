@@ -95,6 +95,8 @@ struct Shared {
     next_seq: AtomicU64,
     /// Segment for which the background was last asked to make a spare.
     spare_asked: AtomicU64,
+    /// Active segment for which the forms of the others were last seen to, 1 for segment 0.
+    forms_tended: AtomicU64,
 }
 
 /// How far the store is, as of one moment. All are ends: positions behind the last byte.
@@ -159,6 +161,7 @@ impl Store {
             buffered_sync: options.buffered_sync,
             next_seq: AtomicU64::new(1),
             spare_asked: AtomicU64::new(0),
+            forms_tended: AtomicU64::new(0),
         });
         let background = Background::start(&shared, &options);
         Ok(Store {

@@ -38,14 +38,21 @@ pub(crate) struct Packing {
     pub packed_bytes: u64,
 }
 
-/// Gives the sealed segment [first, end) its packed form; `None` for one that is too long for it. `arrange` says to
-/// all processes that a form is about to go.
+/// What the caller is asked and told meanwhile.
+pub(crate) struct Meanwhile<'a> {
+    /// Says to all processes that a form of a segment is about to go.
+    pub arrange: &'a dyn Fn(),
+    /// Is told bytes of the segment as they are read; an error ends the work, and leaves the segment as it was.
+    pub step: &'a mut dyn FnMut(u64) -> Result<()>,
+}
+
+/// Gives the sealed segment [first, end) its packed form; `None` for one that is too long for it.
 pub(crate) fn pack(
     dir: &Arc<SegmentDir>,
     first: Lsn,
     end: Lsn,
     rng: &dyn Rng,
-    arrange: &dyn Fn(),
+    meanwhile: &mut Meanwhile<'_>,
 ) -> Result<Option<Packing>> {
     let (storage, name) = (&**dir.storage(), packed_name(first));
     let path = storage.root().join(&name);
@@ -56,7 +63,7 @@ pub(crate) fn pack(
     }
     if !is_made(dir, first, end, &*raw.file)? {
         let temporary = format!("{name}{TEMPORARY}{:016x}", rng.next_u64());
-        let made = write(dir, first, end, &temporary).and_then(|()| {
+        let made = write(dir, first, end, &temporary, meanwhile.step).and_then(|()| {
             if planted::is(Bug::RawGoneFirst) {
                 storage.unlink(&segment_name(dir.kind(), first)).map_err(failed)?;
             }
@@ -73,7 +80,7 @@ pub(crate) fn pack(
         .and_then(|file| file.len())
         .map_err(failed)?;
     if !planted::is(Bug::RawGoneFirst) {
-        arrange();
+        (meanwhile.arrange)();
         storage.unlink(&segment_name(dir.kind(), first)).map_err(failed)?;
     }
     dir.forget(first);
@@ -106,7 +113,7 @@ pub(crate) fn unpack(dir: &Arc<SegmentDir>, first: Lsn, rng: &dyn Rng, arrange: 
 /// Puts a raw segment beside its packed form; one that is there already stays, and counts.
 pub(crate) fn unpack_beside(dir: &Arc<SegmentDir>, first: Lsn, rng: &dyn Rng) -> Result<()> {
     let (storage, name) = (&**dir.storage(), segment_name(dir.kind(), first));
-    let path = storage.root().join(&name);
+    let path = storage.root().join(packed_name(first));
     if dir.forms()?.binary_search(&(first, Form::Raw)).is_ok() {
         return Ok(());
     }
@@ -164,7 +171,13 @@ fn is_made(dir: &Arc<SegmentDir>, first: Lsn, end: Lsn, raw: &dyn StorageFile) -
 }
 
 /// Writes the packed form of [first, end) under `temporary`, synced, and compares it with the raw one.
-fn write(dir: &Arc<SegmentDir>, first: Lsn, end: Lsn, temporary: &str) -> Result<()> {
+fn write(
+    dir: &Arc<SegmentDir>,
+    first: Lsn,
+    end: Lsn,
+    temporary: &str,
+    step: &mut dyn FnMut(u64) -> Result<()>,
+) -> Result<()> {
     let (storage, owner) = (&**dir.storage(), dir.owner());
     let path = storage.root().join(temporary);
     let failed = |error| Error::io("write a compressed segment", &path, error).at_lsn(first);
@@ -172,8 +185,12 @@ fn write(dir: &Arc<SegmentDir>, first: Lsn, end: Lsn, temporary: &str) -> Result
     let file = storage.open(temporary, OpenMode::CreateNew).map_err(failed)?;
     let mut packer = Packer::new().map_err(failed)?;
     let mut cursor = Cursor::new(dir, &raw);
-    let (mut at, mut chain, mut table_at) = (first, None, to_u64(HEADER));
+    let (mut at, mut chain, mut table_at, mut told) = (first, None, to_u64(HEADER), first);
     while at < end {
+        if at.since(told) >= to_u64(STEP) {
+            step(at.since(told))?;
+            told = at;
+        }
         match cursor.block(at, chain)? {
             Found::Block(block, bytes) if block.header().end() <= end => {
                 packer.take(block.header(), bytes).map_err(failed)?;

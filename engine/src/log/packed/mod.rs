@@ -19,7 +19,7 @@ mod make;
 mod write;
 
 pub(crate) use file::PackedFile;
-pub(crate) use make::{pack, remove_unfinished, unpack, unpack_beside};
+pub(crate) use make::{Meanwhile, pack, remove_unfinished, unpack, unpack_beside};
 
 #[cfg(test)]
 mod tests;

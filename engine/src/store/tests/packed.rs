@@ -264,7 +264,7 @@ fn a_raw_segment_beside_its_compressed_form_counts_and_the_next_run_ends_what_wa
     for (number, (path, bytes)) in copies.iter().enumerate() {
         let mut bytes = bytes.clone();
         if number == 1 {
-            // Whole by its checksums, and not what the segment is: of another that began here.
+            // Whole by its checksums, and of another place.
             bytes = copies[0].1.clone();
         }
         std::fs::write(path, bytes).unwrap();
@@ -283,6 +283,37 @@ fn a_raw_segment_beside_its_compressed_form_counts_and_the_next_run_ends_what_wa
             "the packed bytes follow from the segment"
         );
     }
+}
+
+#[test]
+fn a_compressed_form_that_is_whole_and_not_the_same_does_not_take_the_place_of_the_raw_one() {
+    // Padding is under no checksum of a block: the two forms differ there, and each is whole.
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("s");
+    let options = || options().background(false).pad_to(512);
+    let store = options().init(&root, "a".parse().unwrap()).unwrap();
+    fill(&store, &mut words(45));
+    store.compress(&mut |_, _| ()).unwrap();
+    let packed = files(&root, "mpz")[1].clone();
+    let former = std::fs::read(&packed).unwrap();
+    store.decompress(&mut |_, _| ()).unwrap();
+    store.close().unwrap();
+    std::fs::write(&packed, &former).unwrap();
+    let raw = packed.with_extension("log");
+    let mut bytes = std::fs::read(&raw).unwrap();
+    let padding = (0..bytes.len() - 4)
+        .step_by(512)
+        .find(|at| bytes[*at..].starts_with(b"MPB1") && *at > 0)
+        .unwrap()
+        - 1;
+    assert_eq!(bytes[padding], 0);
+    bytes[padding] = 9;
+    std::fs::write(&raw, &bytes).unwrap();
+    let store = options().open(&root).unwrap();
+    store.compress(&mut |_, _| ()).unwrap();
+    assert_ne!(std::fs::read(&packed).unwrap(), former, "made again");
+    store.decompress(&mut |_, _| ()).unwrap();
+    assert!(std::fs::read(&raw).unwrap() == bytes);
 }
 
 #[test]
