@@ -165,3 +165,45 @@ fn a_store_that_always_compresses_does_so_while_it_is_written() {
     place.run(&["compress", "shop", "--undo"]).ok();
     assert_eq!(place.run(&["space", "shop", "--json"]).one()["compress"], false);
 }
+
+#[test]
+fn an_archived_store_is_read_as_before_says_what_to_mount_and_is_brought_back() {
+    let place = filled();
+    let export = ["export", "shop"];
+    let before = place.run(&export).ok();
+    let segments = files(&place, "log").len();
+    let refused = place.run(&["archive", "shop"]).fails(1);
+    assert!(refused.contains("--to"), "{refused}");
+    let done = place.run(&["archive", "shop", "--to", "cold", "--json"]).one();
+    assert_eq!(
+        (&done["away"], &done["of"]),
+        (&(segments - 2).into(), &segments.into())
+    );
+    assert!(done["archive"].as_str().unwrap().ends_with("/cold"));
+    assert!(place.run(&export).ok() == before);
+    place.run(&["verify", "shop"]).ok();
+    place.run(&["compress", "shop"]).ok();
+    std::fs::rename(place.path("cold"), place.path("colder")).unwrap();
+    let refused = place.run(&export).fails(1);
+    assert!(
+        refused.contains("mount it") && refused.contains("/cold"),
+        "{refused}"
+    );
+    place
+        .run(&["append", "shop", "orders/7", "--kind", "k", "--data", "1"])
+        .ok();
+    place.run(&["archive", "shop", "--to", "colder"]).ok();
+    let now = place.run(&export).ok();
+    assert!(now.starts_with(&before) && now.len() > before.len());
+    place.run(&["backup", "shop", "copy"]).ok();
+    let back = place.run(&["archive", "shop", "--back", "--json"]).one();
+    assert_eq!(
+        (&back["away"], &back["archive"]),
+        (&0.into(), &serde_json::Value::Null)
+    );
+    assert_eq!(
+        (files(&place, "away").len(), files(&place, "log").len()),
+        (0, segments)
+    );
+    assert!(place.run(&export).ok() == now);
+}

@@ -75,9 +75,9 @@ pub use position::{Chain, Epoch, Lsn, Position};
 pub use queue::{QueueEntry, QueueReader, QueueWriter};
 pub use site::{SiteName, StoreId};
 pub use store::{
-    BackedUp, Backup, BackupFacts, Compressed, Cost, Damage, DamageKind, Durability, Examined, Loss,
-    LostFrame, Options, Phase, PhaseLock, RawEnd, RawLog, RawPiece, Repair, RepairHow, Repaired, Restored,
-    Retention, Space, Store, StreamReader, Verified, Watermarks,
+    Archived, BackedUp, Backup, BackupFacts, Compressed, Cost, Damage, DamageKind, Durability, Examined,
+    Loss, LostFrame, Options, Phase, PhaseLock, RawEnd, RawLog, RawPiece, Repair, RepairHow, Repaired,
+    Restored, Retention, Space, Store, StreamReader, Verified, Watermarks,
 };
 pub use stream::{ExpectedVersion, StreamName, StreamPattern, StreamVersion};
 pub use transaction::{CommitOutcome, Committed, Transaction, TransactionId, WrongExpectedVersion};

@@ -45,6 +45,12 @@ pub enum Bug {
     RawGoneFirst,
     /// A raw segment goes without its compressed form having been compared with it (E1).
     PackedNotCompared,
+    /// A segment goes before the stub that says where it is has its name (E3).
+    StubAfterUnlink,
+    /// A segment goes though its copy in the archive may not be durable (E1).
+    ArchivedNotSynced,
+    /// A segment goes without its copy in the archive having been compared with it (E1).
+    ArchivedNotCompared,
 }
 
 impl Bug {
@@ -71,7 +77,14 @@ impl Bug {
 
     /// Those of giving segments another form, each found by losing power at every moment of it.
     #[cfg(feature = "planted")]
-    pub const OF_FORMS: [Bug; 3] = [Bug::PackedNotSynced, Bug::RawGoneFirst, Bug::PackedNotCompared];
+    pub const OF_FORMS: [Bug; 6] = [
+        Bug::PackedNotSynced,
+        Bug::RawGoneFirst,
+        Bug::PackedNotCompared,
+        Bug::StubAfterUnlink,
+        Bug::ArchivedNotSynced,
+        Bug::ArchivedNotCompared,
+    ];
 }
 
 #[cfg(feature = "planted")]

@@ -1,4 +1,4 @@
-//! Compressing segments and taking them out again, with a fault, a kill or a power cut at every operation: the log is
+//! Compressing segments, moving them to an archive and both back again, with a fault, a kill or a power cut at every operation: the log is
 //! the same whatever happens, and the next run ends what was begun (E1, E2, E3). Bugs planted there are caught. One
 //! process has one bug, so this file is one test.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
@@ -66,6 +66,40 @@ fn numbers(store: &Store) -> Result<Vec<u32>> {
     Ok(found)
 }
 
+/// What is done to the sealed segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Deed {
+    Compress,
+    Decompress,
+    Archive,
+    BringBack,
+}
+
+impl Deed {
+    fn of(self, store: &Store) -> Result<()> {
+        let told = &mut |_, _| ();
+        match self {
+            Deed::Compress => store.compress(told).map(drop),
+            Deed::Decompress => store.decompress(told).map(drop),
+            Deed::Archive => {
+                store.set_archive_as("/archive".into())?;
+                store.archive(told).map(drop)
+            }
+            Deed::BringBack => store.bring_back(told).map(drop),
+        }
+    }
+
+    /// How many of the three segments are compressed here, and how many away, when it is done.
+    fn leaves(self, packed: usize) -> (usize, usize) {
+        match self {
+            Deed::Compress => (3, 0),
+            Deed::Decompress => (0, 0),
+            Deed::Archive => (0, 3),
+            Deed::BringBack => (packed, 0),
+        }
+    }
+}
+
 /// Lets one operation go as the fault says; or changes what is written, which nobody tells.
 struct Nth {
     fault: Fault,
@@ -76,7 +110,7 @@ struct Nth {
 impl Director for Nth {
     fn before(&self, op: &Op) -> Verdict {
         if let Some(disk) = &self.rot {
-            if op.kind == OpKind::SyncData && op.name.contains(".mpz.tmp") {
+            if op.kind == OpKind::SyncData && op.name.contains(".tmp-") && !op.name.contains(".away") {
                 let file = disk
                     .start()
                     .storage()
@@ -96,17 +130,12 @@ impl Director for Nth {
 }
 
 /// Opens the store and gives its segments another form in a process to which something happens.
-fn work(disk: &SimDisk, nth: Nth, rng: &SimRng, undo: bool) -> (Result<()>, bool) {
+fn work(disk: &SimDisk, nth: Nth, rng: &SimRng, deed: Deed) -> (Result<()>, bool) {
     let nth = Arc::new(nth);
-    let process = disk.directed(Arc::clone(&nth) as _);
+    let process = disk.directed(Arc::<Nth>::clone(&nth));
     let done = std::panic::catch_unwind(AssertUnwindSafe(|| {
         let store = options(&process, rng).open_in(process.storage())?;
-        let done = if undo {
-            store.decompress(&mut |_, _| ())
-        } else {
-            store.compress(&mut |_, _| ())
-        };
-        done.map(drop)
+        deed.of(&store)
     }));
     let done = match done {
         Ok(done) => done,
@@ -121,8 +150,8 @@ fn work(disk: &SimDisk, nth: Nth, rng: &SimRng, undo: bool) -> (Result<()>, bool
     (done, reached)
 }
 
-/// Everything is there, and the form can still be changed.
-fn look(disk: &SimDisk, rng: &SimRng, undo: bool) -> std::result::Result<(), String> {
+/// Everything is there, and the form can still be changed. `packed` of the segments are compressed when they are here.
+fn look(disk: &SimDisk, rng: &SimRng, deed: Deed, packed: usize) -> std::result::Result<(), String> {
     let failed = |error: Error| format!("{error:?}");
     let process = disk.start();
     let store = options(&process, rng)
@@ -136,25 +165,21 @@ fn look(disk: &SimDisk, rng: &SimRng, undo: bool) -> std::result::Result<(), Str
     if !found.damage.is_empty() {
         return Err(format!("damage: {:?}", found.damage));
     }
-    let done = if undo {
-        store.decompress(&mut |_, _| ())
-    } else {
-        store.compress(&mut |_, _| ())
-    };
-    done.map_err(failed)?;
+    deed.of(&store).map_err(failed)?;
     let names = process.storage().list("log").unwrap();
     let left = names
         .iter()
         .any(|name| name.contains(".tmp-") && !name.contains(".idx"));
-    let packed = names.iter().filter(|name| name.ends_with(".mpz")).count();
-    if left || packed != if undo { 0 } else { 3 } || numbers(&store).map_err(failed)? != whole {
+    let count = |ending: &str| names.iter().filter(|name| name.ends_with(ending)).count();
+    let ended = (count(".mpz"), count(".away")) == deed.leaves(packed);
+    if left || !ended || numbers(&store).map_err(failed)? != whole {
         return Err(format!("the next run does not end it: {names:?}"));
     }
     Ok(())
 }
 
 /// Every fault at every operation; how many there were.
-fn attack(start: &SimDisk, rng: &SimRng, undo: bool) -> std::result::Result<u64, String> {
+fn attack(start: &SimDisk, rng: &SimRng, deed: Deed, packed: usize) -> std::result::Result<u64, String> {
     let mut faults = 0;
     for fault in Fault::ALL {
         for at in 0.. {
@@ -164,9 +189,10 @@ fn attack(start: &SimDisk, rng: &SimRng, undo: bool) -> std::result::Result<u64,
                 left: Mutex::new(at),
                 rot: None,
             };
-            let (done, reached) = work(&disk, nth, rng, undo);
+            let (done, reached) = work(&disk, nth, rng, deed);
             for after in std::iter::once(disk.snapshot()).chain((0..CUTS).map(|_| disk.crash(rng))) {
-                look(&after, rng, undo).map_err(|text| format!("{fault:?} at {at} ({done:?}): {text}"))?;
+                let looked = look(&after, rng, deed, packed);
+                looked.map_err(|text| format!("{deed:?}, {fault:?} at {at} ({done:?}): {text}"))?;
             }
             if !reached {
                 break;
@@ -178,42 +204,51 @@ fn attack(start: &SimDisk, rng: &SimRng, undo: bool) -> std::result::Result<u64,
 }
 
 /// What is written is not what lies there: told, and nothing is lost.
-fn rot(start: &SimDisk, rng: &SimRng) -> std::result::Result<(), String> {
+fn rot(start: &SimDisk, rng: &SimRng, deed: Deed) -> std::result::Result<(), String> {
     let disk = start.snapshot();
     let nth = Nth {
         fault: Fault::Short(0),
         left: Mutex::new(0),
         rot: Some(disk.clone()),
     };
-    let (done, _) = work(&disk, nth, rng, false);
-    if done.is_ok() {
-        return look(&disk, rng, false).and(Err("a rotten file was taken for a whole one".to_owned()));
+    let (done, _) = work(&disk, nth, rng, deed);
+    look(&disk, rng, deed, 0)?;
+    match done {
+        Ok(()) => Err("a rotten file was taken for a whole one".to_owned()),
+        Err(_) => Ok(()),
     }
-    look(&disk, rng, false)
 }
 
-fn all() -> std::result::Result<u64, String> {
-    let rng = SimRng::new(7);
+fn all(seed: u64) -> std::result::Result<u64, String> {
+    let rng = SimRng::new(seed);
     let mut faults = 0;
     for profile in [Profile::Posix, Profile::Ext4, Profile::Garbage4096] {
         let raw = filled(profile, &rng);
-        faults += attack(&raw, &rng, false)?;
-        rot(&raw, &rng)?;
+        faults += attack(&raw, &rng, Deed::Compress, 0)?;
+        rot(&raw, &rng, Deed::Compress)?;
         let packed = raw.snapshot();
-        look(&packed, &rng, false)?;
-        faults += attack(&packed, &rng, true)?;
+        look(&packed, &rng, Deed::Compress, 0)?;
+        faults += attack(&packed, &rng, Deed::Decompress, 0)?;
+        for (start, count) in [(raw, 0), (packed, 3)] {
+            faults += attack(&start, &rng, Deed::Archive, count)?;
+            rot(&start, &rng, Deed::Archive)?;
+            let away = start.snapshot();
+            look(&away, &rng, Deed::Archive, count)?;
+            faults += attack(&away, &rng, Deed::BringBack, count)?;
+        }
     }
     Ok(faults)
 }
 
 #[test]
-fn a_log_is_whole_whatever_happens_while_its_segments_change_their_form() {
-    let faults = all().unwrap();
+fn a_log_is_whole_whatever_happens_while_its_segments_change_their_form_and_place() {
+    let seeds = std::env::var("MILEPOST_SEEDS").map_or(1, |seeds| seeds.parse().unwrap());
+    let faults: u64 = (7..7 + seeds).map(|seed| all(seed).unwrap()).sum();
     println!("{faults} faults, each with {CUTS} power cuts behind it");
-    assert!(faults > 500, "{faults}");
+    assert!(faults > 3_000, "{faults}");
     for bug in Bug::OF_FORMS {
         planted::set(Some(bug));
-        let caught = std::panic::catch_unwind(all);
+        let caught = std::panic::catch_unwind(|| all(7));
         planted::set(None);
         match caught {
             Ok(Ok(_)) => panic!("{bug:?} is not caught"),

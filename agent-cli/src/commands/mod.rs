@@ -2,6 +2,7 @@
 
 mod agent;
 mod append;
+mod archive;
 mod backup;
 mod compress;
 mod dump;
@@ -44,6 +45,7 @@ pub enum Command {
     Verify(verify::Verify),
     Backup(backup::Backup),
     Compress(compress::Compress),
+    Archive(archive::Archive),
     Restore(restore::Restore),
     Repair(repair::Repair),
     Publication(publication::Publication),
@@ -78,6 +80,7 @@ impl Command {
             Command::Verify(command) => command.run(),
             Command::Backup(command) => command.run(),
             Command::Compress(command) => command.run(),
+            Command::Archive(command) => command.run(),
             Command::Restore(command) => command.run(),
             Command::Repair(command) => command.run(),
             Command::Publication(command) => command.run(),

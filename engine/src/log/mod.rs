@@ -10,12 +10,14 @@
 //! Invariants kept here: E1 to E3, E5, S1 to S3.
 
 mod append;
+pub(crate) mod away;
 mod control;
 mod cursor;
 mod durable;
 mod group;
 mod judge;
 pub(crate) mod lock;
+mod moving;
 pub(crate) mod newest;
 pub(crate) mod packed;
 mod recover;
@@ -39,6 +41,7 @@ pub(crate) use control::{Control, LOOK_AGAIN, Tail};
 pub(crate) use cursor::{Cursor, Found};
 pub(crate) use group::Wait;
 pub(crate) use judge::Judge;
+pub(crate) use moving::{fetch_back, send_away};
 pub(crate) use packed::{Meanwhile, pack, unpack};
 pub(crate) use recover::{Layout, Recovered, recover, write_all, write_block_again, zero};
 pub(crate) use roll::remove_unfinished;

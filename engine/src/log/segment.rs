@@ -4,6 +4,7 @@
 //! log/0000000000000000.log   first LSN in 16 hex digits
 //! log/0000000003ff9c40.log   begins where its predecessor's last block ends
 //! log/0000000007ff8a10.mpz   a sealed one, compressed (see `packed`)
+//! log/000000000bff7e58.away  one that lies in the archive (see `away`)
 //! log/spare-9f3a….ready      zero-filled and synced ahead of need
 //! log/spare-77b0….making     one that is being made
 //! queue/0000000000000000.mpq the stable queue, in the same form
@@ -22,7 +23,8 @@ use crate::storage::{Mapping, OpenMode, Storage, StorageFile, Window};
 use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::{Error, Lsn, Result};
 
-use super::packed::PackedFile;
+use super::away::{self, Stub};
+use super::packed::PackedSegment;
 
 /// Most files of one log that a handle keeps open and mapped.
 const MOST_OPEN: usize = 64;
@@ -36,6 +38,8 @@ pub(crate) enum Form {
     Raw,
     /// Sealed and compressed.
     Packed,
+    /// In the archive; a stub says so.
+    Away,
 }
 
 /// The files of one log.
@@ -108,12 +112,15 @@ pub(crate) struct Segment {
     pub safe_from: Lsn,
     /// Its file, for messages.
     path: PathBuf,
-    packed: Option<PackedFile>,
+    form: Form,
+    packed: Option<PackedSegment>,
     mapping: Mutex<Option<Arc<dyn Mapping>>>,
 }
 
 /// Ending of a compressed segment of the log.
 const PACKED: &str = ".mpz";
+/// Ending of the stub of one that lies in the archive.
+const AWAY: &str = ".away";
 
 /// Folder and ending of a log's files.
 const fn place(kind: BlockKind) -> (&'static str, &'static str) {
@@ -135,9 +142,19 @@ pub(crate) fn packed_name(first: Lsn) -> String {
     format!("{folder}/{:016x}{PACKED}", first.0)
 }
 
+/// Name of the stub of the segment that begins at `first`, with its folder.
+pub(crate) fn away_name(first: Lsn) -> String {
+    let (folder, _) = place(BlockKind::Log);
+    format!("{folder}/{:016x}{AWAY}", first.0)
+}
+
 /// First LSN and form of the segment called `name` within its folder: the one place that parses it.
 pub(crate) fn parse_segment_name(kind: BlockKind, name: &str) -> Option<(Lsn, Form)> {
-    let forms = [(place(kind).1, Form::Raw), (PACKED, Form::Packed)];
+    let forms = [
+        (place(kind).1, Form::Raw),
+        (PACKED, Form::Packed),
+        (AWAY, Form::Away),
+    ];
     let of_kind = if kind == BlockKind::Log { forms.len() } else { 1 };
     let named = |(ending, form): &(&str, Form)| Some((first_lsn(name.strip_suffix(*ending)?)?, *form));
     forms.iter().take(of_kind).find_map(named)
@@ -280,7 +297,7 @@ impl SegmentDir {
         let path = self.storage.root().join(segment_name(self.kind, first));
         for _ in 0..LOOKS {
             match self.open_raw(first) {
-                Ok(file) => return self.adopt(first, path, file, None),
+                Ok(file) => return self.adopt(first, path, Form::Raw, (file, None)),
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(Error::io("open a segment", &path, error).at_lsn(first));
                 }
@@ -289,7 +306,15 @@ impl SegmentDir {
             }
             if let Some(packed) = self.open_packed(first)? {
                 let path = self.storage.root().join(packed_name(first));
-                return self.adopt(first, path, Arc::new(packed.clone()), Some(packed));
+                return self.adopt(
+                    first,
+                    path,
+                    Form::Packed,
+                    (Arc::new(packed.clone()), Some(packed)),
+                );
+            }
+            if let Some(stub) = self.stub(first)? {
+                return self.open_away(&stub);
             }
         }
         Err(self.gone(first)?.at_path(path))
@@ -301,29 +326,85 @@ impl SegmentDir {
     }
 
     /// The compressed segment that begins at `first`, if there is one.
-    pub(crate) fn open_packed(&self, first: Lsn) -> Result<Option<PackedFile>> {
+    pub(crate) fn open_packed(&self, first: Lsn) -> Result<Option<PackedSegment>> {
         let name = packed_name(first);
-        let path = self.storage.root().join(&name);
-        let opened = match self.storage.open(&name, OpenMode::Read) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Ok(file) if self.lenient => {
-                let used = self.known_end(first)?.unwrap_or(first).since(first);
-                PackedFile::open_damaged(file, self.owner.id, first, used)
-            }
-            Ok(file) => PackedFile::open(file, self.owner.id, first),
-            Err(error) => Err(error),
+        match self.storage.open(&name, OpenMode::Read) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(
+                Error::io("open a compressed segment", self.storage.root().join(name), error).at_lsn(first),
+            ),
+            Ok(file) => self
+                .packed_in(file, first, self.storage.root().join(name))
+                .map(Some),
+        }
+    }
+
+    fn packed_in(&self, file: Arc<dyn StorageFile>, first: Lsn, path: PathBuf) -> Result<PackedSegment> {
+        let opened = if self.lenient {
+            let used = self.known_end(first)?.unwrap_or(first).since(first);
+            PackedSegment::open_damaged(file, self.owner.id, first, used)
+        } else {
+            PackedSegment::open(file, self.owner.id, first)
         };
-        opened
-            .map(Some)
-            .map_err(|error| self.unreadable("open a compressed segment", path, first, error))
+        opened.map_err(|error| self.unreadable("open a compressed segment", path, first, error))
+    }
+
+    /// What stands in the folder for a segment that lies in the archive.
+    pub(crate) fn stub(&self, first: Lsn) -> Result<Option<Stub>> {
+        if self.kind == BlockKind::Queue {
+            return Ok(None);
+        }
+        away::read_stub(&*self.storage, &away_name(first), self.owner.id, first)
+    }
+
+    /// The stub of a segment that is in the archive alone, without going there.
+    pub(crate) fn only_away(&self, first: Lsn) -> Result<Option<Stub>> {
+        if self
+            .known
+            .lock()
+            .get(first)
+            .is_some_and(|segment| segment.form != Form::Away)
+        {
+            return Ok(None);
+        }
+        // Asked of every segment when a store is opened, and few are away: the folder is not listed for it.
+        let Some(stub) = self.stub(first)? else {
+            return Ok(None);
+        };
+        let forms = self.forms()?;
+        let here = |form| forms.binary_search(&(first, form)).is_ok();
+        Ok((!here(Form::Raw) && !here(Form::Packed)).then_some(stub))
+    }
+
+    fn open_away(&self, stub: &Stub) -> Result<Arc<Segment>> {
+        let first = stub.first;
+        let archive = away::archive(&*self.storage, self.owner, first)?;
+        let name = self.archived_name(stub);
+        let (file, path) = (
+            away::open_file(&*archive, &name, stub)?,
+            archive.root().join(&name),
+        );
+        if stub.form == Form::Raw {
+            return self.adopt(first, path, Form::Away, (file, None));
+        }
+        let packed = self.packed_in(file, first, path.clone())?;
+        self.adopt(first, path, Form::Away, (Arc::new(packed.clone()), Some(packed)))
+    }
+
+    /// Name of a segment's file in the archive.
+    pub(crate) fn archived_name(&self, stub: &Stub) -> String {
+        match stub.form {
+            Form::Packed => packed_name(stub.first),
+            Form::Raw | Form::Away => segment_name(self.kind, stub.first),
+        }
     }
 
     fn adopt(
         &self,
         first: Lsn,
         path: PathBuf,
-        file: Arc<dyn StorageFile>,
-        packed: Option<PackedFile>,
+        form: Form,
+        (file, packed): (Arc<dyn StorageFile>, Option<PackedSegment>),
     ) -> Result<Arc<Segment>> {
         let len = file
             .len()
@@ -334,6 +415,7 @@ impl SegmentDir {
             file,
             safe_from: (self.written)(),
             path,
+            form,
             packed,
             mapping: Mutex::new(None),
         };
@@ -393,6 +475,7 @@ impl SegmentDir {
         let name = |form| match form {
             Form::Raw => segment_name(self.kind, first),
             Form::Packed => packed_name(first),
+            Form::Away => away_name(first),
         };
         Ok(forms.map(|(_, form)| name(form)).collect())
     }
@@ -440,7 +523,7 @@ impl Segment {
 
     /// The form in which it was opened.
     pub(crate) fn form(&self) -> Form {
-        self.packed.as_ref().map_or(Form::Raw, |_| Form::Packed)
+        self.form
     }
 
     /// Bytes from `from` on, brought into memory: at least to `until`, and to `to` where that costs little.

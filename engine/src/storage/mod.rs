@@ -75,6 +75,12 @@ pub trait Storage: Send + Sync + 'static {
     /// Opens the page of shared words; `fresh` makes a new one, all zero, in place of any old one.
     fn cells(&self, name: &str, fresh: bool) -> io::Result<Arc<dyn SharedCells>>;
 
+    /// Another directory, for a log's archive; touches nothing. Its files are reached through it alone.
+    fn beside(&self, path: &Path) -> io::Result<Arc<dyn Storage>> {
+        let text = format!("{} cannot be reached from here", path.display());
+        Err(io::Error::new(io::ErrorKind::Unsupported, text))
+    }
+
     /// Says why the file system is not a local one that keeps the promises relied on, or `None`.
     fn refusal(&self) -> io::Result<Option<String>>;
 

@@ -7,6 +7,7 @@
 //! Guarantees: a segment is there in one of its forms at every moment (E1), its bytes are the same (E2), and who
 //! reads or appends meanwhile notices nothing (E5). Recovery reads the last segment and never meets a packed one.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::index::sidecar_segment;
@@ -46,16 +47,9 @@ impl Store {
     /// # Errors
     /// `Unavailable` while another process does so; `Corrupt` for damage in a segment, which stays as it is; `Full`.
     pub fn compress(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<Compressed> {
-        let shared = self.shared();
-        shared.log.check_process()?;
-        let lock = shared
-            .lock_arranging()?
-            .ok_or_else(|| arranged_by_another(self))?;
-        // A sidecar is made of a raw segment faster than of a packed one.
-        shared.catch_up(shared.log.control.durable())?;
-        shared.streams.index.write_sealed()?;
-        shared.remove_unfinished()?;
-        let wanted = shared.to_compress()?;
+        let (shared, lock) = (self.shared(), self.begin_arranging()?);
+        self.make_sidecars()?;
+        let wanted = shared.movable(&[Form::Raw])?;
         let total = wanted.iter().map(|(first, end)| end.since(*first)).sum();
         let (mut done, mut found) = (0, Compressed::default());
         for (first, end) in wanted {
@@ -82,12 +76,7 @@ impl Store {
     /// # Errors
     /// As [`Store::compress`].
     pub fn decompress(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<Compressed> {
-        let shared = self.shared();
-        shared.log.check_process()?;
-        let lock = shared
-            .lock_arranging()?
-            .ok_or_else(|| arranged_by_another(self))?;
-        shared.remove_unfinished()?;
+        let (shared, lock) = (self.shared(), self.begin_arranging()?);
         let dir = &shared.log.dir;
         let (firsts, packed) = (dir.list()?, of_form(dir, Form::Packed)?);
         let sealed = firsts.iter().zip(firsts.iter().skip(1));
@@ -109,9 +98,16 @@ impl Store {
         drop(lock);
         shared.count_forms(found)
     }
+
+    /// The sidecars of all sealed segments: they are made faster of a raw segment than of another form.
+    pub(super) fn make_sidecars(&self) -> Result<()> {
+        let shared = self.shared();
+        shared.catch_up(shared.log.control.durable())?;
+        shared.streams.index.write_sealed()
+    }
 }
 
-fn of_form(dir: &SegmentDir, form: Form) -> Result<Vec<Lsn>> {
+pub(super) fn of_form(dir: &SegmentDir, form: Form) -> Result<Vec<Lsn>> {
     let forms = dir.forms()?.into_iter();
     Ok(forms
         .filter(|(_, found)| *found == form)
@@ -119,7 +115,7 @@ fn of_form(dir: &SegmentDir, form: Form) -> Result<Vec<Lsn>> {
         .collect())
 }
 
-fn arranged_by_another(store: &Store) -> Error {
+pub(super) fn arranged_by_another(store: &Store) -> Error {
     Error::unavailable(
         "another process is giving segments of this store another form; try again when it has ended",
     )
@@ -138,18 +134,22 @@ impl Shared {
         Ok(taken.then_some(file))
     }
 
-    /// Sealed segments that are to be compressed, with their ends.
-    pub(super) fn to_compress(&self) -> Result<Vec<(Lsn, Lsn)>> {
+    /// Sealed segments that have one of these forms here and may be given another, with their ends: those that have
+    /// their sidecar, but the last two.
+    pub(super) fn movable(&self, forms: &[Form]) -> Result<Vec<(Lsn, Lsn)>> {
         let dir = &self.log.dir;
-        let (firsts, raw) = (dir.list()?, of_form(dir, Form::Raw)?);
+        let (firsts, found) = (dir.list()?, dir.forms()?);
         let names = self.storage.list(dir.folder());
         let names = names.map_err(|error| Error::io("list the index files", self.storage.root(), error))?;
-        let with_sidecar: Vec<Lsn> = names.iter().filter_map(|name| sidecar_segment(name)).collect();
+        let with_sidecar: BTreeSet<Lsn> = names.iter().filter_map(|name| sidecar_segment(name)).collect();
         let active = active_segment(&self.log);
         let sealed = firsts.iter().zip(firsts.iter().skip(1));
         let sealed = sealed.take(firsts.len().saturating_sub(STAY));
         let wanted = sealed.filter(|(first, end)| {
-            raw.binary_search(first).is_ok() && with_sidecar.contains(first) && **end < active
+            let here = forms
+                .iter()
+                .any(|form| found.binary_search(&(**first, *form)).is_ok());
+            here && with_sidecar.contains(first) && **end < active
         });
         Ok(wanted.map(|(first, end)| (*first, *end)).collect())
     }
@@ -176,17 +176,26 @@ impl Shared {
         if self.forms_tended.load(Ordering::Relaxed) == active {
             return Ok(false);
         }
-        let wanted = if Space::read(&*self.storage, self.identity.owner)?.compress {
-            self.to_compress()?
+        let space = Space::read(&*self.storage, self.identity.owner)?;
+        let to_compress = if space.compress {
+            self.movable(&[Form::Raw])?
         } else {
             Vec::new()
         };
-        let Some(((first, end), lock)) = wanted.first().copied().zip(self.lock_arranging()?) else {
+        let to_archive = match space.archive {
+            Some(_) => self.movable(&[Form::Raw, Form::Packed])?,
+            None => Vec::new(),
+        };
+        let next = to_compress.first().or(to_archive.first()).copied();
+        let Some(((first, end), lock)) = next.zip(self.lock_arranging()?) else {
             // Nothing to do, or another process does it.
             self.forms_tended.store(active, Ordering::Relaxed);
             return Ok(false);
         };
-        let done = self.compress_one(first, end, step);
+        let done = match to_compress.is_empty() {
+            false => self.compress_one(first, end, step).map(drop),
+            true => self.archive_one((first, end), step),
+        };
         drop(lock);
         if let Err(error) = done {
             // Tried again when another segment is sealed.
@@ -197,7 +206,7 @@ impl Shared {
     }
 
     /// Removes what a run that died left; the caller holds the lock.
-    fn remove_unfinished(&self) -> Result<()> {
+    pub(super) fn remove_unfinished(&self) -> Result<()> {
         let removed = packed::remove_unfinished(&*self.storage, self.log.dir.folder());
         removed.map_err(|error| Error::io("remove unfinished files", self.storage.root(), error))
     }

@@ -6,6 +6,7 @@
 //!                                  └────► queue_writer, queue_reader            (stable queue)
 //! ```
 
+mod archive;
 mod background;
 mod backup;
 mod commit;
@@ -24,6 +25,7 @@ mod streams;
 mod verify;
 mod whole_file;
 
+pub use archive::Archived;
 pub use backup::{BackedUp, Backup, BackupFacts};
 pub use compress::Compressed;
 pub use options::{Durability, Options};
@@ -332,7 +334,11 @@ impl Store {
         let dir = &self.log().dir;
         dir.list()?
             .into_iter()
-            .map(|first| Ok((first, dir.open(first)?.len())))
+            .map(|first| {
+                let stub = dir.only_away(first)?;
+                let len = stub.map_or_else(|| Ok(dir.open(first)?.len()), |stub| Ok(stub.raw_file_len));
+                Ok((first, len?))
+            })
             .collect()
     }
 

@@ -1,4 +1,4 @@
-//! [`PackedFile`]: a packed segment as the rest of the log sees it: a file of the raw segment's length, to be read.
+//! [`PackedSegment`]: a packed segment as the rest of the log sees it: a file of the raw segment's length, to be read.
 //!
 //! ```text
 //! read_at, window, head ─► which pieces ─► pread ─► CRC-32 ─► zstd into a buffer of the table's length ─► cached
@@ -32,7 +32,7 @@ const KEPT: usize = 4;
 
 /// An open packed segment. Clones share what is cached.
 #[derive(Clone)]
-pub(crate) struct PackedFile {
+pub(crate) struct PackedSegment {
     inner: Arc<Packed>,
 }
 
@@ -93,9 +93,9 @@ impl From<Fault> for io::Error {
     }
 }
 
-impl PackedFile {
+impl PackedSegment {
     /// Opens the segment of `store` that begins at `first`; reads header and table.
-    pub(crate) fn open(file: Arc<dyn StorageFile>, store: StoreId, first: Lsn) -> io::Result<PackedFile> {
+    pub(crate) fn open(file: Arc<dyn StorageFile>, store: StoreId, first: Lsn) -> io::Result<PackedSegment> {
         let file_len = file.len()?;
         let mut bytes = vec![0; HEADER];
         let read = file.read_at(&mut bytes, 0)?;
@@ -115,17 +115,17 @@ impl PackedFile {
             raw_at += u64::from(entry.raw_len);
             at += entry.packed_len();
         }
-        Ok(PackedFile::of(file, header, pieces, false))
+        Ok(PackedSegment::of(file, header, pieces, false))
     }
 
-    /// As [`PackedFile::open`], for who looks at damage. Where the file cannot be read at all, it is `used` zeros.
+    /// As [`PackedSegment::open`], for who looks at damage. Where the file cannot be read at all, it is `used` zeros.
     pub(crate) fn open_damaged(
         file: Arc<dyn StorageFile>,
         store: StoreId,
         first: Lsn,
         used: u64,
-    ) -> io::Result<PackedFile> {
-        match PackedFile::open(Arc::clone(&file), store, first) {
+    ) -> io::Result<PackedSegment> {
+        match PackedSegment::open(Arc::clone(&file), store, first) {
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 let header = Header {
                     store,
@@ -137,19 +137,19 @@ impl PackedFile {
                     pieces: 0,
                     table_crc: 0,
                 };
-                Ok(PackedFile::of(file, header, Vec::new(), true))
+                Ok(PackedSegment::of(file, header, Vec::new(), true))
             }
             Err(error) => Err(error),
             Ok(opened) => {
                 let packed = Arc::into_inner(opened.inner);
                 let packed = packed.ok_or_else(|| damaged("it is in use"))?;
-                Ok(PackedFile::of(packed.file, packed.header, packed.pieces, true))
+                Ok(PackedSegment::of(packed.file, packed.header, packed.pieces, true))
             }
         }
     }
 
-    fn of(file: Arc<dyn StorageFile>, header: Header, pieces: Vec<Piece>, lenient: bool) -> PackedFile {
-        PackedFile {
+    fn of(file: Arc<dyn StorageFile>, header: Header, pieces: Vec<Piece>, lenient: bool) -> PackedSegment {
+        PackedSegment {
             inner: Arc::new(Packed {
                 file,
                 header,
@@ -391,7 +391,7 @@ fn read_only() -> io::Error {
     )
 }
 
-impl StorageFile for PackedFile {
+impl StorageFile for PackedSegment {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         self.inner.read(buffer, offset)
     }
@@ -433,7 +433,7 @@ impl StorageFile for PackedFile {
     }
 }
 
-impl Mapping for PackedFile {
+impl Mapping for PackedSegment {
     fn len(&self) -> u64 {
         self.inner.header.raw_file_len
     }

@@ -19,15 +19,17 @@ use crate::{Error, Lsn, Result};
 
 use super::super::cursor::{Cursor, Found};
 use super::super::recover::write_all;
-use super::super::segment::{Form, SegmentDir, packed_name, segment_name};
-use super::PackedFile;
-use super::layout::{ENTRY, HEADER, Header, MOST_RAW};
+use super::super::segment::{Form, Segment, SegmentDir, packed_name, segment_name};
+use super::PackedSegment;
+use super::layout::{Entry, HEADER, Header, MOST_RAW};
 use super::write::Packer;
 
 /// What stands between the name of a file and the word of who makes it.
-const TEMPORARY: &str = ".tmp-";
-/// Bytes written and compared at a time: 1 MiB.
-const STEP: usize = 1 << 20;
+pub(in crate::log) const TEMPORARY: &str = ".tmp-";
+/// Bytes written at a time: 256 KiB, so that who waits meanwhile does not wait long.
+const WRITTEN: usize = 256 << 10;
+/// Bytes compared at a time: 1 MiB.
+pub(in crate::log) const STEP: usize = 1 << 20;
 
 /// What became of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +60,7 @@ pub(crate) fn pack(
     let path = storage.root().join(&name);
     let failed = |error| Error::io("compress a segment", &path, error).at_lsn(first);
     let raw = dir.open(first)?;
-    if raw.form() == Form::Packed || raw.len() > MOST_RAW {
+    if raw.form() != Form::Raw || raw.len() > MOST_RAW {
         return Ok(None);
     }
     if !is_made(dir, first, end, &*raw.file)? {
@@ -151,7 +153,7 @@ fn is_made(dir: &Arc<SegmentDir>, first: Lsn, end: Lsn, raw: &dyn StorageFile) -
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         opened => opened.map_err(|error| Error::io("open a compressed segment", &path, error))?,
     };
-    let same = PackedFile::open(file, dir.owner().id, first).and_then(|packed| {
+    let same = PackedSegment::open(file, dir.owner().id, first).and_then(|packed| {
         let whole = packed.header().end == end;
         compare(raw, &packed, end.since(first)).map(|()| whole)
     });
@@ -178,19 +180,63 @@ fn write(
     temporary: &str,
     step: &mut dyn FnMut(u64) -> Result<()>,
 ) -> Result<()> {
-    let (storage, owner) = (&**dir.storage(), dir.owner());
+    let (storage, owner, raw) = (&**dir.storage(), dir.owner(), dir.open(first)?);
     let path = storage.root().join(temporary);
     let failed = |error| Error::io("write a compressed segment", &path, error).at_lsn(first);
-    let raw = dir.open(first)?;
     let file = storage.open(temporary, OpenMode::CreateNew).map_err(failed)?;
+    let header = Header {
+        store: owner.id,
+        first,
+        end,
+        raw_file_len: raw.len(),
+        blocks: 0,
+        table_at: to_u64(HEADER),
+        pieces: 0,
+        table_crc: 0,
+    };
+    let mut told = first;
+    let (entries, header) = write_pieces(dir, &raw, header, &mut |bytes, (at, reached)| {
+        step(reached.since(told))?;
+        told = reached;
+        write_all(&*file, &[bytes], at).map_err(failed)
+    })?;
+    write_ends(&*file, &entries, header).map_err(failed)?;
+    if !planted::is(Bug::PackedNotSynced) {
+        file.sync_data().map_err(failed)?;
+    }
+    if planted::is(Bug::PackedNotCompared) {
+        return Ok(());
+    }
+    let same = || {
+        let back = storage.open(temporary, OpenMode::Read)?;
+        compare(
+            &*raw.file,
+            &PackedSegment::open(back, owner.id, first)?,
+            header.used(),
+        )
+    };
+    same().map_err(|error| {
+        let text =
+            "a compressed segment is not what was written; the segment was left as it is: check the disk";
+        let error = Error::internal(text).caused_by(error);
+        error.at_path(&path).at_lsn(first)
+    })
+}
+
+/// Compresses the blocks of a segment, each verified; `put` is given pieces, their offset in the file, and how far the
+/// segment was read. Returns what they are, and the header as far as it is known by then.
+fn write_pieces(
+    dir: &Arc<SegmentDir>,
+    raw: &Arc<Segment>,
+    mut header: Header,
+    put: &mut dyn FnMut(&[u8], (u64, Lsn)) -> Result<()>,
+) -> Result<(Vec<Entry>, Header)> {
+    let (first, end) = (header.first, header.end);
+    let failed = |error| Error::io("compress a segment", dir.path(raw), error).at_lsn(first);
     let mut packer = Packer::new().map_err(failed)?;
-    let mut cursor = Cursor::new(dir, &raw);
-    let (mut at, mut chain, mut table_at, mut told) = (first, None, to_u64(HEADER), first);
+    let mut cursor = Cursor::new(dir, raw);
+    let (mut at, mut chain) = (first, None);
     while at < end {
-        if at.since(told) >= to_u64(STEP) {
-            step(at.since(told))?;
-            told = at;
-        }
         match cursor.block(at, chain)? {
             Found::Block(block, bytes) if block.header().end() <= end => {
                 packer.take(block.header(), bytes).map_err(failed)?;
@@ -201,48 +247,33 @@ fn write(
             }
             Found::Nothing(reason) => return Err(cursor.corrupt(at, &reason)),
         }
-        if packer.ready().len() >= STEP {
-            write_all(&*file, &[packer.ready()], table_at).map_err(failed)?;
-            table_at += to_u64(packer.ready().len());
+        if packer.ready().len() >= WRITTEN {
+            put(packer.ready(), (header.table_at, at))?;
+            header.table_at += to_u64(packer.ready().len());
             packer.written();
         }
     }
     let (entries, blocks, rest) = packer.end().map_err(failed)?;
-    let table: Vec<u8> = entries.iter().flat_map(|entry| entry.encode()).collect();
-    write_all(&*file, &[&rest, &table], table_at).map_err(failed)?;
-    table_at += to_u64(rest.len());
+    put(&rest, (header.table_at, end))?;
+    header.table_at += to_u64(rest.len());
+    header.blocks = blocks;
+    Ok((entries, header))
+}
+
+/// Writes the table behind the pieces, and the header that knows it.
+fn write_ends(file: &dyn StorageFile, entries: &[Entry], header: Header) -> io::Result<()> {
+    let table: Vec<u8> = entries.iter().flat_map(Entry::encode).collect();
+    write_all(file, &[&table], header.table_at)?;
     let header = Header {
-        store: owner.id,
-        first,
-        end,
-        raw_file_len: raw.len(),
-        blocks,
-        table_at,
-        pieces: u32::try_from(table.len() / ENTRY).unwrap_or(u32::MAX),
+        pieces: u32::try_from(entries.len()).unwrap_or(u32::MAX),
         table_crc: crc32fast::hash(&table),
+        ..header
     };
-    write_all(&*file, &[&header.encode()], 0).map_err(failed)?;
-    if !planted::is(Bug::PackedNotSynced) {
-        file.sync_data().map_err(failed)?;
-    }
-    if planted::is(Bug::PackedNotCompared) {
-        return Ok(());
-    }
-    let back = storage.open(temporary, OpenMode::Read).map_err(failed)?;
-    let same = PackedFile::open(back, owner.id, first)
-        .and_then(|packed| compare(&*raw.file, &packed, header.used()));
-    same.map_err(|error| {
-        let text =
-            "a compressed segment is not what was written; the segment was left as it is: check the disk";
-        Error::new(crate::ErrorKind::Internal, text)
-            .at_path(&path)
-            .at_lsn(first)
-            .caused_by(error)
-    })
+    write_all(file, &[&header.encode()], 0)
 }
 
 /// Fails with `InvalidData` where the first `used` bytes of the two differ.
-fn compare(raw: &dyn StorageFile, packed: &PackedFile, used: u64) -> io::Result<()> {
+fn compare(raw: &dyn StorageFile, packed: &PackedSegment, used: u64) -> io::Result<()> {
     let mut at = 0;
     while at < used {
         let (one, other) = (read(raw, at, used)?, read(packed, at, used)?);
@@ -263,7 +294,7 @@ fn read(file: &dyn StorageFile, at: u64, end: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn remove(storage: &dyn Storage, temporary: &str) {
+pub(in crate::log) fn remove(storage: &dyn Storage, temporary: &str) {
     match storage.unlink(temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             tracing::debug!(%error, "an unfinished file stays until the next recovery");
@@ -275,7 +306,7 @@ fn remove(storage: &dyn Storage, temporary: &str) {
 /// Removes what a crash left unfinished; for who holds the lock, or is alone in the store.
 pub(crate) fn remove_unfinished(storage: &dyn Storage, folder: &str) -> io::Result<()> {
     for name in storage.list(folder)? {
-        let ours = |(stem, _): (&str, &str)| stem.ends_with(".mpz") || stem.ends_with(".log");
+        let ours = |(stem, _): (&str, &str)| [".mpz", ".log", ".away"].iter().any(|end| stem.ends_with(end));
         if name.split_once(TEMPORARY).is_some_and(ours) {
             storage.unlink(&format!("{folder}/{name}"))?;
         }

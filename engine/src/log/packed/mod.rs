@@ -18,8 +18,9 @@ mod layout;
 mod make;
 mod write;
 
-pub(crate) use file::PackedFile;
+pub(crate) use file::PackedSegment;
 pub(crate) use make::{Meanwhile, pack, remove_unfinished, unpack, unpack_beside};
+pub(super) use make::{STEP, TEMPORARY, remove};
 
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@ use crate::frame::NewFrame;
 use crate::storage::{LockMode, Mapping, StorageFile};
 use crate::{Chain, Epoch, Event, Lsn, StoreId};
 
-use super::PackedFile;
+use super::PackedSegment;
 use super::layout::{ENTRY, Entry, HEADER, Header, MOST_PIECE};
 use super::write::Packer;
 
@@ -110,11 +110,11 @@ fn file(raw: &[u8], entries: &[Entry], blocks: u64, ready: &[u8]) -> Vec<u8> {
     [&header.encode(), ready, &table[..]].concat()
 }
 
-fn open(bytes: Vec<u8>) -> io::Result<PackedFile> {
-    PackedFile::open(Arc::new(Bytes(bytes)), STORE, Lsn(800))
+fn open(bytes: Vec<u8>) -> io::Result<PackedSegment> {
+    PackedSegment::open(Arc::new(Bytes(bytes)), STORE, Lsn(800))
 }
 
-fn all(file: &PackedFile) -> io::Result<Vec<u8>> {
+fn all(file: &PackedSegment) -> io::Result<Vec<u8>> {
     let mut bytes = vec![1; StorageFile::len(file)? as usize];
     let read = file.read_at(&mut bytes, 0)?;
     bytes.truncate(read);
@@ -219,8 +219,9 @@ fn a_damaged_piece_hides_no_other_and_reads_as_zeros_where_damage_is_looked_at()
     assert!(strict.read_at(&mut part, 0).is_err());
     assert_eq!(strict.read_at(&mut part, 200_000).unwrap(), 100);
     assert_eq!(part, raw[200_000..200_100]);
-    let lenient =
-        |bytes| PackedFile::open_damaged(Arc::new(Bytes(bytes)), STORE, Lsn(800), raw.len() as u64).unwrap();
+    let lenient = |bytes| {
+        PackedSegment::open_damaged(Arc::new(Bytes(bytes)), STORE, Lsn(800), raw.len() as u64).unwrap()
+    };
     let seen = all(&lenient(bytes.clone())).unwrap();
     assert!(seen[..HEADER_LEN].iter().all(|byte| *byte == 0));
     assert_eq!(seen[200_000..raw.len()], raw[200_000..]);

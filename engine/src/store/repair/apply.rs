@@ -159,6 +159,11 @@ fn replace(raw: &RawLog, plan: &Plan, range: &LostRange, options: &Options) -> R
             range.at
         }
     };
+    write_lost(raw, plan, range, first)
+}
+
+/// Writes the lost blocks of a range in the segment that begins at `first`.
+fn write_lost(raw: &RawLog, plan: &Plan, range: &LostRange, first: Lsn) -> Result<()> {
     let segment = raw.dir.open(first)?;
     let failed = |error| Error::io("write a lost block", raw.dir.path(&segment), error).at_lsn(range.at);
     if range.becomes == Becomes::Blocks {

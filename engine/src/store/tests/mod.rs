@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+mod archive;
 mod files;
 mod handles;
 mod packed;

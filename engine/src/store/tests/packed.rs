@@ -8,16 +8,16 @@ use crate::{Durability, ErrorKind, Repair, RepairHow};
 
 /// Everything that can be asked of a store.
 #[derive(Debug, PartialEq)]
-struct Answers {
-    blocks: Vec<(Lsn, u64)>,
-    streams: BTreeMap<String, Vec<crate::RecordedEvent>>,
+pub(super) struct Answers {
+    pub(super) blocks: Vec<(Lsn, u64)>,
+    pub(super) streams: BTreeMap<String, Vec<crate::RecordedEvent>>,
     filtered: BTreeMap<String, Vec<(Lsn, Vec<u8>)>>,
     positions: Vec<Option<crate::Position>>,
     totals: String,
     verified: String,
 }
 
-fn answers(store: &Store, streams: &[String]) -> Answers {
+pub(super) fn answers(store: &Store, streams: &[String]) -> Answers {
     let (mut blocks, mut frames) = (Vec::new(), Vec::new());
     let mut scan = store.scan(Lsn::ZERO).unwrap();
     while let Some(block) = scan.next_block().unwrap() {
@@ -62,7 +62,7 @@ fn answers(store: &Store, streams: &[String]) -> Answers {
 }
 
 /// Words that follow from a seed.
-fn words(mut state: u64) -> impl FnMut(u64) -> u64 {
+pub(super) fn words(mut state: u64) -> impl FnMut(u64) -> u64 {
     move |below| {
         state = state
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -72,7 +72,7 @@ fn words(mut state: u64) -> impl FnMut(u64) -> u64 {
 }
 
 /// Fills a log of several segments; the streams in it.
-fn fill(store: &Store, draw: &mut impl FnMut(u64) -> u64) -> Vec<String> {
+pub(super) fn fill(store: &Store, draw: &mut impl FnMut(u64) -> u64) -> Vec<String> {
     let streams: Vec<String> = (0..40).map(|number| format!("s/{number}")).collect();
     while store.segments().unwrap().len() < 6 {
         let frames = (0..1 + draw(20)).map(|_| {
@@ -116,7 +116,7 @@ fn fill(store: &Store, draw: &mut impl FnMut(u64) -> u64) -> Vec<String> {
     streams
 }
 
-fn files(root: &Path, ending: &str) -> Vec<PathBuf> {
+pub(super) fn files(root: &Path, ending: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(root.join("log")).unwrap();
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     files.retain(|path| path.extension().is_some_and(|found| found == ending));
@@ -126,69 +126,68 @@ fn files(root: &Path, ending: &str) -> Vec<PathBuf> {
 
 #[test]
 fn a_compressed_log_gives_the_same_answers_to_everybody_and_comes_back_byte_for_byte() {
-    for seed in 0..6 {
-        let dir = tempfile::tempdir().unwrap();
-        let root = dir.path().join("s");
-        let mut draw = words(seed);
-        let options = || {
-            let options = Options::new().segment_bytes(1 << 20).background(false);
-            options.pad_to(if seed == 3 { 4096 } else { 1 })
-        };
-        let store = options().init(&root, "a".parse().unwrap()).unwrap();
-        let streams = fill(&store, &mut draw);
-        let beside = options().open(&root).unwrap();
-        let before = answers(&store, &streams);
-        assert!(answers(&beside, &streams) == before);
-        let raw: Vec<Vec<u8>> = files(&root, "log")
-            .iter()
-            .map(|path| std::fs::read(path).unwrap())
-            .collect();
+    (0..6).for_each(compress_and_back);
+}
 
-        let mut told = (0, 0);
-        let done = store.compress(&mut |done, total| told = (done, total)).unwrap();
-        assert_eq!(told, (done.raw_bytes, done.raw_bytes));
-        assert_eq!(
-            (done.segments.len() + 2, files(&root, "log").len()),
-            (raw.len(), 2),
-            "seed {seed}"
-        );
-        assert!(done.packed_bytes < done.raw_bytes, "{done:?}");
-        assert_eq!(
-            (done.compressed as usize, done.of as usize),
-            (done.segments.len(), raw.len())
-        );
-        assert!(
-            answers(&store, &streams) == before,
-            "seed {seed}, the handle that compressed"
-        );
-        assert!(
-            answers(&beside, &streams) == before,
-            "one that has the raw ones open"
-        );
-        drop(beside);
-        store.close().unwrap();
-        // Sidecars are made again of compressed segments (E4).
-        files(&root, "idx")
-            .iter()
-            .for_each(|path| std::fs::remove_file(path).unwrap());
-        let store = options().open(&root).unwrap();
-        assert!(answers(&store, &streams) == before, "seed {seed}, reopened");
-        assert!(store.compress(&mut |_, _| ()).unwrap().segments.is_empty());
+fn compress_and_back(seed: u64) {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("s");
+    let mut draw = words(seed);
+    let options = || {
+        let options = Options::new().segment_bytes(1 << 20).background(false);
+        options.pad_to(if seed == 3 { 4096 } else { 1 })
+    };
+    let store = options().init(&root, "a".parse().unwrap()).unwrap();
+    let streams = fill(&store, &mut draw);
+    let beside = options().open(&root).unwrap();
+    let before = answers(&store, &streams);
+    assert!(answers(&beside, &streams) == before);
+    let raw: Vec<Vec<u8>> = files(&root, "log")
+        .iter()
+        .map(|path| std::fs::read(path).unwrap())
+        .collect();
 
-        let undone = store.decompress(&mut |_, _| ()).unwrap();
-        assert_eq!(
-            (undone.segments.len(), undone.compressed),
-            (done.segments.len(), 0)
-        );
-        assert!(files(&root, "mpz").is_empty());
-        let back: Vec<Vec<u8>> = files(&root, "log")
-            .iter()
-            .map(|path| std::fs::read(path).unwrap())
-            .collect();
-        let last = back.len() - 1;
-        assert!(back[..last] == raw[..last], "seed {seed}");
-        assert!(answers(&store, &streams) == before);
-    }
+    let mut told = (0, 0);
+    let done = store.compress(&mut |done, total| told = (done, total)).unwrap();
+    assert_eq!(told, (done.raw_bytes, done.raw_bytes));
+    assert_eq!(
+        (done.segments.len() + 2, files(&root, "log").len()),
+        (raw.len(), 2),
+        "seed {seed}"
+    );
+    assert!(done.packed_bytes < done.raw_bytes, "{done:?}");
+    assert_eq!(done.compressed as usize, done.segments.len());
+    assert!(
+        answers(&store, &streams) == before,
+        "seed {seed}, the handle that compressed"
+    );
+    assert!(
+        answers(&beside, &streams) == before,
+        "one that has the raw ones open"
+    );
+    drop(beside);
+    store.close().unwrap();
+    // Sidecars are made again of compressed segments (E4).
+    files(&root, "idx")
+        .iter()
+        .for_each(|path| std::fs::remove_file(path).unwrap());
+    let store = options().open(&root).unwrap();
+    assert!(answers(&store, &streams) == before, "seed {seed}, reopened");
+    assert!(store.compress(&mut |_, _| ()).unwrap().segments.is_empty());
+
+    let undone = store.decompress(&mut |_, _| ()).unwrap();
+    assert_eq!(
+        (undone.segments.len(), undone.compressed),
+        (done.segments.len(), 0)
+    );
+    assert!(files(&root, "mpz").is_empty());
+    let back: Vec<Vec<u8>> = files(&root, "log")
+        .iter()
+        .map(|path| std::fs::read(path).unwrap())
+        .collect();
+    let last = back.len() - 1;
+    assert!(back[..last] == raw[..last], "seed {seed}");
+    assert!(answers(&store, &streams) == before);
 }
 
 /// A store with compressed segments, closed, and its answers.
