@@ -24,7 +24,7 @@
 //! 1216    AppendWaiters      processes that wait for the append lock, or died waiting
 //! 1280    WakeAppend         counter, raised and woken when the append lock is free
 //! 1344    Boot               digest of the boot in which the page was made
-//! 1408    Arranged           counter, raised before a form of a segment goes that has another by then
+//! 1536    Arranged           counter, raised before a form of a segment goes that has another by then
 //! ```
 //!
 //! Each word has a cache line of its own. The page is 4,096 bytes; unused words are zero.
@@ -56,7 +56,7 @@ pub enum Cell {
     AppendWaiters = 1216,
     WakeAppend = 1280,
     Boot = 1344,
-    Arranged = 1408,
+    Arranged = 1536,
 }
 
 impl Cell {
