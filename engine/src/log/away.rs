@@ -174,6 +174,12 @@ pub(crate) fn make_archive(storage: &dyn Storage, owner: Owner, path: &Path) -> 
     let failed = |error| Error::io("make an archive", path, error);
     let archive = storage.beside(path).map_err(failed)?;
     archive.create_dir("").map_err(failed)?;
+    if let Some(reason) = archive.refusal().map_err(failed)? {
+        let text = format!(
+            "{reason}; locks and syncs are not reliable there: choose a folder of a local file system"
+        );
+        return Err(Error::invalid(text).at_path(path));
+    }
     let names = archive.list("").map_err(failed)?;
     if names.iter().any(|name| name == ARCHIVE_FILE) {
         let archive = open_archive(storage, owner, path)?;

@@ -107,12 +107,10 @@ impl Log {
             return Ok(());
         }
         let genesis = crate::Chain::genesis(self.dir.owner().id);
-        let fresh = Arc::new(SegmentDir::new(
-            Arc::clone(self.dir.storage()),
-            self.dir.kind(),
-            self.dir.owner(),
-            || Lsn::ZERO,
-        ));
+        let (storage, control) = (Arc::clone(self.dir.storage()), self.control.clone());
+        let fresh = SegmentDir::new(storage, self.dir.kind(), self.dir.owner(), || Lsn::ZERO);
+        // Others are in, and may be giving segments another form.
+        let fresh = Arc::new(fresh.arranged_by(move || control.cells().load(crate::storage::Cell::Arranged)));
         let layout = Layout {
             segment_bytes: self.segment_bytes,
             pad_to: self.pad_to,

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use crate::block::{BlockKind, Owner};
 use crate::storage::{Mapping, OpenMode, Storage, StorageFile, Window};
 use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::width::to_usize;
 use crate::{Error, Lsn, Result};
 
 use super::away::{self, Stub};
@@ -531,6 +532,13 @@ impl Segment {
         let (from, until, to) = (self.offset(from), self.offset(until), self.offset(to));
         if let Some(packed) = &self.packed {
             return packed.window_to(from, until);
+        }
+        if self.form == Form::Away {
+            // A disk that may be taken away is read, not mapped: its absence is an error and not a signal.
+            let mut bytes = vec![0; to_usize(to - from)];
+            let read = self.file.read_at(&mut bytes, from)?;
+            bytes.truncate(read);
+            return Ok(Window::new(Arc::new(bytes)));
         }
         let mapping = {
             let mut slot = self.mapping.lock();

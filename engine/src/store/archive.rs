@@ -9,7 +9,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::log::{Form, Meanwhile, away, fetch_back, send_away};
+use crate::log::{Form, Meanwhile, away, fetch_back, packed, send_away};
 use crate::storage::overlap;
 use crate::{Error, Lsn, Result, Store};
 
@@ -78,6 +78,8 @@ impl Store {
         let shared = self.shared();
         let lock = self.begin_arranging()?;
         let archive = away::archive(&*shared.storage, self.owner(), Lsn::ZERO)?;
+        let cleared = packed::remove_unfinished(&*archive, shared.log.dir.folder());
+        cleared.map_err(|error| Error::io("remove unfinished copies", archive.root(), error))?;
         self.make_sidecars()?;
         let wanted = shared.movable(&[Form::Raw, Form::Packed])?;
         let total = wanted.iter().map(|(first, end)| end.since(*first)).sum();
