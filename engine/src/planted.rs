@@ -49,10 +49,22 @@ pub enum Bug {
     HoldIgnored,
     /// What the scan phase has not passed durably is freed (Q1).
     ScanIgnored,
+    /// A raw segment goes though its compressed form may not be durable (E1).
+    PackedNotSynced,
+    /// A raw segment goes before its compressed form has its name (E1).
+    RawGoneFirst,
+    /// A raw segment goes without its compressed form having been compared with it (E1).
+    PackedNotCompared,
+    /// A segment goes before the stub that says where it is has its name (E3).
+    StubAfterUnlink,
+    /// A segment goes though its copy in the archive may not be durable (E1).
+    ArchivedNotSynced,
+    /// A segment goes without its copy in the archive having been compared with it (E1).
+    ArchivedNotCompared,
 }
 
 impl Bug {
-    /// All of them but those of freeing.
+    /// All that the crash test finds.
     #[cfg(feature = "planted")]
     pub const ALL: [Bug; 16] = [
         Bug::SkipSync,
@@ -81,6 +93,17 @@ impl Bug {
         Bug::FreeTooMuch,
         Bug::HoldIgnored,
         Bug::ScanIgnored,
+    ];
+
+    /// Those of giving segments another form, each found by losing power at every moment of it.
+    #[cfg(feature = "planted")]
+    pub const OF_FORMS: [Bug; 6] = [
+        Bug::PackedNotSynced,
+        Bug::RawGoneFirst,
+        Bug::PackedNotCompared,
+        Bug::StubAfterUnlink,
+        Bug::ArchivedNotSynced,
+        Bug::ArchivedNotCompared,
     ];
 }
 

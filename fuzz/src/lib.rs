@@ -7,4 +7,5 @@ pub mod fixture;
 pub mod mend;
 pub mod one_frame;
 pub mod operations;
+pub mod packed;
 pub mod small_files;

@@ -104,6 +104,37 @@ pub fn view_mark(bytes: &mut [u8]) {
     }
 }
 
+/// Mends a compressed segment, a stub, or the mark of an archive, by its name.
+pub fn packed(name: &str, bytes: &mut [u8]) {
+    const HEADER: usize = 128;
+    const ENTRY: usize = 24;
+    let len = bytes.len();
+    if !name.ends_with(".mpz") {
+        if len >= 4 {
+            sum(bytes, 0..len - 4, len - 4);
+        }
+        return;
+    }
+    let (Some(table_at), Some(pieces)) = (word(bytes, 56), word(bytes, 64)) else {
+        return;
+    };
+    let mut at = HEADER;
+    for piece in 0..pieces {
+        let entry = table_at.saturating_add(piece.saturating_mul(ENTRY));
+        for part in [entry.saturating_add(8), entry.saturating_add(16)] {
+            let Some(packed_len) = word(bytes, part) else {
+                return;
+            };
+            let end = at.saturating_add(packed_len);
+            sum(bytes, at..end, part + 4);
+            at = end;
+        }
+    }
+    let table_end = table_at.saturating_add(pieces.saturating_mul(ENTRY));
+    sum(bytes, table_at..table_end, 68);
+    sum(bytes, 0..HEADER - 4, HEADER - 4);
+}
+
 /// Each section's checksum stands in the header's table, and the header's at its end.
 fn sidecar(bytes: &mut [u8]) -> bool {
     const TABLE: usize = 112;

@@ -2,7 +2,9 @@
 
 mod agent;
 mod append;
+mod archive;
 mod backup;
+mod compress;
 mod dump;
 mod export;
 mod hold;
@@ -44,6 +46,8 @@ pub enum Command {
     Streams(streams::Streams),
     Verify(verify::Verify),
     Backup(backup::Backup),
+    Compress(compress::Compress),
+    Archive(archive::Archive),
     Restore(restore::Restore),
     Repair(repair::Repair),
     Publication(publication::Publication),
@@ -78,6 +82,8 @@ impl Command {
             Command::Streams(command) => command.run(),
             Command::Verify(command) => command.run(),
             Command::Backup(command) => command.run(),
+            Command::Compress(command) => command.run(),
+            Command::Archive(command) => command.run(),
             Command::Restore(command) => command.run(),
             Command::Repair(command) => command.run(),
             Command::Publication(command) => command.run(),

@@ -1,6 +1,7 @@
 //! [`Cursor`]: reads a segment by pread, for recovery and repair, which must see an unreadable disk as
 //! an error and never believe a mapping.
 
+use std::io;
 use std::sync::Arc;
 
 use crate::block::{Block, BlockFault, BlockHeader, HEADER_LEN};
@@ -83,20 +84,32 @@ impl Cursor {
             self.buffer.copy_within(passed..self.filled, 0);
         }
         let room = to_usize(self.segment.len().saturating_sub(offset));
-        let wanted = kept.max(len.max(CHUNK).min(room));
+        let mut wanted = kept.max(len.max(CHUNK).min(room));
         (self.start, self.filled) = (offset, 0);
         if self.buffer.len() < wanted {
             self.buffer.resize(wanted, 0);
         }
-        let rest = self.buffer.get_mut(kept..wanted).unwrap_or_default();
-        match self.segment.file.read_at(rest, offset + to_u64(kept)) {
+        let read_up_to = |buffer: &mut Vec<u8>, wanted| {
+            let rest = buffer.get_mut(kept..wanted).unwrap_or_default();
+            self.segment.file.read_at(rest, offset + to_u64(kept))
+        };
+        let mut read = read_up_to(&mut self.buffer, wanted);
+        if read
+            .as_ref()
+            .is_err_and(|error| error.kind() == io::ErrorKind::InvalidData)
+        {
+            // Damage behind what is asked for hides nothing that stands before it.
+            wanted = kept.max(len.min(room));
+            read = read_up_to(&mut self.buffer, wanted);
+        }
+        match read {
             Ok(read) => {
                 self.filled = kept + read;
                 Ok(())
             }
             Err(error) => {
-                let at = self.segment.first.plus(offset);
-                Err(Error::io("read a segment", self.dir.path(&self.segment), error).at_lsn(at))
+                let (at, path) = (self.segment.first.plus(offset), self.dir.path(&self.segment));
+                Err(self.dir.unreadable("read a segment", path, at, error))
             }
         }
     }

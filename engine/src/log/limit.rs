@@ -13,7 +13,7 @@
 use crate::storage::Cell;
 use crate::store::Space;
 use crate::width::to_u64;
-use crate::{Error, Result};
+use crate::{Error, Lsn, Result};
 
 use super::Log;
 use super::append::Request;
@@ -42,21 +42,17 @@ impl Log {
             self.control.cells().store(Cell::Reserve, 0);
             return Ok(());
         };
-        let begins = self.control.lsn(Cell::Freed);
-        let (takes, len) = match rolls_to {
-            Some(block_len) => {
-                let len = self.segment_bytes.max(block_len);
-                (tail.at.since(begins).saturating_add(len), len)
-            }
-            None => (tail.segment.since(begins).saturating_add(self.segment_bytes), 0),
+        let (had, len) = match rolls_to {
+            Some(block_len) => (self.takes(tail.at)?, self.segment_bytes.max(block_len)),
+            None => (self.takes(tail.segment)?.saturating_add(self.segment_bytes), 0),
         };
+        let takes = had.saturating_add(len);
         let for_events = limit.saturating_sub(self.segment_bytes);
         let reserve = takes > for_events;
         if takes > limit || (reserve && !control) {
             return Err(Error::full(format!(
-                "LogFull: the log takes {} bytes of at most {limit}, the last {} of them for records without events, \
+                "LogFull: the log takes {had} bytes of at most {limit}, the last {} of them for records without events, \
                  and needs {len} more; nothing was written",
-                tail.at.since(begins),
                 self.segment_bytes
             ))
             .at_path(self.dir.storage().root().join(self.dir.folder())));
@@ -71,12 +67,16 @@ impl Log {
     /// Whether a spare of the next segment would stay within what events may take.
     pub(super) fn has_room_for_spare(&self) -> bool {
         let Some(limit) = self.limit() else { return true };
-        let begins = self.control.lsn(Cell::Freed);
-        let active = self.control.lsn(Cell::TailSegment);
-        let takes = active
-            .since(begins)
-            .saturating_add(self.segment_bytes.saturating_mul(2));
-        takes <= limit.saturating_sub(self.segment_bytes)
+        let had = self.takes(self.control.lsn(Cell::TailSegment));
+        let more = self.segment_bytes.saturating_mul(2);
+        had.is_ok_and(|had| had.saturating_add(more) <= limit.saturating_sub(self.segment_bytes))
+    }
+
+    /// Bytes that the segments up to `end` take in the log's folder: those that were compressed take less, those that
+    /// lie in an archive nothing.
+    fn takes(&self, end: Lsn) -> Result<u64> {
+        let all = end.since(self.control.lsn(Cell::Freed).min(end));
+        Ok(all.saturating_sub(self.dir.saved()?))
     }
 
     /// Most bytes that the log may take. Settings that cannot be read hold no commit up.
@@ -93,12 +93,9 @@ impl Log {
     /// For who opens the store: whether the active segment is the reserve.
     pub(crate) fn note_reserve(&self) {
         let active = self.control.lsn(Cell::TailSegment);
-        let begins = self.control.lsn(Cell::Freed);
-        let takes = active.since(begins).saturating_add(self.segment_bytes);
-        let reserved = self
-            .limit()
-            .is_some_and(|limit| takes > limit.saturating_sub(self.segment_bytes));
-        if reserved {
+        let Some(limit) = self.limit() else { return };
+        let had = self.takes(active).unwrap_or_default();
+        if had.saturating_add(self.segment_bytes) > limit.saturating_sub(self.segment_bytes) {
             self.control.cells().store(Cell::Reserve, active.0 + 1);
         }
     }

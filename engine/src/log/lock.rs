@@ -5,6 +5,7 @@
 //! byte 2^40 + 1  append     held for one write
 //! byte 2^40 + 2  receive    held while the phase runs; 3 scan, 4 send
 //! byte 2^40 + 5  space      held while what is kept is said, and while segments are freed
+//! byte 2^40 + 6  arrange    held by who gives sealed segments another form, and while segments are freed
 //! ```
 //!
 //! The kernel drops them with the holder (E5). They lie far behind the file's contents, so that they
@@ -28,6 +29,8 @@ pub(crate) const APPEND: u64 = BASE + 1;
 pub(crate) const FIRST_PHASE: u64 = BASE + 2;
 /// Right to say what the log keeps.
 pub(crate) const SPACE: u64 = BASE + 5;
+/// Right to give sealed segments another form.
+pub(crate) const ARRANGE: u64 = BASE + 6;
 
 /// The append lock, taken. Dropping gives it back.
 pub(crate) struct AppendLock<'a> {

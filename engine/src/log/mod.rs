@@ -10,6 +10,7 @@
 //! Invariants kept here: E1 to E3, E5, S1 to S3.
 
 mod append;
+pub(crate) mod away;
 mod control;
 mod cursor;
 mod durable;
@@ -17,7 +18,9 @@ mod group;
 mod judge;
 mod limit;
 pub(crate) mod lock;
+mod moving;
 pub(crate) mod newest;
+pub(crate) mod packed;
 mod recover;
 pub(crate) mod rescue;
 mod roll;
@@ -39,11 +42,13 @@ pub(crate) use control::{Control, LOOK_AGAIN, Tail};
 pub(crate) use cursor::{Cursor, Found};
 pub(crate) use group::Wait;
 pub(crate) use judge::Judge;
+pub(crate) use moving::{fetch_back, send_away};
+pub(crate) use packed::{Meanwhile, pack, unpack};
 pub(crate) use recover::{Layout, Recovered, recover, write_all, write_block_again, zero};
 pub(crate) use roll::remove_unfinished;
 pub(crate) use scan::FrameScan;
 pub use scan::LogScan;
-pub(crate) use segment::{SegmentDir, segment_name};
+pub(crate) use segment::{Form, SegmentDir, packed_name, segment_name};
 pub use stream_scan::StreamScan;
 pub(crate) use walk::BlockWalk;
 
@@ -103,12 +108,10 @@ impl Log {
             return Ok(());
         }
         let genesis = crate::Chain::genesis(self.dir.owner().id);
-        let fresh = Arc::new(SegmentDir::new(
-            Arc::clone(self.dir.storage()),
-            self.dir.kind(),
-            self.dir.owner(),
-            || Lsn::ZERO,
-        ));
+        let (storage, control) = (Arc::clone(self.dir.storage()), self.control.clone());
+        let fresh = SegmentDir::new(storage, self.dir.kind(), self.dir.owner(), || Lsn::ZERO);
+        // Others are in, and may be giving segments another form.
+        let fresh = Arc::new(fresh.arranged_by(move || control.cells().load(crate::storage::Cell::Arranged)));
         let layout = Layout {
             segment_bytes: self.segment_bytes,
             pad_to: self.pad_to,

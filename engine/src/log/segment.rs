@@ -3,24 +3,45 @@
 //! ```text
 //! log/0000000000000000.log   first LSN in 16 hex digits
 //! log/0000000003ff9c40.log   begins where its predecessor's last block ends
+//! log/0000000007ff8a10.mpz   a sealed one, compressed (see `packed`)
+//! log/000000000bff7e58.away  one that lies in the archive (see `away`)
 //! log/spare-9f3a….ready      zero-filled and synced ahead of need
 //! log/spare-77b0….making     one that is being made
 //! queue/0000000000000000.mpq the stable queue, in the same form
 //! ```
 //!
-//! A segment keeps the length it was made with; what lies behind its last block reads as zeros.
+//! A segment keeps the length it was made with; what lies behind its last block reads as zeros. It has one form or,
+//! for a moment and after a crash, two with the same blocks; then the raw one counts.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::block::{BlockKind, Owner};
 use crate::storage::{Mapping, OpenMode, Storage, StorageFile, Window};
 use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::width::to_usize;
 use crate::{Error, Lsn, Result};
+
+use super::away::{self, Stub};
+use super::packed::PackedSegment;
 
 /// Most files of one log that a handle keeps open and mapped.
 const MOST_OPEN: usize = 64;
+/// How often a file is looked for that another process may be giving another form.
+const LOOKS: usize = 3;
+
+/// The form in which a segment lies in the folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Form {
+    /// As its blocks were written.
+    Raw,
+    /// Sealed and compressed.
+    Packed,
+    /// In the archive; a stub says so.
+    Away,
+}
 
 /// The files of one log.
 pub(crate) struct SegmentDir {
@@ -30,8 +51,12 @@ pub(crate) struct SegmentDir {
     /// How files are opened: to read alone where nothing is written and the place may not allow it.
     mode: OpenMode,
     advice: &'static str,
+    /// Damage is looked at: what cannot be decompressed reads as zeros.
+    lenient: bool,
     /// How far bytes may have been written by anybody, asked after a file was opened (S1).
     written: Box<dyn Fn() -> Lsn + Send + Sync>,
+    /// A counter that moves before any process takes away a form of a segment that has another.
+    arranged: Box<dyn Fn() -> u64 + Send + Sync>,
     known: Mutex<Known>,
     /// What was listed last. A segment that has a successor there has it for ever.
     listed: Mutex<Vec<Lsn>>,
@@ -86,9 +111,17 @@ pub(crate) struct Segment {
     pub file: Arc<dyn StorageFile>,
     /// S1: every byte at or above this LSN was written after the descriptor was opened.
     pub safe_from: Lsn,
-    name: String,
+    /// Its file, for messages.
+    path: PathBuf,
+    form: Form,
+    packed: Option<PackedSegment>,
     mapping: Mutex<Option<Arc<dyn Mapping>>>,
 }
+
+/// Ending of a compressed segment of the log.
+const PACKED: &str = ".mpz";
+/// Ending of the stub of one that lies in the archive.
+const AWAY: &str = ".away";
 
 /// Folder and ending of a log's files.
 const fn place(kind: BlockKind) -> (&'static str, &'static str) {
@@ -104,9 +137,31 @@ pub(crate) fn segment_name(kind: BlockKind, first: Lsn) -> String {
     format!("{folder}/{:016x}{ending}", first.0)
 }
 
-/// First LSN of the file called `name` within its folder: the one place that parses it.
-pub(crate) fn parse_segment_name(kind: BlockKind, name: &str) -> Option<Lsn> {
-    let digits = name.strip_suffix(place(kind).1)?;
+/// Name of the compressed segment of the log that begins at `first`, with its folder.
+pub(crate) fn packed_name(first: Lsn) -> String {
+    let (folder, _) = place(BlockKind::Log);
+    format!("{folder}/{:016x}{PACKED}", first.0)
+}
+
+/// Name of the stub of the segment that begins at `first`, with its folder.
+pub(crate) fn away_name(first: Lsn) -> String {
+    let (folder, _) = place(BlockKind::Log);
+    format!("{folder}/{:016x}{AWAY}", first.0)
+}
+
+/// First LSN and form of the segment called `name` within its folder: the one place that parses it.
+pub(crate) fn parse_segment_name(kind: BlockKind, name: &str) -> Option<(Lsn, Form)> {
+    let forms = [
+        (place(kind).1, Form::Raw),
+        (PACKED, Form::Packed),
+        (AWAY, Form::Away),
+    ];
+    let of_kind = if kind == BlockKind::Log { forms.len() } else { 1 };
+    let named = |(ending, form): &(&str, Form)| Some((first_lsn(name.strip_suffix(*ending)?)?, *form));
+    forms.iter().take(of_kind).find_map(named)
+}
+
+fn first_lsn(digits: &str) -> Option<Lsn> {
     let plain = digits.len() == 16 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     plain
         .then(|| u64::from_str_radix(digits, 16).ok().map(Lsn))
@@ -134,7 +189,9 @@ impl SegmentDir {
                      queue; the next scan makes them again from the log"
                 }
             },
+            lenient: false,
             written: Box::new(written),
+            arranged: Box::new(|| 0),
             known: Mutex::default(),
             listed: Mutex::default(),
             listings: AtomicU64::new(0),
@@ -148,6 +205,18 @@ impl SegmentDir {
             advice: "the store is untouched: `milepost backup` with --check copies again what is damaged in a backup",
             ..SegmentDir::new(storage, BlockKind::Log, owner, || Lsn::ZERO)
         }
+    }
+
+    /// Says how a process sees that another is about to take a form of a segment away.
+    pub(crate) fn arranged_by(mut self, arranged: impl Fn() -> u64 + Send + Sync + 'static) -> SegmentDir {
+        self.arranged = Box::new(arranged);
+        self
+    }
+
+    /// For who looks at damage: what cannot be decompressed reads as zeros, and is found to be no block.
+    pub(crate) fn lenient(mut self) -> SegmentDir {
+        self.lenient = true;
+        self
     }
 
     /// Folder of the files.
@@ -168,20 +237,81 @@ impl SegmentDir {
         self.owner
     }
 
-    /// First LSNs of all files, ascending.
+    /// First LSNs of all segments, ascending.
     pub(crate) fn list(&self) -> Result<Vec<Lsn>> {
-        let folder = self.folder();
-        let names = self.storage.list(folder);
-        let names =
-            names.map_err(|error| Error::io("list the segments", self.storage.root().join(folder), error))?;
-        let mut firsts: Vec<Lsn> = names
-            .iter()
-            .filter_map(|name| parse_segment_name(self.kind, name))
-            .collect();
-        firsts.sort_unstable();
+        let forms = self.forms()?;
+        let mut firsts: Vec<Lsn> = forms.iter().map(|(first, _)| *first).collect();
+        firsts.dedup();
+        // Who keeps a file open that has another form by now keeps its space from being given back.
+        self.known.lock().open.retain(|first, (segment, _)| {
+            forms.binary_search(&(*first, segment.form())).is_ok() || firsts.binary_search(first).is_err()
+        });
         self.listed.lock().clone_from(&firsts);
         self.listings.fetch_add(1, Ordering::AcqRel);
         Ok(firsts)
+    }
+
+    /// Every segment with every form that it has, ascending.
+    pub(crate) fn forms(&self) -> Result<Vec<(Lsn, Form)>> {
+        let folder = self.folder();
+        loop {
+            let arranged = (self.arranged)();
+            let names = self.storage.list(folder);
+            let names = names
+                .map_err(|error| Error::io("list the segments", self.storage.root().join(folder), error))?;
+            // A name that comes and one that goes meanwhile may both be missing in a listing (E3).
+            if (self.arranged)() != arranged {
+                continue;
+            }
+            let parsed = names
+                .iter()
+                .filter_map(|name| parse_segment_name(self.kind, name));
+            let mut forms: Vec<(Lsn, Form)> = parsed.collect();
+            forms.sort_unstable();
+            return Ok(forms);
+        }
+    }
+
+    /// Bytes that segments take less in the folder than their blocks do, because they were compressed or moved.
+    pub(crate) fn saved(&self) -> Result<u64> {
+        let forms = self.forms()?;
+        let mut saved = 0;
+        for (number, (first, form)) in forms.iter().enumerate() {
+            let (before, next) = (number.checked_sub(1), forms.get(number + 1));
+            let alone = before
+                .and_then(|before| forms.get(before))
+                .is_none_or(|before| before.0 != *first)
+                && next.is_some_and(|next| next.0 != *first);
+            let Some((end, _)) = next.filter(|_| alone && *form != Form::Raw) else {
+                continue;
+            };
+            let takes = match form {
+                Form::Packed => self.packed_len(*first)?,
+                Form::Raw | Form::Away => 0,
+            };
+            saved += end.since(*first).saturating_sub(takes);
+        }
+        Ok(saved)
+    }
+
+    /// Length of a compressed segment's file; 0 when it is gone by now.
+    fn packed_len(&self, first: Lsn) -> Result<u64> {
+        let name = packed_name(first);
+        let len = self
+            .storage
+            .open(&name, OpenMode::Read)
+            .and_then(|file| file.len());
+        match len {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            len => len.map_err(|error| {
+                Error::io(
+                    "ask for a segment's length",
+                    self.storage.root().join(name),
+                    error,
+                )
+                .at_lsn(first)
+            }),
+        }
     }
 
     /// Number of the last listing.
@@ -212,16 +342,118 @@ impl SegmentDir {
         if let Some(segment) = self.known.lock().get(first) {
             return Ok(segment);
         }
-        let name = segment_name(self.kind, first);
-        let path = self.storage.root().join(&name);
-        let file = self.storage.open(&name, self.mode);
-        let file = match file {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(self.gone(first)?.at_path(path));
+        let path = self.storage.root().join(segment_name(self.kind, first));
+        for _ in 0..LOOKS {
+            match self.open_raw(first) {
+                Ok(file) => return self.adopt(first, path, Form::Raw, (file, None)),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::io("open a segment", &path, error).at_lsn(first));
+                }
+                Err(_) if self.kind == BlockKind::Queue => break,
+                Err(_) => {}
             }
-            Err(error) => return Err(Error::io("open a segment", &path, error).at_lsn(first)),
+            if let Some(packed) = self.open_packed(first)? {
+                let path = self.storage.root().join(packed_name(first));
+                return self.adopt(
+                    first,
+                    path,
+                    Form::Packed,
+                    (Arc::new(packed.clone()), Some(packed)),
+                );
+            }
+            if let Some(stub) = self.stub(first)? {
+                return self.open_away(&stub);
+            }
+        }
+        Err(self.gone(first)?.at_path(path))
+    }
+
+    /// The raw file of the segment that begins at `first`.
+    pub(super) fn open_raw(&self, first: Lsn) -> io::Result<Arc<dyn StorageFile>> {
+        self.storage.open(&segment_name(self.kind, first), self.mode)
+    }
+
+    /// The compressed segment that begins at `first`, if there is one.
+    pub(crate) fn open_packed(&self, first: Lsn) -> Result<Option<PackedSegment>> {
+        let name = packed_name(first);
+        match self.storage.open(&name, OpenMode::Read) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(
+                Error::io("open a compressed segment", self.storage.root().join(name), error).at_lsn(first),
+            ),
+            Ok(file) => self
+                .packed_in(file, first, self.storage.root().join(name))
+                .map(Some),
+        }
+    }
+
+    fn packed_in(&self, file: Arc<dyn StorageFile>, first: Lsn, path: PathBuf) -> Result<PackedSegment> {
+        let opened = if self.lenient {
+            let used = self.known_end(first)?.unwrap_or(first).since(first);
+            PackedSegment::open_damaged(file, self.owner.id, first, used)
+        } else {
+            PackedSegment::open(file, self.owner.id, first)
         };
+        opened.map_err(|error| self.unreadable("open a compressed segment", path, first, error))
+    }
+
+    /// What stands in the folder for a segment that lies in the archive.
+    pub(crate) fn stub(&self, first: Lsn) -> Result<Option<Stub>> {
+        if self.kind == BlockKind::Queue {
+            return Ok(None);
+        }
+        away::read_stub(&*self.storage, &away_name(first), self.owner.id, first)
+    }
+
+    /// The stub of a segment that is in the archive alone, without going there.
+    pub(crate) fn only_away(&self, first: Lsn) -> Result<Option<Stub>> {
+        if self
+            .known
+            .lock()
+            .get(first)
+            .is_some_and(|segment| segment.form != Form::Away)
+        {
+            return Ok(None);
+        }
+        // Asked of every segment when a store is opened, and few are away: the folder is not listed for it.
+        let Some(stub) = self.stub(first)? else {
+            return Ok(None);
+        };
+        let forms = self.forms()?;
+        let here = |form| forms.binary_search(&(first, form)).is_ok();
+        Ok((!here(Form::Raw) && !here(Form::Packed)).then_some(stub))
+    }
+
+    fn open_away(&self, stub: &Stub) -> Result<Arc<Segment>> {
+        let first = stub.first;
+        let archive = away::archive(&*self.storage, self.owner, first)?;
+        let name = self.archived_name(stub);
+        let (file, path) = (
+            away::open_file(&*archive, &name, stub)?,
+            archive.root().join(&name),
+        );
+        if stub.form == Form::Raw {
+            return self.adopt(first, path, Form::Away, (file, None));
+        }
+        let packed = self.packed_in(file, first, path.clone())?;
+        self.adopt(first, path, Form::Away, (Arc::new(packed.clone()), Some(packed)))
+    }
+
+    /// Name of a segment's file in the archive.
+    pub(crate) fn archived_name(&self, stub: &Stub) -> String {
+        match stub.form {
+            Form::Packed => packed_name(stub.first),
+            Form::Raw | Form::Away => segment_name(self.kind, stub.first),
+        }
+    }
+
+    fn adopt(
+        &self,
+        first: Lsn,
+        path: PathBuf,
+        form: Form,
+        (file, packed): (Arc<dyn StorageFile>, Option<PackedSegment>),
+    ) -> Result<Arc<Segment>> {
         let len = file
             .len()
             .map_err(|error| Error::io("read a segment's length", &path, error))?;
@@ -230,10 +462,22 @@ impl SegmentDir {
             len: AtomicU64::new(len),
             file,
             safe_from: (self.written)(),
-            name,
+            path,
+            form,
+            packed,
             mapping: Mutex::new(None),
         };
         Ok(self.known.lock().adopt(segment))
+    }
+
+    /// Why bytes of a segment cannot be read. Compressed bytes whose checksum does not match are damage (E3).
+    pub(crate) fn unreadable(&self, action: &str, path: PathBuf, at: Lsn, error: io::Error) -> Error {
+        let error = match error.kind() {
+            io::ErrorKind::InvalidData => Error::corrupt(format!("{error}; run verify; {}", self.advice())),
+            io::ErrorKind::Unsupported => Error::invalid(error.to_string()),
+            _ => return Error::io(action, path, error).at_lsn(at),
+        };
+        error.at_path(path).at_lsn(at)
     }
 
     /// The first LSN of the segment that holds position `at`, or of the last one before it; `None`
@@ -297,6 +541,17 @@ impl SegmentDir {
         }))
     }
 
+    /// Names of a segment in all forms that it has, with their folder.
+    pub(crate) fn names_of(&self, first: Lsn) -> Result<Vec<String>> {
+        let forms = self.forms()?.into_iter().filter(|(other, _)| *other == first);
+        let name = |form| match form {
+            Form::Raw => segment_name(self.kind, first),
+            Form::Packed => packed_name(first),
+            Form::Away => away_name(first),
+        };
+        Ok(forms.map(|(_, form)| name(form)).collect())
+    }
+
     /// Forgets an open segment.
     pub(crate) fn forget(&self, first: Lsn) {
         self.known.lock().open.remove(&first);
@@ -308,8 +563,8 @@ impl SegmentDir {
     }
 
     /// Full path of a segment, for messages.
-    pub(crate) fn path(&self, segment: &Segment) -> std::path::PathBuf {
-        self.storage.root().join(&segment.name)
+    pub(crate) fn path(&self, segment: &Segment) -> PathBuf {
+        segment.path.clone()
     }
 }
 
@@ -338,8 +593,24 @@ impl Segment {
         at.since(self.first)
     }
 
-    /// Bytes of the mapped file, brought into memory.
-    pub(crate) fn window(&self, range: Range<u64>) -> std::io::Result<Window> {
+    /// The form in which it was opened.
+    pub(crate) fn form(&self) -> Form {
+        self.form
+    }
+
+    /// Bytes from `from` on, brought into memory: at least to `until`, and to `to` where that costs little.
+    pub(crate) fn window(&self, from: Lsn, until: Lsn, to: Lsn) -> io::Result<Window> {
+        let (from, until, to) = (self.offset(from), self.offset(until), self.offset(to));
+        if let Some(packed) = &self.packed {
+            return packed.window_to(from, until);
+        }
+        if self.form == Form::Away {
+            // A disk that may be taken away is read, not mapped: its absence is an error and not a signal.
+            let mut bytes = vec![0; to_usize(to - from)];
+            let read = self.file.read_at(&mut bytes, from)?;
+            bytes.truncate(read);
+            return Ok(Window::new(Arc::new(bytes)));
+        }
         let mapping = {
             let mut slot = self.mapping.lock();
             match &*slot {
@@ -347,6 +618,13 @@ impl Segment {
                 None => Arc::clone(slot.insert(self.file.map()?)),
             }
         };
-        mapping.window(range)
+        mapping.window(from..to)
+    }
+
+    /// Header and filter alone of the block at `at`, where they can be had without the rest.
+    pub(crate) fn head(&self, at: Lsn) -> io::Result<Option<Window>> {
+        self.packed
+            .as_ref()
+            .map_or(Ok(None), |packed| packed.head(self.offset(at)))
     }
 }

@@ -36,6 +36,8 @@ pub(crate) struct BlockWalk {
     found: BlockHeader,
     /// True when `found` is of the block passed last, whose body was verified.
     inside: bool,
+    /// Bodies are passed over: where heads can be had alone, only they are brought in.
+    heads_only: bool,
 }
 
 impl BlockWalk {
@@ -51,6 +53,7 @@ impl BlockWalk {
             sealed: (None, None),
             found: BlockHeader::default(),
             inside: false,
+            heads_only: false,
         }
     }
 
@@ -102,6 +105,14 @@ impl BlockWalk {
     /// As [`BlockWalk::advance`], with the next block that may have events of the stream of this hash. Those before it
     /// are passed by their filters, which are verified; their bodies are not.
     pub(crate) fn advance_to_stream(&mut self, stream_hash: u64, end: Lsn) -> Result<bool> {
+        self.heads_only = true;
+        let found = self.pass_to_stream(stream_hash, end);
+        self.heads_only = false;
+        Ok(found? && self.enter_found(end)?)
+    }
+
+    /// Stands at the header of the next block that may have events of the stream; false at `end`.
+    fn pass_to_stream(&mut self, stream_hash: u64, end: Lsn) -> Result<bool> {
         while self.find(end)? {
             let contents_at = self.found.body_range().start;
             self.load(to_u64(contents_at), end)?;
@@ -115,7 +126,7 @@ impl BlockWalk {
                 Err(fault) => return Err(self.corrupt(self.at, &fault.to_string())),
             };
             if StreamFilter::new(filter).may_contain(stream_hash, self.found.event_count) {
-                return self.enter_found(end);
+                return Ok(true);
             }
             self.pass_found();
         }
@@ -283,10 +294,18 @@ impl BlockWalk {
             return Err(self.corrupt(from, "the segment's file is shorter than its blocks"));
         }
         let to = until.max(from.plus(self.reach).min(end).min(self.segment.end()));
-        let range = self.segment.offset(from)..self.segment.offset(to);
-        let window = self.segment.window(range);
-        let window = window
-            .map_err(|error| Error::io("read a segment", self.dir.path(&self.segment), error).at_lsn(from))?;
+        let head = if self.heads_only {
+            self.segment.head(from)
+        } else {
+            Ok(None)
+        };
+        let window = match head {
+            Ok(None) => self.segment.window(from, until, to),
+            Ok(Some(head)) => Ok(head),
+            Err(error) => Err(error),
+        };
+        let path = || self.dir.path(&self.segment);
+        let window = window.map_err(|error| self.dir.unreadable("read a segment", path(), from, error))?;
         self.window = Some((from, window));
         Ok(())
     }

@@ -27,6 +27,7 @@
 //! 1408    Freed              where the log begins: a base that is durable holds what lay before
 //! 1472    ScannedDurable     scan position whose entries are on disk, so that the log below may be freed
 //! 1536    Reserve            first LSN of the active segment plus 1 while that is the reserve of a full log, else 0
+//! 1600    Arranged           counter, raised before a form of a segment goes that has another by then
 //! ```
 //!
 //! Each word has a cache line of its own. The page is 4,096 bytes; unused words are zero.
@@ -61,6 +62,7 @@ pub enum Cell {
     Freed = 1408,
     ScannedDurable = 1472,
     Reserve = 1536,
+    Arranged = 1600,
 }
 
 impl Cell {

@@ -253,6 +253,10 @@ impl Storage for LocalStorage {
         Ok(Some((free, total)))
     }
 
+    fn beside(&self, path: &Path) -> io::Result<Arc<dyn Storage>> {
+        Ok(Arc::new(LocalStorage::new(path.to_path_buf())))
+    }
+
     fn refusal(&self) -> io::Result<Option<String>> {
         // A folder of the store may be a link to somewhere else.
         for folder in ["", "log", "queue"] {

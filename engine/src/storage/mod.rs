@@ -80,6 +80,12 @@ pub trait Storage: Send + Sync + 'static {
         Ok(None)
     }
 
+    /// Another directory, for a log's archive; touches nothing. Its files are reached through it alone.
+    fn beside(&self, path: &Path) -> io::Result<Arc<dyn Storage>> {
+        let text = format!("{} cannot be reached from here", path.display());
+        Err(io::Error::new(io::ErrorKind::Unsupported, text))
+    }
+
     /// Says why the file system is not a local one that keeps the promises relied on, or `None`.
     fn refusal(&self) -> io::Result<Option<String>>;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::log::Judge;
 use crate::sync::{Condvar, Mutex, Ordering};
-use crate::{ErrorKind, Result};
+use crate::{Error, ErrorKind, Result};
 
 use super::{Options, Shared, streams};
 
@@ -128,25 +128,23 @@ fn work(shared: &Shared, signals: &Signals, pause: Duration) {
             state.waiting = false;
         }
         let synced = shared.log.make_durable(shared.log.control.appended());
-        let tended = synced.as_ref().map_or(Ok(()), |()| shared.tend_files());
+        let mut tended = synced.as_ref().map_or(Ok(false), |()| tend(shared, signals));
         let now = shared.log.clock.monotonic();
-        let tended = tended.and_then(|()| {
-            if synced.is_err() || freed.is_some_and(|last| now.saturating_sub(last) < FREE_AGAIN) {
-                return Ok(());
-            }
+        if synced.is_ok() && freed.is_none_or(|last| now.saturating_sub(last) >= FREE_AGAIN) {
             freed = Some(now);
-            shared.free().map(drop)
-        });
-        let errors = [&synced, &tended]
-            .into_iter()
-            .filter_map(|outcome| outcome.as_ref().err());
-        if let Some(error) = errors.into_iter().find(|error| error.kind() == ErrorKind::Closed) {
+            tended = tended.and_then(|more| shared.free().map(|_| more));
+        }
+        let mut errors = synced.as_ref().err().into_iter().chain(tended.as_ref().err());
+        if let Some(error) = errors.find(|error| error.kind() == ErrorKind::Closed) {
             // Its next commit is told the same.
             tracing::warn!(%error, "a store's handle is dead");
             return;
         }
-        if let Err(error) = tended {
-            tracing::warn!(%error, "the store's files are not tended; commits go on without");
+        match tended {
+            Ok(more) => signals.state.lock().waiting |= more,
+            Err(error) => {
+                tracing::warn!(%error, "the store's files are not tended; commits go on without");
+            }
         }
         pause = shared.buffered_sync;
         let failed = synced.is_err();
@@ -158,6 +156,23 @@ fn work(shared: &Shared, signals: &Signals, pause: Duration) {
             pause = pause.max(REST);
         }
         failing = failed;
+    }
+}
+
+/// Files that save time or space later. What takes long syncs buffered commits as it goes, and ends when the handle
+/// does. True when there may be more to do.
+fn tend(shared: &Shared, signals: &Signals) -> Result<bool> {
+    shared.tend_files()?;
+    let log = &shared.log;
+    let mut step = |_| {
+        if signals.state.lock().ended {
+            return Err(Error::unavailable("the store is being closed"));
+        }
+        log.make_durable(log.control.appended())
+    };
+    match shared.tend_forms(&mut step) {
+        Err(error) if error.kind() == ErrorKind::Unavailable && signals.state.lock().ended => Ok(false),
+        other => other,
     }
 }
 

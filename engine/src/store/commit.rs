@@ -176,7 +176,9 @@ impl Store {
     pub fn tend(&self) -> Result<()> {
         self.sync()?;
         self.shared().tend_files()?;
-        self.shared().free().map(drop)
+        self.shared().free()?;
+        while self.shared().tend_forms(&mut |_| Ok(()))? {}
+        Ok(())
     }
 
     /// Closes this handle cleanly: buffered commits are synced, and a small block notes what is

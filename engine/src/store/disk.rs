@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::index::base_end;
 use crate::log::{Cursor, Found};
 use crate::storage::{OpenMode, Storage};
-use crate::{Error, Lsn, Result, Store};
+use crate::{Error, ErrorKind, Lsn, Result, Store};
 
 /// Segments over whose time the rate is taken.
 const LOOK_BACK: usize = 16;
@@ -15,7 +15,7 @@ const DEEPEST: u32 = 4;
 /// What a store takes of its disk, in bytes, and how fast its log grows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DiskUse {
-    /// Segments of the log; the active one at its full length.
+    /// Segments of the log as they lie in its folder; the active one at its full length.
     pub log: u64,
     /// Segments made ahead of need.
     pub spares: u64,
@@ -61,6 +61,7 @@ impl Store {
             let next = segments.get(number + 1);
             disk.log += next.map_or(*len, |(next, _)| next.since(*first));
         }
+        disk.log = disk.log.saturating_sub(self.log().dir.saved()?);
         for name in storage.list("log").map_err(failed)? {
             let kind = if name.starts_with("spare-") {
                 &mut disk.spares
@@ -88,7 +89,12 @@ impl Store {
             return Ok((0, Duration::ZERO));
         };
         let dir = &self.log().dir;
-        let mut cursor = Cursor::new(dir, &dir.open(*first)?);
+        let segment = match dir.open(*first) {
+            // In an archive that is not there: what else is known of the disk is worth telling.
+            Err(error) if error.kind() == ErrorKind::Unavailable => return Ok((0, Duration::ZERO)),
+            segment => segment?,
+        };
+        let mut cursor = Cursor::new(dir, &segment);
         let begun = match cursor.block(*first, None)? {
             Found::Block(block, _) => block.header().first_time,
             Found::Nothing(_) => return Ok((0, Duration::ZERO)),

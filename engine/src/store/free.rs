@@ -1,7 +1,7 @@
 //! Freeing what the log need not keep: whole sealed segments, from the oldest on.
 //!
 //! ```text
-//! lock of space ─► how far: retention, scan, holds, durable ─► base durable ─► Freed published ─► segments unlinked,
+//! locks of forms and space ─► how far: retention, scan, holds, durable ─► base durable ─► Freed published ─► segments unlinked,
 //!   oldest first ─► their sidecars and older bases unlinked
 //! ```
 //!
@@ -14,9 +14,10 @@ use std::sync::Arc;
 
 use crate::block::BlockKind;
 use crate::index::base::{self, Base};
-use crate::log::{Judge, SegmentDir, segment_name};
+use crate::log::away::{self, Stub};
+use crate::log::{Judge, LOOK_AGAIN, SegmentDir, segment_name};
 use crate::planted::{self, Bug};
-use crate::storage::Cell;
+use crate::storage::{Cell, StorageFile};
 use crate::width::to_u64;
 use crate::{Error, ErrorKind, Lsn, Result, Store};
 
@@ -62,19 +63,41 @@ impl Shared {
         if Space::read(&*self.storage, self.identity.owner)?.retention == Retention::Forever {
             return Ok(0);
         }
+        let Some(_forms) = self.lock_arranging()? else {
+            return Ok(0);
+        };
         match self.try_lock_space()? {
             Some(_lock) => self.free_locked(),
             None => Ok(0),
         }
     }
 
+    /// The right to give segments another form, before that to free them: one that is being compressed or moved must
+    /// not come back.
+    fn wait_for_forms(&self) -> Result<Arc<dyn StorageFile>> {
+        let clock = &self.log.clock;
+        let started = clock.monotonic();
+        loop {
+            if let Some(lock) = self.lock_arranging()? {
+                return Ok(lock);
+            }
+            if clock.monotonic().saturating_sub(started) >= self.log.lock_timeout {
+                let text = "another process compresses or moves segments; try again when it has ended";
+                return Err(Error::unavailable(text).at_path(self.storage.root()));
+            }
+            clock.sleep(LOOK_AGAIN);
+        }
+    }
+
     /// Frees for a log that is at its limit; why nothing went, and what to do about it.
     pub(super) fn free_for_room(&self) -> Option<String> {
         let begins = self.log.control.lsn(Cell::Freed);
-        let freed = match self.lock_space() {
-            Ok(_lock) => self.free_locked(),
-            Err(error) => Err(error),
+        let free = || {
+            let _forms = self.wait_for_forms()?;
+            let _lock = self.lock_space()?;
+            self.free_locked()
         };
+        let freed = free();
         // Another process may have been at it.
         if self.log.control.lsn(Cell::Freed) > begins {
             return None;
@@ -96,7 +119,7 @@ impl Shared {
         })
     }
 
-    /// As [`Shared::free`], by who has the lock of space.
+    /// As [`Shared::free`], by who has the locks of forms and of space.
     pub(super) fn free_locked(&self) -> Result<u64> {
         self.log.control.check_poison(self.log.generation)?;
         self.sweep_holds()?;
@@ -288,22 +311,38 @@ fn missing_base(dir: &SegmentDir, first: Lsn) -> Error {
         .at_lsn(first)
 }
 
-/// Unlinks segments, oldest first.
+/// Unlinks segments in every form that they have, oldest first.
 fn unlink(dir: &SegmentDir, firsts: &[Lsn]) -> Result<()> {
     for first in firsts {
-        let name = segment_name(dir.kind(), *first);
-        match dir.storage().unlink(&name) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::io(
-                    "free a segment",
-                    dir.storage().root().join(name),
-                    error,
-                ));
+        let stub = dir.stub(*first).ok().flatten();
+        for name in dir.names_of(*first)? {
+            match dir.storage().unlink(&name) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    let path = dir.storage().root().join(name);
+                    return Err(Error::io("free a segment", path, error));
+                }
+                _ => {}
             }
-            _ => dir.forget(*first),
+        }
+        dir.forget(*first);
+        if let Some(stub) = stub {
+            unlink_archived(dir, &stub);
         }
     }
     Ok(())
+}
+
+/// Removes a freed segment from the archive. What is left there when it cannot be reached is no part of the log.
+fn unlink_archived(dir: &SegmentDir, stub: &Stub) {
+    let name = dir.archived_name(stub);
+    let removed = away::archive(&**dir.storage(), dir.owner(), stub.first).and_then(|archive| {
+        let path = archive.root().join(&name);
+        let unlinked = archive.unlink(&name);
+        unlinked.map_err(|error| Error::io("free an archived segment", path, error))
+    });
+    if let Err(error) = removed {
+        tracing::warn!(%error, name, "a segment was freed and its file stays in the archive; it may be deleted");
+    }
 }
 
 fn kept_by_hold(hold: &super::NamedHold) -> Option<Keeper> {

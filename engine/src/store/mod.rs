@@ -6,9 +6,11 @@
 //!                                  └────► queue_writer, queue_reader            (stable queue)
 //! ```
 
+mod archive;
 mod background;
 mod backup;
 mod commit;
+mod compress;
 mod disk;
 mod free;
 mod hold;
@@ -26,7 +28,9 @@ mod streams;
 mod verify;
 mod whole_file;
 
+pub use archive::Archived;
 pub use backup::{BackedUp, Backup, BackupFacts};
+pub use compress::Compressed;
 pub use disk::DiskUse;
 pub use free::{Freeable, Keeper};
 pub use hold::{Hold, NamedHold};
@@ -99,6 +103,8 @@ struct Shared {
     next_seq: AtomicU64,
     /// Segment for which the background was last asked to make a spare.
     spare_asked: AtomicU64,
+    /// Active segment for which the forms of the others were last seen to, 1 for segment 0.
+    forms_tended: AtomicU64,
 }
 
 /// How far the store is, as of one moment. All are ends: positions behind the last byte.
@@ -158,6 +164,7 @@ impl Store {
             buffered_sync: options.buffered_sync,
             next_seq: AtomicU64::new(1),
             spare_asked: AtomicU64::new(0),
+            forms_tended: AtomicU64::new(0),
         });
         shared.log.note_reserve();
         let background = Background::start(&shared, &options);
@@ -330,6 +337,10 @@ impl Store {
         let dir = &self.log().dir;
         let mut segments = Vec::new();
         for first in dir.list()? {
+            if let Some(stub) = dir.only_away(first)? {
+                segments.push((first, stub.raw_file_len));
+                continue;
+            }
             match dir.open(first) {
                 // Freed since it was listed.
                 Err(error) if free::is_behind(&error) => {}

@@ -190,7 +190,8 @@ fn recover_all(storage: &Arc<dyn Storage>, identity: &Identity) -> Result<Arc<dy
 /// Removes what a crash left half made.
 fn clear_unfinished(storage: &dyn Storage) -> Result<()> {
     for folder in ["log", "queue"] {
-        let removed = remove_unfinished(storage, folder);
+        let removed = remove_unfinished(storage, folder)
+            .and_then(|()| crate::log::packed::remove_unfinished(storage, folder));
         removed
             .map_err(|error| Error::io("remove unfinished segments", storage.root().join(folder), error))?;
     }
@@ -286,10 +287,11 @@ fn join(
     cells: Arc<dyn SharedCells>,
 ) -> Result<Opened> {
     let control = Control::new(Arc::clone(&cells));
-    let seen = control.clone();
+    let (seen, arranged) = (control.clone(), Arc::clone(&cells));
     let dir = SegmentDir::new(Arc::clone(storage), BlockKind::Log, identity.owner, move || {
         seen.written()
     });
+    let dir = dir.arranged_by(move || arranged.load(Cell::Arranged));
     let queue_end = Arc::clone(&cells);
     let queue = SegmentDir::new(Arc::clone(storage), BlockKind::Queue, identity.owner, move || {
         Lsn(queue_end.load(Cell::QueueAppended))

@@ -63,7 +63,7 @@ pub struct Space {
     pub limit: u64,
     /// Whether sealed segments are compressed.
     pub compress: bool,
-    /// Where segments are moved instead of being freed.
+    /// Where sealed segments are moved.
     pub archive: Option<PathBuf>,
 }
 

@@ -34,6 +34,9 @@ impl SealedSource {
 
 impl SegmentSource for SealedSource {
     fn chain_before(&self, segment: Lsn) -> Result<Option<Chain>> {
+        if let Some(stub) = self.dir.only_away(segment)? {
+            return Ok(Some(stub.chain_before));
+        }
         let mut cursor = Cursor::new(&self.dir, &self.dir.open(segment)?);
         Ok(match cursor.block(segment, None)? {
             Found::Block(block, _) => Some(block.header().chain),

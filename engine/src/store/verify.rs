@@ -204,12 +204,19 @@ impl<'a> Walk<'a> {
         told: &mut dyn FnMut(&Verified),
         count: fn(&Block<'_>, &mut Verified) -> Result<()>,
     ) -> Result<bool> {
-        let segment = self.dir.open(first)?;
+        self.chain_before = None;
+        let segment = match self.dir.open(first) {
+            Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(self.damaged(error, found)),
+            opened => opened?,
+        };
         let mut cursor = Cursor::new(self.dir, &segment);
         self.at = first;
-        self.chain_before = None;
         while self.at < end {
-            let reason = match cursor.block(self.at, self.chain)? {
+            let block = match cursor.block(self.at, self.chain) {
+                Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(self.damaged(error, found)),
+                block => block?,
+            };
+            let reason = match block {
                 Found::Block(block, _) if block.header().end() > end => {
                     "a block reaches beyond the end of its segment or of the log".to_owned()
                 }
@@ -225,18 +232,24 @@ impl<'a> Walk<'a> {
                 },
                 Found::Nothing(reason) => cursor.explained(self.at, reason)?,
             };
-            let told = match self.dir.kind() {
-                BlockKind::Log => &mut found.damage,
-                BlockKind::Queue => &mut found.queue_damage,
-            };
-            if told.len() < DAMAGES {
-                told.push(cursor.corrupt(self.at, &reason));
-            }
-            // The damaged block would have said how the chain goes on.
-            self.chain = None;
-            return Ok(false);
+            let error = cursor.corrupt(self.at, &reason);
+            return Ok(self.damaged(error, found));
         }
         Ok(true)
+    }
+
+    /// Lists damage, behind which the segment is not looked at; false.
+    fn damaged(&mut self, error: Error, found: &mut Verified) -> bool {
+        let told = match self.dir.kind() {
+            BlockKind::Log => &mut found.damage,
+            BlockKind::Queue => &mut found.queue_damage,
+        };
+        if told.len() < DAMAGES {
+            told.push(error);
+        }
+        // The damaged block would have said how the chain goes on.
+        self.chain = None;
+        false
     }
 }
 

@@ -173,7 +173,26 @@ impl<'a> Actor<'a> {
             29 => self.look(desk),
             30 => Err(Leave::Cleanly),
             _ if self.rng.chance(1, 2) => Err(Leave::AsIs),
-            _ => Ok(()),
+            _ => self.arrange(desk),
+        }
+    }
+
+    /// Gives sealed segments another form; there are some by then.
+    fn arrange(&self, desk: &Desk) -> Deed {
+        if self.rng.chance(1, 4) {
+            return self.arranged(desk, desk.store.decompress(&mut |_, _| ()).map(drop));
+        }
+        for _ in 0..self.rng.below(3) {
+            self.answer(desk, "rotate", desk.store.rotate(0))?;
+        }
+        self.arranged(desk, desk.store.compress(&mut |_, _| ()).map(drop))
+    }
+
+    fn arranged(&self, desk: &Desk, result: Result<(), Error>) -> Deed {
+        match result {
+            // Another process does it, or there is no room for another form yet.
+            Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Full) => Ok(()),
+            other => self.answer(desk, "compress", other),
         }
     }
 

@@ -12,6 +12,7 @@
 //! stay; a rename is atomic; a lock is dropped with its handle. What else is lost, torn and reordered is a
 //! matter of its [`Profile`]. The rules are the tests in `tests/disk.rs`.
 
+mod beside;
 mod cells;
 mod director;
 mod inode;

@@ -209,6 +209,10 @@ impl Storage for SimProcess {
         Ok(Arc::new(SimCells::new(self.clone(), page)))
     }
 
+    fn beside(&self, path: &Path) -> io::Result<Arc<dyn Storage>> {
+        Ok(Arc::new(super::beside::Beside::new(self, path)))
+    }
+
     fn refusal(&self) -> io::Result<Option<String>> {
         Ok(None)
     }

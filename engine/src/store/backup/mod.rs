@@ -443,6 +443,9 @@ impl Run<'_> {
         if first == Lsn::ZERO {
             return Ok(Some(Chain::genesis(self.source.owner().id)));
         }
+        if let Some(stub) = self.source.only_away(first)? {
+            return Ok(Some(stub.chain_before));
+        }
         let mut cursor = Cursor::new(self.source, &self.source.open(first)?);
         match cursor.block(first, None)? {
             Found::Block(block, _) => Ok(Some(block.header().chain)),

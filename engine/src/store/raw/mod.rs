@@ -83,7 +83,7 @@ impl RawLog {
         Ok(RawLog {
             storage,
             identity,
-            dir: Arc::new(dir),
+            dir: Arc::new(dir.lenient()),
             backup: None,
             _lock: Some(file),
         })

@@ -11,7 +11,10 @@ use std::sync::Arc;
 
 use crate::block::{BlockKind, HEADER_LEN, Seal, lost_block};
 use crate::index::sidecar_segment;
-use crate::log::{Cursor, Found, newest, rescue, segment_name, write_all, write_block_again, zero};
+use crate::log::{
+    Cursor, Form, Found, newest, packed, packed_name, rescue, segment_name, write_all, write_block_again,
+    zero,
+};
 use crate::storage::{OpenMode, Storage};
 use crate::width::to_u64;
 use crate::{Chain, Error, Lsn, Options, Pinned, RawLog, Result};
@@ -41,13 +44,15 @@ pub(super) fn apply(raw: &RawLog, plan: &Plan, options: &Options) -> Result<()> 
     match plan.how {
         RepairHow::Cut => {
             for first in raw.dir.list()?.into_iter().filter(|first| *first > plan.last) {
-                move_aside(&**storage, &segment_name(BlockKind::Log, first))?;
+                for name in raw.dir.names_of(first)? {
+                    move_aside(&**storage, &name)?;
+                }
                 raw.dir.forget(first);
             }
         }
         RepairHow::Isolate => {
             for range in &plan.ranges {
-                replace(raw, plan, range)?;
+                replace(raw, plan, range, options)?;
             }
         }
     }
@@ -120,11 +125,27 @@ fn close_views(storage: &dyn Storage) -> Result<()> {
     Ok(())
 }
 
+/// A compressed segment becomes one that can be written; what could not be decompressed is zeros there, and the
+/// compressed file is kept aside.
+fn make_raw(raw: &RawLog, first: Lsn, options: &Options) -> Result<()> {
+    if raw.dir.forms()?.binary_search(&(first, Form::Packed)).is_err() {
+        return Ok(());
+    }
+    packed::unpack_beside(&raw.dir, first, &*options.rng)?;
+    move_aside(&*raw.storage, &packed_name(first))?;
+    raw.dir.forget(first);
+    Ok(())
+}
+
 /// Puts lost blocks in place of a range.
-fn replace(raw: &RawLog, plan: &Plan, range: &LostRange) -> Result<()> {
+fn replace(raw: &RawLog, plan: &Plan, range: &LostRange, options: &Options) -> Result<()> {
     let first = match range.becomes {
         Becomes::Nothing => return Ok(()),
-        Becomes::Blocks => raw.dir.first_at_or_before(range.at)?.unwrap_or_default(),
+        Becomes::Blocks => {
+            let first = raw.dir.first_at_or_before(range.at)?.unwrap_or_default();
+            make_raw(raw, first, options)?;
+            first
+        }
         Becomes::File => {
             let name = segment_name(BlockKind::Log, range.at);
             let path = raw.storage.root().join(&name);
@@ -138,6 +159,11 @@ fn replace(raw: &RawLog, plan: &Plan, range: &LostRange) -> Result<()> {
             range.at
         }
     };
+    write_lost(raw, plan, range, first)
+}
+
+/// Writes the lost blocks of a range in the segment that begins at `first`.
+fn write_lost(raw: &RawLog, plan: &Plan, range: &LostRange, first: Lsn) -> Result<()> {
     let segment = raw.dir.open(first)?;
     let failed = |error| Error::io("write a lost block", raw.dir.path(&segment), error).at_lsn(range.at);
     if range.becomes == Becomes::Blocks {
@@ -187,6 +213,7 @@ fn end_log(raw: &RawLog, plan: &Plan, options: &Options) -> Result<()> {
     if dir.list()?.binary_search(&plan.last).is_err() {
         dir.place_segment(plan.last, raw.identity.segment_bytes, 0, &*options.rng)?;
     }
+    make_raw(raw, plan.last, options)?;
     dir.forget(plan.last);
     let segment = dir.open(plan.last)?;
     let path = dir.path(&segment);

@@ -186,6 +186,7 @@ impl Repair {
             None => {
                 let found = self.examine()?;
                 let plan = self.plan(how, &found)?;
+                self.refuse_archived(&plan)?;
                 aside::keep(&self.raw, &plan, &found, told)?;
                 plan.write(&*storage)?;
                 plan
@@ -252,6 +253,21 @@ impl Repair {
         }
         plan.last = segment_of(plan.end)?.unwrap_or_default();
         Ok(plan)
+    }
+
+    /// What lies in an archive is not written by a repair.
+    fn refuse_archived(&self, plan: &Plan) -> Result<()> {
+        let from = plan.damaged.min(plan.last);
+        for first in self.raw.dir.list()?.into_iter().filter(|first| *first >= from) {
+            if self.raw.dir.only_away(first)?.is_some() {
+                let text = "a segment that the repair concerns lies in the archive, and nothing was changed: bring it \
+                            back with `milepost archive` and --back, then repair";
+                return Err(Error::invalid(text)
+                    .at_path(self.raw.storage.root())
+                    .at_lsn(first));
+            }
+        }
+        Ok(())
     }
 
     /// What becomes of each damaged range when the rest stays. The chain runs through neighbouring ones.

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+mod archive;
 mod files;
 mod handles;
+mod packed;
 mod space;
 mod stream_scan;
 mod streams;

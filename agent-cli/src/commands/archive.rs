@@ -1,0 +1,90 @@
+//! `milepost archive`: sealed segments in a second directory, read from there as before.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use milepost_engine::Archived;
+use serde::Serialize;
+
+use super::store_dir::StoreDir;
+use crate::failure::{EXIT_CODES, Failure, Outcome};
+use crate::output;
+use crate::progress::Progress;
+
+/// Move a store's sealed segments to a second directory, from where they are read as before.
+///
+/// Each segment but the last two is copied to the archive, synced, read back and compared, and only then the file
+/// here goes; a small file in its place says where it is. The archive may be on a slower or larger disk, local like
+/// the store's. While it is not mounted the store opens and commits, and what lies there is told by its name. From the
+/// first time on, whoever has the store open moves there what it seals. An archive that was moved as a whole is named
+/// anew with --to and its new path. Index files stay here, so finding a stream reads nothing in the archive but its events.
+#[derive(Args)]
+#[command(after_long_help = format!(
+    "Examples:\n  milepost archive shop --to /mnt/cold/shop\n  milepost archive shop\n  milepost archive shop --back --json\n\n{EXIT_CODES}"
+))]
+pub struct Archive {
+    #[command(flatten)]
+    store: StoreDir,
+    /// Directory of the archive, made if it is missing; kept in the store's settings
+    #[arg(long, value_name = "ARCHIVE", conflicts_with = "back")]
+    to: Option<PathBuf>,
+    /// Bring all segments back, and move none from now on
+    #[arg(long)]
+    back: bool,
+    /// Print the facts as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Facts {
+    /// First LSNs of the segments that were moved.
+    segments: Vec<u64>,
+    bytes: u64,
+    away: u64,
+    of: u64,
+    archive: Option<String>,
+}
+
+impl Archive {
+    /// Moves, and tells.
+    pub fn run(self) -> Outcome {
+        let store = self.store.open()?;
+        if let Some(to) = &self.to {
+            store.set_archive(to)?;
+        }
+        let mut progress = Progress::bytes("move", Some(0));
+        let mut told = |done, total| progress.reach_of(done, total);
+        let done = if self.back {
+            store.bring_back(&mut told)
+        } else {
+            store.archive(&mut told)
+        };
+        drop(progress);
+        let done = done.map_err(|error| Failure::from(error).then("no segment was lost; run it again"))?;
+        let archive = store.space()?.archive;
+        let facts = facts(&done, archive.map(|path| path.display().to_string()));
+        let (count, verb) = (
+            facts.segments.len(),
+            if self.back { "brought back" } else { "moved" },
+        );
+        output::tell(
+            self.json,
+            &facts,
+            format_args!(
+                "{verb} {count} segments, {} bytes; {} of {} are in the archive",
+                facts.bytes, facts.away, facts.of
+            ),
+        )
+    }
+}
+
+fn facts(done: &Archived, archive: Option<String>) -> Facts {
+    Facts {
+        segments: done.segments.iter().map(|first| first.0).collect(),
+        bytes: done.bytes,
+        away: done.away,
+        of: done.of,
+        archive,
+    }
+}

@@ -1,0 +1,294 @@
+//! Archived segments: sealed ones that lie in a second directory. A stub in the folder of the log says so, because a
+//! folder without it would be a shorter log (E3).
+//!
+//! ```text
+//! STORE/log/<16 hex>.away ─► ARCHIVE/log/<16 hex>.log or .mpz        ARCHIVE/archive: whose it is
+//!
+//! stub     "MPAWAYS1" 8 | version 4 | form 4: 1 raw, 2 packed | store id 16 | first LSN 8 | end LSN 8
+//!          chain before 8 | chain after 8 | length of the raw file 8 | length of the file there 8 | reserved 4 | CRC-32 4
+//! archive  "MPARCHIV" 8 | version 4 | reserved 4 | store id 16 | reserved 4 | CRC-32 4
+//! ```
+//!
+//! Guarantees: what cannot be reached is `Unavailable`, with the directory and what to do; what is not what the stub
+//! says is `Corrupt`. What opening a store asks of every segment, its length and the chain before it, the stub answers.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::block::Owner;
+use crate::storage::{OpenMode, Storage, StorageFile};
+use crate::{Chain, Error, Lsn, Result, Space, StoreId};
+
+use super::segment::Form;
+
+const STUB_MAGIC: [u8; 8] = *b"MPAWAYS1";
+const ARCHIVE_MAGIC: [u8; 8] = *b"MPARCHIV";
+const VERSION: u32 = 1;
+const STUB_LEN: usize = 88;
+const ARCHIVE_LEN: usize = 40;
+/// File of an archive that says whose it is.
+const ARCHIVE_FILE: &str = "archive";
+const ARCHIVE_NEW: &str = "archive.new";
+
+/// What a stub says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stub {
+    /// Form of the file in the archive.
+    pub form: Form,
+    pub store: StoreId,
+    pub first: Lsn,
+    /// First LSN of the next segment.
+    pub end: Lsn,
+    pub chain_before: Chain,
+    pub chain_after: Chain,
+    /// Length of the segment's raw file.
+    pub raw_file_len: u64,
+    /// Length of the file in the archive.
+    pub file_len: u64,
+}
+
+impl Stub {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut bytes = STUB_MAGIC.to_vec();
+        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        let form: u32 = if self.form == Form::Raw { 1 } else { 2 };
+        bytes.extend_from_slice(&form.to_le_bytes());
+        bytes.extend_from_slice(&self.store.0.to_le_bytes());
+        let words = [
+            self.first.0,
+            self.end.0,
+            self.chain_before.0,
+            self.chain_after.0,
+            self.raw_file_len,
+            self.file_len,
+        ];
+        words
+            .iter()
+            .for_each(|word| bytes.extend_from_slice(&word.to_le_bytes()));
+        sealed(bytes, STUB_LEN)
+    }
+
+    /// Reads the stub of the segment of `store` that begins at `first`.
+    pub(crate) fn decode(bytes: &[u8], store: StoreId, first: Lsn) -> Option<Stub> {
+        let mut words = opened(bytes, STUB_MAGIC, STUB_LEN)?;
+        let form = match u32::from_le_bytes(take(&mut words)?) {
+            1 => Form::Raw,
+            2 => Form::Packed,
+            _ => return None,
+        };
+        let id = StoreId(u128::from_le_bytes(take(&mut words)?));
+        let mut word = || take(&mut words).map(u64::from_le_bytes);
+        let stub = Stub {
+            form,
+            store: id,
+            first: Lsn(word()?),
+            end: Lsn(word()?),
+            chain_before: Chain(word()?),
+            chain_after: Chain(word()?),
+            raw_file_len: word()?,
+            file_len: word()?,
+        };
+        let sound = stub.first < stub.end && stub.end.since(stub.first) <= stub.raw_file_len;
+        (sound && id == store && stub.first == first).then_some(stub)
+    }
+}
+
+fn sealed(mut bytes: Vec<u8>, len: usize) -> Vec<u8> {
+    bytes.resize(len - 4, 0);
+    let crc = crc32fast::hash(&bytes);
+    bytes.extend_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+/// What stands behind magic and version, when the checksum matches.
+fn opened(bytes: &[u8], magic: [u8; 8], len: usize) -> Option<&[u8]> {
+    let (covered, crc) = bytes.split_last_chunk::<4>()?;
+    let mut rest = covered;
+    let whole = bytes.len() == len && *crc == crc32fast::hash(covered).to_le_bytes();
+    let known = take(&mut rest) == Some(magic) && take(&mut rest).map(u32::from_le_bytes) == Some(VERSION);
+    (whole && known).then_some(rest)
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (first, after) = rest.split_first_chunk::<N>()?;
+    *rest = after;
+    Some(*first)
+}
+
+/// The archive that a store's settings name, there and its own.
+///
+/// # Errors
+/// `Unavailable` when there is none, it cannot be reached, or it is another store's.
+pub(crate) fn archive(storage: &dyn Storage, owner: Owner, at: Lsn) -> Result<Arc<dyn Storage>> {
+    let Some(path) = Space::read(storage, owner)?.archive else {
+        let text = "this segment was moved to an archive, and the store's settings name none; say where it is with \
+                    `milepost archive` and --to";
+        return Err(Error::unavailable(text).at_path(storage.root()).at_lsn(at));
+    };
+    open_archive(storage, owner, &path).map_err(|error| error.at_lsn(at))
+}
+
+/// The archive in `path`, there and this store's.
+pub(crate) fn open_archive(storage: &dyn Storage, owner: Owner, path: &Path) -> Result<Arc<dyn Storage>> {
+    let refused = |text: &str| Error::unavailable(text).at_path(path);
+    let there = storage.beside(path).and_then(|archive| {
+        let mut bytes = vec![0; ARCHIVE_LEN + 1];
+        let read = archive
+            .open(ARCHIVE_FILE, OpenMode::Read)?
+            .read_at(&mut bytes, 0)?;
+        bytes.truncate(read);
+        Ok((archive, bytes))
+    });
+    let (archive, bytes) = match there {
+        Ok(there) => there,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(refused(
+                "the archive of the log is not there: mount it and try again",
+            ));
+        }
+        Err(error) => {
+            return Err(
+                refused("the archive of the log cannot be read: mend that and try again").caused_by(error),
+            );
+        }
+    };
+    let parsed = opened(&bytes, ARCHIVE_MAGIC, ARCHIVE_LEN);
+    let id = parsed.and_then(|mut rest| {
+        take::<4>(&mut rest)?;
+        take(&mut rest).map(u128::from_le_bytes)
+    });
+    match id {
+        Some(id) if id == owner.id.0 => Ok(archive),
+        Some(_) => Err(refused(
+            "this is the archive of another store: mount the right one and try again",
+        )),
+        None => Err(refused(
+            "the file that says whose archive this is is damaged or of a newer program",
+        )),
+    }
+}
+
+/// Makes the archive in `path` this store's, or finds that it is.
+pub(crate) fn make_archive(storage: &dyn Storage, owner: Owner, path: &Path) -> Result<Arc<dyn Storage>> {
+    let failed = |error| Error::io("make an archive", path, error);
+    let archive = storage.beside(path).map_err(failed)?;
+    archive.create_dir("").map_err(failed)?;
+    if let Some(reason) = archive.refusal().map_err(failed)? {
+        let text = format!(
+            "{reason}; locks and syncs are not reliable there: choose a folder of a local file system"
+        );
+        return Err(Error::invalid(text).at_path(path));
+    }
+    let names = archive.list("").map_err(failed)?;
+    if names.iter().any(|name| name == ARCHIVE_FILE) {
+        let archive = open_archive(storage, owner, path)?;
+        // Who made it may have died, and power lost may have kept the file and not the folder.
+        let made = archive.create_dir("log").and_then(|()| archive.sync_dir(""));
+        return made.map_err(failed).map(|()| archive);
+    }
+    if let Some(foreign) = names
+        .iter()
+        .find(|name| !["log", ARCHIVE_NEW].contains(&name.as_str()))
+    {
+        let text = format!("the folder holds {foreign:?} and is no archive; choose another folder");
+        return Err(Error::conflict(text).at_path(path));
+    }
+    let make = || -> io::Result<()> {
+        archive.create_dir("log")?;
+        archive.sync_dir("")?;
+        let mut bytes = ARCHIVE_MAGIC.to_vec();
+        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(&owner.id.0.to_le_bytes());
+        let file = archive.open(ARCHIVE_NEW, OpenMode::OpenOrCreate)?;
+        file.set_len(0)?;
+        super::write_all(&*file, &[&sealed(bytes, ARCHIVE_LEN)], 0)?;
+        file.sync_data()?;
+        archive.rename(ARCHIVE_NEW, ARCHIVE_FILE)?;
+        archive.sync_dir("")
+    };
+    make().map_err(failed)?;
+    Ok(archive)
+}
+
+/// Reads a stub; `None` when there is none of that name.
+pub(crate) fn read_stub(
+    storage: &dyn Storage,
+    name: &str,
+    store: StoreId,
+    first: Lsn,
+) -> Result<Option<Stub>> {
+    let path = storage.root().join(name);
+    let mut bytes = vec![0; STUB_LEN + 1];
+    let read = match storage.open(name, OpenMode::Read) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.and_then(|file| file.read_at(&mut bytes, 0)),
+    };
+    let read = read.map_err(|error| Error::io("read where a segment is", &path, error).at_lsn(first))?;
+    bytes.truncate(read);
+    Stub::decode(&bytes, store, first).map(Some).ok_or_else(|| {
+        let text = "the file that says that this segment is in the archive is damaged: bring the segment back by hand, \
+                    from the archive's folder log to the store's, and remove this file";
+        Error::corrupt(text).at_path(path).at_lsn(first)
+    })
+}
+
+/// The file of a segment in its archive, as long as its stub says.
+pub(crate) fn open_file(archive: &dyn Storage, name: &str, stub: &Stub) -> Result<Arc<dyn StorageFile>> {
+    let path: PathBuf = archive.root().join(name);
+    let missing = || {
+        Error::corrupt("this segment of the log is missing in the archive; put it back or restore a backup")
+    };
+    let file = match archive.open(name, OpenMode::Read) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing()),
+        opened => opened.map_err(|error| Error::io("open an archived segment", &path, error)),
+    };
+    let named = |error: Error| error.at_path(&path).at_lsn(stub.first);
+    let file = file.map_err(named)?;
+    let len = file
+        .len()
+        .map_err(|error| Error::io("open an archived segment", &path, error));
+    let len = len.map_err(named)?;
+    if len != stub.file_len {
+        let text = format!(
+            "this archived segment has {len} bytes and should have {}; put the right file in its place or restore a \
+             backup",
+            stub.file_len
+        );
+        return Err(named(Error::corrupt(text)));
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stub_reads_as_it_was_written_and_every_changed_bit_and_cut_is_seen() {
+        let stub = Stub {
+            form: Form::Packed,
+            store: StoreId(5),
+            first: Lsn(64),
+            end: Lsn(900),
+            chain_before: Chain(3),
+            chain_after: Chain(4),
+            raw_file_len: 1 << 20,
+            file_len: 333,
+        };
+        let bytes = stub.encode();
+        assert_eq!(bytes.len(), STUB_LEN);
+        assert_eq!(Stub::decode(&bytes, StoreId(5), Lsn(64)), Some(stub));
+        assert_eq!(Stub::decode(&bytes, StoreId(6), Lsn(64)), None);
+        assert_eq!(Stub::decode(&bytes, StoreId(5), Lsn(72)), None);
+        for bit in 0..bytes.len() * 8 {
+            let mut changed = bytes.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Stub::decode(&changed, StoreId(5), Lsn(64)), None, "bit {bit}");
+        }
+        for len in 0..bytes.len() {
+            assert_eq!(Stub::decode(&bytes[..len], StoreId(5), Lsn(64)), None);
+        }
+    }
+}

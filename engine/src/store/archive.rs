@@ -1,0 +1,176 @@
+//! [`Store::archive`]: sealed segments lie in a second directory, and are read from there as before.
+//!
+//! ```text
+//! sealed, not one of the last two, with its sidecar ─► log::moving       one process at a time (lock)
+//! ```
+//!
+//! Guarantees: opening, committing and whatever reads no archived segment work while the archive is away; what reads
+//! one is told where it should be, and never finds a shorter log (E3).
+
+use std::path::{Path, PathBuf};
+
+use crate::log::{Form, Meanwhile, away, fetch_back, packed, send_away};
+use crate::storage::overlap;
+use crate::{Error, Lsn, Result, Store};
+
+use super::Shared;
+use super::compress::{arranged_by_another, of_form};
+
+/// What a run of [`Store::archive`] or [`Store::bring_back`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Archived {
+    /// First LSNs of the segments that were moved.
+    pub segments: Vec<Lsn>,
+    /// Bytes of their blocks.
+    pub bytes: u64,
+    /// Segments of the log that lie in the archive now.
+    pub away: u64,
+    /// Segments of the log in all.
+    pub of: u64,
+}
+
+impl Store {
+    /// Sets the archive, a directory that is made if it is missing, durably for all processes; from then on whoever has
+    /// the store open moves there what it seals. A directory that was moved is named anew with its new path.
+    ///
+    /// # Errors
+    /// `Conflict` when the directory holds something else, or lies within the store or around it, or when segments lie
+    /// in another archive; `Unavailable` when it is another store's.
+    pub fn set_archive(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = std::path::absolute(&path).map_err(|error| Error::io("find the archive", &path, error))?;
+        let overlaps = overlap(self.root(), &path);
+        if overlaps.map_err(|error| Error::io("find the archive", &path, error))? {
+            let text = "an archive and its store cannot lie within each other; choose another folder";
+            return Err(Error::conflict(text).at_path(path));
+        }
+        self.set_archive_as(path)
+    }
+
+    /// [`Store::set_archive`] by a path that only this store's storage knows.
+    ///
+    /// # Errors
+    /// As [`Store::set_archive`].
+    pub fn set_archive_as(&self, path: PathBuf) -> Result<()> {
+        let dir = &self.log().dir;
+        let archive = away::make_archive(&**self.storage(), self.owner(), &path)?;
+        for first in of_form(dir, Form::Away)? {
+            let Some(stub) = dir.only_away(first)? else {
+                continue;
+            };
+            if away::open_file(&*archive, &dir.archived_name(&stub), &stub).is_err() {
+                let text = "segments of this store lie in another archive: bring them back first with `milepost archive` \
+                            and --back, or move that archive's files here";
+                return Err(Error::conflict(text).at_path(&path).at_lsn(first));
+            }
+        }
+        let mut space = self.space()?;
+        space.archive = Some(path);
+        self.set_space(&space)
+    }
+
+    /// Moves every sealed segment but the last two to the archive that the settings name. `progress` is told bytes
+    /// done and bytes in all.
+    ///
+    /// # Errors
+    /// `Unavailable` while another process gives segments another form, or when the archive cannot be reached;
+    /// `Corrupt` for damage in a segment, which stays where it is; `Full`.
+    pub fn archive(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<Archived> {
+        let shared = self.shared();
+        let lock = self.begin_arranging()?;
+        let archive = away::archive(&*shared.storage, self.owner(), Lsn::ZERO)?;
+        let cleared = packed::remove_unfinished(&*archive, shared.log.dir.folder());
+        cleared.map_err(|error| Error::io("remove unfinished copies", archive.root(), error))?;
+        self.make_sidecars()?;
+        let wanted = shared.movable(&[Form::Raw, Form::Packed])?;
+        let total = wanted.iter().map(|(first, end)| end.since(*first)).sum();
+        let (mut done, mut found) = (0, Archived::default());
+        for (first, end) in wanted {
+            let mut read = 0;
+            let mut meanwhile = Meanwhile {
+                arrange: &|| shared.log.arrange(),
+                step: &mut |bytes| {
+                    read += bytes;
+                    progress(done + read, total);
+                    Ok(())
+                },
+            };
+            send_away(
+                &shared.log.dir,
+                (first, end),
+                &*archive,
+                &*shared.log.rng,
+                &mut meanwhile,
+            )?;
+            done += end.since(first);
+            found.segments.push(first);
+        }
+        progress(done, total);
+        found.bytes = done;
+        drop(lock);
+        shared.count_away(found)
+    }
+
+    /// Brings every segment back from the archive, and sets none from then on. `progress` as in [`Store::archive`].
+    ///
+    /// # Errors
+    /// As [`Store::archive`].
+    pub fn bring_back(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<Archived> {
+        let shared = self.shared();
+        let (lock, dir) = (self.begin_arranging()?, &shared.log.dir);
+        let mut stubs = Vec::new();
+        for first in of_form(dir, Form::Away)? {
+            stubs.extend(dir.stub(first)?);
+        }
+        let total = stubs.iter().map(|stub| stub.end.since(stub.first)).sum();
+        let mut found = Archived::default();
+        for stub in stubs {
+            progress(found.bytes, total);
+            fetch_back(dir, &stub, &*shared.log.rng, &|| shared.log.arrange())?;
+            found.segments.push(stub.first);
+            found.bytes += stub.end.since(stub.first);
+        }
+        progress(found.bytes, total);
+        let mut space = self.space()?;
+        if space.archive.take().is_some() {
+            self.set_space(&space)?;
+        }
+        drop(lock);
+        shared.count_away(found)
+    }
+
+    /// The right to give segments another form, or why not.
+    pub(super) fn begin_arranging(&self) -> Result<std::sync::Arc<dyn crate::storage::StorageFile>> {
+        self.log().check_process()?;
+        let lock = self
+            .shared()
+            .lock_arranging()?
+            .ok_or_else(|| arranged_by_another(self))?;
+        self.shared().remove_unfinished()?;
+        Ok(lock)
+    }
+}
+
+impl Shared {
+    fn count_away(&self, found: Archived) -> Result<Archived> {
+        let dir = &self.log.dir;
+        Ok(Archived {
+            away: crate::width::to_u64(of_form(dir, Form::Away)?.len()),
+            of: crate::width::to_u64(dir.list()?.len()),
+            ..found
+        })
+    }
+
+    /// Moves one segment to the archive.
+    pub(super) fn archive_one(
+        &self,
+        segment: (Lsn, Lsn),
+        step: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<()> {
+        let archive = away::archive(&*self.storage, self.identity.owner, segment.0)?;
+        let mut meanwhile = Meanwhile {
+            arrange: &|| self.log.arrange(),
+            step,
+        };
+        send_away(&self.log.dir, segment, &*archive, &*self.log.rng, &mut meanwhile)
+    }
+}

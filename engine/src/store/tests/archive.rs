@@ -1,0 +1,197 @@
+//! A log whose sealed segments lie in an archive is the same log, and says so when the archive is away.
+
+use std::path::{Path, PathBuf};
+
+use super::packed::{Answers, answers, files, fill, words};
+use super::*;
+use crate::{ErrorKind, Repair, RepairHow};
+
+/// A closed store with segments in the archive `a` beside it.
+fn archived(dir: &Path, compress: bool) -> (PathBuf, Vec<String>, Answers) {
+    let root = dir.join("s");
+    let store = options()
+        .background(false)
+        .init(&root, "a".parse().unwrap())
+        .unwrap();
+    let streams = fill(&store, &mut words(46));
+    let before = answers(&store, &streams);
+    if compress {
+        store.compress(&mut |_, _| ()).unwrap();
+    }
+    store.set_archive(dir.join("a")).unwrap();
+    let done = store.archive(&mut |_, _| ()).unwrap();
+    assert!(
+        done.segments.len() >= 3 && done.away as usize == done.segments.len(),
+        "{done:?}"
+    );
+    assert!(answers(&store, &streams) == before, "the handle that moved them");
+    store.close().unwrap();
+    (root, streams, before)
+}
+
+#[test]
+fn an_archived_log_gives_the_same_answers_and_comes_back_byte_for_byte() {
+    for compress in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, streams, before) = archived(dir.path(), compress);
+        let ending = if compress { "mpz" } else { "log" };
+        let (away, there) = (files(&root, "away").len(), files(&dir.path().join("a"), ending));
+        assert_eq!(
+            (away, files(&root, "mpz").len(), files(&root, "log").len()),
+            (there.len(), 0, 2)
+        );
+        let bytes: Vec<Vec<u8>> = there.iter().map(|path| std::fs::read(path).unwrap()).collect();
+        files(&root, "idx")
+            .iter()
+            .for_each(|path| std::fs::remove_file(path).unwrap());
+        let store = options().background(false).open(&root).unwrap();
+        assert!(answers(&store, &streams) == before);
+        store.backup(dir.path().join("b"), false, &mut |_, _| ()).unwrap();
+        let undone = store.bring_back(&mut |_, _| ()).unwrap();
+        assert_eq!((undone.away, undone.segments.len()), (0, away));
+        assert!(answers(&store, &streams) == before);
+        assert!(files(&root, "away").is_empty() && files(&dir.path().join("a"), ending).is_empty());
+        let back: Vec<Vec<u8>> = files(&root, ending)
+            .iter()
+            .map(|path| std::fs::read(path).unwrap())
+            .collect();
+        assert!(back[..away] == bytes[..]);
+        assert_eq!(store.space().unwrap().archive, None);
+    }
+}
+
+#[test]
+fn without_its_archive_a_store_opens_commits_and_reads_what_is_here_and_says_what_to_mount() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, streams, before) = archived(dir.path(), true);
+    std::fs::rename(dir.path().join("a"), dir.path().join("gone")).unwrap();
+    let store = options().background(false).open(&root).unwrap();
+    let number = store.stream_version("s/1").unwrap();
+    store
+        .commit(transaction("s/1", b"on"))
+        .unwrap()
+        .committed()
+        .unwrap();
+    assert!(store.stream_version("s/1").unwrap() > number);
+    assert_eq!(store.segments().unwrap().len(), files(&root, "away").len() + 2);
+    assert_eq!(store.oldest().unwrap(), Lsn::ZERO, "the log is not a shorter one");
+    let last = before.blocks.last().unwrap().0;
+    let mut scan = store.scan(last).unwrap();
+    assert!(scan.next().unwrap().is_some());
+    let refused = |error: Error| {
+        assert_eq!(
+            (error.kind(), error.path()),
+            (ErrorKind::Unavailable, Some(&*dir.path().join("a")))
+        );
+        assert!(
+            error.to_string().contains("mount it and try again") && error.lsn().is_some(),
+            "{error}"
+        );
+    };
+    refused(
+        store
+            .scan(Lsn::ZERO)
+            .and_then(|mut scan| scan.next().map(drop))
+            .unwrap_err(),
+    );
+    refused(
+        store
+            .read_stream("s/1", StreamVersion(0))
+            .unwrap()
+            .next()
+            .unwrap()
+            .unwrap_err(),
+    );
+    refused(store.verify(&mut |_, _| ()).unwrap_err());
+    store.close().unwrap();
+    // There again, under another name.
+    let store = options().background(false).open(&root).unwrap();
+    store.set_archive(dir.path().join("gone")).unwrap();
+    assert!(answers(&store, &streams).streams["s/0"] == before.streams["s/0"]);
+    assert_eq!(
+        store.set_archive(dir.path().join("other")).unwrap_err().kind(),
+        ErrorKind::Conflict
+    );
+    assert_eq!(
+        store.set_archive(root.join("log")).unwrap_err().kind(),
+        ErrorKind::Conflict
+    );
+}
+
+#[test]
+fn an_archived_file_that_is_damaged_or_cut_or_missing_is_told_with_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, ..) = archived(dir.path(), true);
+    let there = files(&dir.path().join("a"), "mpz");
+    let good = std::fs::read(&there[1]).unwrap();
+    let damage = |what: &str| {
+        let store = options().background(false).open(&root).unwrap();
+        let found = store.verify(&mut |_, _| ()).unwrap();
+        assert_eq!(found.damage.len(), 1, "{what}: {found:?}");
+        assert_eq!(found.damage[0].path(), Some(&*there[1]), "{what}");
+        assert!(found.damage[0].lsn().is_some());
+    };
+    let mut bytes = good.clone();
+    bytes[good.len() / 2] ^= 1;
+    std::fs::write(&there[1], &bytes).unwrap();
+    damage("a flipped bit");
+    let repair = Repair::open(&root, options()).unwrap();
+    let refused = repair.run(RepairHow::Isolate, &mut |_| ()).unwrap_err();
+    assert!(
+        refused.kind() == ErrorKind::Invalid && refused.to_string().contains("--back"),
+        "{refused}"
+    );
+    std::fs::write(&there[1], &good[..good.len() - 1]).unwrap();
+    damage("a cut");
+    std::fs::remove_file(&there[1]).unwrap();
+    damage("a missing file");
+}
+
+#[test]
+fn every_changed_byte_of_a_stub_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, ..) = archived(dir.path(), true);
+    let stub = &files(&root, "away")[1];
+    let good = std::fs::read(stub).unwrap();
+    for at in 0..good.len() {
+        let mut bytes = good.clone();
+        bytes[at] ^= 8;
+        std::fs::write(stub, bytes).unwrap();
+        let told = match options().background(false).open(&root) {
+            Ok(store) => !store.verify(&mut |_, _| ()).unwrap().damage.is_empty(),
+            Err(error) => error.kind() == ErrorKind::Corrupt,
+        };
+        assert!(told, "byte {at}");
+    }
+    std::fs::write(stub, good).unwrap();
+}
+
+#[test]
+fn the_archive_of_another_store_in_its_place_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, ..) = archived(dir.path(), true);
+    // Another store's archive is mounted in its place.
+    let mark = dir.path().join("a/archive");
+    let other = dir.path().join("o");
+    let store = options()
+        .background(false)
+        .init(&other, "o".parse().unwrap())
+        .unwrap();
+    store.set_archive(dir.path().join("b")).unwrap();
+    std::fs::copy(dir.path().join("b/archive"), &mark).unwrap();
+    let store = options().background(false).open(&root).unwrap();
+    let error = store.verify(&mut |_, _| ()).unwrap_err();
+    assert!(
+        error.kind() == ErrorKind::Unavailable && error.to_string().contains("another store"),
+        "{error}"
+    );
+    std::fs::write(&mark, b"MPARCHIV").unwrap();
+    assert_eq!(
+        store
+            .scan(Lsn::ZERO)
+            .and_then(|mut scan| scan.next().map(drop))
+            .unwrap_err()
+            .kind(),
+        ErrorKind::Unavailable
+    );
+}
