@@ -103,6 +103,8 @@ impl Store {
     pub(super) fn make_sidecars(&self) -> Result<()> {
         let shared = self.shared();
         shared.catch_up(shared.log.control.durable())?;
+        // Those too that a process which ended early did not come to: a segment without one stays where it is.
+        shared.streams.index.make_missing()?;
         shared.streams.index.write_sealed()
     }
 }

@@ -170,12 +170,10 @@ impl Shared {
         }
         keepers.sort_by_key(|keeper| keeper.from);
         let bound = keepers.first().map_or(begins, |keeper| keeper.from);
-        // The active segment stays, and its first block, which says how the chain goes on, is durable.
-        let bound = if durable > active {
-            bound.min(active)
-        } else {
-            begins
-        };
+        // The log begins with a block that is durable and says how the chain goes on: not with an active segment that
+        // is empty yet.
+        let begun = Lsn(active.0.saturating_sub(u64::from(durable <= active)));
+        let bound = bound.min(begun);
         let firsts = self.log.dir.list()?;
         let mut end = firsts.iter().copied().take_while(|first| *first <= bound).last();
         if planted::is(Bug::FreeTooMuch) && durable > active {

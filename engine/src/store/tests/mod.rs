@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 mod archive;
 mod files;
+mod freed_forms;
 mod handles;
 mod packed;
 mod space;

@@ -315,6 +315,30 @@ fn a_compressed_form_that_is_whole_and_not_the_same_does_not_take_the_place_of_t
     assert!(std::fs::read(&raw).unwrap() == bytes);
 }
 
+/// The trap: whoever sealed the segments ended before it made their index files.
+#[test]
+fn segments_without_an_index_file_get_it_and_are_compressed_like_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("s");
+    let store = options()
+        .background(false)
+        .init(&root, "a".parse().unwrap())
+        .unwrap();
+    fill(&store, &mut words(50));
+    store.close().unwrap();
+    for path in files(&root, "idx") {
+        std::fs::remove_file(path).unwrap();
+    }
+    let (store, segments) = (
+        options().background(false).open(&root).unwrap(),
+        files(&root, "log").len(),
+    );
+    assert_eq!(
+        store.compress(&mut |_, _| ()).unwrap().segments.len(),
+        segments - 2
+    );
+}
+
 #[test]
 fn one_process_at_a_time_gives_segments_another_form_and_others_are_told() {
     let dir = tempfile::tempdir().unwrap();
