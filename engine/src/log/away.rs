@@ -20,7 +20,7 @@ use crate::block::Owner;
 use crate::storage::{OpenMode, Storage, StorageFile};
 use crate::{Chain, Error, Lsn, Result, Space, StoreId};
 
-use super::segment::Form;
+use super::form::Form;
 
 const STUB_MAGIC: [u8; 8] = *b"MPAWAYS1";
 const ARCHIVE_MAGIC: [u8; 8] = *b"MPARCHIV";

@@ -14,6 +14,7 @@ pub(crate) mod away;
 mod control;
 mod cursor;
 mod durable;
+mod form;
 mod group;
 mod judge;
 mod limit;
@@ -40,6 +41,7 @@ use crate::sync::Mutex;
 pub(crate) use append::{Request, Written, is_full};
 pub(crate) use control::{Control, LOOK_AGAIN, Tail};
 pub(crate) use cursor::{Cursor, Found};
+pub(crate) use form::{Form, packed_name, segment_name};
 pub(crate) use group::Wait;
 pub(crate) use judge::Judge;
 pub(crate) use moving::{fetch_back, send_away};
@@ -48,7 +50,7 @@ pub(crate) use recover::{Layout, Recovered, recover, write_all, write_block_agai
 pub(crate) use roll::remove_unfinished;
 pub(crate) use scan::FrameScan;
 pub use scan::LogScan;
-pub(crate) use segment::{Form, SegmentDir, packed_name, segment_name};
+pub(crate) use segment::SegmentDir;
 pub use stream_scan::StreamScan;
 pub(crate) use walk::BlockWalk;
 

@@ -20,9 +20,10 @@ use crate::{Chain, Error, Lsn, Result};
 
 use super::away::{self, Stub};
 use super::cursor::{Cursor, Found};
+use super::form::{Form, away_name, packed_name, segment_name};
 use super::packed::{Meanwhile, STEP, TEMPORARY, remove};
 use super::recover::write_all;
-use super::segment::{Form, SegmentDir, away_name, packed_name, segment_name};
+use super::segment::SegmentDir;
 
 /// Moves the sealed segment [first, end) to the archive.
 pub(crate) fn send_away(

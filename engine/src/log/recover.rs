@@ -22,7 +22,8 @@ use crate::{Chain, Epoch, Error, Lsn, Result};
 
 use super::control::Tail;
 use super::cursor::{Cursor, Found};
-use super::segment::{Segment, SegmentDir, segment_name};
+use super::form::segment_name;
+use super::segment::{Segment, SegmentDir};
 
 /// Zeros for cuts and fills, written in pieces of this many bytes.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];

@@ -18,8 +18,9 @@ use crate::{Error, ErrorKind, Lsn, Result};
 
 use super::Log;
 use super::control::Tail;
+use super::form::segment_name;
 use super::recover::zero;
-use super::segment::{SegmentDir, segment_name};
+use super::segment::SegmentDir;
 
 /// Space is given back in pages of this many bytes,
 const RELEASE_UNIT: u64 = 4096;

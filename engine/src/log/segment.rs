@@ -1,10 +1,8 @@
 //! Segments: the files of a log, and the folder that holds them.
 //!
 //! ```text
-//! log/0000000000000000.log   first LSN in 16 hex digits
+//! log/0000000000000000.log   first LSN in 16 hex digits; other forms: see `form`
 //! log/0000000003ff9c40.log   begins where its predecessor's last block ends
-//! log/0000000007ff8a10.mpz   a sealed one, compressed (see `packed`)
-//! log/000000000bff7e58.away  one that lies in the archive (see `away`)
 //! log/spare-9f3a….ready      zero-filled and synced ahead of need
 //! log/spare-77b0….making     one that is being made
 //! queue/0000000000000000.mpq the stable queue, in the same form
@@ -25,23 +23,13 @@ use crate::width::to_usize;
 use crate::{Error, Lsn, Result};
 
 use super::away::{self, Stub};
+use super::form::{Form, away_name, packed_name, parse_segment_name, place, segment_name};
 use super::packed::PackedSegment;
 
 /// Most files of one log that a handle keeps open and mapped.
 const MOST_OPEN: usize = 64;
 /// How often a file is looked for that another process may be giving another form.
 const LOOKS: usize = 3;
-
-/// The form in which a segment lies in the folder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Form {
-    /// As its blocks were written.
-    Raw,
-    /// Sealed and compressed.
-    Packed,
-    /// In the archive; a stub says so.
-    Away,
-}
 
 /// The files of one log.
 pub(crate) struct SegmentDir {
@@ -116,56 +104,6 @@ pub(crate) struct Segment {
     form: Form,
     packed: Option<PackedSegment>,
     mapping: Mutex<Option<Arc<dyn Mapping>>>,
-}
-
-/// Ending of a compressed segment of the log.
-const PACKED: &str = ".mpz";
-/// Ending of the stub of one that lies in the archive.
-const AWAY: &str = ".away";
-
-/// Folder and ending of a log's files.
-const fn place(kind: BlockKind) -> (&'static str, &'static str) {
-    match kind {
-        BlockKind::Log => ("log", ".log"),
-        BlockKind::Queue => ("queue", ".mpq"),
-    }
-}
-
-/// Name of the file that begins at `first`, with its folder: the one place that prints it.
-pub(crate) fn segment_name(kind: BlockKind, first: Lsn) -> String {
-    let (folder, ending) = place(kind);
-    format!("{folder}/{:016x}{ending}", first.0)
-}
-
-/// Name of the compressed segment of the log that begins at `first`, with its folder.
-pub(crate) fn packed_name(first: Lsn) -> String {
-    let (folder, _) = place(BlockKind::Log);
-    format!("{folder}/{:016x}{PACKED}", first.0)
-}
-
-/// Name of the stub of the segment that begins at `first`, with its folder.
-pub(crate) fn away_name(first: Lsn) -> String {
-    let (folder, _) = place(BlockKind::Log);
-    format!("{folder}/{:016x}{AWAY}", first.0)
-}
-
-/// First LSN and form of the segment called `name` within its folder: the one place that parses it.
-pub(crate) fn parse_segment_name(kind: BlockKind, name: &str) -> Option<(Lsn, Form)> {
-    let forms = [
-        (place(kind).1, Form::Raw),
-        (PACKED, Form::Packed),
-        (AWAY, Form::Away),
-    ];
-    let of_kind = if kind == BlockKind::Log { forms.len() } else { 1 };
-    let named = |(ending, form): &(&str, Form)| Some((first_lsn(name.strip_suffix(*ending)?)?, *form));
-    forms.iter().take(of_kind).find_map(named)
-}
-
-fn first_lsn(digits: &str) -> Option<Lsn> {
-    let plain = digits.len() == 16 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    plain
-        .then(|| u64::from_str_radix(digits, 16).ok().map(Lsn))
-        .flatten()
 }
 
 impl SegmentDir {

@@ -18,8 +18,9 @@ use crate::width::{to_u64, to_usize};
 use crate::{Error, Lsn, Result};
 
 use super::super::cursor::{Cursor, Found};
+use super::super::form::{Form, packed_name, segment_name};
 use super::super::recover::write_all;
-use super::super::segment::{Form, Segment, SegmentDir, packed_name, segment_name};
+use super::super::segment::{Segment, SegmentDir};
 use super::PackedSegment;
 use super::layout::{Entry, HEADER, Header, MOST_RAW};
 use super::write::Packer;
