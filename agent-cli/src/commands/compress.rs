@@ -48,11 +48,11 @@ impl Compress {
     /// Compresses, or takes out again, and tells.
     pub fn run(self) -> Outcome {
         let store = self.store.open()?;
-        let mut space = store.space()?;
-        if space.compress != (self.always || space.compress && !self.undo) {
-            space.compress = self.always;
-            store.set_space(&space)?;
-        }
+        let space = if self.always || self.undo {
+            store.change_space(|space| space.compress = self.always)?
+        } else {
+            store.space()?
+        };
         let what = if self.undo { "decompress" } else { "compress" };
         let mut progress = Progress::bytes(what, Some(0));
         let mut told = |done, total| progress.reach_of(done, total);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use clap::Args;
 use milepost_engine::frame::{EventRef, FrameKind, FrameRef};
-use milepost_engine::{Lsn, Result, SiteName, Store, StreamPattern};
+use milepost_engine::{Beginning, Lsn, Result, SiteName, Store, StreamPattern};
 
 use super::store_dir::StoreDir;
 use crate::failure::{EXIT_CODES, Outcome};
@@ -46,10 +46,11 @@ impl Export {
     /// Prints the lines.
     pub fn run(self) -> Outcome {
         let store = self.store.open()?;
-        let start = store.oldest()?;
+        let beginning = store.beginning()?;
+        let start = beginning.lsn();
         let end = store.watermarks().durable;
         let mut progress = Progress::bytes("export", Some(end.since(start)));
-        let mut versions = Versions::new(&store, start);
+        let mut versions = Versions::new(beginning);
         let mut out = Out::new();
         let mut scan = store.scan(start)?;
         while let Some(frame) = scan.next()? {
@@ -73,7 +74,7 @@ impl Export {
         &self,
         store: &'a Store,
         frame: &FrameRef<'a>,
-        versions: &mut Versions<'_>,
+        versions: &mut Versions,
     ) -> Outcome<TransactionLine<'a>> {
         let origin = OriginLine::of(frame, store)?;
         let asked = frame.lsn() >= self.from
@@ -84,7 +85,7 @@ impl Export {
         let mut events = Vec::new();
         for event in frame.events() {
             let event = event?;
-            let version = versions.next(&event, frame.lsn())?;
+            let version = versions.next(&event)?;
             if asked && self.selects(&event)? {
                 events.push(EventLine::of(&event, version)?);
             }
@@ -107,48 +108,29 @@ fn pattern(text: &str) -> Result<StreamPattern> {
     StreamPattern::new(text)
 }
 
-/// Counts streams' events on a walk from the oldest retained position.
-struct Versions<'a> {
-    store: &'a Store,
-    /// True when nothing was freed: every stream begins at version 0.
-    whole: bool,
+/// Counts streams' events on a walk from where the log begins.
+struct Versions {
+    beginning: Beginning,
     next: HashMap<Box<str>, u64>,
 }
 
-impl<'a> Versions<'a> {
-    fn new(store: &'a Store, start: Lsn) -> Versions<'a> {
+impl Versions {
+    fn new(beginning: Beginning) -> Versions {
         Versions {
-            store,
-            whole: start == Lsn::ZERO,
+            beginning,
             next: HashMap::new(),
         }
     }
 
-    fn next(&mut self, event: &EventRef<'_>, lsn: Lsn) -> Result<u64> {
+    fn next(&mut self, event: &EventRef<'_>) -> Result<u64> {
         let stream = event.stream()?;
         if let Some(next) = self.next.get_mut(stream) {
             let version = *next;
             *next += 1;
             return Ok(version);
         }
-        let version = if self.whole {
-            0
-        } else {
-            self.first_retained(stream, lsn)?
-        };
+        let version = self.beginning.stream_start(stream)?.0;
         self.next.insert(stream.into(), version + 1);
         Ok(version)
-    }
-
-    fn first_retained(&self, stream: &str, lsn: Lsn) -> Result<u64> {
-        let start = self.store.stream_start(stream)?;
-        let mut events = self.store.read_stream(stream, start)?;
-        match events.next().transpose()? {
-            Some(event) => Ok(event.version.0),
-            None => Err(
-                milepost_engine::Error::corrupt(format!("the index does not know stream {stream}"))
-                    .at_lsn(lsn),
-            ),
-        }
     }
 }

@@ -68,8 +68,19 @@ impl Read {
         let mut next = self.print_from(&store, start, &mut out)?;
         out.flush()?;
         if !self.follow {
-            if next == start && store.stream_version(&self.stream)?.is_none() {
-                return Err(Failure::failed(format!("stream {} has no event", self.stream)));
+            if next > start {
+                return Ok(());
+            }
+            match store.stream_version(&self.stream)? {
+                None => return Err(Failure::failed(format!("stream {} has no event", self.stream))),
+                Some(last) if self.from.is_none() => {
+                    return Err(Failure::failed(format!(
+                        "all events of stream {} were freed; the next one will be version {}",
+                        self.stream,
+                        last.0 + 1
+                    )));
+                }
+                Some(_) => {}
             }
             return Ok(());
         }

@@ -57,12 +57,15 @@ impl Space {
         } else {
             self.store.open()?
         };
-        let mut space = store.space()?;
-        if sets {
-            space.retention = self.retention.unwrap_or(space.retention);
-            space.limit = self.limit.unwrap_or(space.limit);
-            store.set_space(&space).map_err(Failure::of_words)?;
-        }
+        let space = if sets {
+            let change = |space: &mut Settings| {
+                space.retention = self.retention.unwrap_or(space.retention);
+                space.limit = self.limit.unwrap_or(space.limit);
+            };
+            store.change_space(change).map_err(Failure::of_words)?
+        } else {
+            store.space()?
+        };
         let freed = self.free.then(|| store.free()).transpose()?;
         let facts = facts(&space, freed);
         let limit = match facts.limit {

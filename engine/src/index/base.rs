@@ -90,6 +90,18 @@ impl Base {
         self.0.header().totals
     }
 
+    /// How many events of a stream were freed.
+    ///
+    /// # Errors
+    /// `Corrupt` when it is damaged.
+    pub(crate) fn freed_of(&self, stream: &str) -> Result<u64> {
+        match self.0.stream(StreamName::hash(stream), stream) {
+            Ok(found) => Ok(found.map_or(0, |found| found.base)),
+            Err(Fault::Damaged(_)) => Err(damaged(self.end())),
+            Err(Fault::Failed(error)) => Err(error),
+        }
+    }
+
     /// Reads all of it.
     ///
     /// # Errors
@@ -201,18 +213,18 @@ impl Index {
         Ok(records.collect())
     }
 
+    /// The base that this index begins with, if its log does not begin at 0.
+    pub(crate) fn base(&self) -> Option<Base> {
+        let base = self.list().first().and_then(base_of);
+        base.map(|base| Base(base.sidecar))
+    }
+
     /// How many events of a stream were freed: its first version that is still there.
     ///
     /// # Errors
     /// `Corrupt` when the base is damaged.
     pub(crate) fn freed_of(&self, stream: &str) -> Result<u64> {
-        let (list, segments) = (self.list(), self.segments());
-        let Some(base) = list.first().and_then(base_of) else {
-            return Ok(0);
-        };
-        let hash = StreamName::hash(stream);
-        let found = segments.repaired(&list, || base.sidecar.stream(hash, stream))?;
-        Ok(found.map_or(0, |found| found.base))
+        self.base().map_or(Ok(0), |base| base.freed_of(stream))
     }
 }
 

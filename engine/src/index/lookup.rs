@@ -163,7 +163,7 @@ impl Index {
         let segments = self.segments();
         let base = segments.repaired(list, || segments.count_before(list, list.len(), hash, stream))?;
         let state = self.read();
-        if state.sealed.len() == list.len()
+        if Arc::ptr_eq(&state.sealed, list)
             && let Some(entry) = state.active.stream(hash, stream)
         {
             entry.base.get_or_init(|| base);

@@ -62,18 +62,20 @@ impl Log {
     /// Writes requests in order; one result for each. Called by the leader of a group commit. What the limit of the
     /// log refuses is written once more when some of it could be freed, and otherwise what may use the reserve.
     pub(crate) fn write(&self, requests: &[Request], judge: &dyn Judge) -> Vec<Result<Written>> {
+        self.make_room_ahead(requests, judge);
         let (mut outcomes, mut refused) = self.write_once(requests, judge);
         let mut full = None;
-        if refused.is_some() {
+        // Each time more was freed; what is durable moves on meanwhile, and with it what may go.
+        while let Some(from) = refused {
             full = judge.make_room();
-        }
-        if let (Some(from), None) = (refused, &full) {
+            if full.is_some() {
+                break;
+            }
             let rest = requests.get(from..).unwrap_or_default();
             outcomes.truncate(from);
             let (again, still) = self.write_once(rest, judge);
             outcomes.extend(again);
             refused = still.map(|still| from + still);
-            full = refused.and_then(|_| judge.make_room());
         }
         let Some(from) = refused else { return outcomes };
         for (request, outcome) in requests.iter().zip(&mut outcomes).skip(from) {

@@ -18,6 +18,7 @@ use crate::{Error, Lsn, Result};
 use super::Log;
 use super::append::Request;
 use super::control::Tail;
+use super::judge::Judge;
 
 /// Largest request that may use the reserve, in bytes: 16 KiB.
 const SMALL: u64 = 16 << 10;
@@ -62,6 +63,30 @@ impl Log {
             _ => self.control.cells().store(Cell::Reserve, 0),
         }
         Ok(())
+    }
+
+    /// Frees before a batch that needs segments beyond the limit, as long as something goes: a request that was written
+    /// in part can only fail. What stays too much is refused when its segment is due.
+    pub(super) fn make_room_ahead(&self, requests: &[Request], judge: &dyn Judge) {
+        let frames = requests.iter().flat_map(|request| &request.frames);
+        let bytes: u64 = frames.map(|frame| to_u64(frame.bytes().len())).sum();
+        let tail = self.control.tail();
+        let needs = tail.at.since(tail.segment.min(tail.at)) + bytes + bytes / 8;
+        if needs <= self.segment_bytes {
+            return;
+        }
+        let Some(limit) = self.limit() else { return };
+        let more = needs.next_multiple_of(self.segment_bytes);
+        loop {
+            let had = self
+                .takes(self.control.lsn(Cell::TailSegment))
+                .unwrap_or_default();
+            if had.saturating_add(more) <= limit.saturating_sub(self.segment_bytes)
+                || judge.make_room().is_some()
+            {
+                return;
+            }
+        }
     }
 
     /// Whether a spare of the next segment would stay within what events may take.

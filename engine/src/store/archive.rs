@@ -63,9 +63,7 @@ impl Store {
                 return Err(Error::conflict(text).at_path(&path).at_lsn(first));
             }
         }
-        let mut space = self.space()?;
-        space.archive = Some(path);
-        self.set_space(&space)
+        self.change_space(|space| space.archive = Some(path)).map(drop)
     }
 
     /// Moves every sealed segment but the last two to the archive that the settings name. `progress` is told bytes
@@ -130,10 +128,7 @@ impl Store {
             found.bytes += stub.end.since(stub.first);
         }
         progress(found.bytes, total);
-        let mut space = self.space()?;
-        if space.archive.take().is_some() {
-            self.set_space(&space)?;
-        }
+        self.change_space(|space| space.archive = None)?;
         drop(lock);
         shared.count_away(found)
     }

@@ -93,6 +93,8 @@ impl Shared {
     pub(super) fn free_for_room(&self) -> Option<String> {
         let begins = self.log.control.lsn(Cell::Freed);
         let free = || {
+            // What is not durable yet keeps what retention would let go.
+            self.log.make_durable(self.log.control.appended())?;
             let _forms = self.wait_for_forms()?;
             let _lock = self.lock_space()?;
             self.free_locked()

@@ -9,6 +9,7 @@
 mod archive;
 mod background;
 mod backup;
+mod beginning;
 mod commit;
 mod compress;
 mod disk;
@@ -30,6 +31,7 @@ mod whole_file;
 
 pub use archive::Archived;
 pub use backup::{BackedUp, Backup, BackupFacts};
+pub use beginning::Beginning;
 pub use compress::Compressed;
 pub use disk::DiskUse;
 pub use free::{Freeable, Keeper};

@@ -78,6 +78,14 @@ impl Space {
                 self.limit
             )));
         }
+        if matches!(
+            self.retention,
+            Retention::Bytes(0) | Retention::Age(Duration::ZERO)
+        ) {
+            return Err(Error::invalid(
+                "a retention of nothing would free whatever it may: say `until-scanned` for that, or `forever`",
+            ));
+        }
         let archive = self.archive.as_ref().map_or(0, |path| path.as_os_str().len());
         if self.archive.is_some() && !(1..=MOST_ARCHIVE).contains(&archive) {
             return Err(Error::invalid(format!(
@@ -223,6 +231,24 @@ impl Store {
         self.log().check_process()?;
         let _lock = self.shared().lock_space()?;
         space.write(&**self.storage(), self.owner())
+    }
+
+    /// Changes some of these settings and leaves the others as they are, whoever changes them at the same time; what they
+    /// are then, durable when this returns.
+    ///
+    /// # Errors
+    /// As [`Store::set_space`], and [`Store::space`].
+    pub fn change_space(&self, change: impl FnOnce(&mut Space)) -> Result<Space> {
+        self.log().check_process()?;
+        let _lock = self.shared().lock_space()?;
+        let before = self.space()?;
+        let mut space = before.clone();
+        change(&mut space);
+        space.check(self.segment_bytes())?;
+        if space != before {
+            space.write(&**self.storage(), self.owner())?;
+        }
+        Ok(space)
     }
 }
 

@@ -117,7 +117,7 @@ impl Store {
     ) -> Result<BackedUp> {
         let lock = begin(&*to)?;
         self.sync()?;
-        let _held = Held::take(self)?;
+        let _held = Held::take(self, to.root())?;
         let (source, end) = (&self.log().dir, self.watermarks().durable);
         let former = self.former(&*to)?;
         let covered = Boundary {
@@ -279,8 +279,10 @@ fn chain_at(dir: &Arc<SegmentDir>, at: Lsn, durable: Lsn) -> Result<Option<Chain
 struct Held<'a>(&'a Store, String);
 
 impl<'a> Held<'a> {
-    fn take(store: &'a Store) -> Result<Held<'a>> {
-        let name = format!("backup-{:016x}", store.rng().next_u64());
+    /// The hold's name is that of the backup's folder: the next run takes over what a killed one left.
+    fn take(store: &'a Store, to: &Path) -> Result<Held<'a>> {
+        let to = xxhash_rust::xxh3::xxh3_64(to.as_os_str().as_encoded_bytes());
+        let name = format!("backup-{to:016x}");
         let owner = format!("process {}", store.storage().process_id());
         let now = store.clock().wall_micros();
         // Another process may free meanwhile, which only moves the beginning.

@@ -211,6 +211,11 @@ impl Repair {
         if let (RepairHow::Isolate, Err(reason)) = (how, &found.isolate) {
             return Err(Error::invalid(reason.clone()).at_lsn(first.at));
         }
+        if how == RepairHow::Cut && first.at > Lsn::ZERO && self.raw.dir.list()?.first() >= Some(&first.at) {
+            let text = "the log's beginning was freed, and a cut here would leave nothing of the rest: isolate the damage \
+                        instead, or restore a backup";
+            return Err(Error::invalid(text).at_lsn(first.at));
+        }
         let genesis = Chain::genesis(self.raw.identity.owner.id);
         let segment_of = |at: Lsn| self.raw.dir.first_at_or_before(Lsn(at.0.saturating_sub(1)));
         let rng = &self.options.rng;

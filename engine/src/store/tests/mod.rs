@@ -5,6 +5,7 @@ use std::sync::Arc;
 mod archive;
 mod files;
 mod freed_forms;
+mod freeing_meanwhile;
 mod handles;
 mod packed;
 mod space;
