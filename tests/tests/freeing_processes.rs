@@ -43,7 +43,10 @@ fn processes_that_free_under_each_other_and_are_killed_lose_nothing_that_was_ack
         // It has come far enough to say something.
         hear(&mut acknowledged[number], workers[number].next_line().into_iter());
         // Killed before its successor looks how far it came.
-        hear(&mut acknowledged[number], workers.remove(number).kill().into_iter());
+        hear(
+            &mut acknowledged[number],
+            workers.remove(number).kill().into_iter(),
+        );
         workers.insert(number, start(number));
     }
     for (number, worker) in workers.into_iter().enumerate() {

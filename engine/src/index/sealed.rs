@@ -8,7 +8,7 @@ use crate::block::Block;
 use crate::clock::Rng;
 use crate::storage::Storage;
 use crate::width::to_u64;
-use crate::{Chain, Error, Lsn, Result, StoreId};
+use crate::{Chain, Error, ErrorKind, Lsn, Result, StoreId};
 
 use super::active::{ActiveIndex, StreamEntry};
 use super::base::{self, Base};
@@ -286,7 +286,13 @@ impl SealedSegments {
         sealed.hold(match kept {
             Ok(sidecar) => Held::Mapped(Arc::new(sidecar)),
             Err(fault) => {
-                tracing::warn!(segment = %sealed.first, ?fault, "a sidecar index stays in memory");
+                // Nobody needs that of a segment that is freed meanwhile.
+                match &fault {
+                    Fault::Failed(error) if error.kind() == ErrorKind::Behind => {}
+                    fault => {
+                        tracing::warn!(segment = %sealed.first, ?fault, "a sidecar index stays in memory")
+                    }
+                }
                 Held::Frozen(index)
             }
         });
