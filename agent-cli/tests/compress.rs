@@ -189,6 +189,8 @@ fn an_archived_store_is_read_as_before_says_what_to_mount_and_is_brought_back() 
         refused.contains("mount it") && refused.contains("/cold"),
         "{refused}"
     );
+    let stat = place.run(&["stat", "shop", "--json"]).one();
+    assert!(stat["disk"]["log"].as_u64().unwrap() > 0, "{stat}");
     place
         .run(&["append", "shop", "orders/7", "--kind", "k", "--data", "1"])
         .ok();
