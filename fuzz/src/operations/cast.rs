@@ -70,6 +70,10 @@ impl Actor {
     /// Kills the process; its successor has nothing open.
     pub(super) fn die(&mut self, disk: &SimDisk) {
         self.process.kill();
-        *self = Actor::on(disk);
+        let dead = std::mem::replace(self, Actor::on(disk));
+        // A handle that is dropped may wait for what a dead process never sees; its disk ends that by a panic.
+        drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            drop(dead)
+        })));
     }
 }
