@@ -15,6 +15,17 @@ use std::process::{Command, Stdio};
 
 use running::Place;
 
+const IMPORT: [&str; 8] = [
+    "import",
+    "shop",
+    "--input",
+    "history.ndjson",
+    "--flat",
+    "--stream-field",
+    "path",
+    "--json",
+];
+
 /// A store of several segments of 1 MiB.
 fn filled() -> Place {
     let place = Place::new();
@@ -31,17 +42,7 @@ fn filled() -> Place {
         "history.ndjson",
         (0..12_000).map(line).collect::<Vec<_>>().join("\n"),
     );
-    let import = [
-        "import",
-        "shop",
-        "--input",
-        "history.ndjson",
-        "--flat",
-        "--stream-field",
-        "path",
-        "--json",
-    ];
-    place.run(&import).ok();
+    place.run(&IMPORT).ok();
     place
 }
 
@@ -142,19 +143,9 @@ fn a_store_that_always_compresses_does_so_while_it_is_written() {
     let done = place.run(&["compress", "shop", "--always", "--json"]).one();
     assert_eq!(done["always"], true);
     let before = files(&place, "mpz").len();
-    let import = [
-        "import",
-        "shop",
-        "--input",
-        "history.ndjson",
-        "--flat",
-        "--stream-field",
-        "path",
-        "--json",
-    ];
     // Whoever is there when the next segments are sealed; a short-lived process may leave some to the next.
     for _ in 0..20 {
-        place.run(&import).ok();
+        place.run(&IMPORT).ok();
         if files(&place, "mpz").len() > before {
             break;
         }

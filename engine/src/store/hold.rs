@@ -100,12 +100,7 @@ impl Hold {
                  `milepost hold drop` and take it again",
             )
         };
-        let (covered, crc) = bytes.split_last_chunk::<4>().ok_or_else(damaged)?;
-        let mut rest = covered;
-        if *crc != crc32fast::hash(covered).to_le_bytes() || take(&mut rest) != Some(MAGIC) {
-            return Err(damaged());
-        }
-        let version = take(&mut rest).map(u32::from_le_bytes).ok_or_else(damaged)?;
+        let (version, mut rest) = whole_file::checked(bytes, MAGIC).ok_or_else(damaged)?;
         if version != VERSION {
             return Err(Error::invalid(format!(
                 "a hold in format {version} needs a newer program; it holds the whole log"

@@ -31,6 +31,17 @@ pub(super) fn read(storage: &dyn Storage, name: &str, most: usize) -> io::Result
     Ok(Some(bytes))
 }
 
+/// The version of a file that begins with `magic` and ends with the CRC-32 of all before it, and what stands between;
+/// `None` for one that is damaged.
+pub(super) fn checked(bytes: &[u8], magic: [u8; 8]) -> Option<(u32, &[u8])> {
+    let (covered, crc) = bytes.split_last_chunk::<4>()?;
+    let mut rest = covered;
+    if *crc != crc32fast::hash(covered).to_le_bytes() || take(&mut rest) != Some(magic) {
+        return None;
+    }
+    Some((take(&mut rest).map(u32::from_le_bytes)?, rest))
+}
+
 /// Takes `N` bytes off the front.
 pub(super) fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     let (first, after) = rest.split_first_chunk::<N>()?;
