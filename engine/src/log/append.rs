@@ -280,8 +280,17 @@ impl Log {
             "E5: a write continues what was published"
         );
         let len = tail.at.since(from);
+        let zeros = self.zeros_behind(&segment, tail.at, len);
+        let with_zeros: Vec<&[u8]> = pieces
+            .iter()
+            .copied()
+            .chain(super::recover::zeros(zeros))
+            .collect();
         self.control.announce(from, len);
-        let Err(error) = write_all(&*segment.file, pieces, segment.offset(from)) else {
+        let Err(error) = write_all(&*segment.file, &with_zeros, segment.offset(from)) else {
+            if zeros > 0 {
+                self.filled(tail.at.plus(zeros));
+            }
             self.control.publish(tail);
             self.control.clear_intent();
             return Ok(());

@@ -14,6 +14,7 @@ pub(crate) mod away;
 mod control;
 mod cursor;
 mod durable;
+mod fill;
 mod form;
 mod group;
 mod judge;
@@ -77,6 +78,7 @@ pub(crate) struct Log {
     pub(crate) appending: Mutex<()>,
     pub(crate) group: group::Group<Request, crate::Result<Written>>,
     pub(crate) syncer: durable::Syncer,
+    pub(crate) filling: fill::Filling,
 }
 
 impl Log {

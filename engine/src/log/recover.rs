@@ -292,12 +292,22 @@ fn finish_cut(cursor: &mut Cursor, dir: &SegmentDir, tail: Lsn) -> Result<()> {
         .map_err(|error| Error::io("zero the place of the next block", dir.path(&segment), error))
 }
 
+/// Zeros, `len` bytes in all.
+pub(super) fn zeros<'a>(len: u64) -> impl Iterator<Item = &'a [u8]> {
+    let mut left = to_usize(len);
+    std::iter::from_fn(move || {
+        let piece = ZEROS
+            .get(..left.min(ZEROS.len()))
+            .filter(|piece| !piece.is_empty())?;
+        left -= piece.len();
+        Some(piece)
+    })
+}
+
 /// Zeroes a range of a file.
 pub(crate) fn zero(file: &dyn StorageFile, from: u64, to: u64) -> std::io::Result<()> {
     let mut at = from;
-    while at < to {
-        let len = to_usize((to - at).min(to_u64(ZEROS.len())));
-        let piece = ZEROS.get(..len).unwrap_or(&ZEROS);
+    for piece in zeros(to.saturating_sub(from)) {
         write_all(file, &[piece], at)?;
         at += to_u64(piece.len());
     }

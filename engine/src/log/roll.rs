@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::clock::Rng;
 use crate::planted::{self, Bug};
-use crate::storage::{OpenMode, StorageFile};
+use crate::storage::{Cell, OpenMode, StorageFile};
 use crate::sync::MutexGuard;
 use crate::{Error, ErrorKind, Lsn, Result};
 
@@ -50,14 +50,23 @@ impl Log {
         let placed = self
             .dir
             .place_segment(first, self.segment_bytes, block_len, &*self.rng);
-        if let Err(error) = placed {
-            if error.kind() == ErrorKind::Closed {
-                self.control.set_poisoned(self.generation);
-            } else if self.dir.list()?.binary_search(&first).is_err() {
-                self.control.clear_intent();
+        let filled = match placed {
+            Ok(filled) => filled,
+            Err(error) => {
+                if error.kind() == ErrorKind::Closed {
+                    self.control.set_poisoned(self.generation);
+                } else if self.dir.list()?.binary_search(&first).is_err() {
+                    self.control.clear_intent();
+                }
+                return Err(error);
             }
-            return Err(error);
-        }
+        };
+        let filled = if filled {
+            first.plus(self.segment_bytes)
+        } else {
+            first
+        };
+        self.control.cells().store(Cell::Filled, filled.0);
         self.control.publish(Tail {
             segment: first,
             ..tail
@@ -88,10 +97,7 @@ impl Log {
     /// append lock. True when one was made.
     pub(crate) fn prepare_spare(&self) -> Result<bool> {
         self.check_process()?;
-        let used = self
-            .control
-            .appended()
-            .since(self.control.lsn(crate::storage::Cell::TailSegment));
+        let used = self.control.appended().since(self.control.lsn(Cell::TailSegment));
         if used * 2 < self.segment_bytes || !self.dir.spares()?.is_empty() || !self.has_room_for_spare() {
             return Ok(false);
         }
@@ -120,14 +126,16 @@ impl Log {
 
 impl SegmentDir {
     /// Puts a segment of `segment_bytes`, or of `block_len` when that is more, in place at `first`,
-    /// durable in name and length. `Closed` when it stands but its name may not be durable.
+    /// durable in name and length; true when zeros were written to all of it. `Closed` when it stands but its name
+    /// may not be durable.
     pub(crate) fn place_segment(
         &self,
         first: Lsn,
         segment_bytes: u64,
         block_len: u64,
         rng: &dyn Rng,
-    ) -> Result<()> {
+    ) -> Result<bool> {
+        let mut filled = false;
         let (storage, folder) = (self.storage(), self.folder());
         let wanted = segment_bytes.max(block_len);
         let name = segment_name(self.kind(), first);
@@ -138,6 +146,7 @@ impl SegmentDir {
             } else {
                 None
             };
+            filled = spare.is_some();
             let ready = match spare {
                 Some(spare) => spare,
                 None => self.make_file(wanted, rng, false)?,
@@ -166,7 +175,7 @@ impl SegmentDir {
                 .look_again()
                 .map_err(|error| Error::io("read a segment's length", &path, error))?;
         }
-        Ok(())
+        Ok(filled)
     }
 
     fn spares(&self) -> Result<Vec<String>> {

@@ -28,9 +28,10 @@
 //! 1472    ScannedDurable     scan position whose entries are on disk, so that the log below may be freed
 //! 1536    Reserve            first LSN of the active segment plus 1 while that is the reserve of a full log, else 0
 //! 1600    Arranged           counter, raised before a form of a segment goes that has another by then
+//! 1664    Filled             up to here the active segment was written before, be it with zeros; valid under the append lock
 //! ```
 //!
-//! Each word has a cache line of its own. The page is 4,096 bytes; unused words are zero.
+//! Each word has a cache line of its own, whose second word counts who sleeps until the first one moves. The page is 4,096 bytes; unused words are zero.
 
 /// One word of the control page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,6 +64,7 @@ pub enum Cell {
     ScannedDurable = 1472,
     Reserve = 1536,
     Arranged = 1600,
+    Filled = 1664,
 }
 
 impl Cell {

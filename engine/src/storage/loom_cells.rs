@@ -1,13 +1,13 @@
 //! The loom twin of [`SharedCells`]: the control page's words inside a model.
 //!
 //! The kernel compares a futex word and puts the caller to sleep as one step, against every wake; here
-//! a mutex and a condvar do that. No time passes: a wait without a wake is a deadlock, which loom
+//! a mutex and a condvar do that, and who wakes looks first whether anybody sleeps, as it does there. No time passes: a wait without a wake is a deadlock, which loom
 //! reports. The orderings are parameters, so that a model can show that it fails with weaker ones.
 
 use std::time::Duration;
 
 use super::{Cell, SharedCells};
-use crate::sync::{AtomicU64, Condvar, Mutex, Ordering};
+use crate::sync::{AtomicU64, Condvar, Mutex, Ordering, fence};
 
 const WORDS: [Cell; 18] = [
     Cell::Appended,
@@ -35,6 +35,8 @@ pub struct LoomCells {
     words: [AtomicU64; WORDS.len()],
     queue: Mutex<()>,
     woken: Condvar,
+    sleepers: AtomicU64,
+    fenced: bool,
     read: Ordering,
     write: Ordering,
 }
@@ -54,8 +56,25 @@ impl LoomCells {
             words,
             queue: Mutex::new(()),
             woken: Condvar::new(),
+            sleepers: AtomicU64::new(0),
+            fenced: true,
             read,
             write,
+        }
+    }
+
+    /// The same without the fences between a word and the count of sleepers.
+    #[must_use]
+    pub fn unfenced() -> LoomCells {
+        LoomCells {
+            fenced: false,
+            ..LoomCells::new()
+        }
+    }
+
+    fn fence(&self) {
+        if self.fenced {
+            fence(Ordering::SeqCst);
         }
     }
 
@@ -92,13 +111,22 @@ impl SharedCells for LoomCells {
     }
 
     fn wait(&self, cell: Cell, seen: u64, _limit: Duration) {
+        self.sleepers.fetch_add(1, Ordering::Relaxed);
+        self.fence();
         let guard = self.queue.lock();
         if self.word(cell).load(Ordering::Relaxed) == seen {
             drop(self.woken.wait(guard));
+        } else {
+            drop(guard);
         }
+        self.sleepers.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn wake(&self, _cell: Cell) {
+        self.fence();
+        if self.sleepers.load(Ordering::Relaxed) == 0 {
+            return;
+        }
         let _guard = self.queue.lock();
         self.woken.notify_all();
     }

@@ -17,7 +17,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, fence};
 use std::time::Duration;
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
@@ -260,18 +260,37 @@ impl ControlPage {
 
     /// A word of the page.
     pub(super) fn word(&self, cell: Cell) -> &AtomicU64 {
-        debug_assert!(
-            cell.offset() + size_of::<AtomicU64>() <= self.map.len(),
-            "every cell lies in the page"
+        self.word_of_line(cell, 0)
+    }
+
+    /// How many sleep until the word of `cell` moves, those that were killed in their sleep included.
+    fn sleepers(&self, cell: Cell) -> &AtomicU64 {
+        self.word_of_line(cell, size_of::<AtomicU64>())
+    }
+
+    fn word_of_line(&self, cell: Cell, at: usize) -> &AtomicU64 {
+        let offset = cell.offset() + at;
+        assert!(
+            offset + size_of::<AtomicU64>() <= self.map.len()
+                && offset.is_multiple_of(align_of::<AtomicU64>()),
+            "every word lies in the page"
         );
-        // SAFETY: every discriminant of `Cell` is a multiple of 64 below 4,096 - 8, the mapping begins
-        // on a page and has 4,096 bytes, so the word lies inside it and is aligned; the mapping lives as
-        // long as `self`; this process makes no other kind of access to it, and other processes use atomics too.
-        unsafe { AtomicU64::from_ptr(self.map.as_mut_ptr().add(cell.offset()).cast()) }
+        // SAFETY: the assertion says that the word lies inside the mapping and is aligned in it, and the mapping
+        // begins on a page; it lives as long as `self`; this process makes no other kind of access to it, and other
+        // processes use atomics too.
+        unsafe { AtomicU64::from_ptr(self.map.as_mut_ptr().add(offset).cast()) }
     }
 
     /// Sleeps while the low half of the word is that of `seen`, until a wake or `limit`.
     pub(super) fn wait(&self, cell: Cell, seen: u64, limit: Duration) {
+        // Who raises the word and sees nobody asleep wakes nobody: either it sees this, or the kernel the raised word.
+        self.sleepers(cell).fetch_add(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        self.sleep(cell, seen, limit);
+        self.sleepers(cell).fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn sleep(&self, cell: Cell, seen: u64, limit: Duration) {
         let limit = libc::timespec {
             tv_sec: libc::time_t::try_from(limit.as_secs()).unwrap_or(libc::time_t::MAX),
             tv_nsec: libc::c_long::from(limit.subsec_nanos() as i32),
@@ -290,9 +309,14 @@ impl ControlPage {
         }
     }
 
-    /// Wakes all processes and threads that wait for the word.
+    /// Wakes all processes and threads that wait for the word, which was raised before; a system call only if there
+    /// are any.
     pub(super) fn wake(&self, cell: Cell) {
-        // SAFETY: as in `wait`; FUTEX_WAKE uses the address as a name only.
+        fence(Ordering::SeqCst);
+        if self.sleepers(cell).load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        // SAFETY: as in `sleep`; FUTEX_WAKE uses the address as a name only.
         unsafe {
             libc::syscall(
                 libc::SYS_futex,

@@ -312,6 +312,7 @@ fn join(
         appending: Mutex::default(),
         group: Default::default(),
         syncer: Default::default(),
+        filling: Default::default(),
     };
     log.heal()?;
     Ok(Opened {

@@ -7,7 +7,7 @@ use loom::sync::atomic::AtomicU64;
 use loom::thread;
 
 use super::super::control::{Control, LOOK_AGAIN, Tail};
-use super::{control_of, explored};
+use super::{control_of, explored, unfenced_control};
 use crate::storage::Cell;
 use crate::sync::{Mutex, Ordering};
 use crate::{Chain, Epoch, Lsn};
@@ -20,8 +20,12 @@ fn control(read: Ordering, write: Ordering) -> Control {
 
 /// Two threads raise `durable` to 1 and 2 while this one waits for 2. A lost wake-up is a deadlock.
 fn raised_by_two_and_awaited(read: Ordering, write: Ordering) {
+    awaited_of_two(move || control(read, write));
+}
+
+fn awaited_of_two(control: impl Fn() -> Control + Sync + Send + 'static) {
     explored(move || {
-        let control = control(read, write);
+        let control = control();
         let raisers = [1, 2].map(|to| {
             let control = control.clone();
             thread::spawn(move || control.raise_durable(Lsn(to)))
@@ -55,6 +59,17 @@ fn a_wake_up_is_lost_when_stores_do_not_release() {
 #[should_panic(expected = "deadlock")]
 fn a_wake_up_is_lost_when_loads_do_not_acquire() {
     raised_by_two_and_awaited(Ordering::Relaxed, Ordering::Release);
+}
+
+/// The trap: who raises sees nobody asleep yet, and who goes to sleep sees nothing raised yet.
+#[test]
+#[should_panic(expected = "deadlock")]
+fn a_wake_up_is_lost_when_nothing_stands_between_the_counter_and_the_sleepers() {
+    awaited_of_two(|| {
+        let control = unfenced_control();
+        control.cells().store(Cell::Appended, 2);
+        control
+    });
 }
 
 #[test]

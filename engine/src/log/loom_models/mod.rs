@@ -42,6 +42,11 @@ fn control_of(read: Ordering, write: Ordering) -> Control {
     Control::new(Arc::new(LoomCells::ordered(read, write)))
 }
 
+/// The same without the fences that keep a sleeper from being overlooked.
+fn unfenced_control() -> Control {
+    Control::new(Arc::new(LoomCells::unfenced()))
+}
+
 /// A clock that stands still: whoever waits in a model is woken, or waits for ever.
 struct NoTime;
 
