@@ -49,10 +49,54 @@ fn a_store_is_made_with_what_it_keeps_and_a_damaged_file_is_told_with_the_way_ou
     assert!(shown.contains("until-scanned"), "{shown}");
     place.write("shop/space", "not what it was");
     let told = place.run(&["space", "shop"]).fails(6);
-    assert!(told.contains("shop/space") && told.contains("remove"), "{told}");
-    std::fs::remove_file(place.path("shop/space")).unwrap();
-    let shown = place.run(&["space", "shop"]).ok();
-    assert!(shown.contains("forever"), "{shown}");
+    assert!(told.contains("shop/space") && told.contains("--limit"), "{told}");
+    let told = place.run(&["space", "shop", "--retention", "30d"]).fails(6);
+    assert!(told.contains("shop/space"), "{told}");
+    let words = ["space", "shop", "--retention", "30d", "--limit", "20G", "--json"];
+    let ran = place.run(&words);
+    assert!(ran.err.contains("archive --to"), "{}", ran.err);
+    assert_eq!(ran.one()["retention"], "30d");
+    place.run(&["verify", "shop"]).ok();
+}
+
+#[test]
+fn damaged_settings_and_holds_are_told_by_stat_and_verify_with_all_the_rest() {
+    let place = Place::with_store("shop");
+    place
+        .run(&["append", "shop", "s", "--kind", "k", "--data", "1"])
+        .ok();
+    place.run(&["hold", "add", "shop", "mine"]).ok();
+    place.run(&["space", "shop", "--retention", "30d"]).ok();
+    place.run(&["stat", "shop"]).ok();
+    place.run(&["verify", "shop"]).ok();
+    place.write("shop/holds/mine", "not what it was");
+    for words in [["stat", "shop"], ["verify", "shop"]] {
+        let ran = place.run(&words);
+        assert!(ran.out.contains("shop/holds/mine"), "{}", ran.out);
+        ran.fails(6);
+    }
+    place.write("shop/space", "not what it was");
+    let ran = place.run(&["verify", "shop", "--json"]);
+    let facts: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!((&facts["whole"], &facts["events"]), (&false.into(), &1.into()));
+    assert_eq!(facts["settings_damage"].as_array().unwrap().len(), 2, "{facts}");
+    ran.fails(6);
+    let ran = place.run(&["stat", "shop", "--json"]);
+    let facts: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(
+        (&facts["events"], &facts["disk"]["retention"]),
+        (&1.into(), &().into())
+    );
+    let told = facts["damage"][0]["text"].as_str().unwrap();
+    assert!(told.contains("--retention") && facts["disk"]["log"].as_u64().unwrap() > 0);
+    ran.fails(6);
+    let ran = place.run(&["stat", "shop"]);
+    assert!(
+        ran.out.contains("DAMAGED") && ran.out.contains("disk free"),
+        "{}",
+        ran.out
+    );
+    ran.fails(6);
 }
 
 /// A store of segments of 1 MiB with eighty events of 60 kB.

@@ -121,7 +121,15 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
 /// # Errors
 /// `Unavailable` when there is none, it cannot be reached, or it is another store's.
 pub(crate) fn archive(storage: &dyn Storage, owner: Owner, at: Lsn) -> Result<Arc<dyn Storage>> {
-    let Some(path) = Space::read(storage, owner)?.archive else {
+    let space = Space::read(storage, owner).map_err(|error| {
+        let text =
+            "this segment was moved to an archive, and the settings that say where that is cannot be read";
+        Error::unavailable(text)
+            .at_path(storage.root())
+            .at_lsn(at)
+            .caused_by(error)
+    })?;
+    let Some(path) = space.archive else {
         let text = "this segment was moved to an archive, and the store's settings name none; say where it is with \
                     `milepost archive` and --to";
         return Err(Error::unavailable(text).at_path(storage.root()).at_lsn(at));

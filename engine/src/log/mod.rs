@@ -41,7 +41,7 @@ use crate::sync::Mutex;
 pub(crate) use append::{Request, Written, is_full};
 pub(crate) use control::{Control, LOOK_AGAIN, Tail};
 pub(crate) use cursor::{Cursor, Found};
-pub(crate) use form::{Form, packed_name, segment_name};
+pub(crate) use form::{Form, away_name, packed_name, segment_name};
 pub(crate) use group::Wait;
 pub(crate) use judge::Judge;
 pub(crate) use moving::{fetch_back, send_away};

@@ -43,7 +43,7 @@ pub use repair::{Cost, Examined, Repair, RepairHow, Repaired};
 pub use restore::Restored;
 pub use space::{Retention, Space};
 pub use streams::StreamReader;
-pub use verify::Verified;
+pub use verify::{Unverified, Verified};
 
 use std::path::Path;
 use std::sync::Arc;

@@ -122,8 +122,9 @@ impl Space {
     fn decode(bytes: &[u8], id: StoreId) -> Result<Space> {
         let damaged = || {
             Error::corrupt(
-                "the file that says how long the log is kept is damaged; nothing is freed meanwhile: remove this one \
-                 file (then the log is kept for ever and without a limit) and set it again with `milepost space`",
+                "the file that says how long the log is kept is damaged; nothing is freed and no limit holds meanwhile: set \
+                 it again with `milepost space` and both --retention and --limit, then, where that was set, \
+                 `milepost compress` and --always, and `milepost archive` and --to",
             )
         };
         let (version, mut rest) = whole_file::checked(bytes, MAGIC).ok_or_else(damaged)?;
