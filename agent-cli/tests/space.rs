@@ -60,6 +60,46 @@ fn a_store_is_made_with_what_it_keeps_and_a_damaged_file_is_told_with_the_way_ou
 }
 
 #[test]
+fn a_damaged_base_is_told_with_what_can_be_saved_and_repaired_only_when_told_to() {
+    let place = imported();
+    place.run(&["space", "shop", "--retention", "1M"]).ok();
+    place.run(&["space", "shop", "--free"]).ok();
+    let before = place.run(&["read", "shop", "s", "--json"]).ok();
+    let names = std::fs::read_dir(place.path("shop/log")).unwrap();
+    let base = names
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .find(|name| name.starts_with("base-"));
+    let file = format!("shop/log/{}", base.unwrap());
+    place.run(&["repair", "shop", "--base"]).fails(1);
+    place.write(&file, "not what it was");
+    place.run(&["stat", "shop"]).fails(6);
+    let told = place.run(&["verify", "shop"]).fails(6);
+    assert!(told.contains("milepost repair"), "{told}");
+    let ran = place.run(&["repair", "shop"]);
+    assert!(
+        ran.out.contains(&file) && ran.out.contains("would lose"),
+        "{}",
+        ran.out
+    );
+    assert!(ran.fails(6).contains("--base"));
+    assert_eq!(std::fs::read(place.path(&file)).unwrap(), b"not what it was");
+    assert!(
+        place
+            .run(&["repair", "shop", "--isolate"])
+            .fails(1)
+            .contains("--base")
+    );
+    let done = place.run(&["repair", "shop", "--base", "--json"]).one();
+    assert_eq!(
+        (&done["base"]["renewed"], &done["base"]["streams_known"]),
+        (&true.into(), &1.into())
+    );
+    assert_eq!(place.run(&["read", "shop", "s", "--json"]).ok(), before);
+    place.run(&["verify", "shop"]).ok();
+    assert!(place.run(&["repair", "shop"]).ok().contains("nothing is damaged"));
+}
+
+#[test]
 fn damaged_settings_and_holds_are_told_by_stat_and_verify_with_all_the_rest() {
     let place = Place::with_store("shop");
     place

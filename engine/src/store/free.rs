@@ -305,7 +305,7 @@ pub(super) fn finish(dir: &Arc<SegmentDir>) -> Result<Lsn> {
 
 fn missing_base(dir: &SegmentDir, first: Lsn) -> Error {
     let text = "the log begins here, and no whole base file says what was before: its first files are missing, or the \
-                base is; nothing was changed: put them back or restore a backup";
+                base is; nothing was changed: put them back, restore a backup, or see what `milepost repair` can save";
     Error::corrupt(text)
         .at_path(dir.storage().root().join(dir.folder()))
         .at_lsn(first)

@@ -39,7 +39,7 @@ pub use hold::{Hold, NamedHold};
 pub use options::{Durability, Options};
 pub use phase::{Phase, PhaseLock};
 pub use raw::{Damage, DamageKind, Loss, LostFrame, RawEnd, RawLog, RawPiece};
-pub use repair::{Cost, Examined, Repair, RepairHow, Repaired};
+pub use repair::{BaseDamage, Cost, Examined, Repair, RepairHow, Repaired};
 pub use restore::Restored;
 pub use space::{Retention, Space};
 pub use streams::StreamReader;

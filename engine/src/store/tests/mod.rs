@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 mod archive;
+mod damaged_base;
 mod files;
 mod freed_forms;
 mod freeing_meanwhile;
