@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use milepost_engine::Archived;
+use milepost_engine::{Archived, Error, ErrorKind};
 use serde::Serialize;
 
 use super::store_dir::StoreDir;
@@ -61,7 +61,8 @@ impl Archive {
             store.archive(&mut told)
         };
         drop(progress);
-        let done = done.map_err(|error| Failure::from(error).then("no segment was lost; run it again"))?;
+        let state = "no segment was lost and all are read as before; run it again";
+        let done = done.map_err(|error| Failure::from(error).then(state))?;
         let archive = store.space()?.archive;
         let facts = facts(&done, archive.map(|path| path.display().to_string()));
         let (count, verb) = (
@@ -76,6 +77,14 @@ impl Archive {
                 facts.bytes, facts.away, facts.of
             ),
         )
+    }
+}
+
+/// What else helps when a disk is full.
+pub fn where_to(error: &Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::Full => ", or move segments to another disk with `milepost archive DIR --to ARCHIVE`",
+        _ => "",
     }
 }
 

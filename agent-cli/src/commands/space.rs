@@ -59,7 +59,16 @@ impl Space {
             self.store.open()?
         };
         let space = if sets { self.set(&store)? } else { store.space()? };
-        let freed = self.free.then(|| store.free()).transpose()?;
+        let freed = self.free.then(|| store.free()).transpose();
+        let freed = freed.map_err(|error| {
+            let next = super::archive::where_to(&error);
+            let failure = Failure::from(error);
+            if next.is_empty() {
+                failure
+            } else {
+                failure.then(&format!("free something{next}"))
+            }
+        })?;
         let facts = facts(&space, freed);
         let limit = match facts.limit {
             0 => "no limit".to_owned(),

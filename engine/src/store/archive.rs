@@ -15,6 +15,7 @@ use crate::{Error, Lsn, Result, Store};
 
 use super::Shared;
 use super::compress::{arranged_by_another, of_form};
+use super::room::Growth;
 
 /// What a run of [`Store::archive`] or [`Store::bring_back`] did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -111,7 +112,7 @@ impl Store {
     /// Brings every segment back from the archive, and sets none from then on. `progress` as in [`Store::archive`].
     ///
     /// # Errors
-    /// As [`Store::archive`].
+    /// As [`Store::archive`]; `Full` before anything is moved when the limit or the disk has no room for them.
     pub fn bring_back(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<Archived> {
         let shared = self.shared();
         let (lock, dir) = (self.begin_arranging()?, &shared.log.dir);
@@ -120,6 +121,22 @@ impl Store {
             stubs.extend(dir.stub(first)?);
         }
         let total = stubs.iter().map(|stub| stub.end.since(stub.first)).sum();
+        let mut growth = Growth::default();
+        for stub in &stubs {
+            let raw = stub.form == Form::Raw;
+            growth.add(
+                if raw {
+                    stub.end.since(stub.first)
+                } else {
+                    stub.file_len
+                },
+                0,
+            );
+        }
+        if let Some(stub) = stubs.first() {
+            let archive = away::archive(&*shared.storage, self.owner(), stub.first)?;
+            shared.check_room(&growth, Some(&*archive))?;
+        }
         let mut found = Archived::default();
         for stub in stubs {
             progress(found.bytes, total);

@@ -24,6 +24,7 @@ mod phase;
 mod raw;
 mod repair;
 mod restore;
+mod room;
 mod space;
 mod streams;
 mod verify;

@@ -9,6 +9,7 @@ mod freed_forms;
 mod freeing_meanwhile;
 mod handles;
 mod packed;
+mod room;
 mod space;
 mod stream_scan;
 mod streams;
