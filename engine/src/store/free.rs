@@ -145,6 +145,7 @@ impl Shared {
         self.follow_freed()?;
         self.unlink(&gone)?;
         base::remove_older(storage, freeable.end)?;
+        self.sweep_archive();
         tracing::info!(
             segments = gone.len(),
             begins = freeable.end.0,
@@ -332,16 +333,19 @@ fn unlink(dir: &SegmentDir, firsts: &[Lsn]) -> Result<()> {
     Ok(())
 }
 
-/// Removes a freed segment from the archive. What is left there when it cannot be reached is no part of the log.
+/// Removes a freed segment from the archive. What is left there when it cannot be reached is no part of the log, and
+/// goes when it can (`store/orphans`).
 fn unlink_archived(dir: &SegmentDir, stub: &Stub) {
     let name = dir.archived_name(stub);
-    let removed = away::archive(&**dir.storage(), dir.owner(), stub.first).and_then(|archive| {
+    let storage = &**dir.storage();
+    let removed = away::archive(storage, dir.owner(), stub.first).and_then(|archive| {
+        away::refuse_others(storage, &*archive)?;
         let path = archive.root().join(&name);
         let unlinked = archive.unlink(&name);
         unlinked.map_err(|error| Error::io("free an archived segment", path, error))
     });
     if let Err(error) = removed {
-        tracing::warn!(%error, name, "a segment was freed and its file stays in the archive; it may be deleted");
+        tracing::warn!(%error, name, "a segment was freed and its file stays in the archive until that is there again");
     }
 }
 
@@ -372,7 +376,9 @@ impl Store {
     /// # Errors
     /// As [`Store::freeable`]; `Full` without space for the base, and then nothing is freed.
     pub fn free(&self) -> Result<u64> {
-        self.shared().free()
+        let freed = self.shared().free()?;
+        self.sweep_archive()?;
+        Ok(freed)
     }
 
     /// Where the scan of a queue that ends at `scanned` goes on: where the log begins, for a first one.

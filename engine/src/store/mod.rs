@@ -20,6 +20,7 @@ mod lineage;
 mod make;
 mod open;
 mod options;
+mod orphans;
 mod phase;
 mod raw;
 mod repair;

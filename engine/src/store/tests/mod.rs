@@ -10,6 +10,7 @@ mod freeing_meanwhile;
 mod handles;
 mod packed;
 mod room;
+mod shared_archive;
 mod space;
 mod stream_scan;
 mod streams;
