@@ -212,7 +212,8 @@ fn what_is_freed_is_told_to_readers_and_a_hold_keeps_it_until_it_is_dropped() {
     assert!(place.run(&["stat", "shop"]).ok().contains("disk free"));
     place.run(&["backup", "shop", "copy"]).ok();
     place.run(&["verify", "copy"]).ok();
-    place.run(&["restore", "copy", "again"]).ok();
+    let restored = place.run(&["restore", "copy", "again"]).ok();
+    assert!(restored.contains("kept 1M, with no limit"), "{restored}");
     let again = place.run(&["read", "again", "s", "--json"]).json();
     let facts = |event: &serde_json::Value| (event["version"].clone(), event["lsn"].clone());
     assert!(again.iter().map(facts).eq(events.iter().map(facts)));

@@ -171,6 +171,14 @@ impl Space {
         }
     }
 
+    /// Puts these settings beside a copy of the log of `owner`, where others may be; durable when this returns.
+    pub(super) fn copy_to(&self, storage: &dyn Storage, owner: Owner) -> Result<()> {
+        match Space::read(storage, owner) {
+            Ok(there) if there == *self => Ok(()),
+            _ => self.write(storage, owner),
+        }
+    }
+
     /// Puts the file in place of the former one; durable when this returns.
     pub(super) fn write(&self, storage: &dyn Storage, owner: Owner) -> Result<()> {
         let path = storage.root().join(SPACE_FILE);
