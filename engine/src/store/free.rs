@@ -34,6 +34,8 @@ pub struct Freeable {
     pub end: Lsn,
     /// Up to where retention, the scan phase and each hold would let it go, the most demanding first.
     pub keepers: Vec<Keeper>,
+    /// Where the log is kept by age: when the next segment behind that is old enough, microseconds since 1970.
+    pub due: Option<i64>,
 }
 
 /// Who keeps the log, and from where on.
@@ -186,10 +188,29 @@ impl Shared {
                 .find(|first| *first > bound && *first <= active)
                 .or(end);
         }
-        Ok(Freeable {
-            end: end.unwrap_or(begins).max(begins),
-            keepers,
-        })
+        let end = end.unwrap_or(begins).max(begins);
+        let due = self.due_behind(end, space.retention)?;
+        Ok(Freeable { end, keepers, due })
+    }
+
+    /// Whether time alone frees some of the log.
+    pub(super) fn is_kept_by_age(&self) -> Result<bool> {
+        let space = Space::read(&*self.storage, self.identity.owner)?;
+        Ok(matches!(space.retention, Retention::Age(_)))
+    }
+
+    /// When the first sealed segment that ends behind `end` is old enough.
+    fn due_behind(&self, end: Lsn, retention: Retention) -> Result<Option<i64>> {
+        let Retention::Age(age) = retention else {
+            return Ok(None);
+        };
+        let micros = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
+        let mut due = None;
+        self.streams.index.sealed_times(&mut |until, last| {
+            due = (until > end).then_some(last.saturating_add(micros));
+            due.is_none()
+        })?;
+        Ok(due)
     }
 
     fn kept_by_retention(&self, retention: Retention, durable: Lsn) -> Result<Keeper> {

@@ -6,7 +6,7 @@ use milepost_engine::{DiskUse, Lsn, Store};
 use serde::Serialize;
 
 use super::super::verify::Damage;
-use crate::arguments::keep;
+use crate::arguments::{keep, moment};
 use crate::failure::Outcome;
 use crate::output::{self, Out};
 
@@ -27,6 +27,8 @@ pub struct Disk {
     retention: Option<String>,
     limit: Option<u64>,
     freed_next: u64,
+    /// When the next segment behind that is old enough, where the log is kept by age.
+    due: Option<i64>,
     keepers: Vec<Keeper>,
     holds: usize,
     #[serde(skip)]
@@ -47,14 +49,14 @@ const DAY: u64 = 86_400;
 pub fn gather(store: &Store, damage: &mut Vec<Damage>) -> Outcome<Disk> {
     let (disk, space, begins) = (store.disk()?, store.space(), store.oldest()?);
     let mut keepers = Vec::new();
-    let freed_next = match &space {
+    let (freed_next, due) = match &space {
         Ok(_) => {
             let freeable = store.freeable()?;
             keepers.extend(freeable.keepers.into_iter().map(|keeper| Keeper {
                 from: (keeper.from < Lsn::MAX).then_some(keeper.from.0),
                 text: keeper.text,
             }));
-            freeable.end.since(begins)
+            (freeable.end.since(begins), freeable.due)
         }
         Err(error) => {
             keepers.push(Keeper {
@@ -62,7 +64,7 @@ pub fn gather(store: &Store, damage: &mut Vec<Damage>) -> Outcome<Disk> {
                 text: "the settings of space cannot be read, so nothing is freed".to_owned(),
             });
             damage.push(Damage::from(error));
-            0
+            (0, None)
         }
     };
     let (space, holds) = (space.ok(), store.holds()?);
@@ -87,6 +89,7 @@ pub fn gather(store: &Store, damage: &mut Vec<Damage>) -> Outcome<Disk> {
         retention: space.as_ref().map(|space| keep::text(space.retention)),
         limit: space.as_ref().map(|space| space.limit),
         freed_next,
+        due,
         keepers,
         holds: holds.len(),
         over: disk.over,
@@ -123,7 +126,10 @@ impl Disk {
             self.retention.as_deref().unwrap_or("unknown"),
             self.holds
         ))?;
-        out.line(format_args!("freed next    {}", about(self.freed_next)))?;
+        let due = self.due.map_or_else(String::new, |at| {
+            format!("; the next segment is old enough at {}", moment::text(at))
+        });
+        out.line(format_args!("freed next    {}{due}", about(self.freed_next)))?;
         for keeper in &self.keepers {
             let from = keeper
                 .from
