@@ -75,3 +75,55 @@ fn a_damaged_backup_exits_6_with_its_file_and_what_to_do_and_is_mended_by_a_run_
     place.run(&["verify", "copy"]).ok();
     place.run(&["restore", "copy", "again"]).ok();
 }
+
+#[test]
+fn a_restored_store_keeps_its_log_as_the_former_did_and_says_so() {
+    let place = Place::new();
+    let words = [
+        "init",
+        "shop",
+        "--site",
+        "shop",
+        "--retention",
+        "30d",
+        "--limit",
+        "2G",
+    ];
+    place.run(&words).ok();
+    place.run(&["compress", "shop", "--always"]).ok();
+    place.run(&["archive", "shop", "--to", "cold"]).ok();
+    place.run(&["backup", "shop", "copy"]).ok();
+    let told = place.run(&["restore", "copy", "again"]).ok();
+    assert!(
+        told.contains("kept 30d, with a limit of 2G, and compressed") && told.contains("cold stays"),
+        "{told}"
+    );
+    let space = place.run(&["space", "again", "--json"]).one();
+    assert_eq!(
+        (&space["retention"], &space["limit"]),
+        (&"30d".into(), &(2u64 << 30).into())
+    );
+    assert_eq!(
+        (&space["compress"], &space["archive"]),
+        (&true.into(), &().into())
+    );
+    // What was changed since is in the next run's copy; what was taken back too.
+    place
+        .run(&["space", "shop", "--retention", "forever", "--limit", "0"])
+        .ok();
+    place.run(&["backup", "shop", "copy"]).ok();
+    let facts = place.run(&["restore", "copy", "third", "--json"]).one();
+    assert_eq!(
+        (&facts["retention"], &facts["limit"]),
+        (&"forever".into(), &0.into())
+    );
+    // Damaged in the backup: told, and nothing is freed in the new store.
+    place.write("copy/space", "not what it was");
+    let ran = place.run(&["verify", "copy"]);
+    assert!(ran.out.contains("copy/space"), "{}", ran.out);
+    ran.fails(6);
+    let told = place.run(&["restore", "copy", "fourth"]).ok();
+    assert!(told.contains("kept for ever"), "{told}");
+    let space = place.run(&["space", "fourth", "--json"]).one();
+    assert_eq!(space["retention"], "forever");
+}

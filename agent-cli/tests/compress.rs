@@ -180,6 +180,14 @@ fn an_archived_store_is_read_as_before_says_what_to_mount_and_is_brought_back() 
         refused.contains("mount it") && refused.contains("/cold"),
         "{refused}"
     );
+    let ran = place.run(&["verify", "shop", "--json"]);
+    let facts: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(facts["unverified"]["segments"], segments - 2, "{facts}");
+    assert!(facts["damage"].as_array().unwrap().is_empty() && facts["blocks"].as_u64().unwrap() > 0);
+    assert_eq!(facts["whole"], false);
+    let told = facts["unverified"]["reasons"][0]["text"].as_str().unwrap();
+    assert!(told.contains("mount it") && told.contains("/cold"), "{told}");
+    assert!(ran.fails(1).contains("mount the archive"));
     let stat = place.run(&["stat", "shop", "--json"]).one();
     assert!(stat["disk"]["log"].as_u64().unwrap() > 0, "{stat}");
     place

@@ -49,10 +49,94 @@ fn a_store_is_made_with_what_it_keeps_and_a_damaged_file_is_told_with_the_way_ou
     assert!(shown.contains("until-scanned"), "{shown}");
     place.write("shop/space", "not what it was");
     let told = place.run(&["space", "shop"]).fails(6);
-    assert!(told.contains("shop/space") && told.contains("remove"), "{told}");
-    std::fs::remove_file(place.path("shop/space")).unwrap();
-    let shown = place.run(&["space", "shop"]).ok();
-    assert!(shown.contains("forever"), "{shown}");
+    assert!(told.contains("shop/space") && told.contains("--limit"), "{told}");
+    let told = place.run(&["space", "shop", "--retention", "30d"]).fails(6);
+    assert!(told.contains("shop/space"), "{told}");
+    let words = ["space", "shop", "--retention", "30d", "--limit", "20G", "--json"];
+    let ran = place.run(&words);
+    assert!(ran.err.contains("archive --to"), "{}", ran.err);
+    assert_eq!(ran.one()["retention"], "30d");
+    place.run(&["verify", "shop"]).ok();
+}
+
+#[test]
+fn a_damaged_base_is_told_with_what_can_be_saved_and_repaired_only_when_told_to() {
+    let place = imported();
+    place.run(&["space", "shop", "--retention", "1M"]).ok();
+    place.run(&["space", "shop", "--free"]).ok();
+    let before = place.run(&["read", "shop", "s", "--json"]).ok();
+    let names = std::fs::read_dir(place.path("shop/log")).unwrap();
+    let base = names
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .find(|name| name.starts_with("base-"));
+    let file = format!("shop/log/{}", base.unwrap());
+    place.run(&["repair", "shop", "--base"]).fails(1);
+    place.write(&file, "not what it was");
+    place.run(&["stat", "shop"]).fails(6);
+    let told = place.run(&["verify", "shop"]).fails(6);
+    assert!(told.contains("milepost repair"), "{told}");
+    let ran = place.run(&["repair", "shop"]);
+    assert!(
+        ran.out.contains(&file) && ran.out.contains("would lose"),
+        "{}",
+        ran.out
+    );
+    assert!(ran.fails(6).contains("--base"));
+    assert_eq!(std::fs::read(place.path(&file)).unwrap(), b"not what it was");
+    assert!(
+        place
+            .run(&["repair", "shop", "--isolate"])
+            .fails(1)
+            .contains("--base")
+    );
+    let done = place.run(&["repair", "shop", "--base", "--json"]).one();
+    assert_eq!(
+        (&done["base"]["renewed"], &done["base"]["streams_known"]),
+        (&true.into(), &1.into())
+    );
+    assert_eq!(place.run(&["read", "shop", "s", "--json"]).ok(), before);
+    place.run(&["verify", "shop"]).ok();
+    assert!(place.run(&["repair", "shop"]).ok().contains("nothing is damaged"));
+}
+
+#[test]
+fn damaged_settings_and_holds_are_told_by_stat_and_verify_with_all_the_rest() {
+    let place = Place::with_store("shop");
+    place
+        .run(&["append", "shop", "s", "--kind", "k", "--data", "1"])
+        .ok();
+    place.run(&["hold", "add", "shop", "mine"]).ok();
+    place.run(&["space", "shop", "--retention", "30d"]).ok();
+    place.run(&["stat", "shop"]).ok();
+    place.run(&["verify", "shop"]).ok();
+    place.write("shop/holds/mine", "not what it was");
+    for words in [["stat", "shop"], ["verify", "shop"]] {
+        let ran = place.run(&words);
+        assert!(ran.out.contains("shop/holds/mine"), "{}", ran.out);
+        ran.fails(6);
+    }
+    place.write("shop/space", "not what it was");
+    let ran = place.run(&["verify", "shop", "--json"]);
+    let facts: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!((&facts["whole"], &facts["events"]), (&false.into(), &1.into()));
+    assert_eq!(facts["settings_damage"].as_array().unwrap().len(), 2, "{facts}");
+    ran.fails(6);
+    let ran = place.run(&["stat", "shop", "--json"]);
+    let facts: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(
+        (&facts["events"], &facts["disk"]["retention"]),
+        (&1.into(), &().into())
+    );
+    let told = facts["damage"][0]["text"].as_str().unwrap();
+    assert!(told.contains("--retention") && facts["disk"]["log"].as_u64().unwrap() > 0);
+    ran.fails(6);
+    let ran = place.run(&["stat", "shop"]);
+    assert!(
+        ran.out.contains("DAMAGED") && ran.out.contains("disk free"),
+        "{}",
+        ran.out
+    );
+    ran.fails(6);
 }
 
 /// A store of segments of 1 MiB with eighty events of 60 kB.
@@ -81,6 +165,36 @@ fn imported() -> Place {
         ])
         .ok();
     place
+}
+
+/// What is asked for and was freed is refused, or told.
+fn begins_later(place: &Place) {
+    let oldest = place.run(&["stat", "shop", "--json"]).one()["oldest"].clone();
+    let told = place.run(&["export", "shop", "--from", "100"]).fails(1);
+    assert!(
+        told.contains(&oldest.to_string()) && told.contains("--from oldest"),
+        "{told}"
+    );
+    let ran = place.run(&["export", "shop"]);
+    assert!(ran.err.contains(&oldest.to_string()), "{}", ran.err);
+    let all = ran.ok();
+    let ran = place.run(&["export", "shop", "--from", "oldest"]);
+    assert!(ran.err.is_empty() && ran.out == all, "{}", ran.err);
+    assert_eq!(
+        place.run(&["export", "shop", "--from", &oldest.to_string()]).ok(),
+        all
+    );
+    let lines = place.run(&["dump", "shop", "--from", "100", "--json"]).json();
+    assert_eq!(lines[0]["behind"]["from"], 100);
+    assert_eq!(lines[0]["behind"]["oldest"], oldest);
+    assert_eq!(lines[1]["block"]["lsn"], oldest);
+    assert!(place.run(&["dump", "shop"]).err.contains(&oldest.to_string()));
+    let ran = place.run(&["dump", "shop", "--from", "oldest", "--json"]);
+    assert!(ran.err.is_empty() && !ran.out.contains("behind"), "{}", ran.err);
+    place.run(&["backup", "shop", "other"]).ok();
+    let lines = place.run(&["dump", "other", "--json"]).json();
+    assert_eq!(lines[0]["behind"]["oldest"], oldest);
+    place.run(&["export", "shop", "--from", "now"]).fails(2);
 }
 
 #[test]
@@ -114,8 +228,8 @@ fn what_is_freed_is_told_to_readers_and_a_hold_keeps_it_until_it_is_dropped() {
     assert!(told.contains(&first.to_string()), "{told}");
     let exported = place.run(&["export", "shop", "--json"]).json();
     assert_eq!(exported[0]["events"][0]["version"], first);
+    begins_later(&place);
     place.run(&["verify", "shop"]).ok();
-    place.run(&["dump", "shop"]).ok();
     let stat = place.run(&["stat", "shop", "--json"]).one();
     assert_eq!(stat["disk"]["retention"], "1M");
     assert!(stat["disk"]["free"].as_u64().unwrap() > 0 && stat["disk"]["base"].as_u64().unwrap() > 0);
@@ -128,7 +242,8 @@ fn what_is_freed_is_told_to_readers_and_a_hold_keeps_it_until_it_is_dropped() {
     assert!(place.run(&["stat", "shop"]).ok().contains("disk free"));
     place.run(&["backup", "shop", "copy"]).ok();
     place.run(&["verify", "copy"]).ok();
-    place.run(&["restore", "copy", "again"]).ok();
+    let restored = place.run(&["restore", "copy", "again"]).ok();
+    assert!(restored.contains("kept 1M, with no limit"), "{restored}");
     let again = place.run(&["read", "again", "s", "--json"]).json();
     let facts = |event: &serde_json::Value| (event["version"].clone(), event["lsn"].clone());
     assert!(again.iter().map(facts).eq(events.iter().map(facts)));

@@ -75,10 +75,10 @@ pub use position::{Chain, Epoch, Lsn, Position};
 pub use queue::{QueueEntry, QueueReader, QueueWriter};
 pub use site::{SiteName, StoreId};
 pub use store::{
-    Archived, BackedUp, Backup, BackupFacts, Beginning, Compressed, Cost, Damage, DamageKind, DiskUse,
-    Durability, Examined, Freeable, Hold, Keeper, Loss, LostFrame, NamedHold, Options, Phase, PhaseLock,
-    RawEnd, RawLog, RawPiece, Repair, RepairHow, Repaired, Restored, Retention, Space, Store, StreamReader,
-    Verified, Watermarks,
+    Archived, BackedUp, Backup, BackupFacts, BaseDamage, Beginning, Compressed, Cost, Damage, DamageKind,
+    DiskUse, Durability, Examined, Freeable, Hold, Keeper, Loss, LostFrame, NamedHold, Options, Phase,
+    PhaseLock, RawEnd, RawLog, RawPiece, Repair, RepairHow, Repaired, Restored, Retention, Space, Store,
+    StreamReader, Unverified, Verified, Watermarks,
 };
 pub use stream::{ExpectedVersion, StreamName, StreamPattern, StreamVersion};
 pub use transaction::{CommitOutcome, Committed, Transaction, TransactionId, WrongExpectedVersion};

@@ -12,6 +12,7 @@ pub mod keep;
 pub mod moment;
 pub mod pause;
 pub mod size;
+pub mod start;
 
 use std::ffi::OsString;
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use milepost_engine::Archived;
+use milepost_engine::{Archived, Error, ErrorKind};
 use serde::Serialize;
 
 use super::store_dir::StoreDir;
@@ -17,7 +17,9 @@ use crate::progress::Progress;
 /// here goes; a small file in its place says where it is. The archive may be on a slower or larger disk, local like
 /// the store's. While it is not mounted the store opens and commits, and what lies there is told by its name. From the
 /// first time on, whoever has the store open moves there what it seals. An archive that was moved as a whole is named
-/// anew with --to and its new path. Index files stay here, so finding a stream reads nothing in the archive but its events.
+/// anew with --to and its new path. A copy of the store's folder reads what the archive of the first has, but moves
+/// nothing there and removes nothing; an archive is used by one store's folder alone. What is freed while the archive is
+/// away is removed there when it is back and something is freed or moved, or `milepost space --free` is called. Index files stay here, so finding a stream reads nothing in the archive but its events.
 #[derive(Args)]
 #[command(after_long_help = format!(
     "Examples:\n  milepost archive shop --to /mnt/cold/shop\n  milepost archive shop\n  milepost archive shop --back --json\n\n{EXIT_CODES}"
@@ -28,7 +30,11 @@ pub struct Archive {
     /// Directory of the archive, made if it is missing; kept in the store's settings
     #[arg(long, value_name = "ARCHIVE", conflicts_with = "back")]
     to: Option<PathBuf>,
-    /// Bring all segments back, and move none from now on
+    /// Make an archive this store's that another copy of it used, which must be gone; or after the store was copied to
+    /// another disk
+    #[arg(long, requires = "to")]
+    take_over: bool,
+    /// Bring all segments back, and move none from now on; they stay in an archive that another copy of the store uses
     #[arg(long)]
     back: bool,
     /// Print the facts as one JSON object
@@ -50,8 +56,10 @@ impl Archive {
     /// Moves, and tells.
     pub fn run(self) -> Outcome {
         let store = self.store.open()?;
-        if let Some(to) = &self.to {
-            store.set_archive(to)?;
+        match &self.to {
+            Some(to) if self.take_over => store.take_archive_over(to)?,
+            Some(to) => store.set_archive(to)?,
+            None => {}
         }
         let mut progress = Progress::bytes("move", Some(0));
         let mut told = |done, total| progress.reach_of(done, total);
@@ -61,7 +69,8 @@ impl Archive {
             store.archive(&mut told)
         };
         drop(progress);
-        let done = done.map_err(|error| Failure::from(error).then("no segment was lost; run it again"))?;
+        let state = "no segment was lost and all are read as before; run it again";
+        let done = done.map_err(|error| Failure::from(error).then(state))?;
         let archive = store.space()?.archive;
         let facts = facts(&done, archive.map(|path| path.display().to_string()));
         let (count, verb) = (
@@ -76,6 +85,14 @@ impl Archive {
                 facts.bytes, facts.away, facts.of
             ),
         )
+    }
+}
+
+/// What else helps when a disk is full.
+pub fn where_to(error: &Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::Full => ", or move segments to another disk with `milepost archive DIR --to ARCHIVE`",
+        _ => "",
     }
 }
 

@@ -62,7 +62,14 @@ impl Compress {
             store.compress(&mut told)
         };
         drop(progress);
-        let done = done.map_err(|error| Failure::from(error).then("no segment was lost; run it again"))?;
+        let done = done.map_err(|error| {
+            let state = match self.undo {
+                true => "no segment was lost and all are read as before, and none is compressed from now on; run it again",
+                false => "no segment was lost and all are read as before; run it again",
+            };
+            let next = super::archive::where_to(&error);
+            Failure::from(error).then(&format!("{state}{next}"))
+        })?;
         let facts = facts(&done, space.compress);
         let count = facts.segments.len();
         let (compressed, of) = (facts.compressed, facts.of);

@@ -7,6 +7,7 @@ use milepost_engine::frame::{EventRef, FrameKind, FrameRef};
 use milepost_engine::{Beginning, Lsn, Result, SiteName, Store, StreamPattern};
 
 use super::store_dir::StoreDir;
+use crate::arguments::start::{self, Start};
 use crate::failure::{EXIT_CODES, Outcome};
 use crate::output::Out;
 use crate::progress::Progress;
@@ -31,9 +32,10 @@ pub struct Export {
     /// Only events of these streams (* one segment, ** any number); transactions without any are left out
     #[arg(long, value_name = "PATTERN", value_parser = pattern)]
     streams: Vec<StreamPattern>,
-    /// Only transactions from this LSN on
-    #[arg(long, value_name = "LSN", default_value = "0")]
-    from: Lsn,
+    /// Only transactions from this LSN on, which the log must still have; oldest: wherever it begins. Without it, all that the
+    /// log has, with a warning when that is not all that ever was
+    #[arg(long, value_name = "LSN", value_parser = start::parse)]
+    from: Option<Start>,
     /// Only transactions that were first committed at this site
     #[arg(long, value_name = "SITE")]
     origin: Option<SiteName>,
@@ -48,6 +50,14 @@ impl Export {
         let store = self.store.open()?;
         let beginning = store.beginning()?;
         let start = beginning.lsn();
+        match self.from {
+            Some(from) => from.refuse_behind(start)?,
+            None => {
+                if let Some(text) = Start::At(Lsn::ZERO).behind(start) {
+                    tracing::warn!("{text}, where the export begins");
+                }
+            }
+        }
         let end = store.watermarks().durable;
         let mut progress = Progress::bytes("export", Some(end.since(start)));
         let mut versions = Versions::new(beginning);
@@ -77,7 +87,7 @@ impl Export {
         versions: &mut Versions,
     ) -> Outcome<TransactionLine<'a>> {
         let origin = OriginLine::of(frame, store)?;
-        let asked = frame.lsn() >= self.from
+        let asked = self.from.is_none_or(|from| frame.lsn() >= from.lsn())
             && self
                 .origin
                 .as_ref()

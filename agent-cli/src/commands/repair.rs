@@ -1,7 +1,7 @@
 //! `milepost repair`: what is damaged, what each way out would lose, and the way that was chosen.
 
 use clap::Args;
-use milepost_engine::{Cost, Examined, LostFrame, Repair as Repairing, RepairHow, Repaired};
+use milepost_engine::{BaseDamage, Cost, Examined, LostFrame, Repair as Repairing, RepairHow, Repaired};
 use serde::Serialize;
 
 use super::dump::facts::{DamageFacts, LostFacts, damage_facts, damage_text, lost_facts, lost_text};
@@ -20,6 +20,10 @@ use crate::output::Out;
 /// is listed as far as it can be read, the damaged bytes are kept under `damaged` in the store, and the store goes
 /// on in a new lineage epoch: a remote that holds what was cut finds out and stops the pair. Nobody may have the
 /// store open. A repair that is interrupted is finished by running it again.
+///
+/// --base puts a new base file in place of a damaged one: the file with what is left of the log's freed beginning.
+/// What its whole parts and the index files still tell is in the new one, and what is lost is told: how many versions of
+/// streams begin at 0 again, and how many pinned records are not known. The log itself is not touched.
 #[derive(Args)]
 #[command(after_long_help = format!(
     "Examples:\n  milepost repair shop\n  milepost repair shop --isolate\n  milepost repair shop --cut --json\n\n{EXIT_CODES}"
@@ -33,7 +37,10 @@ pub struct Repair {
     /// Drop the damaged ranges alone
     #[arg(long)]
     isolate: bool,
-    /// Print one JSON object a line: {"damage":{…}}, {"lost":{…}}, {"choices":{…}}, {"repaired":{…}}
+    /// Put a new base file, with what can still be told, in place of a damaged one
+    #[arg(long, conflicts_with_all = ["cut", "isolate"])]
+    base: bool,
+    /// Print one JSON object a line: {"damage":{…}}, {"lost":{…}}, {"choices":{…}}, {"repaired":{…}}, {"base":{…}}
     #[arg(long)]
     json: bool,
 }
@@ -45,6 +52,20 @@ enum Line {
     Lost(LostFacts),
     Choices(Choices),
     Repaired(RepairedFacts),
+    Base(BaseFacts),
+}
+
+/// A damaged base, or what became of it.
+#[derive(Serialize)]
+struct BaseFacts {
+    file: String,
+    begins: u64,
+    streams: Option<u64>,
+    streams_known: u64,
+    pinned: Option<u64>,
+    pinned_known: u64,
+    lost: Vec<String>,
+    renewed: bool,
 }
 
 #[derive(Serialize)]
@@ -91,6 +112,7 @@ impl Repair {
         let repairing = Repairing::open(&self.store.dir, self.store.options())?;
         let mut out = Out::new();
         let outcome = match (self.cut, self.isolate) {
+            _ if self.base => self.renew_base(repairing, &mut out),
             (true, _) => self.repair(repairing, RepairHow::Cut, &mut out),
             (_, true) => self.repair(repairing, RepairHow::Isolate, &mut out),
             _ => self.examine(&repairing, &mut out),
@@ -114,7 +136,15 @@ impl Repair {
                 self.print(Line::Lost(lost_facts(frame)), out)?;
             }
         }
+        if let Some(base) = &found.base {
+            self.print(Line::Base(base_facts(base, false)), out)?;
+        }
         if found.damages.is_empty() {
+            if found.base.is_some() {
+                let text = "the base of the log is damaged; nothing was changed: put it back from a copy, restore a backup, \
+                            or repair with --base";
+                return Err(Failure::new(Exit::Damaged, text));
+            }
             return if self.json {
                 Ok(())
             } else {
@@ -136,6 +166,11 @@ impl Repair {
         ))
     }
 
+    fn renew_base(&self, repairing: Repairing, out: &mut Out) -> Outcome {
+        let done = repairing.renew_base()?;
+        self.print(Line::Base(base_facts(&done, true)), out)
+    }
+
     fn repair(&self, repairing: Repairing, how: RepairHow, out: &mut Out) -> Outcome {
         let mut failed = None;
         let done = repairing.run(how, &mut |frame: &LostFrame| {
@@ -155,6 +190,7 @@ impl Repair {
             Line::Damage(damage) => out.line(format_args!("{}", damage_text(damage))),
             Line::Lost(frame) => out.line(format_args!("  lost: {}", lost_text(frame))),
             Line::Choices(choices) => print_choices(choices, out),
+            Line::Base(base) => print_base(base, out),
             Line::Repaired(done) => out.line(format_args!(
                 "repaired ({}{}): the log ends at LSN {} and goes on in lineage epoch {}; lost: {}; what was taken \
                  out is in the folder damaged of the store",
@@ -181,6 +217,45 @@ fn choices(found: &Examined) -> Choices {
         isolate: found.isolate.as_ref().ok().map(CostFacts::from),
         isolate_refused: found.isolate.as_ref().err().cloned(),
     }
+}
+
+fn base_facts(base: &BaseDamage, renewed: bool) -> BaseFacts {
+    BaseFacts {
+        file: base.path.display().to_string(),
+        begins: base.begins.0,
+        streams: base.streams,
+        streams_known: base.streams_known,
+        pinned: base.pinned,
+        pinned_known: base.pinned_known,
+        lost: base.lost(),
+        renewed,
+    }
+}
+
+fn print_base(base: &BaseFacts, out: &mut Out) -> Outcome {
+    if base.renewed {
+        out.line(format_args!(
+            "repaired (--base): the log begins at LSN {} as before, with the versions of {} streams and {} pinned records; \
+             the damaged file is in the folder damaged of the store",
+            base.begins, base.streams_known, base.pinned_known
+        ))?;
+    } else {
+        out.line(format_args!(
+            "DAMAGED: the base of the log, which begins at LSN {}, file {}; --base keeps the versions of {} streams and {} \
+             pinned records",
+            base.begins, base.file, base.streams_known, base.pinned_known
+        ))?;
+    }
+    let verb = if base.renewed { "lost" } else { "would lose" };
+    for lost in &base.lost {
+        out.line(format_args!("  {verb}: {lost}"))?;
+    }
+    if base.lost.is_empty() {
+        out.line(format_args!(
+            "  nothing is lost: what was damaged is known from elsewhere"
+        ))?;
+    }
+    Ok(())
 }
 
 fn print_choices(choices: &Choices, out: &mut Out) -> Outcome {

@@ -6,6 +6,7 @@ use clap::Args;
 use milepost_engine::{Backup, Options};
 use serde::Serialize;
 
+use crate::arguments::keep;
 use crate::failure::{EXIT_CODES, Outcome};
 use crate::output;
 use crate::progress::{Progress, on_rebuild};
@@ -17,6 +18,9 @@ use crate::progress::{Progress, on_rebuild};
 /// is missing here; remotes that have some of it find out at the first exchange and stop the pair, until the
 /// remote is removed and added again at one of the two sites, which doubles nothing. Remotes that have nothing
 /// from behind the backup's end go on, and what they had sent since comes again.
+///
+/// How long the log is kept, its limit, and whether it is compressed are as they were when the backup was made, and are
+/// told. Holds are not restored, nor an archive: all segments are in the new store.
 #[derive(Args)]
 #[command(after_long_help = format!("Example:\n  milepost restore /mnt/disk/shop-backup shop\n\n{EXIT_CODES}"))]
 pub struct Restore {
@@ -43,6 +47,12 @@ struct Facts {
     parent: String,
     epoch: String,
     segments: u64,
+    /// As in the store that the backup is of; not there where the backup's file is damaged.
+    retention: Option<String>,
+    limit: Option<u64>,
+    compress: Option<bool>,
+    /// The archive that the store had, and the new one has not.
+    archive_of_store: Option<String>,
 }
 
 impl Restore {
@@ -65,14 +75,57 @@ impl Restore {
             parent: made.parent.to_string(),
             epoch: made.epoch.to_string(),
             segments: made.segments,
+            retention: made.space.as_ref().map(|space| keep::text(space.retention)),
+            limit: made.space.as_ref().map(|space| space.limit),
+            compress: made.space.as_ref().map(|space| space.compress),
+            archive_of_store: made
+                .space
+                .as_ref()
+                .and_then(|space| space.archive.as_ref())
+                .map(|path| path.display().to_string()),
         };
         output::tell(
             self.json,
             &facts,
             format_args!(
-                "restored site {} in {} up to LSN {}; lineage epoch {} goes on from {} there",
-                facts.site, facts.dir, facts.fork, facts.epoch, facts.parent
+                "restored site {} in {} up to LSN {}; lineage epoch {} goes on from {} there; {}",
+                facts.site,
+                facts.dir,
+                facts.fork,
+                facts.epoch,
+                facts.parent,
+                settings(&facts)
             ),
         )
     }
+}
+
+/// What the new store keeps, and what of it is to be set again.
+fn settings(facts: &Facts) -> String {
+    let (Some(retention), Some(limit)) = (&facts.retention, facts.limit) else {
+        return "how long the log is kept is damaged in the backup: it is kept for ever, without a limit, until \
+                `milepost space` sets it"
+            .to_owned();
+    };
+    let limit = match limit {
+        0 => "no limit".to_owned(),
+        limit => format!("a limit of {}", keep::bytes_text(limit)),
+    };
+    let compress = match facts.compress {
+        Some(true) => ", and compressed",
+        _ => "",
+    };
+    let archive = facts.archive_of_store.as_ref().map_or_else(String::new, |archive| {
+        let archive = output::shown(archive);
+        format!("; the archive {archive} stays the former store's: `milepost archive` with --to names one of its own")
+    });
+    let room = match facts.limit.unwrap_or(0) > 0
+        && (facts.compress == Some(true) || facts.archive_of_store.is_some())
+    {
+        true => {
+            "; its segments lie here as they were before: `milepost stat` says whether the limit has room for them"
+        }
+        false => "",
+    };
+    format!("as in the former store its log is kept {retention}, with {limit}{compress}{archive}{room}")
 }

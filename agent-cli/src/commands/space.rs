@@ -1,7 +1,7 @@
 //! `milepost space`: how long the log is kept and how much it may take.
 
 use clap::Args;
-use milepost_engine::{Retention, Space as Settings};
+use milepost_engine::{ErrorKind, Retention, Space as Settings, Store};
 use serde::Serialize;
 
 use super::store_dir::StoreDir;
@@ -12,10 +12,12 @@ use crate::output;
 /// Show or set how long the log is kept and how much it may take.
 ///
 /// With nothing to set it shows. What is set is followed by every process that has the store open. Segments that
-/// need not be kept are freed as a whole, the oldest first: never what the scan phase has not passed, nor what
+/// need not be kept are freed as a whole, the oldest first, by age also while nobody commits (whoever has the store open looks
+/// once a minute; `milepost stat` says when): never what the scan phase has not passed, nor what
 /// somebody holds (`milepost hold list`). Versions of streams and pinned records stay as they are, and whoever reads
 /// what was freed is told so. At the limit a commit fails and says who keeps the log; the last segment is a reserve
-/// for small records without events, so that there is a way out.
+/// for small records without events, so that there is a way out. Settings whose file is damaged are made anew with
+/// both --retention and --limit.
 #[derive(Args)]
 #[command(after_long_help = format!(
     "Examples:\n  milepost space shop\n  milepost space shop --retention 30d --limit 20G\n\n{EXIT_CODES}"
@@ -57,16 +59,17 @@ impl Space {
         } else {
             self.store.open()?
         };
-        let space = if sets {
-            let change = |space: &mut Settings| {
-                space.retention = self.retention.unwrap_or(space.retention);
-                space.limit = self.limit.unwrap_or(space.limit);
-            };
-            store.change_space(change).map_err(Failure::of_words)?
-        } else {
-            store.space()?
-        };
-        let freed = self.free.then(|| store.free()).transpose()?;
+        let space = if sets { self.set(&store)? } else { store.space()? };
+        let freed = self.free.then(|| store.free()).transpose();
+        let freed = freed.map_err(|error| {
+            let next = super::archive::where_to(&error);
+            let failure = Failure::from(error);
+            if next.is_empty() {
+                failure
+            } else {
+                failure.then(&format!("free something{next}"))
+            }
+        })?;
         let facts = facts(&space, freed);
         let limit = match facts.limit {
             0 => "no limit".to_owned(),
@@ -75,6 +78,30 @@ impl Space {
         let freed = freed.map_or_else(String::new, |freed| format!("; segments freed: {freed}"));
         let text = format_args!("the log is kept {}, with {limit}{freed}", kept(space.retention));
         output::tell(self.json, &facts, text)
+    }
+
+    /// Changes what is asked for. Damaged settings are made anew when all that this command sets is given.
+    fn set(&self, store: &Store) -> Outcome<Settings> {
+        let change = |space: &mut Settings| {
+            space.retention = self.retention.unwrap_or(space.retention);
+            space.limit = self.limit.unwrap_or(space.limit);
+        };
+        match (store.change_space(change), self.retention, self.limit) {
+            (Err(error), Some(retention), Some(limit)) if error.kind() == ErrorKind::Corrupt => {
+                let space = Settings {
+                    retention,
+                    limit,
+                    ..Settings::default()
+                };
+                store.set_space(&space).map_err(Failure::of_words)?;
+                tracing::warn!(
+                    "the settings were damaged and are made anew: whether segments are compressed, and where the archive \
+                     is, is to be set again by `milepost compress --always` and `milepost archive --to`"
+                );
+                Ok(space)
+            }
+            (changed, ..) => changed.map_err(Failure::of_words),
+        }
     }
 }
 

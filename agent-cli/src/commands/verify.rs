@@ -18,7 +18,8 @@ use crate::progress::Progress;
 /// the index files of sealed segments, the file that names the store and the one that names its newest segment.
 /// A backup, and a store that cannot be opened because it is damaged, is read alone. Damage is told with file and LSN and what to do about it, one line
 /// for each damaged segment, and exits 6. A damaged index file is told too and is no failure: it is made
-/// again from the log when it is needed.
+/// again from the log when it is needed. Damaged settings of space and damaged holds are told with their files and
+/// exit 6. Segments in an archive that is away are counted, with what to mount, and exit 1 where nothing is damaged.
 #[derive(Args)]
 #[command(after_long_help = format!("Examples:\n  milepost verify shop\n  milepost verify /mnt/disk/shop-backup --json\n\n{EXIT_CODES}"))]
 pub struct Verify {
@@ -45,9 +46,19 @@ struct Facts {
     newest_missing: bool,
     damage: Vec<Damage>,
     queue_damage: Vec<Damage>,
+    settings_damage: Vec<Damage>,
+    unverified: NotRead,
     /// Of a backup: what it says of itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     backup: Option<BackupOf>,
+}
+
+/// Segments that could not be reached, and why not.
+#[derive(Serialize)]
+struct NotRead {
+    segments: u64,
+    bytes: u64,
+    reasons: Vec<Damage>,
 }
 
 #[derive(Serialize)]
@@ -71,11 +82,13 @@ impl From<BackupFacts> for BackupOf {
     }
 }
 
+/// Damage, as `--json` shows it.
 #[derive(Serialize)]
-struct Damage {
+pub struct Damage {
     file: Option<String>,
     lsn: Option<u64>,
-    text: String,
+    /// A sentence with what to do.
+    pub text: String,
 }
 
 impl From<&Error> for Damage {
@@ -155,7 +168,7 @@ impl Verify {
 
 fn facts(found: &Verified, backup: Option<BackupOf>) -> Facts {
     Facts {
-        whole: found.damage.is_empty() && found.queue_damage.is_empty(),
+        whole: found.is_whole(),
         segments: found.segments,
         blocks: found.blocks,
         frames: found.frames,
@@ -169,11 +182,17 @@ fn facts(found: &Verified, backup: Option<BackupOf>) -> Facts {
         newest_missing: found.newest_missing,
         damage: found.damage.iter().map(Damage::from).collect(),
         queue_damage: found.queue_damage.iter().map(Damage::from).collect(),
+        settings_damage: found.settings_damage.iter().map(Damage::from).collect(),
+        unverified: NotRead {
+            segments: found.unverified.segments,
+            bytes: found.unverified.bytes,
+            reasons: found.unverified.reasons.iter().map(Damage::from).collect(),
+        },
         backup,
     }
 }
 
-/// Exit 6 with what to do when anything is damaged.
+/// Exit 6 with what to do when anything is damaged, exit 1 when not all could be looked at.
 fn judge(facts: &Facts) -> Outcome {
     let told = |count: usize, what: &str, advice: &str| {
         let verb = if count == 1 { "is" } else { "are" };
@@ -184,7 +203,7 @@ fn judge(facts: &Facts) -> Outcome {
         )
     };
     match (facts.damage.len(), facts.queue_damage.len()) {
-        (0, 0) => Ok(()),
+        (0, 0) => judge_rest(facts),
         (0, queue) => Err(told(
             queue,
             "stable queue",
@@ -200,6 +219,33 @@ fn judge(facts: &Facts) -> Outcome {
             "keep the files and restore a backup, or see what `milepost repair` can save",
         )),
     }
+}
+
+/// Log and queue are whole as far as they were read.
+fn judge_rest(facts: &Facts) -> Outcome {
+    let (settings, unread) = (facts.settings_damage.len(), &facts.unverified);
+    if settings > 0 {
+        let files = if settings == 1 { "file is" } else { "files are" };
+        return Err(Failure::new(
+            Exit::Damaged,
+            format!(
+                "log and queue are whole as far as they were read; {settings} {files} damaged, with what to do told above"
+            ),
+        ));
+    }
+    if unread.segments == 0 {
+        return Ok(());
+    }
+    let segments = if unread.segments == 1 {
+        "segment was"
+    } else {
+        "segments were"
+    };
+    let next = "what was read is whole: mount the archive and verify again";
+    Err(Failure::failed(format!(
+        "{} {segments} not verified; {next}",
+        unread.segments
+    )))
 }
 
 fn print(facts: &Facts) -> Outcome {
@@ -231,8 +277,19 @@ fn print(facts: &Facts) -> Outcome {
             "index file of the segment at LSN {first} is damaged; it is made again when needed"
         ))?;
     }
-    for damage in facts.damage.iter().chain(&facts.queue_damage) {
+    let damages = facts.damage.iter().chain(&facts.queue_damage);
+    for damage in damages.chain(&facts.settings_damage) {
         out.line(format_args!("DAMAGED: {}", damage.text))?;
+    }
+    if facts.unverified.segments > 0 {
+        let unread = &facts.unverified;
+        out.line(format_args!(
+            "NOT VERIFIED: {} segments of {} bytes",
+            unread.segments, unread.bytes
+        ))?;
+        for reason in &unread.reasons {
+            out.line(format_args!("  {}", reason.text))?;
+        }
     }
     out.flush()
 }

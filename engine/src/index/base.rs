@@ -242,7 +242,7 @@ pub(crate) fn ends(storage: &dyn Storage) -> Result<Vec<Lsn>> {
 pub(super) fn damaged(end: Lsn) -> Error {
     Error::corrupt(
         "the base file, which holds what is left of the freed beginning of the log, is damaged and cannot be made \
-         again: put it back from a copy, or restore a backup",
+         again: put it back from a copy, restore a backup, or see what `milepost repair` can save of it",
     )
     .at_path(name::base(end))
     .at_lsn(end)
@@ -292,7 +292,7 @@ pub(crate) fn remove_older(storage: &dyn Storage, end: Lsn) -> Result<()> {
 }
 
 /// Streams by (hash, name), and how many of their events are freed.
-type Counts = BTreeMap<(u64, Box<str>), u64>;
+pub(super) type Counts = BTreeMap<(u64, Box<str>), u64>;
 
 /// The bytes of a base that takes the place of the first `number` segments of the list, a former base among them.
 pub(super) fn encode(

@@ -29,6 +29,7 @@ mod lookup;
 mod name;
 mod pinned;
 mod place;
+pub(crate) mod salvage;
 mod sealed;
 mod sidecar;
 

@@ -386,15 +386,16 @@ impl Sidecar {
     }
 }
 
-struct StreamFields {
-    hash: u64,
-    name_at: u64,
-    name_len: usize,
-    found: SealedStream,
+pub(super) struct StreamFields {
+    pub(super) hash: u64,
+    pub(super) name_at: u64,
+    pub(super) name_len: usize,
+    pub(super) found: SealedStream,
 }
 
 impl StreamFields {
-    fn parse(entry: &[u8; STREAM_LEN]) -> Option<StreamFields> {
+    /// Reads an entry.
+    pub(super) fn parse(entry: &[u8; STREAM_LEN]) -> Option<StreamFields> {
         let mut fields = Fields(entry);
         let (hash, base) = (fields.u64()?, fields.u64()?);
         let (name_at, postings_at, count) = (fields.u32()?, fields.u32()?, fields.u32()?);

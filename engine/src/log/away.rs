@@ -6,11 +6,12 @@
 //!
 //! stub     "MPAWAYS1" 8 | version 4 | form 4: 1 raw, 2 packed | store id 16 | first LSN 8 | end LSN 8
 //!          chain before 8 | chain after 8 | length of the raw file 8 | length of the file there 8 | reserved 4 | CRC-32 4
-//! archive  "MPARCHIV" 8 | version 4 | reserved 4 | store id 16 | reserved 4 | CRC-32 4
+//! archive  "MPARCHIV" 8 | version 4 | reserved 4 | store id 16 | instance 4 | CRC-32 4
 //! ```
 //!
 //! Guarantees: what cannot be reached is `Unavailable`, with the directory and what to do; what is not what the stub
-//! says is `Corrupt`. What opening a store asks of every segment, its length and the chain before it, the stub answers.
+//! says is `Corrupt`. The mark names the very directory of the store, not its id alone: a copy of the store reads there,
+//! and neither writes nor removes anything. What opening a store asks of every segment, its length and the chain before it, the stub answers.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -121,7 +122,15 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
 /// # Errors
 /// `Unavailable` when there is none, it cannot be reached, or it is another store's.
 pub(crate) fn archive(storage: &dyn Storage, owner: Owner, at: Lsn) -> Result<Arc<dyn Storage>> {
-    let Some(path) = Space::read(storage, owner)?.archive else {
+    let space = Space::read(storage, owner).map_err(|error| {
+        let text =
+            "this segment was moved to an archive, and the settings that say where that is cannot be read";
+        Error::unavailable(text)
+            .at_path(storage.root())
+            .at_lsn(at)
+            .caused_by(error)
+    })?;
+    let Some(path) = space.archive else {
         let text = "this segment was moved to an archive, and the store's settings name none; say where it is with \
                     `milepost archive` and --to";
         return Err(Error::unavailable(text).at_path(storage.root()).at_lsn(at));
@@ -133,15 +142,11 @@ pub(crate) fn archive(storage: &dyn Storage, owner: Owner, at: Lsn) -> Result<Ar
 pub(crate) fn open_archive(storage: &dyn Storage, owner: Owner, path: &Path) -> Result<Arc<dyn Storage>> {
     let refused = |text: &str| Error::unavailable(text).at_path(path);
     let there = storage.beside(path).and_then(|archive| {
-        let mut bytes = vec![0; ARCHIVE_LEN + 1];
-        let read = archive
-            .open(ARCHIVE_FILE, OpenMode::Read)?
-            .read_at(&mut bytes, 0)?;
-        bytes.truncate(read);
+        let bytes = read_mark(&*archive)?;
         Ok((archive, bytes))
     });
-    let (archive, bytes) = match there {
-        Ok(there) => there,
+    let (archive, mark) = match there {
+        Ok((archive, bytes)) => (archive, Mark::decode(&bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(refused(
                 "the archive of the log is not there: mount it and try again",
@@ -153,13 +158,8 @@ pub(crate) fn open_archive(storage: &dyn Storage, owner: Owner, path: &Path) -> 
             );
         }
     };
-    let parsed = opened(&bytes, ARCHIVE_MAGIC, ARCHIVE_LEN);
-    let id = parsed.and_then(|mut rest| {
-        take::<4>(&mut rest)?;
-        take(&mut rest).map(u128::from_le_bytes)
-    });
-    match id {
-        Some(id) if id == owner.id.0 => Ok(archive),
+    match mark {
+        Some(mark) if mark.store == owner.id => Ok(archive),
         Some(_) => Err(refused(
             "this is the archive of another store: mount the right one and try again",
         )),
@@ -169,8 +169,81 @@ pub(crate) fn open_archive(storage: &dyn Storage, owner: Owner, path: &Path) -> 
     }
 }
 
-/// Makes the archive in `path` this store's, or finds that it is.
-pub(crate) fn make_archive(storage: &dyn Storage, owner: Owner, path: &Path) -> Result<Arc<dyn Storage>> {
+/// Whether this very store moves segments to the archive and from it, and not a copy of it.
+pub(crate) fn is_ours(storage: &dyn Storage, archive: &dyn Storage) -> Result<bool> {
+    let failed = |error| Error::io("read whose archive this is", archive.root(), error);
+    let mark = Mark::decode(&read_mark(archive).map_err(failed)?);
+    let here = storage.instance().map_err(failed)?;
+    // Nobody knows of an archive that was made where no instance is told.
+    Ok(mark.is_some_and(|mark| mark.instance == 0 || here.is_none_or(|here| here == mark.instance)))
+}
+
+/// Refuses an archive that another copy of this store uses.
+pub(crate) fn refuse_others(storage: &dyn Storage, archive: &dyn Storage) -> Result<()> {
+    if is_ours(storage, archive)? {
+        return Ok(());
+    }
+    let text = "this archive is that of another copy of this store, or of this one before it was copied to another disk; \
+                nothing was changed there. While the other is used: `milepost archive` and --back brings the segments here \
+                and leaves them there, too. When it is gone: `milepost archive` with --to and --take-over";
+    Err(Error::conflict(text).at_path(archive.root()))
+}
+
+fn read_mark(archive: &dyn Storage) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; ARCHIVE_LEN + 1];
+    let read = archive
+        .open(ARCHIVE_FILE, OpenMode::Read)?
+        .read_at(&mut bytes, 0)?;
+    bytes.truncate(read);
+    Ok(bytes)
+}
+
+/// What the file of an archive says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mark {
+    store: StoreId,
+    /// [`Storage::instance`] of the store that moves segments there; 0 when that is not known.
+    instance: u32,
+}
+
+impl Mark {
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = ARCHIVE_MAGIC.to_vec();
+        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(&self.store.0.to_le_bytes());
+        bytes.extend_from_slice(&self.instance.to_le_bytes());
+        sealed(bytes, ARCHIVE_LEN)
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Mark> {
+        let mut rest = opened(bytes, ARCHIVE_MAGIC, ARCHIVE_LEN)?;
+        take::<4>(&mut rest)?;
+        Some(Mark {
+            store: StoreId(take(&mut rest).map(u128::from_le_bytes)?),
+            instance: take(&mut rest).map(u32::from_le_bytes)?,
+        })
+    }
+
+    /// Puts it in place, durably.
+    fn write(&self, archive: &dyn Storage) -> io::Result<()> {
+        let file = archive.open(ARCHIVE_NEW, OpenMode::OpenOrCreate)?;
+        file.set_len(0)?;
+        super::write_all(&*file, &[&self.encode()], 0)?;
+        file.sync_data()?;
+        archive.rename(ARCHIVE_NEW, ARCHIVE_FILE)?;
+        archive.sync_dir("")
+    }
+}
+
+/// Makes the archive in `path` this store's, or finds that it is; `take_over` makes one its own that another copy of
+/// this store used.
+pub(crate) fn make_archive(
+    storage: &dyn Storage,
+    owner: Owner,
+    path: &Path,
+    take_over: bool,
+) -> Result<Arc<dyn Storage>> {
     let failed = |error| Error::io("make an archive", path, error);
     let archive = storage.beside(path).map_err(failed)?;
     archive.create_dir("").map_err(failed)?;
@@ -181,8 +254,18 @@ pub(crate) fn make_archive(storage: &dyn Storage, owner: Owner, path: &Path) -> 
         return Err(Error::invalid(text).at_path(path));
     }
     let names = archive.list("").map_err(failed)?;
+    let mark = Mark {
+        store: owner.id,
+        instance: storage.instance().map_err(failed)?.unwrap_or(0),
+    };
     if names.iter().any(|name| name == ARCHIVE_FILE) {
         let archive = open_archive(storage, owner, path)?;
+        if !take_over {
+            refuse_others(storage, &*archive)?;
+        }
+        if Mark::decode(&read_mark(&*archive).map_err(failed)?) != Some(mark) {
+            mark.write(&*archive).map_err(failed)?;
+        }
         // Who made it may have died, and power lost may have kept the file and not the folder.
         let made = archive.create_dir("log").and_then(|()| archive.sync_dir(""));
         return made.map_err(failed).map(|()| archive);
@@ -197,16 +280,7 @@ pub(crate) fn make_archive(storage: &dyn Storage, owner: Owner, path: &Path) -> 
     let make = || -> io::Result<()> {
         archive.create_dir("log")?;
         archive.sync_dir("")?;
-        let mut bytes = ARCHIVE_MAGIC.to_vec();
-        bytes.extend_from_slice(&VERSION.to_le_bytes());
-        bytes.extend_from_slice(&[0; 4]);
-        bytes.extend_from_slice(&owner.id.0.to_le_bytes());
-        let file = archive.open(ARCHIVE_NEW, OpenMode::OpenOrCreate)?;
-        file.set_len(0)?;
-        super::write_all(&*file, &[&sealed(bytes, ARCHIVE_LEN)], 0)?;
-        file.sync_data()?;
-        archive.rename(ARCHIVE_NEW, ARCHIVE_FILE)?;
-        archive.sync_dir("")
+        mark.write(&*archive)
     };
     make().map_err(failed)?;
     Ok(archive)

@@ -104,6 +104,25 @@ impl Log {
         Ok(all.saturating_sub(self.dir.saved()?))
     }
 
+    /// Refuses to let sealed segments take `more` bytes when behind them no event would have room.
+    pub(crate) fn check_growth(&self, more: u64) -> Result<()> {
+        let Some(limit) = self.limit().filter(|_| more > 0) else {
+            return Ok(());
+        };
+        let had = self.takes(self.control.lsn(Cell::TailSegment))?;
+        let active = self.segment_bytes.saturating_mul(2);
+        let needs = had.saturating_add(more).saturating_add(active);
+        if needs <= limit {
+            return Ok(());
+        }
+        Err(Error::full(format!(
+            "the segments take {more} bytes more in the folder of the log, which would take {needs} with the active one \
+             and the reserve, of at most {limit}; no segment was touched: raise the limit to {needs} with `milepost space` \
+             and --limit"
+        ))
+        .at_path(self.dir.storage().root().join(self.dir.folder())))
+    }
+
     /// Most bytes that the log may take. Settings that cannot be read hold no commit up.
     fn limit(&self) -> Option<u64> {
         match Space::read(&**self.dir.storage(), self.dir.owner()) {

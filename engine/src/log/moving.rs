@@ -34,6 +34,7 @@ pub(crate) fn send_away(
     meanwhile: &mut Meanwhile<'_>,
 ) -> Result<()> {
     let storage = &**dir.storage();
+    away::refuse_others(storage, archive)?;
     let segment = dir.open(first)?;
     let (form, name) = match segment.form() {
         Form::Raw => (Form::Raw, segment_name(dir.kind(), first)),
@@ -128,8 +129,19 @@ pub(crate) fn fetch_back(
     // While the stub may come back, so must what it names be there.
     storage.sync_dir(dir.folder()).map_err(failed)?;
     dir.forget(first);
-    if let Err(error) = archive.unlink(&name) {
-        tracing::warn!(%error, lsn = first.0, "a segment that was brought back stays in the archive too");
+    match away::is_ours(storage, &*archive) {
+        Ok(true) => {
+            if let Err(error) = archive.unlink(&name) {
+                tracing::warn!(%error, lsn = first.0, "a segment that was brought back stays in the archive too");
+            }
+        }
+        Ok(false) => tracing::info!(
+            lsn = first.0,
+            "the archive is that of another copy of the store, which keeps it"
+        ),
+        Err(error) => {
+            tracing::warn!(%error, lsn = first.0, "a segment that was brought back stays in the archive too");
+        }
     }
     Ok(())
 }

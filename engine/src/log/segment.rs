@@ -233,7 +233,7 @@ impl SegmentDir {
     }
 
     /// Length of a compressed segment's file; 0 when it is gone by now.
-    fn packed_len(&self, first: Lsn) -> Result<u64> {
+    pub(crate) fn packed_len(&self, first: Lsn) -> Result<u64> {
         let name = packed_name(first);
         let len = self
             .storage

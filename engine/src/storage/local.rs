@@ -15,7 +15,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::sync::Mutex;
 
@@ -251,6 +251,16 @@ impl Storage for LocalStorage {
     fn disk(&self) -> io::Result<Option<(u64, u64)>> {
         let (_, free, total) = sys::file_system(&File::open(self.place("log")?)?)?;
         Ok(Some((free, total)))
+    }
+
+    fn instance(&self) -> io::Result<Option<u32>> {
+        // Written once and never replaced: a copy of it has another inode, or was born at another time.
+        let facts = fs::metadata(self.place("store")?)?;
+        let born = facts.created().ok();
+        let born = born.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+        let mut bytes = facts.ino().to_le_bytes().to_vec();
+        bytes.extend_from_slice(&born.unwrap_or_default().as_nanos().to_le_bytes());
+        Ok(Some(crc32fast::hash(&bytes).max(1)))
     }
 
     fn beside(&self, path: &Path) -> io::Result<Arc<dyn Storage>> {

@@ -86,6 +86,12 @@ pub trait Storage: Send + Sync + 'static {
         Err(io::Error::new(io::ErrorKind::Unsupported, text))
     }
 
+    /// What tells the store in this directory from a copy of it, never 0; `None` where nobody knows. It stays while the
+    /// directory is moved within its file system.
+    fn instance(&self) -> io::Result<Option<u32>> {
+        Ok(None)
+    }
+
     /// Says why the file system is not a local one that keeps the promises relied on, or `None`.
     fn refusal(&self) -> io::Result<Option<String>>;
 

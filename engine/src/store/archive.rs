@@ -15,6 +15,7 @@ use crate::{Error, Lsn, Result, Store};
 
 use super::Shared;
 use super::compress::{arranged_by_another, of_form};
+use super::room::Growth;
 
 /// What a run of [`Store::archive`] or [`Store::bring_back`] did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,16 +35,29 @@ impl Store {
     /// the store open moves there what it seals. A directory that was moved is named anew with its new path.
     ///
     /// # Errors
-    /// `Conflict` when the directory holds something else, or lies within the store or around it, or when segments lie
-    /// in another archive; `Unavailable` when it is another store's.
+    /// `Conflict` when the directory holds something else, or lies within the store or around it, when segments lie
+    /// in another archive, or when another copy of this store uses it; `Unavailable` when it is another store's.
     pub fn set_archive(&self, path: impl AsRef<Path>) -> Result<()> {
-        let path = std::path::absolute(&path).map_err(|error| Error::io("find the archive", &path, error))?;
+        self.set_archive_of(path.as_ref(), false)
+    }
+
+    /// As [`Store::set_archive`], and makes an archive this store's that another copy of it used, which must be gone: that
+    /// one would lose its segments.
+    ///
+    /// # Errors
+    /// As [`Store::set_archive`].
+    pub fn take_archive_over(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.set_archive_of(path.as_ref(), true)
+    }
+
+    fn set_archive_of(&self, path: &Path, take_over: bool) -> Result<()> {
+        let path = std::path::absolute(path).map_err(|error| Error::io("find the archive", path, error))?;
         let overlaps = overlap(self.root(), &path);
         if overlaps.map_err(|error| Error::io("find the archive", &path, error))? {
             let text = "an archive and its store cannot lie within each other; choose another folder";
             return Err(Error::conflict(text).at_path(path));
         }
-        self.set_archive_as(path)
+        self.set_archive_there(path, take_over)
     }
 
     /// [`Store::set_archive`] by a path that only this store's storage knows.
@@ -51,8 +65,12 @@ impl Store {
     /// # Errors
     /// As [`Store::set_archive`].
     pub fn set_archive_as(&self, path: PathBuf) -> Result<()> {
+        self.set_archive_there(path, false)
+    }
+
+    fn set_archive_there(&self, path: PathBuf, take_over: bool) -> Result<()> {
         let dir = &self.log().dir;
-        let archive = away::make_archive(&**self.storage(), self.owner(), &path)?;
+        let archive = away::make_archive(&**self.storage(), self.owner(), &path, take_over)?;
         for first in of_form(dir, Form::Away)? {
             let Some(stub) = dir.only_away(first)? else {
                 continue;
@@ -76,6 +94,8 @@ impl Store {
         let shared = self.shared();
         let lock = self.begin_arranging()?;
         let archive = away::archive(&*shared.storage, self.owner(), Lsn::ZERO)?;
+        away::refuse_others(&*shared.storage, &*archive)?;
+        shared.sweep_archive();
         let cleared = packed::remove_unfinished(&*archive, shared.log.dir.folder());
         cleared.map_err(|error| Error::io("remove unfinished copies", archive.root(), error))?;
         self.make_sidecars()?;
@@ -108,10 +128,11 @@ impl Store {
         shared.count_away(found)
     }
 
-    /// Brings every segment back from the archive, and sets none from then on. `progress` as in [`Store::archive`].
+    /// Brings every segment back from the archive, and sets none from then on. From an archive that another copy of this
+    /// store uses they are copied and stay there. `progress` as in [`Store::archive`].
     ///
     /// # Errors
-    /// As [`Store::archive`].
+    /// As [`Store::archive`]; `Full` before anything is moved when the limit or the disk has no room for them.
     pub fn bring_back(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<Archived> {
         let shared = self.shared();
         let (lock, dir) = (self.begin_arranging()?, &shared.log.dir);
@@ -120,6 +141,22 @@ impl Store {
             stubs.extend(dir.stub(first)?);
         }
         let total = stubs.iter().map(|stub| stub.end.since(stub.first)).sum();
+        let mut growth = Growth::default();
+        for stub in &stubs {
+            let raw = stub.form == Form::Raw;
+            growth.add(
+                if raw {
+                    stub.end.since(stub.first)
+                } else {
+                    stub.file_len
+                },
+                0,
+            );
+        }
+        if let Some(stub) = stubs.first() {
+            let archive = away::archive(&*shared.storage, self.owner(), stub.first)?;
+            shared.check_room(&growth, Some(&*archive))?;
+        }
         let mut found = Archived::default();
         for stub in stubs {
             progress(found.bytes, total);
@@ -128,6 +165,7 @@ impl Store {
             found.bytes += stub.end.since(stub.first);
         }
         progress(found.bytes, total);
+        shared.sweep_archive();
         self.change_space(|space| space.archive = None)?;
         drop(lock);
         shared.count_away(found)

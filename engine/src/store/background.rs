@@ -1,6 +1,7 @@
 //! The store's own thread: syncs buffered commits, prepares spares, writes sidecars.
 //!
-//! It sleeps without a timer until somebody has appended; an idle store wakes nobody. What fails is tried
+//! It sleeps without a timer until somebody has appended; an idle store wakes nobody, but one whose log is kept by age: time
+//! frees that without a commit, so the thread looks soon after opening and once a minute. What fails is tried
 //! again until it succeeds or the handle is dead.
 
 use std::sync::Arc;
@@ -105,15 +106,56 @@ const REST: Duration = Duration::from_millis(200);
 /// How often the thread looks at most whether segments may be freed.
 const FREE_AGAIN: Duration = Duration::from_secs(1);
 
+/// How often it looks whether time has freed some of an idle log.
+const FREE_IDLE: Duration = if cfg!(test) {
+    Duration::from_millis(50)
+} else {
+    Duration::from_secs(60)
+};
+
+/// Waits until there is something to do or `idle` is over, true then.
+fn rest(shared: &Shared, signals: &Signals, idle: Option<Duration>) -> bool {
+    let (clock, mut state) = (&shared.log.clock, signals.state.lock());
+    let begun = clock.monotonic();
+    while !state.waiting && !state.ended {
+        let Some(idle) = idle else {
+            state = signals.changed.wait(state);
+            continue;
+        };
+        let left = idle.saturating_sub(clock.monotonic().saturating_sub(begun));
+        if left.is_zero() {
+            return true;
+        }
+        state = signals.changed.wait_for(state, left);
+    }
+    false
+}
+
+/// Frees what time has let go of an idle log; how long to wait for the next look, or that there is none.
+fn free_idle(shared: &Shared, failing: &mut bool) -> Option<Duration> {
+    let freed = shared.free().and_then(|_| shared.is_kept_by_age());
+    let failed = freed.is_err();
+    if let Err(error) = &freed
+        && !*failing
+    {
+        tracing::warn!(%error, "whether segments are old enough to go is not known; it is asked again");
+    }
+    *failing = failed;
+    freed.unwrap_or(true).then_some(FREE_IDLE)
+}
+
 fn work(shared: &Shared, signals: &Signals, pause: Duration) {
     let (mut pause, mut failing) = (pause, false);
-    let mut freed = None;
+    let (mut freed, mut unfreed) = (None, false);
+    // Short-lived processes leave it to others.
+    let mut idle = Some(FREE_AGAIN);
     loop {
+        if rest(shared, signals, idle) {
+            idle = free_idle(shared, &mut unfreed);
+            continue;
+        }
         {
             let mut state = signals.state.lock();
-            while !state.waiting && !state.ended {
-                state = signals.changed.wait(state);
-            }
             let clock = &shared.log.clock;
             let begun = clock.monotonic();
             while let Some(left) = pause.checked_sub(clock.monotonic().saturating_sub(begun)) {
@@ -131,7 +173,7 @@ fn work(shared: &Shared, signals: &Signals, pause: Duration) {
         let mut tended = synced.as_ref().map_or(Ok(false), |()| tend(shared, signals));
         let now = shared.log.clock.monotonic();
         if synced.is_ok() && freed.is_none_or(|last| now.saturating_sub(last) >= FREE_AGAIN) {
-            freed = Some(now);
+            (freed, idle) = (Some(now), Some(FREE_IDLE));
             tended = tended.and_then(|more| shared.free().map(|_| more));
         }
         let mut errors = synced.as_ref().err().into_iter().chain(tended.as_ref().err());

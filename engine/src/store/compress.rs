@@ -20,6 +20,7 @@ use crate::{Error, Lsn, Result, Store};
 use super::Shared;
 use super::Space;
 use super::identity::STORE_FILE;
+use super::room::Growth;
 use super::streams::active_segment;
 
 /// Segments at the log's end that stay as they are: the one that is written, and the one before it.
@@ -74,7 +75,7 @@ impl Store {
     /// Takes every compressed segment out again. `progress` as in [`Store::compress`].
     ///
     /// # Errors
-    /// As [`Store::compress`].
+    /// As [`Store::compress`]; `Full` before anything is changed when the limit or the disk has no room for them.
     pub fn decompress(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<Compressed> {
         let (shared, lock) = (self.shared(), self.begin_arranging()?);
         let dir = &shared.log.dir;
@@ -84,6 +85,11 @@ impl Store {
             .filter(|(first, _)| packed.binary_search(first).is_ok())
             .map(|(first, end)| (*first, end.since(*first)))
             .collect();
+        let mut growth = Growth::default();
+        for (first, bytes) in &wanted {
+            growth.add(*bytes, dir.packed_len(*first)?);
+        }
+        shared.check_room(&growth, None)?;
         let (mut done, total) = (0, wanted.iter().map(|(_, bytes)| bytes).sum());
         let mut found = Compressed::default();
         for (first, bytes) in wanted {

@@ -34,6 +34,8 @@ pub struct Freeable {
     pub end: Lsn,
     /// Up to where retention, the scan phase and each hold would let it go, the most demanding first.
     pub keepers: Vec<Keeper>,
+    /// Where the log is kept by age: when the next segment behind that is old enough, microseconds since 1970.
+    pub due: Option<i64>,
 }
 
 /// Who keeps the log, and from where on.
@@ -145,6 +147,7 @@ impl Shared {
         self.follow_freed()?;
         self.unlink(&gone)?;
         base::remove_older(storage, freeable.end)?;
+        self.sweep_archive();
         tracing::info!(
             segments = gone.len(),
             begins = freeable.end.0,
@@ -185,10 +188,29 @@ impl Shared {
                 .find(|first| *first > bound && *first <= active)
                 .or(end);
         }
-        Ok(Freeable {
-            end: end.unwrap_or(begins).max(begins),
-            keepers,
-        })
+        let end = end.unwrap_or(begins).max(begins);
+        let due = self.due_behind(end, space.retention)?;
+        Ok(Freeable { end, keepers, due })
+    }
+
+    /// Whether time alone frees some of the log.
+    pub(super) fn is_kept_by_age(&self) -> Result<bool> {
+        let space = Space::read(&*self.storage, self.identity.owner)?;
+        Ok(matches!(space.retention, Retention::Age(_)))
+    }
+
+    /// When the first sealed segment that ends behind `end` is old enough.
+    fn due_behind(&self, end: Lsn, retention: Retention) -> Result<Option<i64>> {
+        let Retention::Age(age) = retention else {
+            return Ok(None);
+        };
+        let micros = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
+        let mut due = None;
+        self.streams.index.sealed_times(&mut |until, last| {
+            due = (until > end).then_some(last.saturating_add(micros));
+            due.is_none()
+        })?;
+        Ok(due)
     }
 
     fn kept_by_retention(&self, retention: Retention, durable: Lsn) -> Result<Keeper> {
@@ -305,7 +327,7 @@ pub(super) fn finish(dir: &Arc<SegmentDir>) -> Result<Lsn> {
 
 fn missing_base(dir: &SegmentDir, first: Lsn) -> Error {
     let text = "the log begins here, and no whole base file says what was before: its first files are missing, or the \
-                base is; nothing was changed: put them back or restore a backup";
+                base is; nothing was changed: put them back, restore a backup, or see what `milepost repair` can save";
     Error::corrupt(text)
         .at_path(dir.storage().root().join(dir.folder()))
         .at_lsn(first)
@@ -332,16 +354,19 @@ fn unlink(dir: &SegmentDir, firsts: &[Lsn]) -> Result<()> {
     Ok(())
 }
 
-/// Removes a freed segment from the archive. What is left there when it cannot be reached is no part of the log.
+/// Removes a freed segment from the archive. What is left there when it cannot be reached is no part of the log, and
+/// goes when it can (`store/orphans`).
 fn unlink_archived(dir: &SegmentDir, stub: &Stub) {
     let name = dir.archived_name(stub);
-    let removed = away::archive(&**dir.storage(), dir.owner(), stub.first).and_then(|archive| {
+    let storage = &**dir.storage();
+    let removed = away::archive(storage, dir.owner(), stub.first).and_then(|archive| {
+        away::refuse_others(storage, &*archive)?;
         let path = archive.root().join(&name);
         let unlinked = archive.unlink(&name);
         unlinked.map_err(|error| Error::io("free an archived segment", path, error))
     });
     if let Err(error) = removed {
-        tracing::warn!(%error, name, "a segment was freed and its file stays in the archive; it may be deleted");
+        tracing::warn!(%error, name, "a segment was freed and its file stays in the archive until that is there again");
     }
 }
 
@@ -372,7 +397,9 @@ impl Store {
     /// # Errors
     /// As [`Store::freeable`]; `Full` without space for the base, and then nothing is freed.
     pub fn free(&self) -> Result<u64> {
-        self.shared().free()
+        let freed = self.shared().free()?;
+        self.sweep_archive()?;
+        Ok(freed)
     }
 
     /// Where the scan of a queue that ends at `scanned` goes on: where the log begins, for a first one.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! NEWDIR/restoring ─► log/*.log copied, every block verified ─► block of the new epoch: parent, fork ─► synced
-//!   ─► log/newest ─► file `store`: from here on it is a store ─► `restoring` removed
+//!   ─► log/newest ─► file `space` ─► file `store`: from here on it is a store ─► `restoring` removed
 //! ```
 //!
 //! The new store is the same site with the same id, and goes on from the backup's end. What the site committed
@@ -20,12 +20,13 @@ use crate::index::base::{self, Base};
 use crate::log::{SegmentDir, newest, segment_name, write_all};
 use crate::storage::{LocalStorage, LockMode, OpenMode, Storage, StorageFile, overlap};
 use crate::width::to_u64;
-use crate::{Epoch, Error, Lsn, Options, Result};
+use crate::{Epoch, Error, ErrorKind, Lsn, Options, Result, Space};
 
 use super::backup::{Backup, Boundary, Target, blocks};
 use super::identity::{NEW_FILE, STORE_FILE};
 use super::lineage::{self, Beginning, Fork};
 use super::open::refuse_file_system;
+use super::space::{self, SPACE_FILE};
 
 /// There while the folder is no store yet.
 const RESTORING: &str = "restoring";
@@ -41,6 +42,9 @@ pub struct Restored {
     pub epoch: Epoch,
     /// Segments copied.
     pub segments: u64,
+    /// The store's settings as they were when the backup was made; an archive is not among those that the new store
+    /// has, because all segments are here. `None` where the backup's file is damaged: then the log is kept for ever.
+    pub space: Option<Space>,
 }
 
 impl Options {
@@ -105,6 +109,7 @@ impl Options {
             &block,
             self,
         )?;
+        let space = settings(&backup, &*new)?;
         manifest.identity.write(&*new, &*making)?;
         let cleared = new.unlink(RESTORING).and_then(|()| new.sync_dir(""));
         if let Err(error) = cleared {
@@ -115,8 +120,26 @@ impl Options {
             parent: fork.parent,
             epoch: beginning.epoch,
             segments: copied.segments,
+            space,
         })
     }
+}
+
+/// Gives the new store what the backup's was told of its space.
+fn settings(backup: &Backup, new: &dyn Storage) -> Result<Option<Space>> {
+    let space = match backup.space() {
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
+            tracing::warn!(%error, "the settings of space are not restored");
+            return Ok(None);
+        }
+        space => space?,
+    };
+    let here = Space {
+        archive: None,
+        ..space.clone()
+    };
+    here.copy_to(new, backup.manifest.identity.owner)?;
+    Ok(Some(space))
 }
 
 /// Locks the folder and clears an interrupted attempt away.
@@ -141,6 +164,10 @@ fn begin(new: &Arc<dyn Storage>, options: &Options) -> Result<Arc<dyn StorageFil
             new.unlink(&format!("{folder}/{name}")).map_err(failed)?;
         }
     }
+    match new.unlink(SPACE_FILE) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
     new.sync_dir("").map_err(failed)?;
     Ok(making)
 }
@@ -154,7 +181,7 @@ fn refuse_occupied(new: &dyn Storage) -> Result<()> {
         return refused("there is a store here already; restore to a new folder".to_owned());
     }
     let known: &[&str] = if has(RESTORING) {
-        &[RESTORING, NEW_FILE, "log", "queue"]
+        &[RESTORING, NEW_FILE, "log", "queue", SPACE_FILE, space::NEW_FILE]
     } else {
         &[NEW_FILE]
     };

@@ -122,8 +122,9 @@ impl Space {
     fn decode(bytes: &[u8], id: StoreId) -> Result<Space> {
         let damaged = || {
             Error::corrupt(
-                "the file that says how long the log is kept is damaged; nothing is freed meanwhile: remove this one \
-                 file (then the log is kept for ever and without a limit) and set it again with `milepost space`",
+                "the file that says how long the log is kept is damaged; nothing is freed and no limit holds meanwhile: set \
+                 it again with `milepost space` and both --retention and --limit, then, where that was set, \
+                 `milepost compress` and --always, and `milepost archive` and --to",
             )
         };
         let (version, mut rest) = whole_file::checked(bytes, MAGIC).ok_or_else(damaged)?;
@@ -167,6 +168,14 @@ impl Space {
         match bytes.map_err(|error| Error::io("read how long the log is kept", &path, error))? {
             None => Ok(Space::default()),
             Some(bytes) => Space::decode(&bytes, owner.id).map_err(|error| error.at_path(path)),
+        }
+    }
+
+    /// Puts these settings beside a copy of the log of `owner`, where others may be; durable when this returns.
+    pub(super) fn copy_to(&self, storage: &dyn Storage, owner: Owner) -> Result<()> {
+        match Space::read(storage, owner) {
+            Ok(there) if there == *self => Ok(()),
+            _ => self.write(storage, owner),
         }
     }
 

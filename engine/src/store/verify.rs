@@ -6,6 +6,8 @@
 //! sidecar ─► every section's CRC, and the chains that its segment's blocks gave
 //! base ─► every section's CRC, and that the first segment goes on from its chain
 //! `store` ─► its CRC, and that it names the store that is open;  `log/newest` ─► names no segment that is missing
+//! `space`, each hold ─► its CRC
+//! archive away ─► the stub's word for the chain, and the segment is told as not verified
 //! ```
 //!
 //! Guarantees: no byte is believed from a mapping, nothing is changed, and damage in one segment does
@@ -17,7 +19,7 @@ use std::sync::Arc;
 
 use crate::block::{Block, BlockKind};
 use crate::index::{Base, SidecarState, sidecar_state};
-use crate::log::{Cursor, Found, SegmentDir, newest};
+use crate::log::{Cursor, Form, Found, SegmentDir, away_name, newest};
 use crate::storage::OpenMode;
 use crate::{Chain, Error, ErrorKind, Lsn, Result};
 
@@ -57,6 +59,30 @@ pub struct Verified {
     pub damage: Vec<Error>,
     /// Damage of the stable queue, likewise; it can be made again from the log.
     pub queue_damage: Vec<Error>,
+    /// The file `space` and holds that are damaged; each error says what follows and what to do.
+    pub settings_damage: Vec<Error>,
+    /// What could not be looked at.
+    pub unverified: Unverified,
+}
+
+/// Segments that could not be reached, because the archive that they lie in is away.
+#[derive(Debug, Default)]
+pub struct Unverified {
+    /// How many.
+    pub segments: u64,
+    /// Bytes of their blocks.
+    pub bytes: u64,
+    /// Why, and what to do about it, once for each file or directory; at most 100.
+    pub reasons: Vec<Error>,
+}
+
+impl Verified {
+    /// True when everything was looked at and nothing is damaged that cannot be made again by itself.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        let damages = [&self.damage, &self.queue_damage, &self.settings_damage];
+        damages.into_iter().all(Vec::is_empty) && self.unverified.segments == 0
+    }
 }
 
 /// Where a walk over one log stands.
@@ -70,8 +96,8 @@ pub(super) struct Walk<'a> {
 }
 
 impl Store {
-    /// Verifies every block of log and queue and every sidecar; `progress` is told bytes read and bytes
-    /// in all. Damage is in the result, not an error.
+    /// Verifies every block of log and queue, every sidecar, the settings and the holds; `progress` is told bytes read
+    /// and bytes in all. Damage, and what lies in an archive that is away, is in the result, not an error.
     ///
     /// # Errors
     /// `Internal` when a file cannot be read at all; `Invalid` for a block of a newer version.
@@ -106,7 +132,15 @@ impl Store {
         }
         self.verify_queue(queue_end, &mut found, &mut told)?;
         self.verify_names(firsts.last().copied(), &mut found)?;
+        self.verify_settings(&mut found)?;
         Ok(found)
+    }
+
+    /// What is kept and who keeps it: while one of these files is damaged nothing is freed.
+    fn verify_settings(&self, found: &mut Verified) -> Result<()> {
+        let holds = self.holds()?.into_iter().filter_map(|hold| hold.hold.err());
+        found.settings_damage = self.space().err().into_iter().chain(holds).collect();
+        Ok(())
     }
 
     /// What is left of what was freed, all of it read; where the log begins, and the chain there.
@@ -205,15 +239,22 @@ impl<'a> Walk<'a> {
         count: fn(&Block<'_>, &mut Verified) -> Result<()>,
     ) -> Result<bool> {
         self.chain_before = None;
+        self.at = first;
         let segment = match self.dir.open(first) {
             Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(self.damaged(error, found)),
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                return self.unreached((first, end), error, found);
+            }
             opened => opened?,
         };
         let mut cursor = Cursor::new(self.dir, &segment);
-        self.at = first;
         while self.at < end {
             let block = match cursor.block(self.at, self.chain) {
                 Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(self.damaged(error, found)),
+                // Its disk was taken away, or does not give it.
+                Err(error) if segment.form() == Form::Away && error.kind() == ErrorKind::Internal => {
+                    return self.unreached((first, end), error, found);
+                }
                 block => block?,
             };
             let reason = match block {
@@ -235,6 +276,28 @@ impl<'a> Walk<'a> {
             let error = cursor.corrupt(self.at, &reason);
             return Ok(self.damaged(error, found));
         }
+        Ok(true)
+    }
+
+    /// Notes a segment that lies in an archive which is away; its stub says how the chain goes on.
+    fn unreached(&mut self, (first, end): (Lsn, Lsn), error: Error, found: &mut Verified) -> Result<bool> {
+        let Some(stub) = self.dir.only_away(first)? else {
+            return Err(error);
+        };
+        if stub.end != end || self.chain.is_some_and(|chain| chain != stub.chain_before) {
+            let text = "the file that says that this segment is in the archive does not fit the segments beside it: put \
+                        the right one in its place, or bring the segment back by hand and remove this file";
+            let path = self.dir.storage().root().join(away_name(first));
+            return Ok(self.damaged(Error::corrupt(text).at_path(path).at_lsn(first), found));
+        }
+        let unverified = &mut found.unverified;
+        unverified.segments += 1;
+        unverified.bytes += end.since(self.at.max(first));
+        let told = |reason: &Error| reason.path() == error.path();
+        if unverified.reasons.len() < DAMAGES && !unverified.reasons.iter().any(told) {
+            unverified.reasons.push(error);
+        }
+        (self.chain_before, self.chain) = (Some(stub.chain_before), Some(stub.chain_after));
         Ok(true)
     }
 

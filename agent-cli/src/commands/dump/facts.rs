@@ -20,6 +20,14 @@ pub enum Line<'a> {
     Damage(DamageFacts),
     Lost(LostFacts),
     Sidecar(SidecarLine),
+    Behind(BehindFacts),
+}
+
+/// What was asked for was freed, and the log begins later.
+#[derive(Serialize)]
+pub struct BehindFacts {
+    pub from: u64,
+    pub oldest: u64,
 }
 
 #[derive(Serialize)]

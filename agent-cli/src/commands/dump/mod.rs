@@ -7,10 +7,11 @@ use milepost_engine::block::Block;
 use milepost_engine::{Backup, Error, ErrorKind, Lsn, RawLog, RawPiece, Store};
 
 use self::facts::{
-    EventFacts, Line, block_facts, block_text, damage_facts, damage_text, frame_facts, frame_text,
-    lost_facts, lost_text, sidecar_line, sidecar_text,
+    BehindFacts, EventFacts, Line, block_facts, block_text, damage_facts, damage_text, frame_facts,
+    frame_text, lost_facts, lost_text, sidecar_line, sidecar_text,
 };
 use super::store_dir::StoreDir;
+use crate::arguments::start::{self, Start};
 use crate::failure::{EXIT_CODES, Exit, Failure, Outcome};
 use crate::output::Out;
 
@@ -31,9 +32,9 @@ use crate::output::Out;
 pub struct Dump {
     #[command(flatten)]
     store: StoreDir,
-    /// First LSN to print; with --queue a position of the queue
-    #[arg(long, value_name = "LSN", default_value = "0")]
-    from: Lsn,
+    /// First LSN to print; with --queue a position of the queue. Where the log begins later, that is told; not with oldest
+    #[arg(long, value_name = "LSN", default_value = "0", value_parser = start::parse)]
+    from: Start,
     /// LSN before which to stop
     #[arg(long, value_name = "LSN")]
     to: Option<Lsn>,
@@ -47,7 +48,7 @@ pub struct Dump {
     #[arg(long, conflicts_with = "events")]
     sidecars: bool,
     /// Print one JSON object a line: {"block":{…}}, {"frame":{…}}, {"event":{…}}, {"damage":{…}}, {"lost":{…}},
-    /// {"sidecar":{…}}
+    /// {"sidecar":{…}}, {"behind":{"from","oldest"}}
     #[arg(long)]
     json: bool,
 }
@@ -55,7 +56,8 @@ pub struct Dump {
 impl Dump {
     /// Prints the log.
     pub fn run(self) -> Outcome {
-        if self.to.is_some_and(|to| to < self.from) {
+        let from = self.from.lsn();
+        if self.to.is_some_and(|to| to < from) {
             return Err(Failure::usage("--to lies before --from"));
         }
         let mut out = Out::new();
@@ -66,7 +68,7 @@ impl Dump {
         let outcome = match (self.queue, self.sidecars) {
             (true, _) => self.queue(&self.store.open()?, &mut out),
             (_, true) => self.sidecars(&self.store.open()?, &mut out),
-            _ if is_backup => self.raw(RawLog::open(&self.store.dir)?, self.from, &mut out),
+            _ if is_backup => self.raw(RawLog::open(&self.store.dir)?, from, &mut out),
             _ => self.log(&mut out),
         };
         out.flush()?;
@@ -79,7 +81,7 @@ impl Dump {
                 None => return Ok(()),
                 Some(damaged) => damaged,
             },
-            Err(error) if error.kind() == ErrorKind::Corrupt => (error, self.from),
+            Err(error) if error.kind() == ErrorKind::Corrupt => (error, self.from.lsn()),
             Err(error) => return Err(error.into()),
         };
         match RawLog::open(&self.store.dir) {
@@ -94,12 +96,14 @@ impl Dump {
     /// Prints what is durable; the damage that ends it and where, if any does.
     fn live(&self, store: &Store, out: &mut Out) -> Outcome<Option<(Error, Lsn)>> {
         let end = store.watermarks().durable.min(self.to.unwrap_or(Lsn::MAX));
-        let start = Lsn(self.from.0.saturating_sub(1)).max(store.oldest()?);
+        let (from, oldest) = (self.from.lsn(), store.oldest()?);
+        self.tell_behind(oldest, out)?;
+        let start = Lsn(from.0.saturating_sub(1)).max(oldest);
         let mut scan = match store.scan(start) {
-            Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(Some((error, self.from))),
+            Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(Some((error, from))),
             other => other?,
         };
-        let mut reached = self.from;
+        let mut reached = from;
         loop {
             match scan.next_block() {
                 Ok(Some(block)) if block.header().lsn < end => {
@@ -116,8 +120,17 @@ impl Dump {
     /// Prints the log as it lies on the disk from `from` on.
     fn raw(&self, raw: RawLog, from: Lsn, out: &mut Out) -> Outcome {
         let end = self.to.unwrap_or(Lsn::MAX);
-        let (mut damages, mut failed) = (0u64, None);
+        let (mut damages, mut failed, mut begun) = (0u64, None, from > self.from.lsn());
         let walked = raw.walk(&mut |piece| {
+            let at = match &piece {
+                RawPiece::Block(block) => block.header().lsn,
+                RawPiece::Damage(damage) => damage.at,
+            };
+            if !std::mem::replace(&mut begun, true)
+                && let Err(failure) = self.tell_behind(at, out)
+            {
+                failed = Some(failure);
+            }
             let printed = match piece {
                 RawPiece::Block(block) if block.header().end() > from && block.header().lsn < end => {
                     self.print_block(&block, end, out)
@@ -157,7 +170,7 @@ impl Dump {
 
     fn queue(&self, store: &Store, out: &mut Out) -> Outcome {
         let end = self.to.unwrap_or(Lsn::MAX);
-        let mut reader = store.queue_reader(Lsn(self.from.0.saturating_sub(1)))?;
+        let mut reader = store.queue_reader(Lsn(self.from.lsn().0.saturating_sub(1)))?;
         while let Some(block) = reader.next_block()? {
             if block.header().lsn >= end {
                 break;
@@ -170,7 +183,7 @@ impl Dump {
     fn sidecars(&self, store: &Store, out: &mut Out) -> Outcome {
         let end = self.to.unwrap_or(Lsn::MAX);
         for (first, facts) in store.sidecars()? {
-            if first >= self.from && first < end {
+            if first >= self.from.lsn() && first < end {
                 let file = format!("log/{:016x}.idx", first.0);
                 self.print(&Line::Sidecar(sidecar_line(first.0, file, facts.as_ref())), out)?;
             }
@@ -182,7 +195,7 @@ impl Dump {
         self.print(&Line::Block(block_facts(block.header())), out)?;
         for frame in block.frames() {
             let frame = frame?;
-            if frame.lsn() < self.from || frame.lsn() >= end {
+            if frame.lsn() < self.from.lsn() || frame.lsn() >= end {
                 continue;
             }
             self.print(&Line::Frame(frame_facts(&frame)?), out)?;
@@ -203,6 +216,19 @@ impl Dump {
         Ok(())
     }
 
+    /// Says so when the log begins later than asked for.
+    fn tell_behind(&self, oldest: Lsn, out: &mut Out) -> Outcome {
+        let Some(text) = self.from.behind(oldest) else {
+            return Ok(());
+        };
+        tracing::warn!("{text}, where this begins");
+        if self.json {
+            let (from, oldest) = (self.from.lsn().0, oldest.0);
+            self.print(&Line::Behind(BehindFacts { from, oldest }), out)?;
+        }
+        Ok(())
+    }
+
     fn print(&self, line: &Line<'_>, out: &mut Out) -> Outcome {
         if self.json {
             return out.json(line);
@@ -217,6 +243,8 @@ impl Dump {
             Line::Damage(damage) => out.line(format_args!("{}", damage_text(damage))),
             Line::Lost(frame) => out.line(format_args!("  lost? {}", lost_text(frame))),
             Line::Sidecar(sidecar) => out.line(format_args!("{}", sidecar_text(sidecar))),
+            // On standard error.
+            Line::Behind(_) => Ok(()),
         }
     }
 }

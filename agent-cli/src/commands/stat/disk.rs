@@ -5,7 +5,8 @@ use std::time::Duration;
 use milepost_engine::{DiskUse, Lsn, Store};
 use serde::Serialize;
 
-use crate::arguments::keep;
+use super::super::verify::Damage;
+use crate::arguments::{keep, moment};
 use crate::failure::Outcome;
 use crate::output::{self, Out};
 
@@ -22,9 +23,12 @@ pub struct Disk {
     total: Option<u64>,
     bytes_per_day: Option<u64>,
     full_in_days: Option<u64>,
-    retention: String,
-    limit: u64,
+    /// Not there where the settings are damaged.
+    retention: Option<String>,
+    limit: Option<u64>,
     freed_next: u64,
+    /// When the next segment behind that is old enough, where the log is kept by age.
+    due: Option<i64>,
     keepers: Vec<Keeper>,
     holds: usize,
     #[serde(skip)]
@@ -41,14 +45,35 @@ struct Keeper {
 
 const DAY: u64 = 86_400;
 
-/// Asks the store.
-pub fn gather(store: &Store) -> Outcome<Disk> {
-    let (disk, space, freeable) = (store.disk()?, store.space()?, store.freeable()?);
-    let begins = store.oldest()?;
-    let keepers = freeable.keepers.into_iter().map(|keeper| Keeper {
-        from: (keeper.from < Lsn::MAX).then_some(keeper.from.0),
-        text: keeper.text,
-    });
+/// Asks the store. Settings and holds that are damaged are told, and keep everything.
+pub fn gather(store: &Store, damage: &mut Vec<Damage>) -> Outcome<Disk> {
+    let (disk, space, begins) = (store.disk()?, store.space(), store.oldest()?);
+    let mut keepers = Vec::new();
+    let (freed_next, due) = match &space {
+        Ok(_) => {
+            let freeable = store.freeable()?;
+            keepers.extend(freeable.keepers.into_iter().map(|keeper| Keeper {
+                from: (keeper.from < Lsn::MAX).then_some(keeper.from.0),
+                text: keeper.text,
+            }));
+            (freeable.end.since(begins), freeable.due)
+        }
+        Err(error) => {
+            keepers.push(Keeper {
+                from: Some(0),
+                text: "the settings of space cannot be read, so nothing is freed".to_owned(),
+            });
+            damage.push(Damage::from(error));
+            (0, None)
+        }
+    };
+    let (space, holds) = (space.ok(), store.holds()?);
+    damage.extend(
+        holds
+            .iter()
+            .filter_map(|hold| hold.hold.as_ref().err())
+            .map(Damage::from),
+    );
     let full_in = disk.full_in();
     Ok(Disk {
         log: disk.log,
@@ -61,11 +86,12 @@ pub fn gather(store: &Store) -> Outcome<Disk> {
         total: disk.total,
         bytes_per_day: per_day(&disk),
         full_in_days: full_in.map(|time| time.as_secs() / DAY),
-        retention: keep::text(space.retention),
-        limit: space.limit,
-        freed_next: freeable.end.since(begins),
-        keepers: keepers.collect(),
-        holds: store.holds()?.len(),
+        retention: space.as_ref().map(|space| keep::text(space.retention)),
+        limit: space.as_ref().map(|space| space.limit),
+        freed_next,
+        due,
+        keepers,
+        holds: holds.len(),
         over: disk.over,
         full_in,
     })
@@ -91,14 +117,19 @@ impl Disk {
             about(self.views)
         ))?;
         let limit = match self.limit {
-            0 => "no limit".to_owned(),
-            limit => format!("a limit of {}", keep::bytes_text(limit)),
+            None => "an unknown limit".to_owned(),
+            Some(0) => "no limit".to_owned(),
+            Some(limit) => format!("a limit of {}", keep::bytes_text(limit)),
         };
         out.line(format_args!(
             "retention     {}, {limit}, {} holds",
-            self.retention, self.holds
+            self.retention.as_deref().unwrap_or("unknown"),
+            self.holds
         ))?;
-        out.line(format_args!("freed next    {}", about(self.freed_next)))?;
+        let due = self.due.map_or_else(String::new, |at| {
+            format!("; the next segment is old enough at {}", moment::text(at))
+        });
+        out.line(format_args!("freed next    {}{due}", about(self.freed_next)))?;
         for keeper in &self.keepers {
             let from = keeper
                 .from

@@ -7,8 +7,9 @@ use milepost_engine::{ErrorKind, Lsn, Phase, Result, Store};
 use serde::Serialize;
 
 use super::store_dir::StoreDir;
+use super::verify::Damage;
 use crate::arguments::moment;
-use crate::failure::{EXIT_CODES, Outcome};
+use crate::failure::{EXIT_CODES, Exit, Failure, Outcome};
 use crate::output::{self, Out};
 use crate::progress::Progress;
 
@@ -17,7 +18,8 @@ use crate::progress::Progress;
 /// Identity, size, how far the log is written (appended), on disk (durable) and taken over into the
 /// stable queue (scanned), numbers of blocks, frames, transactions and events, and who runs its phases; what it takes
 /// of its disk, what is freed next and who keeps the rest, and when the disk is full at the rate of the newest segments.
-/// The counts come from a walk over the whole retained log, every checksum verified on the way.
+/// The counts come from a walk over the whole retained log, every checksum verified on the way. Damaged settings and
+/// holds are told with what to do, beside all the rest, and exit 6.
 #[derive(Args)]
 #[command(after_long_help = format!("Example:\n  milepost stat shop --json\n\n{EXIT_CODES}"))]
 pub struct Stat {
@@ -45,6 +47,8 @@ struct Facts {
     last_time: Option<i64>,
     phases: Vec<PhaseFacts>,
     disk: disk::Disk,
+    /// Settings and holds that cannot be read.
+    damage: Vec<Damage>,
 }
 
 #[derive(Serialize)]
@@ -59,40 +63,58 @@ impl Stat {
         let store = self.store.open()?;
         let facts = gather(&store)?;
         if self.json {
-            return output::tell(true, &facts, format_args!(""));
+            output::tell(true, &facts, format_args!(""))?;
+        } else {
+            print(&facts)?;
         }
-        let mut out = Out::new();
-        out.line(format_args!("site          {}", facts.site))?;
-        out.line(format_args!("store         {}", facts.store))?;
-        out.line(format_args!("epoch         {}", facts.epoch))?;
-        out.line(format_args!(
-            "log           {} to {} durable, {} appended",
-            facts.oldest, facts.durable, facts.appended
-        ))?;
-        out.line(format_args!("scanned       {}", facts.scanned))?;
-        out.line(format_args!("blocks        {}", facts.blocks))?;
-        out.line(format_args!("frames        {}", facts.frames))?;
-        out.line(format_args!("transactions  {}", facts.transactions))?;
-        out.line(format_args!("events        {}", facts.events))?;
-        if let (Some(first), Some(last)) = (facts.first_time, facts.last_time) {
-            out.line(format_args!(
-                "written       {} to {}",
-                moment::text(first),
-                moment::text(last)
-            ))?;
+        match facts.damage.len() {
+            0 => Ok(()),
+            1 => Err(damaged("a file is damaged")),
+            many => Err(damaged(&format!("{many} files are damaged"))),
         }
-        for phase in &facts.phases {
-            let holder = phase.holder.as_deref().unwrap_or("not running");
-            out.line(format_args!("{:<12}  {holder}", phase.phase))?;
-        }
-        facts.disk.print(&mut out)?;
-        out.flush()
     }
+}
+
+fn damaged(what: &str) -> Failure {
+    let text = format!("{what}; what follows from it and what to do is told beside the rest");
+    Failure::new(Exit::Damaged, text)
+}
+
+fn print(facts: &Facts) -> Outcome {
+    let mut out = Out::new();
+    out.line(format_args!("site          {}", facts.site))?;
+    out.line(format_args!("store         {}", facts.store))?;
+    out.line(format_args!("epoch         {}", facts.epoch))?;
+    out.line(format_args!(
+        "log           {} to {} durable, {} appended",
+        facts.oldest, facts.durable, facts.appended
+    ))?;
+    out.line(format_args!("scanned       {}", facts.scanned))?;
+    out.line(format_args!("blocks        {}", facts.blocks))?;
+    out.line(format_args!("frames        {}", facts.frames))?;
+    out.line(format_args!("transactions  {}", facts.transactions))?;
+    out.line(format_args!("events        {}", facts.events))?;
+    if let (Some(first), Some(last)) = (facts.first_time, facts.last_time) {
+        out.line(format_args!(
+            "written       {} to {}",
+            moment::text(first),
+            moment::text(last)
+        ))?;
+    }
+    for phase in &facts.phases {
+        let holder = phase.holder.as_deref().unwrap_or("not running");
+        out.line(format_args!("{:<12}  {holder}", phase.phase))?;
+    }
+    facts.disk.print(&mut out)?;
+    for damage in &facts.damage {
+        out.line(format_args!("DAMAGED: {}", output::shown(&damage.text)))?;
+    }
+    out.flush()
 }
 
 fn gather(store: &Store) -> Outcome<Facts> {
     let marks = store.watermarks();
-    let oldest = store.oldest()?;
+    let (oldest, mut damage) = (store.oldest()?, Vec::new());
     let mut facts = Facts {
         store: store.id().to_string(),
         site: store.site().to_string(),
@@ -108,7 +130,8 @@ fn gather(store: &Store) -> Outcome<Facts> {
         first_time: None,
         last_time: None,
         phases: phases(store)?,
-        disk: disk::gather(store)?,
+        disk: disk::gather(store, &mut damage)?,
+        damage,
     };
     // Disk figures are wanted most when an archive is away.
     match count(store, oldest, marks.durable, &mut facts) {

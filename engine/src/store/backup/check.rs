@@ -9,9 +9,10 @@ use std::sync::Arc;
 use crate::index::Base;
 use crate::log::SegmentDir;
 use crate::storage::{LocalStorage, LockMode, OpenMode, Storage, StorageFile};
-use crate::{Chain, Epoch, Error, Lsn, Result, SiteName, StoreId};
+use crate::{Chain, Epoch, Error, ErrorKind, Lsn, Result, SiteName, Space, StoreId};
 
 use super::super::identity::STORE_FILE;
+use super::super::space::SPACE_FILE;
 use super::super::verify::{Verified, Walk, count_log};
 use super::{BACKUP_FILE, LOCK_FILE, Manifest};
 
@@ -99,6 +100,21 @@ impl Backup {
         }
     }
 
+    /// How long the store kept its log when the backup was made, and how much it could take.
+    ///
+    /// # Errors
+    /// `Corrupt` when the file that says so is damaged.
+    pub fn space(&self) -> Result<Space> {
+        Space::read(&*self.storage, self.manifest.identity.owner).map_err(|error| {
+            let text = "the backup's file that says how long the log is kept cannot be read: `milepost backup` to here writes \
+                        it again; restored as it is, the log is kept for ever and has no limit";
+            match error.kind() {
+                ErrorKind::Corrupt => Error::corrupt(text).at_path(self.storage.root().join(SPACE_FILE)),
+                _ => error,
+            }
+        })
+    }
+
     /// The copied segments.
     pub(in crate::store) fn log(&self) -> Arc<SegmentDir> {
         let (storage, owner) = (Arc::clone(&self.storage), self.manifest.identity.owner);
@@ -152,6 +168,7 @@ impl Backup {
     pub fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<Verified> {
         let (manifest, log) = (&self.manifest, self.log());
         let mut found = Verified::default();
+        found.settings_damage.extend(self.space().err());
         let firsts = match self.segments(&log) {
             Ok(firsts) => firsts,
             Err(error) => {

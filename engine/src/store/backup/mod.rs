@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! TO/backup.lock   locked while one runs          TO/backup   what is complete, and whose: written last
-//! TO/log/<16 hex>.log   the blocks of a segment and nothing behind them
+//! TO/log/<16 hex>.log   the blocks of a segment and nothing behind them      TO/space   how long the log is kept
 //!
 //! sync, durable end E ─► segments that TO lacks ─► blocks behind TO's end, up to E ─► synced ─► `backup` names E
 //! ```
@@ -182,6 +182,11 @@ impl Store {
 
     /// The last step: from here on the backup is complete up to the new end.
     fn complete(&self, to: &dyn Storage, done: &BackedUp, copies: &[Lsn]) -> Result<()> {
+        match self.space() {
+            Ok(space) => space.copy_to(to, self.owner())?,
+            // The log is worth a copy all the same; what a former run copied stays.
+            Err(error) => tracing::warn!(%error, "the backup does not get the settings of space"),
+        }
         let synced = to.sync_dir("log");
         synced.map_err(|error| Error::io("sync the backup's folder", to.root().join("log"), error))?;
         Manifest {

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use crate::block::BlockKind;
 use crate::index::Base;
+use crate::index::salvage::damaged_end;
 use crate::log::lock::PRESENCE;
 use crate::log::{SegmentDir, newest};
 use crate::storage::{LocalStorage, LockMode, OpenMode, Storage, StorageFile};
@@ -170,10 +171,18 @@ impl RawLog {
         // Files before it are what a crash left of freeing.
         let base = Base::newest(&*self.storage, self.identity.owner.id)?;
         let genesis = (Lsn::ZERO, Chain::genesis(self.identity.owner.id));
-        let (oldest, chain) = base.map_or(genesis, |base| (base.end(), base.end_chain()));
+        let (mut oldest, chain) = base.map_or(genesis, |base| (base.end(), base.end_chain()));
+        let mut chain = Some(chain);
+        let firsts = self.dir.list()?;
+        if let Some(end) = damaged_end(&*self.storage, self.identity.owner.id, &firsts)?
+            && end > oldest
+        {
+            // What it says is not known, but its name is: what comes before was freed.
+            (oldest, chain) = (end, None);
+        }
         Ok(Known {
             oldest,
-            chain: Some(chain),
+            chain,
             bound: None,
             floor: self.scanned()?.max(closed.unwrap_or_default()),
             newest: newest.map_err(failed)?,
@@ -181,7 +190,7 @@ impl RawLog {
     }
 
     /// How far the queue has seen the log, which was durable then.
-    fn scanned(&self) -> Result<Lsn> {
+    pub(super) fn scanned(&self) -> Result<Lsn> {
         let (storage, owner) = (Arc::clone(&self.storage), self.identity.owner);
         let queue = Arc::new(SegmentDir::new(storage, BlockKind::Queue, owner, || Lsn::ZERO));
         match queue.list() {

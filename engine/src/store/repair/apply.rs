@@ -22,7 +22,7 @@ use crate::{Chain, Error, Lsn, Options, Pinned, RawLog, Result};
 use super::super::lineage::{self, Beginning, Fork};
 use super::super::restore::begin_lineage;
 use super::RepairHow;
-use super::aside::FOLDER;
+use super::aside::{FOLDER, free_name};
 use super::plan::{Becomes, LostRange, Plan};
 
 /// Most bytes of one lost block, so that readers hold little of nothing.
@@ -77,17 +77,7 @@ fn move_queue(storage: &dyn Storage) -> Result<()> {
 fn move_aside(storage: &dyn Storage, name: &str) -> Result<()> {
     let failed = |error| Error::io("keep a file aside", storage.root().join(name), error);
     let plain = name.rsplit('/').next().unwrap_or(name);
-    let taken = storage.list(FOLDER).map_err(failed)?;
-    let free = (0u32..)
-        .map(|number| {
-            if number == 0 {
-                plain.to_owned()
-            } else {
-                format!("{plain}.{number}")
-            }
-        })
-        .find(|name| !taken.contains(name));
-    let target = format!("{FOLDER}/{}", free.unwrap_or_else(|| plain.to_owned()));
+    let target = format!("{FOLDER}/{}", free_name(storage, plain).map_err(failed)?);
     // The new name first: a crash between the two folders' syncs may lose neither.
     storage.rename(name, &target).map_err(failed)?;
     storage.sync_dir(FOLDER).map_err(failed)

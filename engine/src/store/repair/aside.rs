@@ -20,6 +20,17 @@ pub(super) const FOLDER: &str = "damaged";
 /// Bytes copied at a time.
 const PIECE: u64 = 1 << 20;
 
+/// The name of a file, or one like it that is free in the folder.
+pub(super) fn free_name(storage: &dyn Storage, plain: &str) -> std::io::Result<String> {
+    let taken = storage.list(FOLDER)?;
+    let names = (0u32..).map(|number| match number {
+        0 => plain.to_owned(),
+        _ => format!("{plain}.{number}"),
+    });
+    let free = names.into_iter().find(|name| !taken.contains(name));
+    Ok(free.unwrap_or_else(|| plain.to_owned()))
+}
+
 /// A text that grows in a file.
 struct Ledger {
     file: Arc<dyn StorageFile>,

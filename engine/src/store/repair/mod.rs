@@ -16,7 +16,10 @@
 
 mod apply;
 mod aside;
+mod base;
 mod plan;
+
+pub use base::BaseDamage;
 
 pub(super) use plan::REPAIR_FILE;
 
@@ -65,6 +68,8 @@ pub struct Examined {
     pub cut: Cost,
     /// The cost of isolating, or why it cannot be done.
     pub isolate: Result<Cost, String>,
+    /// The base is damaged: [`Repair::renew_base`].
+    pub base: Option<BaseDamage>,
     /// A repair was interrupted, and nothing else can be done but to run it again.
     pub interrupted: Option<RepairHow>,
     end: Option<RawEnd>,
@@ -127,12 +132,14 @@ impl Repair {
             damages: Vec::new(),
             cut: Cost::default(),
             isolate: Ok(Cost::default()),
+            base: None,
             interrupted: interrupted.map(|plan| plan.how),
             end: None,
         };
         if found.interrupted.is_some() {
             return Ok(found);
         }
+        found.base = self.base_damage()?;
         let (mut lost, mut behind) = (Cost::default(), Cost::default());
         let end = self.raw.walk(&mut |piece| {
             match piece {
@@ -206,7 +213,12 @@ impl Repair {
 
     fn plan(&self, how: RepairHow, found: &Examined) -> Result<Plan> {
         let (Some((first, _)), Some(end)) = (found.damages.first(), found.end) else {
-            return Err(Error::invalid("nothing is damaged: there is nothing to repair"));
+            return Err(Error::invalid(match &found.base {
+                Some(_) => {
+                    "no block of the log is damaged, but the base is: repair that (`milepost repair` with --base)"
+                }
+                None => "nothing is damaged: there is nothing to repair",
+            }));
         };
         if let (RepairHow::Isolate, Err(reason)) = (how, &found.isolate) {
             return Err(Error::invalid(reason.clone()).at_lsn(first.at));

@@ -102,7 +102,6 @@ fn without_its_archive_a_store_opens_commits_and_reads_what_is_here_and_says_wha
             .unwrap()
             .unwrap_err(),
     );
-    refused(store.verify(&mut |_, _| ()).unwrap_err());
     store.close().unwrap();
     // There again, under another name.
     let store = options().background(false).open(&root).unwrap();
@@ -180,7 +179,8 @@ fn the_archive_of_another_store_in_its_place_is_refused() {
     store.set_archive(dir.path().join("b")).unwrap();
     std::fs::copy(dir.path().join("b/archive"), &mark).unwrap();
     let store = options().background(false).open(&root).unwrap();
-    let error = store.verify(&mut |_, _| ()).unwrap_err();
+    let found = store.verify(&mut |_, _| ()).unwrap();
+    let error = &found.unverified.reasons[0];
     assert!(
         error.kind() == ErrorKind::Unavailable && error.to_string().contains("another store"),
         "{error}"
@@ -194,4 +194,49 @@ fn the_archive_of_another_store_in_its_place_is_refused() {
             .kind(),
         ErrorKind::Unavailable
     );
+}
+
+/// The trap: what is here is verified all the same, in line with what the stubs say, and nobody takes that for all.
+#[test]
+fn without_its_archive_a_store_is_verified_as_far_as_it_is_here_and_says_what_was_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, ..) = archived(dir.path(), true);
+    std::fs::rename(dir.path().join("a"), dir.path().join("gone")).unwrap();
+    let store = options().background(false).open(&root).unwrap();
+    let found = store.verify(&mut |_, _| ()).unwrap();
+    let away = files(&root, "away").len() as u64;
+    assert!(!found.is_whole() && found.damage.is_empty(), "{found:?}");
+    assert_eq!((found.unverified.segments, found.segments), (away, away + 2));
+    assert!(found.blocks > 0 && found.sidecars as usize == files(&root, "idx").len());
+    assert_eq!(found.unverified.reasons.len(), 1);
+    let reason = &found.unverified.reasons[0];
+    assert_eq!(
+        (reason.kind(), reason.path()),
+        (ErrorKind::Unavailable, Some(&*dir.path().join("a")))
+    );
+}
+
+/// The trap: the archive is away, so nothing but the neighbours says that a stub is of another history.
+#[test]
+fn a_stub_that_does_not_fit_its_neighbours_is_damage_while_the_archive_is_away() {
+    use crate::log::away::Stub;
+    let dir = tempfile::tempdir().unwrap();
+    let (root, ..) = archived(dir.path(), true);
+    std::fs::rename(dir.path().join("a"), dir.path().join("gone")).unwrap();
+    let store = options().background(false).open(&root).unwrap();
+    let path = &files(&root, "away")[1];
+    let good = std::fs::read(path).unwrap();
+    let first = Lsn(u64::from_str_radix(path.file_stem().unwrap().to_str().unwrap(), 16).unwrap());
+    let stub = Stub::decode(&good, store.id(), first).unwrap();
+    let of = |change: fn(&mut Stub)| {
+        let mut other = stub;
+        change(&mut other);
+        std::fs::write(path, other.encode()).unwrap();
+        store.verify(&mut |_, _| ()).unwrap().damage.len()
+    };
+    assert_eq!(of(|_| ()), 0);
+    assert_eq!(of(|stub| stub.end = stub.first.plus(8)), 1);
+    assert_eq!(of(|stub| stub.chain_before.0 ^= 1), 1);
+    // What it hands on does not fit the next one.
+    assert_eq!(of(|stub| stub.chain_after.0 ^= 1), 1);
 }

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 mod archive;
+mod damaged_base;
 mod files;
 mod freed_forms;
 mod freeing_meanwhile;
 mod handles;
 mod packed;
+mod room;
+mod shared_archive;
 mod space;
 mod stream_scan;
 mod streams;

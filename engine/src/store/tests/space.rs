@@ -331,3 +331,51 @@ fn a_marker_among_refused_commits_goes_through() {
     });
     assert_eq!(store.totals().unwrap().events, u64::from(total));
 }
+
+/// The trap: nobody commits any more, and time alone makes what is there old enough.
+#[test]
+fn an_idle_store_frees_what_is_old_enough_and_says_when() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = options()
+        .background(true)
+        .retention(Retention::Age(Duration::from_secs(2)))
+        .init(dir.path().join("s"), "a".parse().unwrap())
+        .unwrap();
+    fill(&store, 0, 60);
+    store.rotate(0).unwrap();
+    fill(&store, 60, 1);
+    let due = store.freeable().unwrap().due.unwrap();
+    let now = store.clock().wall_micros();
+    assert!(due > now - 2_000_000 && due <= now + 2_000_000, "{due} at {now}");
+    assert_eq!(store.oldest().unwrap(), Lsn::ZERO);
+    let started = store.clock().monotonic();
+    while store.segments().unwrap().len() > 1 {
+        assert!(
+            store.clock().monotonic() - started < Duration::from_secs(20),
+            "nobody frees"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(store.clock().monotonic() - started > Duration::from_millis(500));
+    check(&store, 61);
+    assert_eq!(store.freeable().unwrap().due, None);
+    // A handle that finds it so after opening, and commits nothing, does too.
+    store.rotate(0).unwrap();
+    fill(&store, 61, 1);
+    store.close().unwrap();
+    let begins = || {
+        let store = options().background(false).open(dir.path().join("s")).unwrap();
+        store.oldest().unwrap()
+    };
+    let before = begins();
+    std::thread::sleep(Duration::from_millis(2_100));
+    let store = options().background(true).open(dir.path().join("s")).unwrap();
+    let started = store.clock().monotonic();
+    while store.oldest().unwrap() == before {
+        assert!(
+            (store.clock().monotonic() - started) < Duration::from_secs(20),
+            "nobody frees after opening"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

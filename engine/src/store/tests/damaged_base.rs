@@ -1,0 +1,166 @@
+//! A damaged base: what can be told of it takes its place, and what cannot is said.
+
+use super::*;
+use crate::{ErrorKind, Repair, Retention};
+
+/// Streams of the store below. The last are written once, at the log's beginning, and never again.
+const STREAMS: u32 = 12;
+
+/// A closed store whose beginning was freed, with a sidecar for every sealed segment; file of the base, versions and
+/// pinned records.
+fn freed(dir: &std::path::Path) -> (std::path::PathBuf, Facts) {
+    let store = options()
+        .background(false)
+        .retention(Retention::Bytes(3 << 20))
+        .init(dir, "a".parse().unwrap())
+        .unwrap();
+    for n in 0..120u32 {
+        let stream = format!("s/{}", if n < STREAMS { n } else { n % 3 });
+        let mut transaction = transaction(&stream, &n.to_le_bytes().repeat(12_500));
+        transaction.pin(crate::Pinned {
+            key: stream.into_bytes(),
+            value: Some(n.to_le_bytes().to_vec()),
+        });
+        let _ = store.commit(transaction).unwrap();
+    }
+    store.make_sidecars().unwrap();
+    assert!(store.free().unwrap() >= 2);
+    assert!(
+        store.segments().unwrap().len() >= 3,
+        "index files of what is kept"
+    );
+    let facts = facts(&store);
+    store.close().unwrap();
+    let names = std::fs::read_dir(dir.join("log")).unwrap();
+    let mut base = names
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("base-"));
+    (base.next().unwrap(), facts)
+}
+
+/// Versions and pinned records.
+type Facts = Vec<(Option<StreamVersion>, Option<Vec<u8>>)>;
+
+fn facts(store: &Store) -> Facts {
+    let of = |n| {
+        let stream = format!("s/{n}");
+        let pinned = store.pinned(stream.as_bytes()).unwrap();
+        (
+            store.stream_version(&stream).unwrap(),
+            pinned.map(|(value, _)| value),
+        )
+    };
+    (0..STREAMS).map(of).collect()
+}
+
+fn repair(dir: &std::path::Path) -> Repair {
+    Repair::open(dir, options()).unwrap()
+}
+
+#[test]
+fn every_changed_bit_of_a_base_is_found_and_nothing_wrong_is_ever_put_in_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, before) = freed(&dir.path().join("s"));
+    let (dir, good) = (dir.path().join("s"), std::fs::read(&path).unwrap());
+    assert_eq!(repair(&dir).examine().unwrap().base, None);
+    assert_eq!(repair(&dir).renew_base().unwrap_err().kind(), ErrorKind::Invalid);
+    let (mut saved, mut lost) = (0, 0);
+    for at in (0..good.len()).step_by(7) {
+        let mut bytes = good.clone();
+        bytes[at] ^= 1 << (at % 8);
+        std::fs::write(&path, &bytes).unwrap();
+        let found = repair(&dir).examine().unwrap();
+        assert!(found.damages.is_empty(), "byte {at}: {:?}", found.damages);
+        let told = found.base.unwrap_or_else(|| panic!("byte {at}"));
+        let done = repair(&dir).renew_base().unwrap();
+        assert_eq!(done, told);
+        assert_eq!(repair(&dir).examine().unwrap().base, None);
+        let store = options().background(false).open(&dir).unwrap();
+        assert!(store.verify(&mut |_, _| ()).unwrap().is_whole());
+        let after = facts(&store);
+        if done.is_saved() {
+            saved += 1;
+            assert!(
+                after == before && std::fs::read(&path).unwrap() == good,
+                "byte {at}"
+            );
+            assert!(done.lost().is_empty());
+        } else {
+            lost += 1;
+            assert!(!done.lost().is_empty());
+        }
+        for (after, before) in after.iter().zip(&before) {
+            // Known as it was, or not known: never something else.
+            assert!(after.0 == before.0 || after.0.is_none(), "byte {at}: {after:?}");
+            assert!(after.1 == before.1 || after.1.is_none(), "byte {at}: {after:?}");
+        }
+        assert!(after[..3] == before[..3], "the index files tell of these");
+        store.close().unwrap();
+    }
+    assert!(saved > 20 && lost > 5, "{saved} and {lost}");
+    let kept = std::fs::read_dir(dir.join("damaged")).unwrap().count();
+    assert_eq!(kept, (saved + lost) * 2, "each is kept aside");
+}
+
+/// The trap: nothing of the file is left. What is kept of the log still says what came before.
+#[test]
+fn a_base_of_zeros_is_made_again_of_index_files_and_what_is_lost_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, before) = freed(&dir.path().join("s"));
+    let dir = dir.path().join("s");
+    let len = std::fs::metadata(&path).unwrap().len();
+    std::fs::write(&path, vec![0; usize::try_from(len).unwrap()]).unwrap();
+    let refused = options().open(&dir).map(drop).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Corrupt);
+    assert!(refused.to_string().contains("milepost repair"), "{refused}");
+    let done = repair(&dir).renew_base().unwrap();
+    assert_eq!(
+        (done.streams, done.streams_known, done.pinned_now),
+        (None, 3, true)
+    );
+    assert!(!done.is_saved() && done.lost().len() == 3, "{:?}", done.lost());
+    let store = options().background(false).open(&dir).unwrap();
+    let after = facts(&store);
+    assert!(after[..3] == before[..3]);
+    assert!(after[3..].iter().all(|(version, _)| version.is_none()));
+    let pinned = |facts: &Facts| facts.iter().map(|(_, pinned)| pinned.clone()).collect::<Vec<_>>();
+    assert_eq!(pinned(&after), pinned(&before), "index files have them all");
+    assert!(store.verify(&mut |_, _| ()).unwrap().is_whole());
+}
+
+/// The trap: an index file of another history beside the log. What it says came before would be invented.
+#[test]
+fn an_index_file_that_is_not_in_line_is_not_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, _) = freed(&dir.path().join("s"));
+    let dir = dir.path().join("s");
+    let begins = path.file_name().unwrap().to_str().unwrap().replace("base-", "");
+    let (segment, index) = (
+        dir.join(format!("log/{begins}.log")),
+        dir.join(format!("log/{begins}.idx")),
+    );
+    std::fs::write(&path, b"nothing").unwrap();
+    let good = std::fs::read(&index).unwrap();
+    let mut bytes = good.clone();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&index, bytes).unwrap();
+    let found = repair(&dir).examine().unwrap().base.unwrap();
+    assert_eq!((found.streams_known, found.pinned_now), (0, false));
+    std::fs::write(&index, good).unwrap();
+    assert_eq!(repair(&dir).examine().unwrap().base.unwrap().streams_known, 3);
+    // Without the first block nobody knows the chain.
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[100] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    assert_eq!(repair(&dir).examine().unwrap().base.unwrap().streams_known, 0);
+    let refused = repair(&dir).renew_base().unwrap_err();
+    assert!(
+        refused.kind() == ErrorKind::Invalid && refused.to_string().contains("first block"),
+        "{refused}"
+    );
+    let _ = repair(&dir).run(crate::RepairHow::Isolate, &mut |_| ()).unwrap();
+    repair(&dir).renew_base().unwrap();
+    let store = options().background(false).open(&dir).unwrap();
+    assert!(store.verify(&mut |_, _| ()).unwrap().is_whole());
+}
