@@ -1,8 +1,8 @@
 //! Freeing what the log need not keep: whole sealed segments, from the oldest on.
 //!
 //! ```text
-//! locks of forms and space ─► how far: retention, scan, holds, durable ─► base durable ─► Freed published ─► segments unlinked,
-//!   oldest first ─► their sidecars and older bases unlinked
+//! locks of forms and space ─► how far: retention, scan, holds, durable ─► what was received in it durable ─► base durable
+//!   ─► Freed published ─► segments unlinked, oldest first ─► their sidecars and older bases unlinked
 //! ```
 //!
 //! One process at a time frees, whichever comes first. A crash between any two steps leaves the former log, or a base
@@ -22,7 +22,10 @@ use crate::width::to_u64;
 use crate::{Error, ErrorKind, Lsn, Result, Store};
 
 use super::space::{Retention, Space};
-use super::{Shared, streams};
+use super::{Shared, received, streams};
+
+/// Most bytes of a log that may have received something that are freed at a time.
+const STEP: u64 = 256 << 20;
 
 /// Limits by age act while clock and log are not further apart than this: a day, in microseconds.
 const BELIEVED: i64 = 24 * 3_600 * 1_000_000;
@@ -125,32 +128,50 @@ impl Shared {
     pub(super) fn free_locked(&self) -> Result<u64> {
         self.log.control.check_poison(self.log.generation)?;
         self.sweep_holds()?;
-        let freeable = self.freeable()?;
-        let begins = self.log.control.lsn(Cell::Freed);
-        if freeable.end <= begins {
-            return Ok(0);
+        let (freeable, mut gone) = (self.freeable()?, 0);
+        loop {
+            let end = self.step_to(freeable.end)?;
+            if end <= self.log.control.lsn(Cell::Freed) {
+                return Ok(gone);
+            }
+            gone += self.free_before(end)?;
         }
+    }
+
+    /// Up to where to free next: what was received is gathered in memory, so no more than some segments at a time.
+    fn step_to(&self, end: Lsn) -> Result<Lsn> {
+        let begins = self.log.control.lsn(Cell::Freed);
+        if end.since(begins) <= STEP || !self.may_have_received(end)? {
+            return Ok(end);
+        }
+        let firsts = self.log.dir.list()?;
+        let mut steps = firsts.iter().filter(|first| **first > begins && **first <= end);
+        let within = steps
+            .clone()
+            .take_while(|first| first.since(begins) <= STEP)
+            .last();
+        Ok(within.or(steps.next()).copied().unwrap_or(end))
+    }
+
+    /// Frees everything before `end`; how many segments.
+    fn free_before(&self, end: Lsn) -> Result<u64> {
         let (storage, dir) = (&*self.storage, &self.log.dir);
         let firsts: Vec<Lsn> = dir.list()?;
-        let gone: Vec<Lsn> = firsts.into_iter().filter(|first| *first < freeable.end).collect();
+        let gone: Vec<Lsn> = firsts.into_iter().filter(|first| *first < end).collect();
         if planted::is(Bug::UnlinkBeforeBase) {
             self.unlink(&gone)?;
         }
-        let bytes = self
-            .streams
-            .index
-            .base_before(freeable.end, self.log.control.lsn(Cell::ScannedDurable))?;
-        base::write(storage, freeable.end, &bytes, self.log.rng.next_u64())?;
-        self.log.control.cells().raise(Cell::Freed, freeable.end.0);
+        let received = self.keep_received(end)?;
+        let scanned = self.log.control.lsn(Cell::ScannedDurable);
+        let bytes = self.streams.index.base_before(end, scanned, received)?;
+        base::write(storage, end, &bytes, self.log.rng.next_u64())?;
+        self.log.control.cells().raise(Cell::Freed, end.0);
         self.follow_freed()?;
         self.unlink(&gone)?;
-        base::remove_older(storage, freeable.end)?;
-        tracing::info!(
-            segments = gone.len(),
-            begins = freeable.end.0,
-            "a part of the log was freed"
-        );
-        Ok(to_u64(gone.len()))
+        base::remove_older(storage, end)?;
+        let segments = gone.len();
+        tracing::info!(segments, begins = end.0, "a part of the log was freed");
+        Ok(to_u64(segments))
     }
 
     fn unlink(&self, firsts: &[Lsn]) -> Result<()> {
@@ -283,6 +304,7 @@ pub(super) fn finish(dir: &Arc<SegmentDir>) -> Result<Lsn> {
     let storage = &**dir.storage();
     let firsts = dir.list()?;
     let Some(base) = Base::newest(storage, dir.owner().id)? else {
+        received::remove_strays(storage, Lsn::ZERO)?;
         return match firsts.first() {
             Some(first) if *first > Lsn::ZERO => Err(missing_base(dir, *first)),
             _ => Ok(Lsn::ZERO),
@@ -300,6 +322,7 @@ pub(super) fn finish(dir: &Arc<SegmentDir>) -> Result<Lsn> {
     let gone: Vec<Lsn> = firsts.into_iter().filter(|first| *first < begins).collect();
     unlink(dir, &gone)?;
     base::remove_older(storage, begins)?;
+    received::remove_strays(storage, begins)?;
     Ok(begins)
 }
 

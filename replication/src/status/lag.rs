@@ -72,7 +72,7 @@ impl<'a> Backlog<'a> {
         let (transactions, bytes) = self.postings.backlog(site, &subscriptions, queued_from);
         let mut lag = Lag { transactions, bytes };
         if confirmed.at < once {
-            let mut past = Past::open(self.store, confirmed.at)?;
+            let mut past = Past::open(self.store, &subscriptions, confirmed.at)?;
             lag.add(read, || past.next(site, &subscriptions, once, FRAMES_AT_A_TIME))?;
         }
         for one in &subscriptions {
