@@ -162,7 +162,8 @@ impl Shared {
             self.unlink(&gone)?;
         }
         let received = self.keep_received(end)?;
-        let scanned = self.log.control.lsn(Cell::ScannedDurable);
+        let (_, before) = self.streams.index.freed();
+        let scanned = self.log.control.lsn(Cell::ScannedDurable).max(before);
         let bytes = self.streams.index.base_before(end, scanned, received)?;
         base::write(storage, end, &bytes, self.log.rng.next_u64())?;
         self.log.control.cells().raise(Cell::Freed, end.0);
@@ -304,7 +305,6 @@ pub(super) fn finish(dir: &Arc<SegmentDir>) -> Result<Lsn> {
     let storage = &**dir.storage();
     let firsts = dir.list()?;
     let Some(base) = Base::newest(storage, dir.owner().id)? else {
-        received::remove_strays(storage, Lsn::ZERO)?;
         return match firsts.first() {
             Some(first) if *first > Lsn::ZERO => Err(missing_base(dir, *first)),
             _ => Ok(Lsn::ZERO),
@@ -398,14 +398,21 @@ impl Store {
         self.shared().free()
     }
 
-    /// Where the scan of a queue that ends at `scanned` goes on: where the log begins, for a first one.
-    pub(crate) fn scan_from(&self, scanned: Lsn) -> Result<Lsn> {
-        self.shared().follow_freed()?;
-        let (begins, before) = self.shared().streams.index.freed();
-        if scanned < before {
+    /// Where the scan of a queue that ends at `scanned` goes on: where the log begins, for a first one, and for one that
+    /// begins `anew`.
+    pub(crate) fn scan_from(&self, scanned: Lsn, anew: bool) -> Result<Lsn> {
+        let begins = self.beginning()?.lsn();
+        if !anew && self.lacks_queue(scanned)? {
             return Err(lost_queue(begins).at_path(self.root().join("queue")));
         }
-        Ok(if scanned == Lsn::ZERO { begins } else { scanned })
+        Ok(scanned.max(begins))
+    }
+
+    /// True when the scan had come further than a queue that ends at `scanned`, and the log does not have the rest.
+    pub(crate) fn lacks_queue(&self, scanned: Lsn) -> Result<bool> {
+        self.shared().follow_freed()?;
+        let (begins, before) = self.shared().streams.index.freed();
+        Ok(scanned < begins && scanned < before)
     }
 
     /// Time of the newest event or record of the log; 0 when that is not known.
@@ -442,9 +449,9 @@ impl Store {
 /// Q2: the log was freed because the queue had it.
 pub(super) fn lost_queue(log_begins: Lsn) -> Error {
     Error::corrupt(format!(
-        "the stable queue is damaged or missing, and the log that it was made from was freed up to {log_begins}: what \
-         remotes are still due cannot be made again, and they need a new copy; nothing was changed: put the files of the \
-         folder queue back or restore a backup; with that folder's files removed the store opens, and replicates nothing"
+        "the stable queue is damaged or missing, and the log that it was made from was freed up to {log_begins}; nothing was \
+         changed: put the files of the folder queue back, or remove them: then the scan makes again what remotes are due of \
+         what the log still has, and refuses where one has not confirmed the rest"
     ))
     .at_lsn(log_begins)
 }

@@ -135,16 +135,40 @@ pub fn needed(store: &Store, catalog: &Catalog) -> Result<Need> {
     Ok(least)
 }
 
-/// What one remote needs; nothing when it was never given a subscription.
-fn needed_by(store: &Store, catalog: &Catalog, remote: &Remote) -> Result<Option<Need>> {
+/// The first remote that is due something which only the queue would have, once the log begins later: what it has not
+/// confirmed. Without one a lost queue is made again from the log (Q2).
+///
+/// # Errors
+/// Those of reading the log.
+pub fn due_before_the_log(store: &Store) -> Result<Option<SiteName>> {
+    let (begins, catalog) = (store.oldest()?, Catalog::load(store)?);
+    for remote in catalog.remotes() {
+        let Some(first) = catalog.subscriptions_of(remote).map(|one| one.id).min() else {
+            continue;
+        };
+        // What it confirmed once and lost is read from the log, not from the queue.
+        let told = records_of(store, remote)?.told;
+        if told.confirmed_at_most().max(first.lsn()) < begins {
+            return Ok(Some(remote.site.clone()));
+        }
+    }
+    Ok(None)
+}
+
+fn records_of(store: &Store, remote: &Remote) -> Result<PairRecords> {
     let neighbour = Neighbour {
         name: remote.site.clone(),
         generation: remote.generation,
     };
+    PairRecords::load(&neighbour, |key| Ok(store.pinned(key)?.map(|(value, _)| value)))
+}
+
+/// What one remote needs; nothing when it was never given a subscription.
+fn needed_by(store: &Store, catalog: &Catalog, remote: &Remote) -> Result<Option<Need>> {
     let Some(first) = catalog.subscriptions_of(remote).map(|one| one.id).min() else {
         return Ok(None);
     };
-    let records = PairRecords::load(&neighbour, |key| Ok(store.pinned(key)?.map(|(value, _)| value)))?;
+    let records = records_of(store, remote)?;
     let confirmed = records.told.confirmed.place();
     let stopped = records.pair.is_some_and(|pair| pair.stopped.is_some());
     // It may say of what it was sent that it has it: the first is that of its first subscription.

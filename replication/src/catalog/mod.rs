@@ -23,7 +23,7 @@ mod remote;
 mod subscription;
 
 pub use definitions::{Definitions, NewPublication, NewRemote, NewSubscription};
-pub use history::{HOLD, Need, hold_what_is_needed, keep_history, needed};
+pub use history::{HOLD, Need, due_before_the_log, hold_what_is_needed, keep_history, needed};
 pub use matcher::{Matcher, Topic, TopicId};
 pub use publication::{Article, Publication, SubscribeBy};
 pub use record::CATALOG_FRAME;

@@ -40,7 +40,7 @@ impl<'a> Backlog<'a> {
     pub(super) fn read(store: &'a Store, catalog: &'a Catalog, read: &mut dyn FnMut(Lsn)) -> Result<Self> {
         let mut postings = Postings::default();
         // Before the queue: what is scanned in between is found in both and noted once.
-        let scanned = store.scanned_through();
+        let scanned = store.scanned_through().max(store.oldest()?);
         QueueEntries::open(store)?.follow(|entry, at| postings.note(entry, at))?;
         let mut decider = Decider::new(Catalog::as_of(store, scanned)?)?;
         let mut log = store.scan(scanned)?;

@@ -158,6 +158,6 @@ fn remote_status(
 
 /// The scan's position is that of the last frame it saw, which has a length of its own.
 fn scan_lag(store: &Store, marks: Watermarks) -> Result<u64> {
-    let mut scan = store.scan(marks.scanned)?;
+    let mut scan = store.scan(marks.scanned.max(store.oldest()?))?;
     Ok(scan.next()?.map_or(0, |first| marks.durable.since(first.lsn())))
 }
