@@ -77,8 +77,8 @@ pub use site::{SiteName, StoreId};
 pub use store::{
     Archived, BackedUp, Backup, BackupFacts, BaseDamage, Beginning, Compressed, Cost, Damage, DamageKind,
     DiskUse, Durability, Examined, Freeable, Hold, Keeper, Loss, LostFrame, NamedHold, Options, Phase,
-    PhaseLock, RawEnd, RawLog, RawPiece, Repair, RepairHow, Repaired, Restored, Retention, Space, Store,
-    StreamReader, Unverified, Verified, Watermarks,
+    PhaseLock, RawEnd, RawLog, RawPiece, Receipt, Receipts, Repair, RepairHow, Repaired, Restored, Retention,
+    Space, Store, StreamReader, Unverified, Verified, Watermarks,
 };
 pub use stream::{ExpectedVersion, StreamName, StreamPattern, StreamVersion};
 pub use transaction::{CommitOutcome, Committed, Transaction, TransactionId, WrongExpectedVersion};

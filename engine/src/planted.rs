@@ -41,6 +41,8 @@ pub enum Bug {
     StaleExpectation,
     /// Segments are unlinked before the base is written (E4).
     UnlinkBeforeBase,
+    /// What was received in segments that go is not kept (R1).
+    ReceivedForgotten,
     /// The base is not synced before segments are unlinked (E4).
     SkipBaseSync,
     /// One segment more than retention, scan and holds allow is freed.
@@ -87,8 +89,9 @@ impl Bug {
 
     /// Those of freeing, which a test of its own is for.
     #[cfg(feature = "planted")]
-    pub const OF_FREEING: [Bug; 5] = [
+    pub const OF_FREEING: [Bug; 6] = [
         Bug::UnlinkBeforeBase,
+        Bug::ReceivedForgotten,
         Bug::SkipBaseSync,
         Bug::FreeTooMuch,
         Bug::HoldIgnored,

@@ -1,99 +1,575 @@
-//! A site whose log lost its beginning before it replicated goes on as any other (R1), and from the first definition
-//! on its hold keeps what replication needs, whatever retention says.
+//! Sites that free their logs while they replicate: what every neighbour has confirmed goes, and nothing that one may
+//! still name or ask for; nothing is lost, doubled or guessed for it (R1, R4, R5).
 #![allow(missing_docs, dead_code, clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod support;
 
-use milepost_engine::{ErrorKind, Lsn, Retention, Space, StreamVersion};
-use milepost_replication::catalog::{HOLD, Start};
+use milepost_engine::{ErrorKind, Lsn, Retention, Space, Store, StreamVersion};
+use milepost_replication::catalog::{HOLD, NewSubscription, Start, Subscription};
+use milepost_replication::scan::ScanPhase;
+use milepost_replication::status::status;
 use support::*;
 
 /// Commits of 60 kB each, the number in front.
-fn bulk(site: &Site, stream: &str, numbers: std::ops::Range<u32>) {
+fn bulk(site: &Site, stream: &str, numbers: std::ops::Range<u64>) {
     for number in numbers {
         let payload = format!("{number} {}", "x".repeat(60_000));
         site.commit(&[(stream, &payload)]);
     }
 }
 
-/// A site that keeps a megabyte, and lost its beginning.
-fn freed(dir: &std::path::Path, name: &str, net: &Net) -> Site {
+/// A site that frees what it may.
+fn freeing(dir: &std::path::Path, name: &str, net: &Net) -> Site {
     let site = Site::new(dir, name, net);
     let space = Space {
-        retention: Retention::Bytes(1 << 20),
+        retention: Retention::UntilScanned,
         ..Space::default()
     };
     site.store.set_space(&space).unwrap();
-    bulk(&site, "before", 0..60);
-    while site.store.oldest().unwrap() == Lsn::ZERO {
-        site.store.rotate(0).unwrap();
-        bulk(&site, "before", 60..61);
-        site.store.free().unwrap();
-        assert!(site.store.segments().unwrap().len() < 60, "something is freed");
-    }
     site
 }
 
-fn numbers(site: &Site, stream: &str) -> Vec<u32> {
+/// Frees what may go; where the log begins then.
+fn trim(site: &Site) -> Lsn {
+    site.store.rotate(0).unwrap();
+    // The store's own thread may be at it.
+    eventually("what may go is freed", || {
+        site.store.free().unwrap();
+        site.store.freeable().unwrap().end <= site.store.oldest().unwrap()
+    });
+    site.store.oldest().unwrap()
+}
+
+/// Turns of all sites until everything has come and is confirmed; they free as they go.
+fn exchange(sites: &[&Site], rounds: usize) {
+    for _ in 0..rounds {
+        for site in sites {
+            site.turn();
+            trim(site);
+        }
+    }
+}
+
+/// A stream holds the numbers from 0 on, each once and in order; how many there are, and how many of them are freed.
+fn numbers(site: &Site, stream: &str) -> (u64, u64) {
     let start = site.store.stream_start(stream).unwrap();
-    assert_eq!(start, StreamVersion(0), "nothing of {stream} is freed");
     let events = site.store.read_stream(stream, start).unwrap();
     let number = |payload: &[u8]| {
-        std::str::from_utf8(payload)
-            .unwrap()
-            .split(' ')
-            .next()
-            .unwrap()
-            .parse()
+        let text = std::str::from_utf8(payload).unwrap();
+        text.split(' ').next().unwrap().parse::<u64>().unwrap()
     };
-    events
-        .map(|event| number(&event.unwrap().payload).unwrap())
-        .collect()
+    let mut next = start.0;
+    for event in events {
+        let event = event.unwrap();
+        assert_eq!(
+            (event.version, number(&event.payload)),
+            (StreamVersion(next), next)
+        );
+        next += 1;
+    }
+    (next, start.0)
+}
+
+fn kept_by(store: &Store) -> String {
+    store.freeable().unwrap().keepers[0].text.clone()
+}
+
+fn stopped(site: &Site, remote: &str) -> Option<String> {
+    let facts = status(&site.store, &mut |_| ()).unwrap();
+    let remote = facts.remotes.into_iter().find(|one| one.remote == remote);
+    remote.unwrap().stopped
 }
 
 #[test]
-fn a_site_that_had_freed_its_beginning_replicates_both_ways_and_keeps_the_rest_r1() {
+fn both_sites_of_a_pair_free_what_is_confirmed_and_lose_and_double_nothing_r1() {
     let (dir, net) = (tempfile::tempdir().unwrap(), Net::default());
-    let (head, shop) = (freed(dir.path(), "head", &net), freed(dir.path(), "shop", &net));
-    assert!(head.store.holds().unwrap().is_empty());
+    let (head, shop) = (
+        freeing(dir.path(), "head", &net),
+        freeing(dir.path(), "shop", &net),
+    );
+    bulk(&head, "before", 0..30);
+    head.scan();
+    assert!(trim(&head) > Lsn::ZERO, "the trap: freed before it replicates");
     for (site, other, stream) in [(&head, "shop", "down/**"), (&shop, "head", "up/**")] {
         site.publish("all", stream, None);
         site.remote(other);
         site.subscribe(other, "all", None, Start::Now);
     }
-    let begins = head.store.oldest().unwrap();
     for round in 0..6 {
         bulk(&head, "down/1", round * 10..(round + 1) * 10);
         bulk(&shop, "up/1", round * 10..(round + 1) * 10);
-        for site in [&head, &shop] {
-            site.turn();
-            site.store.rotate(0).unwrap();
-            site.store.free().unwrap();
+        exchange(&[&head, &shop], 1);
+    }
+    exchange(&[&head, &shop], 4);
+    for site in [&head, &shop] {
+        for stream in ["down/1", "up/1"] {
+            let (all, freed) = numbers(site, stream);
+            assert_eq!(all, 60);
+            assert!(freed >= 40, "{freed} of {stream} freed at {}", site.store.site());
         }
     }
-    for _ in 0..3 {
-        head.turn();
-        shop.turn();
+    let begins = head.store.oldest().unwrap();
+    let receipts = shop.store.receipts(None).unwrap();
+    assert!(receipts.is_complete() && receipts.transactions() >= 40);
+    // A store that is opened anew knows what it freed.
+    let shop = closed(shop, |_| ());
+    bulk(&head, "down/1", 60..61);
+    exchange(&[&head, &shop], 4);
+    assert_eq!(numbers(&shop, "down/1").0, 61);
+    assert!(head.store.oldest().unwrap() > begins);
+}
+
+/// What a remote that is away has not confirmed is kept, whatever others have; it is named, and goes once it has come.
+#[test]
+fn a_remote_that_is_silent_keeps_what_it_has_not_confirmed_and_is_named_r1_r5() {
+    let (dir, net) = (tempfile::tempdir().unwrap(), Net::default());
+    let site = |name| freeing(dir.path(), name, &net);
+    let (head, shop, mute) = (site("head"), site("shop"), site("mute"));
+    head.publish("all", "down/**", None);
+    for (other, name) in [(&shop, "shop"), (&mute, "mute")] {
+        head.remote(name);
+        other.remote("head");
+        head.subscribe(name, "all", None, Start::Now);
     }
-    assert_eq!(numbers(&shop, "down/1"), (0..60).collect::<Vec<_>>());
-    assert_eq!(numbers(&head, "up/1"), (0..60).collect::<Vec<_>>());
-    assert_eq!(
-        head.store.oldest().unwrap(),
-        begins,
-        "the hold keeps what replication needs"
+    bulk(&head, "down/1", 0..20);
+    exchange(&[&head, &shop, &mute], 4);
+    let begins = trim(&head);
+    assert!(begins > Lsn::ZERO);
+    // Some of it is on its link, and it says nothing for long.
+    for round in 2..8 {
+        bulk(&head, "down/1", round * 10..(round + 1) * 10);
+        exchange(&[&head, &shop], 3);
+    }
+    assert_eq!(numbers(&shop, "down/1").0, 80);
+    let (all, freed) = numbers(&head, "down/1");
+    assert!(all == 80 && freed <= 20, "{freed} freed that mute has not");
+    let text = kept_by(&head.store);
+    assert!(text.contains(HOLD) && text.contains("remote mute"), "{text}");
+    exchange(&[&mute, &head, &shop], 6);
+    assert_eq!(numbers(&mute, "down/1").0, 80);
+    let (_, freed) = numbers(&head, "down/1");
+    assert!(freed > 70, "{freed} freed once mute has it");
+    assert!(stopped(&head, "mute").is_none() && stopped(&head, "shop").is_none());
+}
+
+/// Nothing is due to a remote for long: it is told how far its publisher is, so that it does not hold the log.
+#[test]
+fn a_remote_for_which_nothing_is_due_does_not_hold_the_log() {
+    let (dir, net) = (tempfile::tempdir().unwrap(), Net::default());
+    let (head, shop) = (
+        freeing(dir.path(), "head", &net),
+        freeing(dir.path(), "shop", &net),
     );
-    let kept = head.store.freeable().unwrap();
-    assert!(kept.keepers[0].text.contains(HOLD), "{kept:?}");
-    // Without the hold it goes, and who would receive twice for want of it is told so.
-    assert!(shop.store.drop_hold(HOLD).unwrap());
-    assert!(shop.store.free().unwrap() > 0);
-    let found = shop.store.scan(Lsn::ZERO).map(drop).unwrap_err();
-    assert_eq!(found.kind(), ErrorKind::Behind);
+    head.publish("some", "rare/**", None);
+    head.remote("shop");
+    shop.remote("head");
+    let first = head.subscribe("shop", "some", None, Start::Now);
+    for round in 0..4 {
+        bulk(&head, "often", round * 20..(round + 1) * 20);
+        exchange(&[&head, &shop], 3);
+    }
+    assert!(numbers(&head, "often").1 > 60);
+    bulk(&head, "rare/1", 0..1);
+    exchange(&[&head, &shop], 3);
+    assert_eq!(numbers(&shop, "rare/1").0, 1);
+    // With its last subscription revoked too.
+    head.unsubscribe(&first, true);
+    bulk(&head, "often", 80..120);
+    exchange(&[&head, &shop], 3);
+    assert!(numbers(&head, "often").1 > 100);
+    exchange(&[&head, &shop], 3);
+    for _ in 0..5 {
+        shop.turn();
+        head.receive();
+        head.scan();
+        assert_eq!(
+            head.send().messages,
+            0,
+            "nobody goes on telling when nothing happens"
+        );
+        trim(&head);
+    }
+}
+
+/// The middle site frees what it passed on, in both directions, and knows what it had of whom.
+#[test]
+fn a_middle_site_frees_what_it_passed_on_and_takes_nothing_twice_r4() {
+    let (dir, net) = (tempfile::tempdir().unwrap(), Net::default());
+    let site = |name| freeing(dir.path(), name, &net);
+    let (head, middle, shop) = (site("head"), site("middle"), site("shop"));
+    for (site, others) in [
+        (&head, &["middle"][..]),
+        (&middle, &["head", "shop"]),
+        (&shop, &["middle"]),
+    ] {
+        site.publish("all", "**", None);
+        for other in others {
+            site.remote(other);
+            site.subscribe(other, "all", None, Start::Now);
+        }
+    }
+    let all = [&head, &middle, &shop];
+    for round in 0..5 {
+        bulk(&head, "down", round * 10..(round + 1) * 10);
+        bulk(&shop, "up", round * 10..(round + 1) * 10);
+        exchange(&all, 3);
+    }
+    exchange(&all, 4);
+    for site in all {
+        assert_eq!(numbers(site, "down").0, 50, "at {}", site.store.site());
+        assert_eq!(numbers(site, "up").0, 50, "at {}", site.store.site());
+    }
+    assert!(numbers(&middle, "down").1 >= 30 && numbers(&middle, "up").1 >= 30);
+    // Made anew, from all that the publisher still has: the middle site had it, and its own neighbours have it.
+    let kept = head.store.oldest().unwrap();
+    let found = head.definitions().catalog().unwrap();
+    let old = found.subscriptions().next().unwrap().clone();
+    head.unsubscribe(&old, false);
+    head.definitions().remove_remote(&name("middle")).unwrap();
+    head.remote("middle");
+    head.subscribe("middle", "all", None, Start::At(Lsn(kept.0 + 1)));
+    bulk(&head, "down", 50..52);
+    exchange(&all, 6);
+    for site in all {
+        assert_eq!(numbers(site, "down").0, 52, "at {}", site.store.site());
+    }
+}
+
+fn pair(net: &Net) -> (tempfile::TempDir, Site, Site) {
+    let dir = tempfile::tempdir().unwrap();
+    let (head, shop) = (freeing(dir.path(), "head", net), freeing(dir.path(), "shop", net));
+    head.publish("all", "down/**", None);
+    head.remote("shop");
+    shop.remote("head");
+    (dir, head, shop)
+}
+
+/// The publisher keeps more than the subscriber: history brings again what that has had and freed.
+#[test]
+fn history_that_was_received_and_freed_is_not_taken_again_r1_r4() {
+    let net = Net::default();
+    let (_dir, head, shop) = pair(&net);
+    head.store.set_space(&Space::default()).unwrap();
+    let first = head.subscribe("shop", "all", None, Start::Now);
+    bulk(&head, "down/1", 0..40);
+    exchange(&[&head, &shop], 4);
+    assert!(numbers(&shop, "down/1").1 > 20, "the trap: freed at the shop");
+    assert_eq!(head.store.oldest().unwrap(), Lsn::ZERO, "and kept at the head");
+    // Beside other data, and by a pair made anew at one site, then at both.
+    head.unsubscribe(&first, false);
+    let again = head.subscribe("shop", "all", None, Start::Beginning);
+    bulk(&head, "down/1", 40..45);
+    exchange(&[&head, &shop], 5);
+    assert_eq!(numbers(&shop, "down/1").0, 45);
+    shop.definitions().remove_remote(&name("head")).unwrap();
+    shop.remote("head");
+    bulk(&shop, "own", 0..1);
+    exchange(&[&shop, &head, &shop], 5);
+    bulk(&head, "down/1", 45..47);
+    exchange(&[&head, &shop], 5);
+    assert_eq!(numbers(&shop, "down/1").0, 47);
+    head.unsubscribe(&again, false);
+    head.definitions().remove_remote(&name("shop")).unwrap();
+    shop.definitions().remove_remote(&name("head")).unwrap();
+    head.remote("shop");
+    shop.remote("head");
+    head.subscribe("shop", "all", None, Start::Beginning);
+    bulk(&head, "down/1", 47..50);
+    exchange(&[&head, &shop], 5);
+    assert_eq!(numbers(&shop, "down/1").0, 50);
+    assert!(stopped(&head, "shop").is_none() && stopped(&shop, "head").is_none());
+}
+
+/// A subscriber that makes its pair anew asks for all that it is due. Of that the publisher has freed what was
+/// confirmed, and it cannot know whether the other still has it: it says so, and serves everybody else.
+#[test]
+fn a_pair_made_anew_that_needs_what_was_freed_stops_alone_and_says_the_way_on() {
+    let net = Net::default();
+    let (dir, head, shop) = pair(&net);
+    let other = freeing(dir.path(), "other", &net);
+    other.remote("head");
+    head.remote("other");
+    for remote in ["shop", "other"] {
+        head.subscribe(remote, "all", None, Start::Now);
+    }
+    bulk(&head, "down/1", 0..40);
+    exchange(&[&head, &shop, &other], 4);
+    assert!(numbers(&head, "down/1").1 > 20);
+    shop.definitions().remove_remote(&name("head")).unwrap();
+    shop.remote("head");
+    shop.publish("news", "news/**", None);
+    shop.subscribe("head", "news", None, Start::Now);
+    bulk(&shop, "news/1", 0..1);
+    exchange(&[&shop, &head], 2);
+    bulk(&head, "down/1", 40..45);
+    exchange(&[&head, &shop, &other], 4);
+    assert_eq!(numbers(&other, "down/1").0, 45, "the other goes on");
+    assert_eq!(numbers(&head, "news/1").0, 1, "and what the shop sends comes");
+    let text = stopped(&head, "shop").unwrap();
     assert!(
-        !shop
-            .store
-            .pinned_when_freed(b"catalog/remote/")
-            .unwrap()
-            .is_empty()
+        text.contains("was freed") && text.contains("add it again"),
+        "{text}"
     );
+    let told = head.send_phase();
+    assert!(told.stopped().is_empty(), "a phase knows it once it has tried");
+    drop(told);
+    // The way on.
+    let catalog = head.definitions().catalog().unwrap();
+    let old = catalog
+        .subscriptions()
+        .find(|one| one.remote == name("shop"))
+        .unwrap();
+    head.unsubscribe(old, false);
+    head.definitions().remove_remote(&name("shop")).unwrap();
+    head.remote("shop");
+    let oldest = head.store.oldest().unwrap();
+    head.subscribe("shop", "all", None, Start::At(Lsn(oldest.0 + 1)));
+    exchange(&[&head, &shop, &other], 5);
+    assert_eq!(numbers(&shop, "down/1").0, 45);
+    assert!(stopped(&head, "shop").is_none());
+}
+
+#[test]
+fn a_subscription_from_what_was_freed_is_refused_and_one_from_what_is_kept_is_exact() {
+    let net = Net::default();
+    let (_dir, head, shop) = pair(&net);
+    head.publish("some", "other/**", None);
+    head.subscribe("shop", "all", None, Start::Now);
+    for round in 0..4 {
+        bulk(&head, "down/1", round * 10..(round + 1) * 10);
+        bulk(&head, "other/1", round * 10..(round + 1) * 10);
+        exchange(&[&head, &shop], 3);
+    }
+    bulk(&head, "other/1", 40..60);
+    head.scan();
+    let oldest = trim(&head);
+    assert!(oldest > Lsn::ZERO);
+    let history = |start| NewSubscription {
+        remote: name("shop"),
+        publication: "some".to_owned(),
+        value: None,
+        start,
+    };
+    for start in [Start::Beginning, Start::At(Lsn(1)), Start::At(oldest)] {
+        let refused = head.definitions().add_subscription(history(start)).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Invalid);
+        assert!(refused.to_string().contains(&oldest.to_string()), "{refused}");
+    }
+    assert_eq!(
+        head.store.holds().unwrap().len(),
+        1,
+        "a refused one leaves no hold"
+    );
+    let (all, freed) = numbers(&head, "other/1");
+    head.definitions()
+        .add_subscription(history(Start::At(Lsn(oldest.0 + 1))))
+        .unwrap();
+    assert_eq!(head.store.holds().unwrap().len(), 1, "nor does one that was made");
+    // The history stays while it is under way, also where all that is live was confirmed.
+    bulk(&head, "down/1", 40..60);
+    let stayed = trim(&head);
+    assert_eq!(stayed, oldest);
+    exchange(&[&head, &shop], 6);
+    let start = shop.store.stream_start("other/1").unwrap().0;
+    let last = shop.store.stream_version("other/1").unwrap().unwrap().0;
+    assert_eq!(last + 1, all - freed, "all that was kept came, once");
+    assert!(start > 0, "some of it freed by now");
+    assert_eq!(numbers(&shop, "down/1").0, 60);
+    assert!(trim(&head) > stayed, "and goes when it is confirmed");
+}
+
+/// The publisher's neighbour is put back to a copy: to one behind what the publisher keeps, and to one before it.
+#[test]
+fn a_remote_that_went_back_gets_what_is_kept_and_stops_where_that_was_freed_r5() {
+    for keeps in [true, false] {
+        let net = Net::default();
+        let (dir, head, mut shop) = pair(&net);
+        let other = freeing(dir.path(), "other", &net);
+        other.remote("head");
+        head.remote("other");
+        for remote in ["shop", "other"] {
+            head.subscribe(remote, "all", None, Start::Now);
+        }
+        bulk(&head, "down/1", 0..20);
+        exchange(&[&head, &shop, &other], 4);
+        let copy_at = dir.path().join("copy");
+        shop = closed(shop, |root| copy(root, &copy_at));
+        if keeps {
+            // The other remote is away, and keeps the log for all.
+            bulk(&head, "down/1", 20..40);
+            exchange(&[&head, &shop], 4);
+        } else {
+            bulk(&head, "down/1", 20..60);
+            exchange(&[&head, &shop, &other], 4);
+        }
+        shop = put_back(shop, &copy_at);
+        assert_eq!(numbers(&shop, "down/1").0, 20, "the trap: it went back");
+        let end = if keeps { 45 } else { 65 };
+        bulk(&head, "down/1", end - 5..end);
+        for _ in 0..6 {
+            exchange(&[&shop, &head], 1);
+        }
+        let told = stopped(&head, "shop");
+        if keeps {
+            assert_eq!(told, None);
+            assert_eq!(numbers(&shop, "down/1").0, end);
+        } else {
+            let told = told.unwrap();
+            assert!(told.contains("freed here"), "{told}");
+            assert_eq!(numbers(&shop, "down/1").0, 20, "nothing is guessed");
+        }
+        exchange(&[&head, &other], 4);
+        assert_eq!(numbers(&other, "down/1").0, end, "who did not go back goes on");
+    }
+}
+
+/// Dropped by hand, the hold no longer keeps what a remote has not confirmed: what it says then cannot be compared.
+#[test]
+fn a_hold_that_an_operator_drops_stops_the_pair_that_needed_it_and_no_other_r5() {
+    let net = Net::default();
+    let (dir, head, shop) = pair(&net);
+    let other = freeing(dir.path(), "other", &net);
+    other.remote("head");
+    head.remote("other");
+    for remote in ["shop", "other"] {
+        head.subscribe(remote, "all", None, Start::Now);
+    }
+    bulk(&head, "down/1", 0..40);
+    exchange(&[&head, &other], 3);
+    assert!(head.store.drop_hold(HOLD).unwrap());
+    assert!(trim(&head) > Lsn::ZERO);
+    shop.turn();
+    exchange(&[&head, &other], 2);
+    assert_eq!(numbers(&shop, "down/1").0, 40, "the queue had it");
+    let told = stopped(&head, "shop").unwrap();
+    assert!(told.contains("freed here"), "{told}");
+    assert!(stopped(&head, "other").is_none());
+}
+
+/// A store made of a backup has no queue, and its log begins where it began when the backup did: all that remotes
+/// had not confirmed by then is there, so the queue is made again from there (Q2).
+#[test]
+fn a_site_that_freed_its_log_and_was_restored_from_a_backup_replicates_r1() {
+    let net = Net::default();
+    let (dir, head, shop) = pair(&net);
+    head.subscribe("shop", "all", None, Start::Now);
+    shop.publish("news", "news/**", None);
+    shop.subscribe("head", "news", None, Start::Now);
+    bulk(&head, "down/1", 0..40);
+    bulk(&shop, "news/1", 0..40);
+    exchange(&[&head, &shop], 4);
+    assert!(numbers(&head, "down/1").1 > 20 && numbers(&head, "news/1").1 > 20);
+    // Committed and not sent when the backup is made; what is sent later the restored head gets again.
+    bulk(&head, "down/1", 40..45);
+    let backup = dir.path().join("backup");
+    head.store.backup(&backup, false, &mut |_, _| ()).unwrap();
+    bulk(&shop, "news/1", 40..45);
+    exchange(&[&shop], 2);
+    head.receive();
+    let head = closed(head, |root| {
+        std::fs::remove_dir_all(root).unwrap();
+        options().restore(&backup, root, &mut |_, _| ()).unwrap();
+    });
+    assert!(head.store.oldest().unwrap() > Lsn::ZERO && head.store.has_lost_queue().unwrap());
+    assert_eq!(numbers(&head, "news/1").0, 40, "the trap: the backup is older");
+    assert!(status(&head.store, &mut |_| ()).unwrap().remotes[0].lag_transactions >= 5);
+    head.store
+        .set_space(&Space {
+            retention: Retention::UntilScanned,
+            ..Space::default()
+        })
+        .unwrap();
+    bulk(&head, "down/1", 45..50);
+    exchange(&[&head, &shop], 3);
+    bulk(&shop, "news/1", 45..47);
+    exchange(&[&shop, &head], 6);
+    assert_eq!(numbers(&shop, "down/1").0, 50);
+    assert_eq!(numbers(&head, "news/1").0, 47);
+    assert!(stopped(&head, "shop").is_none() && stopped(&shop, "head").is_none());
+    // What it received before the backup is not taken again, though only the receipts know it.
+    assert!(numbers(&head, "news/1").1 > 20);
+    let catalog = shop.definitions().catalog().unwrap();
+    let old = catalog.subscriptions().next().unwrap().clone();
+    shop.unsubscribe(&old, false);
+    let oldest = shop.store.oldest().unwrap();
+    shop.subscribe("head", "news", None, Start::At(Lsn(oldest.0 + 1)));
+    exchange(&[&shop, &head], 4);
+    assert_eq!(numbers(&head, "news/1").0, 47);
+    let found = head.store.verify(&mut |_, _| ()).unwrap();
+    assert!(found.damage.is_empty(), "{found:?}");
+}
+
+/// The files of the queue are gone: what remotes have not confirmed the log still has, because the hold kept it. Where an operator had
+/// dropped that, nobody else can make it again, and the scan says whose it was.
+#[test]
+fn a_lost_queue_is_made_again_where_the_hold_kept_the_log_and_refused_where_it_was_dropped_q2() {
+    for dropped in [false, true] {
+        let net = Net::default();
+        let (dir, head, shop) = pair(&net);
+        let mute = freeing(dir.path(), "mute", &net);
+        mute.remote("head");
+        head.remote("mute");
+        for remote in ["shop", "mute"] {
+            head.subscribe(remote, "all", None, Start::Now);
+        }
+        bulk(&head, "down/1", 0..30);
+        exchange(&[&head, &shop, &mute], 4);
+        bulk(&head, "down/1", 30..70);
+        exchange(&[&head, &shop], 4);
+        net.steal("mute");
+        if dropped {
+            assert!(head.store.drop_hold(HOLD).unwrap());
+            trim(&head);
+        }
+        let head = closed(head, |root| {
+            std::fs::remove_dir_all(root.join("queue")).unwrap();
+        });
+        assert!(head.store.has_lost_queue().unwrap());
+        let mut named = Vec::new();
+        while let Err(error) = ScanPhase::open(&head.store).map(drop) {
+            assert_eq!((error.kind(), dropped), (ErrorKind::Corrupt, true), "{error}");
+            let text = error.to_string();
+            let remote = ["mute", "shop"]
+                .into_iter()
+                .find(|one| text.contains(&format!("remote {one} has")));
+            let remote = remote.unwrap();
+            named.push(remote);
+            let catalog = head.definitions().catalog().unwrap();
+            let of = |one: &&Subscription| one.remote == name(remote) && one.is_in_force();
+            head.unsubscribe(catalog.subscriptions().find(of).unwrap(), false);
+            head.definitions().remove_remote(&name(remote)).unwrap();
+            if remote == "shop" {
+                head.remote(remote);
+                head.subscribe(remote, "all", None, Start::Now);
+            }
+        }
+        assert_eq!(named.contains(&"mute"), dropped);
+        bulk(&head, "down/1", 70..75);
+        for _ in 0..6 {
+            exchange(&[&head, &shop, &mute], 1);
+        }
+        assert_eq!(numbers(&shop, "down/1").0, 75);
+        assert_eq!(numbers(&mute, "down/1").0, if dropped { 30 } else { 75 });
+    }
+}
+
+#[test]
+fn with_a_retention_of_forever_the_hold_stays_where_it_was_taken() {
+    let net = Net::default();
+    let (_dir, head, shop) = pair(&net);
+    head.store.set_space(&Space::default()).unwrap();
+    head.subscribe("shop", "all", None, Start::Now);
+    bulk(&head, "down/1", 0..40);
+    exchange(&[&head, &shop], 4);
+    assert_eq!(trim(&head), Lsn::ZERO);
+    let hold = head.store.holds().unwrap().remove(0);
+    assert_eq!((hold.name.as_str(), hold.holds_from()), (HOLD, Some(Lsn::ZERO)));
+    // Later it frees, and the next round of an agent moves the hold.
+    let space = Space {
+        retention: Retention::UntilScanned,
+        ..Space::default()
+    };
+    head.store.set_space(&space).unwrap();
+    exchange(&[&head, &shop], 2);
+    assert!(head.store.oldest().unwrap() > Lsn::ZERO);
 }

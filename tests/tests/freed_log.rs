@@ -1,5 +1,5 @@
 //! Freeing that is killed at any change it makes to the disk, with power lost behind it: what was freed is known by
-//! the base and what was not is there (E4), nothing goes that retention, a hold or the scan phase keeps (Q1, Q2), and
+//! the base and what was not is there (E4), what was received in it is known by its origin (R1), nothing goes that retention, a hold or the scan phase keeps (Q1, Q2), and
 //! the next process ends what was begun. Each bug planted in freeing is caught. One process has one bug, so this file is
 //! one test.
 #![allow(
@@ -13,11 +13,11 @@ use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use milepost_engine::frame::{FrameKind, NewFrame};
+use milepost_engine::frame::{FrameKind, NewFrame, event_check};
 use milepost_engine::planted::{self, Bug};
 use milepost_engine::{
-    Durability, Error, Event, Hold, Lsn, Options, Phase, Pinned, QueueEntry, Retention, Store, StreamVersion,
-    Transaction,
+    Durability, Epoch, Error, Event, Hold, Lsn, Options, Origin, Phase, Pinned, QueueEntry, Receipt,
+    Retention, Store, StoreId, StreamVersion, Transaction,
 };
 use milepost_tests::SimRng;
 use milepost_tests::disk::{Killed, Profile, Script, SimDisk, SimProcess, Verdict};
@@ -37,8 +37,18 @@ enum Kept {
     Scanned,
 }
 
-/// Events in log order: LSN, stream, and the last value of the key of that stream.
-type Story = Vec<(Lsn, String)>;
+/// Events in log order: LSN, stream, and the check by which what was received is known.
+type Story = Vec<(Lsn, String, u64)>;
+
+/// Where the event of a number was committed first, if it was not here.
+fn origin(number: u32) -> Option<Origin> {
+    (!number.is_multiple_of(3)).then(|| Origin {
+        site: StoreId(u128::from(number % 3)),
+        name: "hq".parse().unwrap(),
+        epoch: Epoch(u64::from(number % 2)),
+        lsn: Lsn(1000 + u64::from(number / 10) * 8),
+    })
+}
 
 fn options(process: &SimProcess, rng: &SimRng) -> Options {
     let options = Options::new().segment_bytes(1 << 20).background(false);
@@ -52,17 +62,38 @@ fn commit(store: &Store, story: &mut Story, count: usize) {
         let stream = format!("s/{}", number % STREAMS);
         let mut transaction = Transaction::new();
         let payload = number.to_le_bytes().repeat(15_000);
-        transaction
-            .push(&Event::new(stream.as_str(), "k", payload).unwrap())
-            .unwrap();
+        match origin(number) {
+            None => {
+                let event = Event::new(stream.as_str(), "k", payload).unwrap();
+                transaction.push(&event).unwrap();
+            }
+            Some(origin) => {
+                transaction
+                    .push_received(number, &stream, "k", &[], &payload)
+                    .unwrap();
+                transaction.set_committed_at(i64::from(number));
+                transaction.set_origin(origin);
+            }
+        }
+        transaction.pin(Pinned {
+            key: b"catalog/remote/hq".to_vec(),
+            value: Some(Vec::new()),
+        });
         transaction.pin(Pinned {
             key: stream.clone().into_bytes(),
             value: Some(number.to_le_bytes().to_vec()),
         });
         let done = store.commit_with(transaction, Durability::Buffered).unwrap();
-        story.push((done.committed().unwrap().lsn, stream));
+        story.push((done.committed().unwrap().lsn, stream, 0));
     }
     store.sync().unwrap();
+    for (lsn, _, check) in story.iter_mut().rev().take(count) {
+        let told = store.read_frame(*lsn, |frame| {
+            let event = frame.events().next().unwrap()?;
+            event_check(frame.committed_at()?, &event)
+        });
+        *check = told.unwrap().unwrap();
+    }
 }
 
 /// A store whose log may lose its beginning; up to where at most; who scans it, unsynced, for `Scanned`.
@@ -156,7 +187,11 @@ fn judge(store: &Store, story: &Story, most: Lsn) -> Result<(), String> {
     if begins > most {
         return Err(format!("the log begins at {begins}, and {most} was to be kept"));
     }
-    let kept: Vec<_> = story.iter().filter(|(lsn, _)| *lsn > begins).cloned().collect();
+    let kept: Vec<_> = story
+        .iter()
+        .filter(|(lsn, _, _)| *lsn > begins)
+        .map(|(lsn, stream, _)| (*lsn, stream.clone()))
+        .collect();
     let (mut scan, mut found) = (store.scan(begins).map_err(told)?, Vec::new());
     while let Some(frame) = scan.next().map_err(told)? {
         for event in frame.events() {
@@ -172,7 +207,7 @@ fn judge(store: &Store, story: &Story, most: Lsn) -> Result<(), String> {
         ));
     }
     let mut counts = BTreeMap::<&str, (u64, u64, u32)>::new();
-    for (number, (lsn, stream)) in story.iter().enumerate() {
+    for (number, (lsn, stream, _)) in story.iter().enumerate() {
         let (freed, all, last) = counts.entry(stream).or_default();
         *freed += u64::from(*lsn < begins);
         (*all, *last) = (*all + 1, number as u32);
@@ -199,11 +234,43 @@ fn judge(store: &Store, story: &Story, most: Lsn) -> Result<(), String> {
             return Err(format!("{stream} is pinned as {pinned:?}"));
         }
     }
+    judge_received(store, story, begins)?;
     let found = store.verify(&mut |_, _| ()).map_err(told)?;
     match found.damage.first() {
         Some(damage) => Err(format!("{damage:?}")),
         None => Ok(()),
     }
+}
+
+/// What was received in what was freed is known by its origin, event by event, and nothing else is (R1, R4).
+fn judge_received(store: &Store, story: &Story, begins: Lsn) -> Result<(), String> {
+    let told = |error: Error| format!("{error:?}");
+    let receipts = store.receipts(None).map_err(told)?;
+    if receipts.begins() != begins || !receipts.is_complete() {
+        return Err(format!(
+            "the log begins at {begins}, and {receipts:?} tell of another"
+        ));
+    }
+    for (number, (lsn, _, check)) in (0..).zip(story) {
+        let Some(origin) = origin(number) else { continue };
+        let found = receipts
+            .events(origin.site, origin.epoch, origin.lsn)
+            .map_err(told)?;
+        let receipt = Receipt {
+            ordinal: number,
+            check: *check,
+        };
+        let times = found.iter().filter(|found| **found == receipt).count();
+        if times != usize::from(*lsn < begins) {
+            return Err(format!(
+                "event {number} at {lsn} is known {times} times before {begins}"
+            ));
+        }
+        if *lsn < begins && receipts.newest(origin.site) < origin.lsn {
+            return Err(format!("event {number} is beyond the newest of its site"));
+        }
+    }
+    Ok(())
 }
 
 /// The queue begins with an entry for every event and goes on as the scan says.
@@ -216,7 +283,7 @@ fn judge_queue(store: &Store, story: &Story) -> Result<(), String> {
     }
     // What the queue lacks the log must have.
     let (begins, through) = (store.oldest().map_err(told)?, store.watermarks().scanned);
-    for (lsn, _) in story {
+    for (lsn, _, _) in story {
         if !seen.contains(lsn) && (*lsn < begins || *lsn <= through) {
             return Err(format!(
                 "the transaction at {lsn} is due and neither in queue nor log"

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use milepost_engine::{Backup, Options};
+use milepost_engine::{Backup, Options, Store};
+use milepost_replication::catalog::{Catalog, keep_history};
 use serde::Serialize;
 
 use crate::arguments::keep;
@@ -67,6 +68,7 @@ impl Restore {
             progress.reach_of(done, total);
         })?;
         drop(progress);
+        keep_what_replication_needs(options.open(&self.new)?)?;
         let facts = Facts {
             site: of.site.to_string(),
             store: of.store.to_string(),
@@ -128,4 +130,12 @@ fn settings(facts: &Facts) -> String {
         false => "",
     };
     format!("as in the former store its log is kept {retention}, with {limit}{compress}{archive}{room}")
+}
+
+/// Holds are not backed up. What neighbours may ask for is held before anything can be freed.
+fn keep_what_replication_needs(store: Store) -> milepost_engine::Result<()> {
+    if Catalog::load(&store)?.remotes().next().is_some() {
+        keep_history(&store)?;
+    }
+    store.close()
 }

@@ -11,7 +11,7 @@
 use std::hint::black_box;
 
 use crate::block::Ahead;
-use crate::width::{align8, u32_to_usize};
+use crate::width::{align8, to_u64, u32_to_usize};
 use crate::{Error, Event, Lsn, Result};
 
 const FIXED_LEN: usize = 16;
@@ -113,6 +113,27 @@ impl<'a> EventRef<'a> {
         }
         Ok(event)
     }
+}
+
+/// What of a received event is compared beside origin and ordinal, as 64 bits: when it was first committed, stream,
+/// kind, headers and payload (docs/format.md, "Received"). A site that went back has other events at the same origin.
+///
+/// # Errors
+/// `Corrupt` when the event cannot be read.
+pub fn event_check(committed_at: i64, event: &EventRef<'_>) -> Result<u64> {
+    let mut check = xxhash_rust::xxh3::Xxh3::new();
+    check.update(&committed_at.to_le_bytes());
+    let parts = [
+        event.stream_bytes(),
+        event.kind()?.as_bytes(),
+        event.headers().bytes(),
+        event.payload,
+    ];
+    for part in parts {
+        check.update(&to_u64(part.len()).to_le_bytes());
+        check.update(part);
+    }
+    Ok(check.digest())
 }
 
 /// Headers of an event, in place.

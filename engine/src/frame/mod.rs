@@ -18,7 +18,7 @@ mod event;
 mod sections;
 
 pub use encode::{EncodedFrame, NewFrame};
-pub use event::{EventRef, Events, HeadersRef, encode_headers};
+pub use event::{EventRef, Events, HeadersRef, encode_headers, event_check};
 pub use sections::{Origin, OriginRef, Pinned, PinnedRef, Via, ViaRef};
 
 use crate::block::{Ahead, BlockHeader};

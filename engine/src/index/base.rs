@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::planted::{self, Bug};
 use crate::storage::{OpenMode, Storage};
+use crate::store::Newest;
 use crate::{Chain, Error, Lsn, Result, StoreId, StreamName};
 
 use super::active::{ActiveIndex, Totals};
@@ -102,6 +103,35 @@ impl Base {
         }
     }
 
+    /// Whose it is.
+    pub(crate) fn store_id(&self) -> StoreId {
+        self.0.header().store_id
+    }
+
+    /// Where what was received before its end is kept.
+    pub(crate) fn received(&self) -> Newest {
+        self.0.header().received
+    }
+
+    /// True when it has a pinned record whose key begins with `prefix`.
+    ///
+    /// # Errors
+    /// `Corrupt` when it is damaged.
+    pub(crate) fn has_pinned(&self, prefix: &[u8]) -> Result<bool> {
+        let first = || {
+            let number = self.0.pinned_from(prefix)?;
+            let found = (number < self.0.pinned_count()).then(|| self.0.pinned_at(number));
+            Ok(found
+                .transpose()?
+                .is_some_and(|record| record.key.starts_with(prefix)))
+        };
+        match first() {
+            Ok(found) => Ok(found),
+            Err(Fault::Damaged(_)) => Err(damaged(self.end())),
+            Err(Fault::Failed(error)) => Err(error),
+        }
+    }
+
     /// Reads all of it.
     ///
     /// # Errors
@@ -149,11 +179,11 @@ impl Index {
     }
 
     /// The bytes of a base that takes the place of everything before `end`, where a segment begins; the scan phase
-    /// has come to `scanned`.
+    /// has come to `scanned`, and what was received is kept where `received` says.
     ///
     /// # Errors
     /// `Corrupt` for damage in the log (E3).
-    pub(crate) fn base_before(&self, end: Lsn, scanned: Lsn) -> Result<Vec<u8>> {
+    pub(crate) fn base_before(&self, end: Lsn, scanned: Lsn, received: Newest) -> Result<Vec<u8>> {
         let list = self.list();
         let number = list.partition_point(|sealed| sealed.end <= end);
         let last = number.checked_sub(1).and_then(|last| list.get(last));
@@ -163,7 +193,7 @@ impl Index {
             );
         }
         let segments = self.segments();
-        segments.repaired(&list, || encode(segments, &list, number, scanned))
+        segments.repaired(&list, || encode(segments, &list, number, (scanned, received)))
     }
 
     /// Shows the sealed segments behind the base, oldest first, as long as `until` says so: end, and time of the
@@ -213,6 +243,17 @@ impl Index {
         Ok(records.collect())
     }
 
+    /// True when a record whose key begins with `prefix` is pinned in the state at `end`, where a segment begins.
+    ///
+    /// # Errors
+    /// As [`Index::base_before`].
+    pub(crate) fn is_pinned_before(&self, end: Lsn, prefix: &[u8]) -> Result<bool> {
+        let (list, segments) = (self.list(), self.segments());
+        let number = list.partition_point(|sealed| sealed.end <= end);
+        let state = segments.repaired(&list, || segments.pinned_state(&list, number, None, prefix))?;
+        Ok(!state.is_empty())
+    }
+
     /// The base that this index begins with, if its log does not begin at 0.
     pub(crate) fn base(&self) -> Option<Base> {
         let base = self.list().first().and_then(base_of);
@@ -250,14 +291,19 @@ pub(super) fn damaged(end: Lsn) -> Error {
 
 /// Puts a base in place, durable with its name when this returns.
 pub(crate) fn write(storage: &dyn Storage, end: Lsn, bytes: &[u8], word: u64) -> Result<()> {
-    let (new, place) = (name::temporary(end, word), name::base(end));
+    put(storage, end, &name::base(end), bytes, word)
+}
+
+/// Puts a file about the log up to `end` in `place`, durable with its name when this returns.
+pub(crate) fn put(storage: &dyn Storage, end: Lsn, place: &str, bytes: &[u8], word: u64) -> Result<()> {
+    let new = name::temporary(end, word);
     let write = || -> io::Result<()> {
         let file = storage.open(&new, OpenMode::CreateNew)?;
         crate::log::write_all(&*file, &[bytes], 0)?;
         if !planted::is(Bug::SkipBaseSync) {
             file.sync_data()?;
         }
-        storage.rename(&new, &place)?;
+        storage.rename(&new, place)?;
         if planted::is(Bug::SkipBaseSync) {
             return Ok(());
         }
@@ -266,7 +312,11 @@ pub(crate) fn write(storage: &dyn Storage, end: Lsn, bytes: &[u8], word: u64) ->
     write().map_err(|error| {
         // What is left of it goes when somebody opens the store alone.
         let _ = storage.unlink(&new);
-        Error::io("write the base of the log", storage.root().join(place), error)
+        Error::io(
+            "write what is left of the freed log",
+            storage.root().join(place),
+            error,
+        )
     })
 }
 
@@ -299,7 +349,7 @@ pub(super) fn encode(
     segments: &SealedSegments,
     list: &List,
     number: usize,
-    scanned: Lsn,
+    (scanned, received): (Lsn, Newest),
 ) -> Result<Vec<u8>, Fault> {
     let (mut counts, mut totals, mut last) = (Counts::new(), Totals::default(), None);
     for at in 0..number {
@@ -334,6 +384,7 @@ pub(super) fn encode(
         end_chain,
         totals,
         scanned,
+        received,
     };
     Ok(build::encode_base(&place, &counts, &pinned)?)
 }

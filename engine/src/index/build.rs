@@ -9,6 +9,7 @@ use std::io;
 
 use crate::block::StreamFilter;
 use crate::storage::{OpenMode, Storage, StorageFile};
+use crate::store::Newest;
 use crate::width::{align8, to_u64, to_usize};
 use crate::{Chain, Error, Lsn, Result, StoreId};
 
@@ -69,6 +70,7 @@ pub(super) fn encode<E: From<Error>>(
         pinned: to_u64(pinned.len()),
         extents,
         scanned: Lsn::ZERO,
+        received: Newest::default(),
     };
     let (front, _) = bytes.split_at_mut(HEADER_LEN);
     front.copy_from_slice(&header.to_bytes());
@@ -82,6 +84,7 @@ pub(super) struct BasePlace {
     pub(super) end_chain: Chain,
     pub(super) totals: Totals,
     pub(super) scanned: Lsn,
+    pub(super) received: Newest,
 }
 
 /// A base's bytes: how many events of each stream are freed, by (hash, name), and all pinned records at its end.
@@ -127,6 +130,7 @@ pub(super) fn encode_base(
         pinned: to_u64(pinned.len()),
         extents,
         scanned: place.scanned,
+        received: place.received,
     };
     let (front, _) = bytes.split_at_mut(HEADER_LEN);
     front.copy_from_slice(&header.to_bytes());

@@ -8,7 +8,7 @@
 //! 72  frame_count 8 | transaction_count 8 | event_count 8
 //! 96  stream_count 8 | pinned_count 8
 //! 112 sections, seven of: len 8 | crc 4 | reserved 4
-//! 224 scanned 8, of a base | reserved 20 | header_crc 4
+//! 224 of a base: scanned 8 | received 8, its CRC 4, flags 4 | reserved 4 | header_crc 4
 //! 256 filter | streams | names | postings | pinned | blocks | checks
 //! ```
 //!
@@ -21,6 +21,7 @@
 
 use std::ops::Range;
 
+use crate::store::Newest;
 use crate::width::to_u64;
 use crate::{Chain, Lsn, StoreId};
 
@@ -42,7 +43,9 @@ const MAGIC: [u8; 4] = *b"MPI1";
 const BASE_MAGIC: [u8; 4] = *b"MPB1";
 const VERSION: u16 = 2;
 const CRC_AT: usize = HEADER_LEN - 4;
-const RESERVED: usize = 20;
+const RESERVED: usize = 4;
+/// Flag of a base: what was received in the freed part is told.
+const TOLD: u32 = 1;
 
 /// Bytes under one checksum of the section `checks`, counted from the header's end; few in unit tests, so that their
 /// small files have many.
@@ -123,6 +126,8 @@ pub(super) struct SidecarHeader {
     pub(super) extents: [Extent; SECTIONS],
     /// Of a base: how far the scan phase had come when it was written, 0 when there never was one.
     pub(super) scanned: Lsn,
+    /// Of a base: where what was received before its end is kept.
+    pub(super) received: Newest,
 }
 
 impl SidecarHeader {
@@ -157,12 +162,15 @@ impl SidecarHeader {
             pinned: fields.u64()?,
             extents: [Extent::default(); SECTIONS],
             scanned: Lsn::ZERO,
+            received: Newest::default(),
         };
         for extent in &mut header.extents {
             (extent.len, extent.crc) = (fields.u64()?, fields.u32()?);
             fields.take::<4>()?;
         }
         header.scanned = Lsn(fields.u64()?);
+        header.received.file = (Lsn(fields.u64()?), fields.u32()?);
+        header.received.told = fields.u32()? & TOLD != 0;
         header.agrees_with(file_len).then_some(header)
     }
 
@@ -195,6 +203,10 @@ impl SidecarHeader {
             raw.extend_from_slice(&[0; 4]);
         }
         raw.extend_from_slice(&self.scanned.0.to_le_bytes());
+        let (received, crc) = self.received.file;
+        raw.extend_from_slice(&received.0.to_le_bytes());
+        raw.extend_from_slice(&crc.to_le_bytes());
+        raw.extend_from_slice(&(if self.received.told { TOLD } else { 0 }).to_le_bytes());
         raw.extend_from_slice(&[0; RESERVED]);
         let crc = crc32fast::hash(&raw);
         raw.extend_from_slice(&crc.to_le_bytes());

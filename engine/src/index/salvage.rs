@@ -13,6 +13,7 @@
 use std::collections::BTreeSet;
 
 use crate::storage::{OpenMode, Storage};
+use crate::store::{Newest, received_file};
 use crate::width::{to_u64, to_usize, u32_to_usize};
 use crate::{Chain, Error, Lsn, Result, StoreId, StreamName};
 
@@ -35,12 +36,13 @@ pub(crate) struct Salvage {
     pub(crate) had: Option<(u64, u64)>,
     /// All pinned records are known as they were behind the first segment that was kept.
     pub(crate) pinned_now: bool,
-    /// How far the scan phase had come is what it said.
+    /// How far the scan phase had come is what it said, and where what was received is kept.
     pub(crate) scanned_known: bool,
     counts: Counts,
     pinned: PinnedState,
     totals: Option<Totals>,
     scanned: Lsn,
+    received: Newest,
 }
 
 impl Salvage {
@@ -69,6 +71,7 @@ impl Salvage {
                 ..Totals::default()
             }),
             scanned: self.scanned,
+            received: self.received,
         };
         build::encode_base(&place, &self.counts, &self.pinned)
     }
@@ -104,11 +107,17 @@ pub(crate) fn salvage(
         pinned: PinnedState::new(),
         totals: None,
         scanned: scanned.min(end),
+        // Files are never removed; whether one is missing that the base named, it alone could say.
+        received: Newest {
+            told: false,
+            file: received_file(storage, id, end)?,
+        },
         bytes: Vec::new(),
     };
     if let Some(header) = header_of(&bytes, id, end) {
         found.had = Some((header.streams, header.pinned));
         (found.totals, found.scanned, found.scanned_known) = (Some(header.totals), header.scanned, true);
+        found.received = header.received;
         Parts::new(&bytes, &header).read(&header, &mut found);
     }
     found.bytes = bytes;

@@ -37,12 +37,34 @@ impl Store {
     /// `Invalid` with the lock of another phase; `Corrupt` for a damaged queue; `Closed` and `Full` as
     /// for a commit.
     pub fn queue_writer(&self, lock: &PhaseLock) -> Result<QueueWriter> {
+        self.open_queue(lock, false)
+    }
+
+    /// As [`Store::queue_writer`], where [`Store::has_lost_queue`]: the queue goes on from where the log begins. Only for who knows
+    /// that nobody is due anything of what was before (Q2).
+    ///
+    /// # Errors
+    /// As [`Store::queue_writer`].
+    pub fn queue_writer_anew(&self, lock: &PhaseLock) -> Result<QueueWriter> {
+        self.open_queue(lock, true)
+    }
+
+    /// True when the queue ends before the log begins, and was further once: it was lost, or the store made of a
+    /// backup, which has none.
+    ///
+    /// # Errors
+    /// `Corrupt` when the base is damaged.
+    pub fn has_lost_queue(&self) -> Result<bool> {
+        self.lacks_queue(self.scanned_through())
+    }
+
+    fn open_queue(&self, lock: &PhaseLock, anew: bool) -> Result<QueueWriter> {
         let Some(held) = lock.holder_of(Phase::Scan, self) else {
             return Err(Error::invalid(
                 "only the holder of the scan phase of this store appends to its queue",
             ));
         };
-        QueueWriter::open(self, Arc::clone(held))
+        QueueWriter::open(self, Arc::clone(held), anew)
     }
 
     /// Entries of the queue from its oldest on, or of those appended after the queue position `after`.

@@ -44,8 +44,8 @@ pub struct QueueWriter {
 
 impl QueueWriter {
     /// Finds the end of the queue, cuts what a dead writer left behind it, and writes what may not be
-    /// on disk again (S3).
-    pub(super) fn open(store: &Store, held: Arc<dyn StorageFile>) -> Result<QueueWriter> {
+    /// on disk again (S3). `anew`: what was freed of the log is due to nobody.
+    pub(super) fn open(store: &Store, held: Arc<dyn StorageFile>, anew: bool) -> Result<QueueWriter> {
         let control = &store.log().control;
         store.log().check_process()?;
         control.check_poison(store.log().generation)?;
@@ -87,7 +87,7 @@ impl QueueWriter {
         // What a dead writer wrote and did not publish is whole and in line, so it counts.
         control.cells().raise(Cell::QueueDurable, tail.at.0);
         control.cells().raise(Cell::ScannedDurable, aux);
-        let scanned = store.scan_from(control.lsn(Cell::Scanned).max(Lsn(aux)))?;
+        let scanned = store.scan_from(control.lsn(Cell::Scanned).max(Lsn(aux)), anew)?;
         control.publish_entries(tail.at, scanned);
         let (nonce, segment_bytes) = (
             store.rng().next_u64(),

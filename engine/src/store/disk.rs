@@ -67,7 +67,7 @@ impl Store {
                 &mut disk.spares
             } else if name.contains(".idx") {
                 &mut disk.sidecars
-            } else if base_end(&name).is_some() {
+            } else if base_end(&name).is_some() || super::received::end_of(&name).is_some() {
                 &mut disk.base
             } else {
                 continue;

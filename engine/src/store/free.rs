@@ -1,8 +1,8 @@
 //! Freeing what the log need not keep: whole sealed segments, from the oldest on.
 //!
 //! ```text
-//! locks of forms and space ─► how far: retention, scan, holds, durable ─► base durable ─► Freed published ─► segments unlinked,
-//!   oldest first ─► their sidecars and older bases unlinked
+//! locks of forms and space ─► how far: retention, scan, holds, durable ─► what was received in it durable ─► base durable
+//!   ─► Freed published ─► segments unlinked, oldest first ─► their sidecars and older bases unlinked
 //! ```
 //!
 //! One process at a time frees, whichever comes first. A crash between any two steps leaves the former log, or a base
@@ -22,7 +22,10 @@ use crate::width::to_u64;
 use crate::{Error, ErrorKind, Lsn, Result, Store};
 
 use super::space::{Retention, Space};
-use super::{Shared, streams};
+use super::{Shared, received, streams};
+
+/// Most bytes of a log that may have received something that are freed at a time.
+const STEP: u64 = 256 << 20;
 
 /// Limits by age act while clock and log are not further apart than this: a day, in microseconds.
 const BELIEVED: i64 = 24 * 3_600 * 1_000_000;
@@ -127,33 +130,52 @@ impl Shared {
     pub(super) fn free_locked(&self) -> Result<u64> {
         self.log.control.check_poison(self.log.generation)?;
         self.sweep_holds()?;
-        let freeable = self.freeable()?;
-        let begins = self.log.control.lsn(Cell::Freed);
-        if freeable.end <= begins {
-            return Ok(0);
+        let (freeable, mut gone) = (self.freeable()?, 0);
+        loop {
+            let end = self.step_to(freeable.end)?;
+            if end <= self.log.control.lsn(Cell::Freed) {
+                return Ok(gone);
+            }
+            gone += self.free_before(end)?;
         }
+    }
+
+    /// Up to where to free next: what was received is gathered in memory, so no more than some segments at a time.
+    fn step_to(&self, end: Lsn) -> Result<Lsn> {
+        let begins = self.log.control.lsn(Cell::Freed);
+        if end.since(begins) <= STEP || !self.may_have_received(end)? {
+            return Ok(end);
+        }
+        let firsts = self.log.dir.list()?;
+        let mut steps = firsts.iter().filter(|first| **first > begins && **first <= end);
+        let within = steps
+            .clone()
+            .take_while(|first| first.since(begins) <= STEP)
+            .last();
+        Ok(within.or(steps.next()).copied().unwrap_or(end))
+    }
+
+    /// Frees everything before `end`; how many segments.
+    fn free_before(&self, end: Lsn) -> Result<u64> {
         let (storage, dir) = (&*self.storage, &self.log.dir);
         let firsts: Vec<Lsn> = dir.list()?;
-        let gone: Vec<Lsn> = firsts.into_iter().filter(|first| *first < freeable.end).collect();
+        let gone: Vec<Lsn> = firsts.into_iter().filter(|first| *first < end).collect();
         if planted::is(Bug::UnlinkBeforeBase) {
             self.unlink(&gone)?;
         }
-        let bytes = self
-            .streams
-            .index
-            .base_before(freeable.end, self.log.control.lsn(Cell::ScannedDurable))?;
-        base::write(storage, freeable.end, &bytes, self.log.rng.next_u64())?;
-        self.log.control.cells().raise(Cell::Freed, freeable.end.0);
+        let received = self.keep_received(end)?;
+        let (_, before) = self.streams.index.freed();
+        let scanned = self.log.control.lsn(Cell::ScannedDurable).max(before);
+        let bytes = self.streams.index.base_before(end, scanned, received)?;
+        base::write(storage, end, &bytes, self.log.rng.next_u64())?;
+        self.log.control.cells().raise(Cell::Freed, end.0);
         self.follow_freed()?;
         self.unlink(&gone)?;
-        base::remove_older(storage, freeable.end)?;
+        base::remove_older(storage, end)?;
         self.sweep_archive();
-        tracing::info!(
-            segments = gone.len(),
-            begins = freeable.end.0,
-            "a part of the log was freed"
-        );
-        Ok(to_u64(gone.len()))
+        let segments = gone.len();
+        tracing::info!(segments, begins = end.0, "a part of the log was freed");
+        Ok(to_u64(segments))
     }
 
     fn unlink(&self, firsts: &[Lsn]) -> Result<()> {
@@ -322,6 +344,7 @@ pub(super) fn finish(dir: &Arc<SegmentDir>) -> Result<Lsn> {
     let gone: Vec<Lsn> = firsts.into_iter().filter(|first| *first < begins).collect();
     unlink(dir, &gone)?;
     base::remove_older(storage, begins)?;
+    received::remove_strays(storage, begins)?;
     Ok(begins)
 }
 
@@ -402,14 +425,21 @@ impl Store {
         Ok(freed)
     }
 
-    /// Where the scan of a queue that ends at `scanned` goes on: where the log begins, for a first one.
-    pub(crate) fn scan_from(&self, scanned: Lsn) -> Result<Lsn> {
-        self.shared().follow_freed()?;
-        let (begins, before) = self.shared().streams.index.freed();
-        if scanned < before {
+    /// Where the scan of a queue that ends at `scanned` goes on: where the log begins, for a first one, and for one that
+    /// begins `anew`.
+    pub(crate) fn scan_from(&self, scanned: Lsn, anew: bool) -> Result<Lsn> {
+        let begins = self.beginning()?.lsn();
+        if !anew && self.lacks_queue(scanned)? {
             return Err(lost_queue(begins).at_path(self.root().join("queue")));
         }
-        Ok(if scanned == Lsn::ZERO { begins } else { scanned })
+        Ok(scanned.max(begins))
+    }
+
+    /// True when the scan had come further than a queue that ends at `scanned`, and the log does not have the rest.
+    pub(crate) fn lacks_queue(&self, scanned: Lsn) -> Result<bool> {
+        self.shared().follow_freed()?;
+        let (begins, before) = self.shared().streams.index.freed();
+        Ok(scanned < begins && scanned < before)
     }
 
     /// Time of the newest event or record of the log; 0 when that is not known.
@@ -446,9 +476,9 @@ impl Store {
 /// Q2: the log was freed because the queue had it.
 pub(super) fn lost_queue(log_begins: Lsn) -> Error {
     Error::corrupt(format!(
-        "the stable queue is damaged or missing, and the log that it was made from was freed up to {log_begins}: what \
-         remotes are still due cannot be made again, and they need a new copy; nothing was changed: put the files of the \
-         folder queue back or restore a backup; with that folder's files removed the store opens, and replicates nothing"
+        "the stable queue is damaged or missing, and the log that it was made from was freed up to {log_begins}; nothing was \
+         changed: put the files of the folder queue back, or remove them: then the scan makes again what remotes are due of \
+         what the log still has, and refuses where one has not confirmed the rest"
     ))
     .at_lsn(log_begins)
 }

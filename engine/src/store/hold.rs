@@ -201,8 +201,41 @@ impl Store {
             let text = format!("a hold's kind has at most {MOST_KIND} bytes, its owner {MOST_OWNER}");
             return Err(Error::invalid(text));
         }
+        let _lock = self.shared().lock_space()?;
+        self.hold_locked(name, &file, hold)
+    }
+
+    /// Moves the hold `name`, which is taken if it is not there, to where `decide` says, which is given what it is now;
+    /// or leaves it when that says nothing. Who frees and who takes holds waits meanwhile, so what `decide`
+    /// reads of the log is what counts. A position that was freed becomes where the log begins. Durable when this
+    /// returns; true when it was moved.
+    ///
+    /// # Errors
+    /// As [`Store::hold`], and what `decide` returns.
+    pub fn move_hold(
+        &self,
+        name: &str,
+        decide: impl FnOnce(Option<&Hold>) -> Result<Option<Hold>>,
+    ) -> Result<bool> {
+        let file = file_of(name)?;
+        let _lock = self.shared().lock_space()?;
+        let known = self
+            .shared()
+            .holds()?
+            .into_iter()
+            .find(|known| known.name == name);
+        // A damaged one holds everything: what is decided anew takes its place.
+        let now = known.and_then(|known| known.hold.ok());
+        let Some(mut hold) = decide(now.as_ref())? else {
+            return Ok(false);
+        };
+        hold.lsn = hold.lsn.max(self.shared().log.control.lsn(Cell::Freed));
+        self.hold_locked(name, &file, &hold).map(|()| true)
+    }
+
+    /// As [`Store::hold`], by who has the lock of space.
+    fn hold_locked(&self, name: &str, file: &str, hold: &Hold) -> Result<()> {
         let (shared, storage) = (self.shared(), &**self.storage());
-        let _lock = shared.lock_space()?;
         let freed = shared.log.control.lsn(Cell::Freed);
         if hold.lsn < freed {
             let text = format!("the log begins at {freed} and cannot be held from an earlier position on");
@@ -221,7 +254,7 @@ impl Store {
         let written = storage
             .create_dir(FOLDER)
             .and_then(|()| storage.sync_dir(""))
-            .and_then(|()| whole_file::replace(storage, NEW_FILE, &file, &hold.encode(self.id())));
+            .and_then(|()| whole_file::replace(storage, NEW_FILE, file, &hold.encode(self.id())));
         written.map_err(|error| Error::io("write a hold", self.root().join(file), error))
     }
 

@@ -23,6 +23,7 @@ mod options;
 mod orphans;
 mod phase;
 mod raw;
+mod received;
 mod repair;
 mod restore;
 mod room;
@@ -41,6 +42,8 @@ pub use hold::{Hold, NamedHold};
 pub use options::{Durability, Options};
 pub use phase::{Phase, PhaseLock};
 pub use raw::{Damage, DamageKind, Loss, LostFrame, RawEnd, RawLog, RawPiece};
+pub(crate) use received::{Newest, received_file};
+pub use received::{Receipt, Receipts};
 pub use repair::{BaseDamage, Cost, Examined, Repair, RepairHow, Repaired};
 pub use restore::Restored;
 pub use space::{Retention, Space};
@@ -352,6 +355,17 @@ impl Store {
             }
         }
         Ok(segments)
+    }
+
+    /// First LSN of the first segment that begins behind `lsn`: what lies before may go once nobody needs what is at or
+    /// below.
+    ///
+    /// # Errors
+    /// `Internal` when the segments cannot be listed.
+    pub fn segment_after(&self, lsn: Lsn) -> Result<Option<Lsn>> {
+        let firsts = self.log().dir.list()?;
+        let next = firsts.partition_point(|first| *first <= lsn);
+        Ok(firsts.get(next).copied())
     }
 
     /// Seals the active segment and begins another, when more than `min_bytes` of it are used; true

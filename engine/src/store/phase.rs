@@ -4,6 +4,7 @@
 //! small text for people, `holders/<phase>`, which decides nothing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::log::lock::FIRST_PHASE;
 use crate::storage::{LockMode, OpenMode, Storage, StorageFile};
@@ -83,8 +84,7 @@ impl Store {
         let path = storage.root().join(STORE_FILE);
         let taken = file.try_lock(phase.lock_at(), LockMode::Exclusive);
         if !taken.map_err(|error| Error::io("take the lock of a phase", &path, error))? {
-            let holder =
-                read_text(&**storage, phase).unwrap_or_else(|| "a process that gave no name".to_owned());
+            let holder = self.holder_text(phase);
             return Err(Error::conflict(format!(
                 "the {} phase of this store is run by {holder}; stop that one first, or let it work",
                 phase.name()
@@ -110,9 +110,18 @@ impl Store {
         if !held.map_err(|error| Error::io("ask for the lock of a phase", storage.root(), error))? {
             return Ok(None);
         }
-        Ok(Some(
-            read_text(&**storage, phase).unwrap_or_else(|| "a process that gave no name".to_owned()),
-        ))
+        Ok(Some(self.holder_text(phase)))
+    }
+
+    /// Who holds a phase; whoever took it a moment ago may be about to give its name.
+    fn holder_text(&self, phase: Phase) -> String {
+        for _ in 0..LOOKS {
+            if let Some(text) = read_text(&**self.storage(), phase) {
+                return text;
+            }
+            self.clock().sleep(LOOK_AGAIN);
+        }
+        "a process that gave no name".to_owned()
     }
 
     fn phase_file(&self) -> Result<Arc<dyn StorageFile>> {
@@ -121,6 +130,10 @@ impl Store {
         file.map_err(|error| Error::io("open the store's locks", path, error))
     }
 }
+
+/// How often a name is looked for: for half a second in all.
+const LOOKS: u32 = 50;
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 fn write_text(storage: &dyn Storage, phase: Phase, text: &str) -> std::io::Result<()> {
     storage.create_dir(FOLDER)?;

@@ -26,6 +26,7 @@ use super::backup::{Backup, Boundary, Target, blocks};
 use super::identity::{NEW_FILE, STORE_FILE};
 use super::lineage::{self, Beginning, Fork};
 use super::open::refuse_file_system;
+use super::received;
 use super::space::{self, SPACE_FILE};
 
 /// There while the folder is no store yet.
@@ -212,6 +213,7 @@ fn copy(
     let mut here = Boundary::new(manifest.oldest, Some(backup.chain_before()?));
     if manifest.oldest > Lsn::ZERO {
         let base = Base::at(&*backup.storage, manifest.identity.owner.id, manifest.oldest)?;
+        received::copy(&backup.storage, new, &base, || rng.next_u64())?;
         base::write(&**new, base.end(), &base.bytes(&*backup.storage)?, rng.next_u64())?;
     }
     let (total, mut read) = (manifest.end.since(manifest.oldest), 0);

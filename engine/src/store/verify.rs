@@ -4,7 +4,7 @@
 //! segment ─ pread ─► header CRC, body CRC, LSN, store, chain ─► frames and events within their bounds
 //!         └ its end is where the next one begins, the last one's is the durable end
 //! sidecar ─► every section's CRC, and the chains that its segment's blocks gave
-//! base ─► every section's CRC, and that the first segment goes on from its chain
+//! base ─► every section's CRC, and that the first segment goes on from its chain; files of what was received ─► every CRC
 //! `store` ─► its CRC, and that it names the store that is open;  `log/newest` ─► names no segment that is missing
 //! `space`, each hold ─► its CRC
 //! archive away ─► the stub's word for the chain, and the segment is told as not verified
@@ -25,6 +25,7 @@ use crate::{Chain, Error, ErrorKind, Lsn, Result};
 
 use super::Store;
 use super::identity::{Identity, STORE_FILE};
+use super::received::Receipts;
 
 /// Damages listed at most; a disk that lost everything is described well enough by these.
 const DAMAGES: usize = 100;
@@ -149,6 +150,10 @@ impl Store {
         if let Some(base) = &base
             && let Err(error) = base.verify()
         {
+            found.damage.push(error);
+        }
+        let received = Receipts::of_base(self.storage(), base.as_ref(), None);
+        if let Err(error) = received.and_then(|received| received.verify()) {
             found.damage.push(error);
         }
         Ok(base.map(|base| (base.end(), base.end_chain())))

@@ -10,6 +10,7 @@ use milepost_engine::{Durability, Error, Lsn, Pinned, Result, SiteName, Store};
 
 use crate::tracking::{PairRecord, PairState, ProbeRecord, ReceivedRecord, SentRecord, ToldRecord};
 
+use super::history::Subscribing;
 use super::record::{self, End, PublicationBytes, RemoteBytes, SubscriptionBytes};
 use super::{
     Article, Catalog, Publication, Remote, Schedule, Start, SubscribeBy, Subscription, SubscriptionId,
@@ -262,6 +263,10 @@ impl<'a> Definitions<'a> {
         let catalog = self.catalog()?;
         check_subscription(&catalog, &new)?;
         let from = self.first_position(new.start)?;
+        // What it asks for stays until the hold of replication knows it.
+        let held = from
+            .map(|from| Subscribing::begin(self.store, from))
+            .transpose()?;
         let key = record::subscription_key(self.store.rng().next_u64());
         let bytes = SubscriptionBytes {
             previous: Lsn::ZERO,
@@ -274,6 +279,7 @@ impl<'a> Definitions<'a> {
             until: None,
         };
         let id = SubscriptionId(self.append(key, &bytes)?.0);
+        held.map(Subscribing::end).transpose()?;
         let catalog = self.catalog()?;
         let known = catalog.remote(&new.remote).is_some() && catalog.publication(&new.publication).is_some();
         let twin = |other: &Subscription| other.id < id && is_same(other, &new);

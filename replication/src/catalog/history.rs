@@ -1,31 +1,236 @@
 //! The hold `replication`: what a site that replicates still needs of its log.
 //!
-//! Subscriptions are sent from history, positions told by neighbours are compared with it (R5), and what was received
-//! by another way is known by its origin, which stands in the log (R1, R4). So a site with a definition in its catalog keeps all
-//! that its log has when the first one is made. Dropped by an operator, it is taken again by the next agent or
-//! definition, from where the log begins by then.
+//! ```text
+//! each remote that was ever given a subscription:   what it has not confirmed, and its newest confirmed commit
+//! a subscription with a history under way:          the history behind what is confirmed
+//! the least of all ─► hold `replication`, which names who needs it
+//! ```
+//!
+//! **Why that is enough.** A neighbour names positions of ours that it was sent, and none below what it confirmed last
+//! counts (R5): that one is known without the log. What it may ask for again lies above. What was received here is
+//! known by its origin when it is freed, too ([`milepost_engine::Receipts`]; R1, R4). What it confirmed is durable in our log before
+//! the hold moves, the hold before anything is freed. A neighbour that goes back behind its own confirmation is
+//! told from the log as long as that has it; then its pair stops ([`crate::tracking::StopReason::Freed`]).
+//!
+//! With a retention of `forever` the hold stays where it was taken. Dropped by an operator, it is taken again by the
+//! next agent or definition, from where the log begins by then.
 
-use milepost_engine::{ErrorKind, Hold, Result, Store};
+use milepost_engine::{Error, ErrorKind, Hold, Lsn, Result, Retention, SiteName, Store};
+
+use crate::send::living;
+use crate::tracking::{Neighbour, PairRecords};
+
+use super::{Catalog, Remote, SubscriptionId};
 
 /// Its name.
 pub const HOLD: &str = "replication";
 const KIND: &str = "replication";
-const OWNER: &str =
-    "the message agent: history, positions of neighbours and origins of what was received stand in it";
+/// What the hold of a subscription that is being made begins with.
+const SUBSCRIBING: &str = "subscribing-";
+/// After this time who made one is not waited for any more: an hour, in microseconds.
+const SUBSCRIBING_FOR: i64 = 3_600 * 1_000_000;
+
+/// What is needed of the log, and by whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// Everything above.
+    pub from: Lsn,
+    /// The remote that needs it.
+    pub remote: Option<SiteName>,
+    /// Its subscription whose history is under way.
+    pub history: Option<SubscriptionId>,
+    /// Its pair is stopped.
+    pub stopped: bool,
+}
+
+impl Need {
+    /// Whose hold it is, for people.
+    fn owner(&self) -> String {
+        let Some(remote) = &self.remote else {
+            return "the message agent; no remote needs what it has scanned".to_owned();
+        };
+        match (self.history, self.stopped) {
+            (_, true) => format!("remote {remote}, whose pair is stopped: see `milepost status`"),
+            (Some(id), _) => {
+                format!("remote {remote}, which has not confirmed the history of subscription {id}")
+            }
+            _ => format!(
+                "remote {remote}, which has not confirmed what is above; `milepost remote remove {remote}` gives it up"
+            ),
+        }
+    }
+}
 
 /// Takes the hold of a site that replicates, unless it is there.
 ///
 /// # Errors
 /// `Unavailable` while another process frees segments for longer than the lock's time limit; `Internal`.
 pub fn keep_history(store: &Store) -> Result<()> {
-    loop {
-        if store.holds()?.iter().any(|hold| hold.name == HOLD) {
-            return Ok(());
-        }
-        match store.hold(HOLD, &Hold::new(KIND, OWNER, store.oldest()?)) {
-            // Freed meanwhile: from where it begins now.
-            Err(error) if error.kind() == ErrorKind::Behind => {}
-            other => return other,
+    if store.holds()?.iter().any(|hold| hold.name == HOLD) {
+        return Ok(());
+    }
+    let take = |now: Option<&Hold>| {
+        let owner = "the message agent: what neighbours may ask for stands in it";
+        Ok(now.is_none().then(|| Hold::new(KIND, owner, Lsn::ZERO)))
+    };
+    store.move_hold(HOLD, take).map(drop)
+}
+
+/// Moves the hold to what is needed now: on, when that lets a segment go, or back. With `tell`, also to name who needs
+/// it. Does nothing under a retention of `forever`.
+///
+/// # Errors
+/// As [`keep_history`]; those of reading the log.
+pub fn hold_what_is_needed(store: &Store, tell: bool) -> Result<bool> {
+    if store.space()?.retention == Retention::Forever {
+        return keep_history(store).map(|()| false);
+    }
+    let known = store.holds()?.into_iter().find(|hold| hold.name == HOLD);
+    let known = known.and_then(|known| known.hold.ok());
+    if moved(store, known.as_ref(), tell)?.is_none() && unfinished(store)?.is_empty() {
+        return Ok(false);
+    }
+    // Judged again while nobody frees: what was made meanwhile counts.
+    let moved = store.move_hold(HOLD, |known| moved(store, known, tell))?;
+    for name in unfinished(store)? {
+        tracing::warn!(
+            hold = name,
+            "who made a subscription has not ended it for an hour; its hold is dropped"
+        );
+        store.drop_hold(&name)?;
+    }
+    Ok(moved)
+}
+
+/// The hold as it is to be, if that is another.
+fn moved(store: &Store, known: Option<&Hold>, tell: bool) -> Result<Option<Hold>> {
+    let need = needed(store, &Catalog::load(store)?)?;
+    let hold = Hold::new(KIND, &need.owner(), need.from.max(store.oldest()?));
+    let Some(known) = known else {
+        return Ok(Some(hold));
+    };
+    let goes_on = store
+        .segment_after(known.lsn)?
+        .is_some_and(|first| first <= hold.lsn);
+    let renamed = tell && known.owner != hold.owner;
+    Ok((goes_on || hold.lsn < known.lsn || renamed).then_some(hold))
+}
+
+/// What remotes need of the log. All it is made of is durable.
+///
+/// # Errors
+/// Those of reading the log.
+pub fn needed(store: &Store, catalog: &Catalog) -> Result<Need> {
+    let mut least = Need {
+        from: store.scanned_through(),
+        remote: None,
+        history: None,
+        stopped: false,
+    };
+    for remote in catalog.remotes() {
+        if let Some(need) = needed_by(store, catalog, remote)?.filter(|need| need.from < least.from) {
+            least = need;
         }
     }
+    Ok(least)
+}
+
+/// The first remote that is due something which only the queue would have, once the log begins later: what it has not
+/// confirmed. Without one a lost queue is made again from the log (Q2).
+///
+/// # Errors
+/// Those of reading the log.
+pub fn due_before_the_log(store: &Store) -> Result<Option<SiteName>> {
+    let (begins, catalog) = (store.oldest()?, Catalog::load(store)?);
+    for remote in catalog.remotes() {
+        let Some(first) = catalog.subscriptions_of(remote).map(|one| one.id).min() else {
+            continue;
+        };
+        // What it confirmed once and lost is read from the log, not from the queue.
+        let told = records_of(store, remote)?.told;
+        if told.confirmed_at_most().max(first.lsn()) < begins {
+            return Ok(Some(remote.site.clone()));
+        }
+    }
+    Ok(None)
+}
+
+fn records_of(store: &Store, remote: &Remote) -> Result<PairRecords> {
+    let neighbour = Neighbour {
+        name: remote.site.clone(),
+        generation: remote.generation,
+    };
+    PairRecords::load(&neighbour, |key| Ok(store.pinned(key)?.map(|(value, _)| value)))
+}
+
+/// What one remote needs; nothing when it was never given a subscription.
+fn needed_by(store: &Store, catalog: &Catalog, remote: &Remote) -> Result<Option<Need>> {
+    let Some(first) = catalog.subscriptions_of(remote).map(|one| one.id).min() else {
+        return Ok(None);
+    };
+    let records = records_of(store, remote)?;
+    let confirmed = records.told.confirmed.place();
+    let stopped = records.pair.is_some_and(|pair| pair.stopped.is_some());
+    // It may say of what it was sent that it has it: the first is that of its first subscription.
+    let mut need = Need {
+        from: if confirmed.at == Lsn::ZERO {
+            first.lsn()
+        } else {
+            confirmed.at
+        },
+        remote: Some(remote.site.clone()),
+        history: None,
+        stopped,
+    };
+    for one in living(catalog.subscriptions_of(remote)) {
+        let behind = one
+            .history_behind(confirmed)
+            .map(|back| back.max(Lsn(one.from.0.saturating_sub(1))));
+        if let Some(behind) = behind.filter(|behind| *behind < need.from) {
+            (need.from, need.history) = (behind, Some(one.id));
+        }
+    }
+    Ok(Some(need))
+}
+
+/// Keeps the log from a position on while a subscription is made that asks for it.
+pub(super) struct Subscribing<'a> {
+    store: &'a Store,
+    name: String,
+}
+
+impl<'a> Subscribing<'a> {
+    /// Everything at or behind `from`.
+    pub(super) fn begin(store: &'a Store, from: Lsn) -> Result<Subscribing<'a>> {
+        let name = format!("{SUBSCRIBING}{:016x}", store.rng().next_u64());
+        let lsn = Lsn(from.0.saturating_sub(1));
+        let owner = format!("process {}, which makes a subscription", std::process::id());
+        match store.hold(&name, &Hold::new(KIND, &owner, lsn)) {
+            Err(error) if error.kind() == ErrorKind::Behind => {
+                let text = format!(
+                    "the log no longer has what a subscription from {from} needs; its oldest position is {}",
+                    store.oldest()?
+                );
+                Err(Error::invalid(text))
+            }
+            held => held.map(|()| Subscribing { store, name }),
+        }
+    }
+
+    /// The subscription is in the log: the hold of replication knows it.
+    pub(super) fn end(self) -> Result<()> {
+        hold_what_is_needed(self.store, true)?;
+        self.store.drop_hold(&self.name).map(drop)
+    }
+}
+
+/// Holds of subscriptions whose makers are gone.
+fn unfinished(store: &Store) -> Result<Vec<String>> {
+    let before = store.clock().wall_micros().saturating_sub(SUBSCRIBING_FOR);
+    let left = |hold: &milepost_engine::NamedHold| {
+        let since = hold.hold.as_ref().map_or(i64::MAX, |hold| hold.since);
+        hold.name.starts_with(SUBSCRIBING) && since < before
+    };
+    let holds = store.holds()?.into_iter().filter(left);
+    Ok(holds.map(|hold| hold.name).collect())
 }

@@ -23,11 +23,10 @@ mod remote;
 mod subscription;
 
 pub use definitions::{Definitions, NewPublication, NewRemote, NewSubscription};
-pub use history::{HOLD, keep_history};
+pub use history::{HOLD, Need, due_before_the_log, hold_what_is_needed, keep_history, needed};
 pub use matcher::{Matcher, Topic, TopicId};
 pub use publication::{Article, Publication, SubscribeBy};
 pub use record::CATALOG_FRAME;
-pub(crate) use record::REMOTE_PREFIX;
 pub use remote::{Remote, Schedule};
 pub use subscription::{Start, Subscription, SubscriptionId};
 
@@ -59,7 +58,7 @@ impl Catalog {
     /// their range, so all of them are given, whatever the position.
     ///
     /// # Errors
-    /// As [`Catalog::load`], and `Behind` when an earlier record is no longer retained.
+    /// As [`Catalog::load`], and `Behind` for a position before the log begins, unless the base can tell.
     pub fn as_of(store: &Store, lsn: Lsn) -> Result<Catalog> {
         let mut catalog = Catalog::default();
         for (key, value, at) in store.pinned_with_prefix(record::PREFIX)? {

@@ -10,7 +10,7 @@
 
 use bincode::{Decode, Encode};
 use milepost_engine::frame::{FrameKind, NewFrame};
-use milepost_engine::{Error, Lsn, Pinned, Result, SiteName, Store, codec};
+use milepost_engine::{Error, ErrorKind, Lsn, Pinned, Result, SiteName, Store, codec};
 use serde::Serializer;
 
 use super::{Article, Publication, Remote, Schedule, SubscribeBy, Subscription, SubscriptionId};
@@ -122,7 +122,12 @@ impl Record {
             if record.previous == Lsn::ZERO {
                 return Ok(None);
             }
-            let earlier = read_at(store, &record.key, record.previous)?;
+            let earlier = match read_at(store, &record.key, record.previous) {
+                Err(error) if error.kind() == ErrorKind::Behind => {
+                    when_freed(store, &record.key, lsn)?.ok_or(error)?
+                }
+                other => other?,
+            };
             if earlier.at >= record.at {
                 return Err(
                     Error::corrupt("a definition names a later one as its predecessor").at_lsn(record.at),
@@ -152,6 +157,14 @@ pub(super) fn body<T: Decode<()>>(value: &[u8], at: Lsn) -> Result<T> {
             .at_lsn(at)
             .caused_by(error)
     })
+}
+
+/// The record under a key that was in force where the log begins, if it was at `lsn` too.
+fn when_freed(store: &Store, key: &[u8], lsn: Lsn) -> Result<Option<Record>> {
+    let kept = store.pinned_when_freed(key)?;
+    let own = kept.into_iter().find(|(known, _, at)| known == key && *at <= lsn);
+    own.map(|(key, value, at)| Record::decode(&key, &value, at))
+        .transpose()
 }
 
 fn read_at(store: &Store, key: &[u8], at: Lsn) -> Result<Record> {
@@ -227,9 +240,6 @@ fn subscription(bytes: SubscriptionBytes, at: Lsn) -> Result<(Lsn, Subscription)
 pub(super) fn publication_key(name: &str) -> Vec<u8> {
     format!("{PUBLICATION}{name}").into_bytes()
 }
-
-/// What the keys of remotes begin with; they stay when a remote is removed.
-pub(crate) const REMOTE_PREFIX: &[u8] = REMOTE.as_bytes();
 
 /// The key of a remote.
 pub(super) fn remote_key(site: &SiteName) -> Vec<u8> {

@@ -2,17 +2,20 @@
 //!
 //! ```text
 //! origin/<site>  pinned with what was passed on: one look, for nearly everything
-//! the log        read once from its beginning, on demand, and followed: origin LSN → ours, 16 bytes a transaction
+//! receipts       what the engine keeps of received transactions that were freed: origin LSN → ordinals and checks
+//! the log        read once from where it begins, on demand, and followed: origin LSN → ours, 16 bytes a transaction
 //! ```
 //!
-//! The second is needed for what may have come before, and only then: for the history of a subscription
+//! The second and third are needed for what may have come before, and only then: for the history of a subscription
 //! beside other data, for a pair that was made anew, for an origin that is met for the first time.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 
 use milepost_engine::frame::{FrameKind, NewFrame};
-use milepost_engine::{Epoch, LogScan, Lsn, Origin, Position, Result, Store, StoreId};
+use milepost_engine::{
+    Epoch, Error, ErrorKind, LogScan, Lsn, Origin, Position, Receipts, Result, Store, StoreId,
+};
 
 use crate::tracking::{HeldEvent, OwnLog, Staged, newest_key, read_newest};
 
@@ -29,6 +32,8 @@ pub struct Origins {
 /// What the log holds of other sites, as far as it was read.
 #[derive(Default)]
 struct Found {
+    /// Of what was freed.
+    receipts: Option<Receipts>,
     scan: Option<LogScan>,
     sites: HashMap<StoreId, BTreeMap<Epoch, Places>>,
 }
@@ -64,21 +69,42 @@ impl Origins {
     }
 }
 
-/// Where the log begins, when there was no remote before that; otherwise its beginning, which is `Behind`: what was
-/// received there would be applied again (R1, R4).
-fn begins(store: &Store) -> Result<Lsn> {
-    if store.pinned_when_freed(crate::catalog::REMOTE_PREFIX)?.is_empty() {
-        return store.oldest();
-    }
-    Ok(Lsn::ZERO)
-}
-
 impl Found {
-    /// Reads what was appended since.
+    /// Reads what was appended since, and takes over what was freed.
     fn catch_up(&mut self, store: &Store) -> Result<()> {
+        loop {
+            let begins = self.follow_freed(store)?;
+            match self.read_on(store, begins) {
+                // Freed before it was read: the receipts know it.
+                Err(error) if error.kind() == ErrorKind::Behind && store.beginning()?.lsn() > begins => {
+                    self.scan = None;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Where the log begins: what was received before is known by the receipts.
+    fn follow_freed(&mut self, store: &Store) -> Result<Lsn> {
+        let begins = store.beginning()?.lsn();
+        let receipts = match self.receipts.take() {
+            Some(known) if known.begins() == begins => known,
+            known => store.receipts(known.as_ref())?,
+        };
+        if !receipts.is_complete() {
+            return Err(unknown(&receipts, store));
+        }
+        Ok(self.receipts.insert(receipts).begins())
+    }
+
+    fn read_on(&mut self, store: &Store, begins: Lsn) -> Result<()> {
         let scan = match &mut self.scan {
-            Some(scan) => scan,
-            None => self.scan.insert(store.scan(begins(store)?)?),
+            Some(scan) if scan.position() >= begins => scan,
+            // Also when it was overtaken: what is freed is in the receipts, and what is not is read anew.
+            _ => {
+                self.sites.clear();
+                self.scan.insert(store.scan(begins)?)
+            }
         };
         while let Some(frame) = scan.next()? {
             if frame.kind() != FrameKind::TRANSACTION {
@@ -104,7 +130,30 @@ impl Found {
         let all = lineages
             .flat_map(|(_, places)| &places.pairs)
             .map(|(there, _)| *there);
-        all.max().unwrap_or_default()
+        let freed = self.receipts.as_ref().map(|receipts| receipts.newest(site));
+        all.max().max(freed).unwrap_or_default()
+    }
+
+    /// The events of what `origin` names; `Behind` when some of it was freed meanwhile.
+    fn events(&mut self, store: &Store, origin: &Origin) -> Result<Vec<HeldEvent>> {
+        let mut events = Vec::new();
+        let mut begins = Lsn::ZERO;
+        if let Some(receipts) = &self.receipts {
+            begins = receipts.begins();
+            let freed = receipts.events(origin.site, origin.epoch, origin.lsn)?;
+            events.extend(freed.into_iter().map(HeldEvent::from));
+        }
+        for here in self.here(origin).into_iter().filter(|here| *here >= begins) {
+            let read = store.read_frame(here, |frame| {
+                let committed_at = frame.committed_at()?;
+                frame
+                    .events()
+                    .map(|event| HeldEvent::of(committed_at, &event?))
+                    .collect::<Result<Vec<_>>>()
+            })?;
+            events.extend(read.unwrap_or_default());
+        }
+        Ok(events)
     }
 
     /// Our LSNs of what `origin` names.
@@ -123,6 +172,15 @@ impl Found {
             .map(|(_, here)| *here)
             .collect()
     }
+}
+
+/// What was received in the freed part would be applied again (R1, R4).
+fn unknown(receipts: &Receipts, store: &Store) -> Error {
+    let text = "what was received before the log begins was freed by a program that did not keep it, so what comes from \
+                neighbours may have been here before: restore a backup that has it, or make this site anew";
+    Error::new(ErrorKind::Behind, text)
+        .at_path(store.root())
+        .at_lsn(receipts.begins())
 }
 
 impl OwnLog for Origins {
@@ -149,19 +207,16 @@ impl OwnLog for Origins {
 
     fn events_of(&self, origin: &Origin) -> Result<Vec<HeldEvent>> {
         let mut found = self.found.borrow_mut();
-        found.catch_up(&self.store)?;
-        let mut events = Vec::new();
-        for here in found.here(origin) {
-            let read = self.store.read_frame(here, |frame| {
-                let committed_at = frame.committed_at()?;
-                frame
-                    .events()
-                    .map(|event| HeldEvent::of(committed_at, &event?))
-                    .collect::<Result<Vec<_>>>()
-            })?;
-            events.extend(read.unwrap_or_default());
+        loop {
+            found.catch_up(&self.store)?;
+            match found.events(&self.store, origin) {
+                Err(error)
+                    if error.kind() == ErrorKind::Behind
+                        && Some(self.store.beginning()?.lsn())
+                            > found.receipts.as_ref().map(Receipts::begins) => {}
+                other => return other,
+            }
         }
-        Ok(events)
     }
 
     fn is_staged(&self, origin: &Origin) -> bool {

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use milepost_engine::frame::FrameKind;
 use milepost_engine::width::to_u64;
-use milepost_engine::{LogScan, Lsn, Phase, PhaseLock, QueueEntry, QueueWriter, Result, Store};
+use milepost_engine::{Error, LogScan, Lsn, Phase, PhaseLock, QueueEntry, QueueWriter, Result, Store};
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, due_before_the_log};
 use crate::heartbeat::Heartbeat;
 
 use super::Decider;
@@ -57,7 +57,7 @@ impl ScanPhase {
     /// `Conflict` naming the holder when another process has it; `Corrupt` for a damaged queue or log.
     pub fn open(store: &Store) -> Result<ScanPhase> {
         let lock = store.lock_phase(Phase::Scan)?;
-        let queue = store.queue_writer(&lock)?;
+        let queue = open_queue(store, &lock)?;
         let scanned = queue.scanned_through();
         let decider = Decider::new(Catalog::as_of(store, scanned)?)?;
         let log = store.scan(scanned)?;
@@ -174,4 +174,25 @@ impl ScanPhase {
             Ok(())
         }
     }
+}
+
+/// The queue. One that is missing over a log whose beginning was freed is made again from there, when every remote has
+/// confirmed what was before (Q2): a store that was made of a backup has none.
+fn open_queue(store: &Store, lock: &PhaseLock) -> Result<QueueWriter> {
+    if !store.has_lost_queue()? {
+        return store.queue_writer(lock);
+    }
+    if let Some(remote) = due_before_the_log(store)? {
+        let begins = store.oldest()?;
+        let text = format!(
+            "the stable queue is missing, and remote {remote} has not confirmed what it held of the log before {begins}, which \
+             was freed: put the files of the folder queue back, or remove that remote and add it again \
+             (`milepost remote remove {remote}`), with subscriptions from what the log still has"
+        );
+        return Err(Error::corrupt(text)
+            .at_path(store.root().join("queue"))
+            .at_lsn(begins));
+    }
+    tracing::warn!("the stable queue is missing; it is made again from where the log begins");
+    store.queue_writer_anew(lock)
 }

@@ -33,21 +33,23 @@ pub fn living<'a>(subscriptions: impl Iterator<Item = &'a Subscription>) -> Vec<
     all.into_iter().filter(lives).collect()
 }
 
-/// One subscription's history, as the publications stood where it was made.
+/// One subscription's history, as the publications stood where it was made. That is looked up when a transaction is
+/// within it, and not before: what is older may be freed.
 pub(super) struct Asked {
+    store: Store,
     subscription: Subscription,
-    matcher: Matcher,
+    matcher: Option<Matcher>,
     found: Vec<TopicId>,
 }
 
 impl Asked {
-    pub(super) fn open(store: &Store, subscription: &Subscription) -> Result<Asked> {
-        let catalog = Catalog::as_of(store, subscription.id.lsn())?;
-        Ok(Asked {
+    pub(super) fn new(store: &Store, subscription: &Subscription) -> Asked {
+        Asked {
+            store: store.clone(),
             subscription: subscription.clone(),
-            matcher: Matcher::new(&catalog, |one| one.id == subscription.id)?,
+            matcher: None,
             found: Vec::new(),
-        })
+        }
     }
 
     /// True when the history holds this event of the transaction at `lsn`.
@@ -55,8 +57,16 @@ impl Asked {
         if !self.subscription.covers_history(lsn) {
             return Ok(false);
         }
+        let id = self.subscription.id;
+        let matcher = match &mut self.matcher {
+            Some(matcher) => matcher,
+            none => {
+                let catalog = Catalog::as_of(&self.store, id.lsn())?;
+                none.insert(Matcher::new(&catalog, |one| one.id == id)?)
+            }
+        };
         self.found.clear();
-        self.matcher.topics_of(event, &mut self.found)?;
+        matcher.topics_of(event, &mut self.found)?;
         Ok(!self.found.is_empty())
     }
 }
@@ -89,8 +99,7 @@ impl Heirs {
             Some(asked) => asked,
             none => {
                 let with_history = subscriptions.iter().filter(|one| one.has_history());
-                let asked = with_history.map(|one| Asked::open(store, one));
-                none.insert(asked.collect::<Result<_>>()?)
+                none.insert(with_history.map(|one| Asked::new(store, one)).collect())
             }
         };
         loop {

@@ -75,8 +75,7 @@ impl History {
         };
         let covering = subscriptions.iter().filter(covers);
         let with_history = covering.clone().filter(|one| one.has_history());
-        let earlier = with_history.map(|one| Asked::open(store, one));
-        let earlier = earlier.collect::<Result<_>>()?;
+        let earlier = with_history.map(|one| Asked::new(store, one)).collect();
         let covering: BTreeSet<SubscriptionId> = covering.map(|one| one.id).collect();
         let behind = Lsn(next.0.saturating_sub(1));
         let catalog = Catalog::as_of(store, behind)?;

@@ -11,6 +11,7 @@
 //! is freed only when all who are due something have confirmed (Q2). Refuses: to wait for a confirmation,
 //! and to send data again on a timer.
 
+mod freeing;
 mod heirs;
 mod history;
 mod past;
@@ -20,6 +21,7 @@ mod queue;
 mod stream;
 mod turn;
 
+pub(crate) use freeing::freed;
 pub use heirs::{Heirs, living};
 pub use history::{Found, History};
 pub use past::Past;

@@ -34,14 +34,16 @@ pub struct Past {
 }
 
 impl Past {
-    /// Behind the commit at `after`.
+    /// Behind the commit at `after`. Before the first of the `subscriptions` nothing was due, so that is not read.
     ///
     /// # Errors
     /// `Behind` when the log no longer has it.
-    pub fn open(store: &Store, after: Lsn) -> Result<Past> {
-        let catalog = Catalog::as_of(store, after)?;
+    pub fn open(store: &Store, subscriptions: &[&Subscription], after: Lsn) -> Result<Past> {
+        let first = subscriptions.iter().map(|one| one.id.lsn()).min();
+        let from = after.max(first.unwrap_or(store.watermarks().durable));
+        let catalog = Catalog::as_of(store, from)?;
         Ok(Past {
-            log: store.scan(after)?,
+            log: store.scan(from)?,
             store: store.clone(),
             heirs: Heirs::default(),
             matcher: Matcher::new(&catalog, |_| true)?,

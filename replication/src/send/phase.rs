@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use milepost_engine::frame::NewFrame;
 use milepost_engine::width::{to_u64, to_usize};
-use milepost_engine::{Durability, Lsn, Phase, PhaseLock, Result, SiteName, Store};
+use milepost_engine::{Durability, ErrorKind, Lsn, Phase, PhaseLock, Result, Retention, SiteName, Store};
 
 use crate::agent::{LinkNumber, Links, Stop};
 use crate::catalog::{Catalog, Remote};
@@ -62,30 +62,36 @@ pub enum Serve {
 
 /// The send phase of one store.
 pub struct SendPhase {
-    store: Store,
+    pub(super) store: Store,
     links: Links,
-    options: SendOptions,
+    pub(super) options: SendOptions,
     stop: Stop,
-    lock: PhaseLock,
-    queue: QueueEntries,
-    postings: Postings,
+    pub(super) lock: PhaseLock,
+    pub(super) queue: QueueEntries,
+    pub(super) postings: Postings,
     /// Everything at or below is noted in `postings`.
-    scanned: Lsn,
-    catalog: Catalog,
-    pairs: BTreeMap<SiteName, Pair>,
-    freed: Lsn,
+    pub(super) scanned: Lsn,
+    pub(super) catalog: Catalog,
+    pub(super) pairs: BTreeMap<SiteName, Pair>,
+    pub(super) freed: Lsn,
     begun: BTreeSet<LinkNumber>,
     beat: Heartbeat,
+    /// What is confirmed is freed: retention is not forever.
+    pub(super) frees: bool,
+    /// When the hold was last told whom it is for.
+    pub(super) told_at: Option<Duration>,
     /// Where the store's lineage began: it changes only while nobody has the store open.
     lineage: Option<Lineage>,
 }
 
-struct Pair {
-    remote: Remote,
+pub(super) struct Pair {
+    pub(super) remote: Remote,
     link: LinkNumber,
-    sender: Sender,
-    stream: Stream,
+    pub(super) sender: Sender,
+    pub(super) stream: Stream,
     turn: Turn,
+    /// What it is due was freed.
+    pub(super) behind: Option<String>,
 }
 
 impl SendPhase {
@@ -109,6 +115,8 @@ impl SendPhase {
             freed: Lsn::ZERO,
             begun: BTreeSet::new(),
             beat: Heartbeat::new(store),
+            frees: false,
+            told_at: None,
             lineage: store.lineage()?.map(|(parent, fork)| Lineage { parent, fork }),
         })
     }
@@ -144,7 +152,7 @@ impl SendPhase {
             let before = sent.messages;
             let reachable = !failed.contains(&pair.link);
             let outcome = if reachable {
-                self.serve(&mut pair, &mut sent)
+                self.serve_if_kept(&mut pair, &mut sent)
             } else {
                 Ok(Ok(()))
             };
@@ -168,6 +176,7 @@ impl SendPhase {
             }
         }
         self.free()?;
+        self.let_go()?;
         Ok(sent)
     }
 
@@ -193,7 +202,11 @@ impl SendPhase {
 
     /// True when no frame before an end of the log is missing in what is scanned and noted.
     fn is_scanned_to(&self, end: Lsn) -> Result<bool> {
-        let mut behind = self.store.scan(self.scanned)?;
+        let mut behind = match self.store.scan(self.scanned) {
+            // The scan is further than we looked, and what it passed is freed already.
+            Err(error) if error.kind() == ErrorKind::Behind => return Ok(false),
+            scan => scan?,
+        };
         Ok(behind.next()?.is_none_or(|frame| frame.lsn() >= end))
     }
 
@@ -236,7 +249,10 @@ impl SendPhase {
     /// Remotes whose pair is stopped, with the reason.
     #[must_use]
     pub fn stopped(&self) -> Vec<(SiteName, String)> {
-        let reason = |pair: &Pair| pair.sender.stopped().map(ToString::to_string);
+        let reason = |pair: &Pair| {
+            let stopped = pair.sender.stopped().map(ToString::to_string);
+            stopped.or_else(|| pair.behind.clone())
+        };
         self.pairs
             .iter()
             .filter_map(|(name, pair)| Some((name.clone(), reason(pair)?)))
@@ -264,6 +280,7 @@ impl SendPhase {
             self.catalog = catalog;
         }
         let now = self.now();
+        self.frees = self.store.space()?.retention != Retention::Forever;
         let SendPhase { catalog, pairs, .. } = self;
         pairs.retain(|name, pair| {
             catalog
@@ -311,6 +328,7 @@ impl SendPhase {
                 sender,
                 stream,
                 turn: Turn::default(),
+                behind: None,
             },
         );
         Ok(())
@@ -334,7 +352,7 @@ impl SendPhase {
     }
 
     /// Sends one remote what it is due, until nothing is left or its link fails.
-    fn serve(&mut self, pair: &mut Pair, sent: &mut Sent) -> Result<Result<(), LinkError>> {
+    pub(super) fn serve(&mut self, pair: &mut Pair, sent: &mut Sent) -> Result<Result<(), LinkError>> {
         let link = self.links.get(pair.link)?;
         let rng = Arc::clone(self.store.rng());
         while !self.stop.is_requested() {
@@ -342,7 +360,7 @@ impl SendPhase {
             let after = pair.sender.log_sent().place();
             let newest = self.with_sources(pair, |stream, sources| stream.peek(sources, after))?;
             let Some(action) = pair.sender.next(now, newest, &mut || rng.next_u64()) else {
-                break;
+                return self.send_stretch(pair, &*link, sent);
             };
             let outcome = match action {
                 SendAction::Data { previous } => self.send_data(pair, &*link, previous, sent)?,
@@ -424,7 +442,7 @@ impl SendPhase {
         Ok(Err(LinkError::not_now(link.address(), "the agent is leaving")))
     }
 
-    fn deliver_packed(
+    pub(super) fn deliver_packed(
         &self,
         pair: &mut Pair,
         link: &dyn Link,
@@ -530,26 +548,5 @@ impl SendPhase {
             stop: &self.stop,
         };
         ask(&mut pair.stream, &mut sources)
-    }
-
-    /// Frees the queue up to what every remote that is due something has confirmed (Q2).
-    fn free(&mut self) -> Result<()> {
-        let mut through = self.scanned;
-        for (name, pair) in &self.pairs {
-            let subscriptions = living(self.catalog.subscriptions_of(&pair.remote));
-            let confirmed = pair.sender.confirm_sent().place().at;
-            let looked_at = pair.stream.nothing_behind(confirmed);
-            if self.postings.next_due(name, &subscriptions, looked_at).is_some() {
-                through = through.min(confirmed);
-            }
-        }
-        if through > self.freed {
-            self.postings.free(through);
-            if self.store.queue_free(&self.lock, through)? > 0 {
-                self.queue.forget_place();
-            }
-            self.freed = through;
-        }
-        Ok(())
     }
 }

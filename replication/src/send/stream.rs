@@ -178,7 +178,7 @@ impl Stream {
         if after < once {
             let mut past = match self.past.take().filter(|past| past.goes_on_from(after)) {
                 Some(past) => past,
-                None => Past::open(sources.store, after)?,
+                None => Past::open(sources.store, sources.subscriptions, after)?,
             };
             let found = loop {
                 match past.peek(&self.remote, sources.subscriptions, once, FRAMES_AT_A_TIME)? {

@@ -40,7 +40,7 @@ impl<'a> Backlog<'a> {
     pub(super) fn read(store: &'a Store, catalog: &'a Catalog, read: &mut dyn FnMut(Lsn)) -> Result<Self> {
         let mut postings = Postings::default();
         // Before the queue: what is scanned in between is found in both and noted once.
-        let scanned = store.scanned_through();
+        let scanned = store.scanned_through().max(store.oldest()?);
         QueueEntries::open(store)?.follow(|entry, at| postings.note(entry, at))?;
         let mut decider = Decider::new(Catalog::as_of(store, scanned)?)?;
         let mut log = store.scan(scanned)?;
@@ -72,7 +72,7 @@ impl<'a> Backlog<'a> {
         let (transactions, bytes) = self.postings.backlog(site, &subscriptions, queued_from);
         let mut lag = Lag { transactions, bytes };
         if confirmed.at < once {
-            let mut past = Past::open(self.store, confirmed.at)?;
+            let mut past = Past::open(self.store, &subscriptions, confirmed.at)?;
             lag.add(read, || past.next(site, &subscriptions, once, FRAMES_AT_A_TIME))?;
         }
         for one in &subscriptions {

@@ -5,15 +5,16 @@
 
 mod lag;
 
-use milepost_engine::{Lsn, Phase, Result, Store, Watermarks};
+use milepost_engine::{ErrorKind, Lsn, Phase, Result, Store, Watermarks};
 use serde::Serialize;
 
 use crate::catalog::{Catalog, Remote};
 use crate::message::Point;
 use crate::receive::{Quarantined, quarantined};
+use crate::send::freed;
 use crate::tracking::{Neighbour, PairRecords};
 
-use lag::Backlog;
+use lag::{Backlog, Lag};
 
 /// A store and its remotes at one moment.
 #[derive(Clone, Debug, Serialize)]
@@ -125,7 +126,12 @@ fn remote_status(
     };
     let records = PairRecords::load(&neighbour, |key| Ok(store.pinned(key)?.map(|(value, _)| value)))?;
     let confirmed = records.told.confirmed;
-    let lag = backlog.of(remote, &records.told, read)?;
+    let (lag, behind) = match backlog.of(remote, &records.told, read) {
+        Err(error) if error.kind() == ErrorKind::Behind => {
+            (Lag::default(), Some(freed(&remote.site, &error)))
+        }
+        lag => (lag?, None),
+    };
     let text = |point: &Point| point.to_string();
     Ok(RemoteStatus {
         remote: remote.site.to_string(),
@@ -145,12 +151,13 @@ fn remote_status(
             .pair
             .as_ref()
             .and_then(|pair| pair.stopped.as_ref())
-            .map(ToString::to_string),
+            .map(ToString::to_string)
+            .or(behind),
     })
 }
 
 /// The scan's position is that of the last frame it saw, which has a length of its own.
 fn scan_lag(store: &Store, marks: Watermarks) -> Result<u64> {
-    let mut scan = store.scan(marks.scanned)?;
+    let mut scan = store.scan(marks.scanned.max(store.oldest()?))?;
     Ok(scan.next()?.map_or(0, |first| marks.durable.since(first.lsn())))
 }

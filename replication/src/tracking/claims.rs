@@ -10,7 +10,7 @@
 //! So an old message that was delayed or repeated changes nothing, whatever it says (R5). The functions
 //! are pure but for the look into our log.
 
-use milepost_engine::Result;
+use milepost_engine::{ErrorKind, Result};
 
 use crate::message::{Header, Place, Point, Range};
 
@@ -76,7 +76,18 @@ fn check(told: &ToldRecord, point: Point, own: &dyn OwnLog) -> Result<Result<(),
     if point.is_none() || known == Some(point) {
         return Ok(Ok(()));
     }
-    let ours = own.position_at(point.position.lsn)?;
+    let ours = match own.position_at(point.position.lsn) {
+        // What we know at this place was compared with our log when that had it.
+        Err(error) if error.kind() == ErrorKind::Behind => {
+            return Ok(Err(match known {
+                Some(known) => StopReason::Fork(format!(
+                    "it holds our log as {point}, and held it as {known} before"
+                )),
+                None => freed(point),
+            }));
+        }
+        ours => ours?,
+    };
     if ours == Some(point.position) {
         return Ok(Ok(()));
     }
@@ -90,6 +101,15 @@ fn check(told: &ToldRecord, point: Point, own: &dyn OwnLog) -> Result<Result<(),
     Ok(Err(StopReason::Fork(format!(
         "{text}; this store is an older copy, or its copy is"
     ))))
+}
+
+/// Nobody can say any more whether that is our history, and what follows it cannot be sent.
+fn freed(point: Point) -> StopReason {
+    StopReason::Freed(format!(
+        "it says that it holds our log to {}, which was freed here: it went back to an older copy, or is another; remove \
+         the remote and add it again, with subscriptions from what the log still has, and bring it what is older another way",
+        point.position
+    ))
 }
 
 /// Notes the answer to `probe`, once: its nonce is spent. An answer that was given before the neighbour

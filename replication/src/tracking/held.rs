@@ -6,9 +6,8 @@
 //! ordinal, time of commit, stream, kind, headers and payload agree. Origin alone would not do: a site that
 //! went back and committed other things has them at places that were used before.
 
-use milepost_engine::Result;
-use milepost_engine::frame::EventRef;
-use xxhash_rust::xxh3::Xxh3;
+use milepost_engine::frame::{EventRef, event_check};
+use milepost_engine::{Receipt, Result};
 
 use crate::message::Carried;
 
@@ -17,8 +16,14 @@ use crate::message::Carried;
 pub struct HeldEvent {
     /// Its number in the transaction at its origin.
     pub ordinal: u32,
-    /// XXH3-128 of everything else that makes it the same event.
-    pub digest: u128,
+    /// Checksum of everything else that makes it the same event, as the engine keeps it of what was freed.
+    pub check: u64,
+}
+
+impl From<Receipt> for HeldEvent {
+    fn from(Receipt { ordinal, check }: Receipt) -> HeldEvent {
+        HeldEvent { ordinal, check }
+    }
 }
 
 impl HeldEvent {
@@ -27,21 +32,9 @@ impl HeldEvent {
     /// # Errors
     /// `Corrupt` when the event cannot be read.
     pub fn of(committed_at: i64, event: &EventRef<'_>) -> Result<HeldEvent> {
-        let mut digest = Xxh3::new();
-        digest.update(&committed_at.to_le_bytes());
-        let parts = [
-            event.stream_bytes(),
-            event.kind()?.as_bytes(),
-            event.headers().bytes(),
-            event.payload,
-        ];
-        for part in parts {
-            digest.update(&milepost_engine::width::to_u64(part.len()).to_le_bytes());
-            digest.update(part);
-        }
         Ok(HeldEvent {
             ordinal: event.ordinal,
-            digest: digest.digest128(),
+            check: event_check(committed_at, event)?,
         })
     }
 

@@ -205,6 +205,14 @@ impl Sender {
         self.pair().and_then(|pair| pair.stopped.as_ref())
     }
 
+    /// What was sent, when the neighbour has confirmed all of it: from there on it can be told that nothing is due.
+    #[must_use]
+    pub fn at_rest(&self) -> Option<Point> {
+        let (sent, told) = (self.log_sent(), self.told());
+        let confirmed = sent.place() == told.received.place() && sent.place() == told.confirmed.place();
+        (confirmed && self.stopped().is_none()).then_some(sent)
+    }
+
     /// What to send now, or nothing. `newest` is the last place due to this remote in the queue; `draw`
     /// gives a random nonce. Ask again after each delivery; a link that fails ends the round.
     #[must_use]

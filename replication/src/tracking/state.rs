@@ -136,6 +136,8 @@ pub enum StopReason {
     NeedsNewer(u16, String),
     /// A message is whole and contradicts itself, or tells more than it can know (R6).
     Contradiction(String),
+    /// It names a position that is no longer in our log, so that nobody can say whether that is our history (R5).
+    Freed(String),
 }
 
 impl std::fmt::Display for StopReason {
@@ -143,7 +145,9 @@ impl std::fmt::Display for StopReason {
         match self {
             StopReason::Fork(text) => write!(f, "the two sites' histories have parted: {text}"),
             StopReason::Loop(text) => write!(f, "subscriptions form a loop: {text}"),
-            StopReason::NeedsNewer(_, text) | StopReason::Contradiction(text) => f.write_str(text),
+            StopReason::NeedsNewer(_, text) | StopReason::Contradiction(text) | StopReason::Freed(text) => {
+                f.write_str(text)
+            }
         }
     }
 }

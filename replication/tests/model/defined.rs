@@ -57,6 +57,8 @@ pub struct Subscribed {
 pub struct Making {
     /// The generation that the publisher proposed; the subscriber may raise it.
     pub generation: u32,
+    /// Which of all makings of the story it is.
+    pub number: u64,
     pub subscriptions: Vec<Subscribed>,
     /// How far anything had been sent under it when the remote was removed.
     pub removed: Option<Place>,

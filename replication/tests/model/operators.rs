@@ -1,7 +1,7 @@
 //! What the operators of a [`Story`] do: publications, remotes, subscriptions. Each act is done at the site and
 //! noted in the model.
 
-use milepost_engine::{Lsn, SiteName};
+use milepost_engine::{ErrorKind, Lsn, SiteName};
 use milepost_replication::catalog::{
     NewPublication, NewRemote, NewSubscription, Schedule, Start, SubscribeBy, SubscriptionId,
 };
@@ -147,13 +147,24 @@ impl Story {
             value: value.clone(),
             start,
         };
-        let made = self.sites[from].definitions().add_subscription(new).unwrap();
-        let id = made.id.lsn();
+        let oldest = self.sites[from].store().oldest().unwrap();
         let since = match start {
-            Start::Now => id,
-            Start::Beginning => Lsn::ZERO,
-            Start::At(lsn) => lsn,
+            Start::Now => None,
+            Start::Beginning => Some(Lsn::ZERO),
+            Start::At(lsn) => Some(lsn),
         };
+        let made = self.sites[from].definitions().add_subscription(new);
+        if since.is_some_and(|since| since <= oldest && oldest > Lsn::ZERO) {
+            assert_eq!(
+                made.unwrap_err().kind(),
+                ErrorKind::Invalid,
+                "what it asks for was freed"
+            );
+            return;
+        }
+        let made = made.unwrap();
+        let id = made.id.lsn();
+        let since = since.unwrap_or(id);
         self.tell(format!(
             "{} gives {to} subscription {id} to {publication} {value:?} from {since} on",
             self.name(from)
@@ -223,8 +234,11 @@ impl Story {
                 consolidated: false,
             };
             let made = self.sites[from].definitions().add_remote(new, false).unwrap();
+            self.makings += 1;
+            let number = self.makings;
             self.edges[edge].makings.push(Making {
                 generation: made.generation,
+                number,
                 subscriptions: Vec::new(),
                 removed: None,
             });

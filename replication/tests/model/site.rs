@@ -3,11 +3,12 @@
 //! A phase lives until the story ends it, cleanly or not; so positions are met both as memory holds them and as
 //! the log does.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use milepost_engine::{Lsn, Options, SiteName, Store};
+use milepost_engine::{Lsn, Options, Retention, SiteName, Store};
 use milepost_replication::agent::{Links, Stop};
 use milepost_replication::catalog::Definitions;
 use milepost_replication::message::Place;
@@ -54,13 +55,47 @@ pub struct Site {
     pub message_bytes: u64,
     pub patience: Patience,
     pub group: u32,
+    /// What it frees of its log once nobody needs it.
+    pub frees: bool,
+    /// What its log has held so far, also what was freed since, and up to where.
+    seen: RefCell<(Lsn, Vec<Logged>)>,
+}
+
+/// Why a pair does not go on.
+pub struct Stopped {
+    pub pair: SiteName,
+    pub reason: String,
+    /// What it needs was freed: an operator makes the pair anew.
+    pub freed: bool,
+}
+
+impl Stopped {
+    fn new((pair, reason): &(SiteName, String)) -> Stopped {
+        Stopped {
+            pair: pair.clone(),
+            freed: reason.contains("was freed"),
+            reason: reason.clone(),
+        }
+    }
 }
 
 impl Site {
-    pub fn new(dir: &Path, name: &'static str, wire: &Wire, chance: Chance, time: Time) -> Site {
+    pub fn new(
+        dir: &Path,
+        name: &'static str,
+        wire: &Wire,
+        chance: Chance,
+        (time, frees): (Time, bool),
+    ) -> Site {
         let root = dir.join(name);
+        let retention = if frees {
+            Retention::UntilScanned
+        } else {
+            Retention::Forever
+        };
         let options = Options::new()
             .segment_bytes(1 << 20)
+            .retention(retention)
             .background(false)
             .clock(Arc::new(time))
             .rng(Arc::new(chance));
@@ -77,7 +112,18 @@ impl Site {
             message_bytes: 10_000,
             patience: Patience::NONE,
             group: 20,
+            frees,
+            seen: RefCell::default(),
         }
+    }
+
+    /// Frees what may go; how many segments. What it held is noted before.
+    pub fn free(&mut self) -> u64 {
+        self.log();
+        if let Some(scanning) = &mut self.scanning {
+            scanning.sync().unwrap();
+        }
+        self.store().free().unwrap()
     }
 
     pub fn store(&self) -> &Store {
@@ -109,8 +155,8 @@ impl Site {
         }
     }
 
-    /// Polls once; tells how many transactions were applied, or why an operator would be called.
-    pub fn receive(&mut self, cause: PollCause) -> Result<u64, String> {
+    /// Polls once; tells how many transactions were applied and which pair stopped, or why an operator would be called.
+    pub fn receive(&mut self, cause: PollCause) -> Result<(u64, Option<Stopped>), String> {
         if self.receiving.is_none() {
             let options = ReceiveOptions {
                 group: self.group,
@@ -126,12 +172,10 @@ impl Site {
         let phase = self.receiving.as_mut().unwrap();
         let received = phase.poll(cause).unwrap();
         let stopped = phase.stopped();
-        match (stopped.first(), received.quarantined.first()) {
-            (Some((pair, reason)), _) => {
-                Err(format!("{}: the pair with {pair} stopped: {reason}", self.name))
-            }
+        match (stopped.first().map(Stopped::new), received.quarantined.first()) {
+            (Some(stopped), _) => Ok((received.transactions, Some(stopped))),
             (_, Some(reason)) => Err(format!("{}: {reason}", self.name)),
-            _ => Ok(received.transactions),
+            _ => Ok((received.transactions, None)),
         }
     }
 
@@ -142,8 +186,8 @@ impl Site {
         self.scanning.as_mut().unwrap().catch_up(&Stop::new()).unwrap();
     }
 
-    /// Sends what is due to everybody; tells how many messages left.
-    pub fn send(&mut self) -> u64 {
+    /// Sends what is due to everybody; tells how many messages left, and which pair does not go on.
+    pub fn send(&mut self) -> (u64, Option<Stopped>) {
         if self.sending.is_none() {
             let options = SendOptions {
                 message_bytes: self.message_bytes,
@@ -153,8 +197,9 @@ impl Site {
             let stop = Stop::new();
             self.sending = Some(SendPhase::open(self.store(), &self.links(&stop), options, &stop).unwrap());
         }
-        let sent = self.sending.as_mut().unwrap().round(Serve::Everybody).unwrap();
-        sent.messages
+        let phase = self.sending.as_mut().unwrap();
+        let sent = phase.round(Serve::Everybody).unwrap();
+        (sent.messages, phase.stopped().first().map(Stopped::new))
     }
 
     fn links(&self, stop: &Stop) -> Links {
@@ -167,11 +212,13 @@ impl Site {
         )
     }
 
-    /// Every transaction of the log, in order.
+    /// Every transaction that the log ever held, in order.
     pub fn log(&self) -> Vec<Logged> {
-        let mut scan = self.store().scan(Lsn::ZERO).unwrap();
-        let mut found = Vec::new();
+        let mut seen = self.seen.borrow_mut();
+        let (at, found) = &mut *seen;
+        let mut scan = self.store().scan(*at).unwrap();
         while let Some(frame) = scan.next().unwrap() {
+            *at = frame.lsn();
             if frame.event_count() == 0 {
                 continue;
             }
@@ -202,7 +249,7 @@ impl Site {
                 events: events.collect(),
             });
         }
-        found
+        found.clone()
     }
 }
 

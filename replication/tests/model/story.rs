@@ -12,7 +12,7 @@ use milepost_replication::tracking::{Patience, PollCause};
 use super::chance::{Chance, Time};
 use super::defined::{Making, Publications};
 use super::judge::{Commits, Side, events_are_genuine_and_single, own_commits_are_there, stream_is_as_due};
-use super::site::{Logged, Site, Told};
+use super::site::{Logged, Site, Stopped, Told};
 use super::wire::{Weather, Wire};
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
@@ -101,6 +101,10 @@ pub struct Story {
     events: u64,
     /// Big transactions are many, so that queues are freed by whole segments.
     heavy: bool,
+    /// Counts makings of pairs.
+    pub makings: u64,
+    /// Segments that were freed, and pairs that had to be made anew for it.
+    pub freed: (u64, u64),
 }
 
 impl Story {
@@ -113,8 +117,13 @@ impl Story {
         let count = map.iter().map(|(from, _, _)| from + 1).max().unwrap();
         let site = |number: usize| {
             let own = Chance::new(seed ^ ((number as u64 + 2) << 32));
-            Site::new(dir, NAMES[number], &wire, own, time.clone())
+            let frees = chance.percent(60);
+            if frees {
+                trace.tell(format!("{} frees its log", NAMES[number]));
+            }
+            Site::new(dir, NAMES[number], &wire, own, (time.clone(), frees))
         };
+        let sites = (0..count).map(site).collect();
         let edges = map.iter().map(|(from, to, publishes)| Edge {
             from: *from,
             to: *to,
@@ -122,7 +131,7 @@ impl Story {
             makings: Vec::new(),
         });
         let mut story = Story {
-            sites: (0..count).map(site).collect(),
+            sites,
             edges: edges.collect(),
             publications: vec![Publications::new(); count],
             commits: vec![Commits::new(); count],
@@ -132,6 +141,8 @@ impl Story {
             trace: trace.clone(),
             events: 0,
             heavy,
+            makings: 0,
+            freed: (0, 0),
         };
         story.begin();
         story
@@ -162,7 +173,7 @@ impl Story {
                 self.receive(site)?;
             }
             45..=54 => self.scan(site),
-            55..=68 => self.send(site),
+            55..=68 => self.send(site)?,
             69..=72 => {
                 self.turns()?;
             }
@@ -182,6 +193,10 @@ impl Story {
                 self.tell(format!("{} s pass", pause.as_secs()));
             }
             _ => self.change_weather(),
+        }
+        if self.sites[site].frees && self.chance.percent(25) {
+            self.sites[site].store().rotate(0).unwrap();
+            self.free(site);
         }
         Ok(())
     }
@@ -248,9 +263,53 @@ impl Story {
         let cause = self
             .chance
             .pick(&[PollCause::Due, PollCause::Due, PollCause::Push]);
-        let applied = self.sites[site].receive(cause)?;
+        let (applied, stopped) = self.sites[site].receive(cause)?;
         self.tell(format!("{} receives: {applied} transactions", NAMES[site]));
+        self.make_anew(site, stopped)?;
         Ok(applied)
+    }
+
+    /// Whoever has what nobody needs any more lets it go.
+    fn free(&mut self, site: usize) {
+        if self.sites[site].frees {
+            let gone = self.sites[site].free();
+            self.freed.0 += gone;
+            let begins = self.sites[site].store().oldest().unwrap();
+            self.tell(format!(
+                "{} frees {gone} segments, its log begins at {begins}",
+                NAMES[site]
+            ));
+        }
+    }
+
+    /// A pair that needs what was freed is made anew by the operator, as it asks for. It may only if its neighbour made
+    /// it anew, who then may ask for what it had confirmed.
+    fn make_anew(&mut self, site: usize, stopped: Option<Stopped>) -> Result<(), String> {
+        let Some(stopped) = stopped else {
+            return Ok(());
+        };
+        let told = format!(
+            "{}: the pair with {} stopped: {}",
+            NAMES[site], stopped.pair, stopped.reason
+        );
+        let of = |edge: &Edge, from: usize, to: &str| edge.from == from && NAMES[edge.to] == to;
+        let number = self
+            .edges
+            .iter()
+            .position(|edge| of(edge, site, stopped.pair.as_str()));
+        let number = number.filter(|_| stopped.freed).ok_or_else(|| told.clone())?;
+        let other = self
+            .edges
+            .iter()
+            .find(|edge| edge.from == self.edges[number].to && edge.to == site);
+        let made = |edge: &Edge| edge.makings.last().map_or(0, |making| making.number);
+        if other.map_or(0, made) <= made(&self.edges[number]) {
+            return Err(format!("nobody made it anew, and {told}"));
+        }
+        self.tell(told);
+        self.freed.1 += 1;
+        self.remove_or_add_remote(number);
+        Ok(())
     }
 
     fn scan(&mut self, site: usize) {
@@ -258,9 +317,10 @@ impl Story {
         self.tell(format!("{} scans", NAMES[site]));
     }
 
-    fn send(&mut self, site: usize) {
-        let messages = self.sites[site].send();
+    fn send(&mut self, site: usize) -> Result<(), String> {
+        let (messages, stopped) = self.sites[site].send();
         self.tell(format!("{} sends {messages} messages", NAMES[site]));
+        self.make_anew(site, stopped)
     }
 
     /// Every site runs all its phases once, as batch runs do.
@@ -269,7 +329,7 @@ impl Story {
         for site in 0..self.sites.len() {
             applied += self.receive(site)?;
             self.scan(site);
-            self.send(site);
+            self.send(site)?;
         }
         Ok(applied)
     }
@@ -324,6 +384,18 @@ impl Story {
         let mut idle = 0;
         for day in 1..=DAYS_AT_MOST {
             self.time.pass(DAY);
+            let site = self.chance.below(self.sites.len() as u64) as usize;
+            if self.sites[site].frees && self.chance.percent(50) {
+                self.sites[site].store().rotate(0).unwrap();
+                self.free(site);
+            }
+            // An operator who made a pair anew leaves nobody without a remote now.
+            for edge in 0..self.edges.len() {
+                if self.edges[edge].making().is_none() {
+                    self.remove_or_add_remote(edge);
+                    idle = 0;
+                }
+            }
             let messages = self.wire.messages();
             let applied = self.told_as_one(Story::turns)?;
             idle = if applied == 0 { idle + 1 } else { 0 };

@@ -12,6 +12,7 @@ use crate::storage::{LocalStorage, LockMode, OpenMode, Storage, StorageFile};
 use crate::{Chain, Epoch, Error, ErrorKind, Lsn, Result, SiteName, Space, StoreId};
 
 use super::super::identity::STORE_FILE;
+use super::super::received::Receipts;
 use super::super::space::SPACE_FILE;
 use super::super::verify::{Verified, Walk, count_log};
 use super::{BACKUP_FILE, LOCK_FILE, Manifest};
@@ -157,6 +158,7 @@ impl Backup {
         }
         let base = Base::at(&*self.storage, id, oldest)?;
         base.verify()?;
+        Receipts::of_base(&self.storage, Some(&base), None)?.verify()?;
         Ok(base.end_chain())
     }
 

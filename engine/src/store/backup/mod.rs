@@ -37,6 +37,7 @@ use crate::{Chain, Epoch, Error, ErrorKind, Lsn, Result, Store};
 
 use super::hold::Hold;
 use super::identity::STORE_FILE;
+use super::received;
 
 /// Locked while a backup is written or read.
 pub(super) const LOCK_FILE: &str = "backup.lock";
@@ -337,11 +338,24 @@ impl Run<'_> {
         let first = self.covered.at == Lsn::ZERO;
         let wanted = if first { store.oldest()? } else { former_oldest };
         let id = store.id();
-        let whole = || Base::at(&*self.to, id, wanted).is_ok_and(|base| base.verify().is_ok());
-        if wanted == Lsn::ZERO || whole() {
+        let whole = || {
+            Base::at(&*self.to, id, wanted)
+                .ok()
+                .filter(|base| base.verify().is_ok())
+        };
+        if wanted == Lsn::ZERO {
             return Ok(());
         }
-        let bytes = Base::at(&**store.storage(), id, wanted)?.bytes(&**store.storage())?;
+        let kept = whole();
+        let base = match &kept {
+            Some(base) => base.clone(),
+            None => Base::at(&**store.storage(), id, wanted)?,
+        };
+        received::copy(store.storage(), &self.to, &base, || store.rng().next_u64())?;
+        if kept.is_some() {
+            return Ok(());
+        }
+        let bytes = base.bytes(&**store.storage())?;
         base::write(&*self.to, wanted, &bytes, store.rng().next_u64())
     }
 

@@ -90,6 +90,10 @@ impl BaseDamage {
                 "how far the scan phase had come when the log was freed: what the queue says of it is taken"
                     .to_owned(),
             );
+            lost.push(
+                "whether all is there that is kept of what was received: who replicates is told so where it counts"
+                    .to_owned(),
+            );
         }
         lost
     }

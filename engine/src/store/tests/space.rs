@@ -1,7 +1,7 @@
 //! What the log keeps: settings, holds, freeing, the limit.
 
 use super::*;
-use crate::{ErrorKind, Retention, Space};
+use crate::{Backup, ErrorKind, Retention, Space};
 
 #[test]
 fn what_one_handle_sets_is_what_the_other_finds_and_nothing_is_forever() {
@@ -378,4 +378,125 @@ fn an_idle_store_frees_what_is_old_enough_and_says_when() {
         );
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+/// Commits what was received of a site, 50 kB each, as a site with a remote does.
+fn receive(store: &Store, from: u64, count: u64) {
+    for number in from..from + count {
+        let mut transaction = crate::Transaction::new();
+        let payload = number.to_le_bytes().repeat(6_250);
+        transaction.push_received(2, "s", "k", &[], &payload).unwrap();
+        transaction.set_committed_at(7);
+        transaction.set_origin(crate::Origin {
+            site: crate::StoreId(9),
+            name: "hq".parse().unwrap(),
+            epoch: crate::Epoch(3),
+            lsn: Lsn(64 + number),
+        });
+        transaction.pin(crate::Pinned {
+            key: b"catalog/remote/hq".to_vec(),
+            value: Some(Vec::new()),
+        });
+        let _ = store.commit(transaction).unwrap();
+    }
+}
+
+/// Which of the first so many are known as received and freed; all others are in the log.
+fn known(store: &Store, count: u64) -> u64 {
+    let receipts = store.receipts(None).unwrap();
+    let mut scan = store.scan(receipts.begins()).unwrap();
+    let mut kept = 0;
+    while let Some(frame) = scan.next().unwrap() {
+        kept += u64::from(frame.origin().unwrap().is_some());
+    }
+    let freed = count - kept;
+    for number in 0..count {
+        let found = receipts
+            .events(crate::StoreId(9), crate::Epoch(3), Lsn(64 + number))
+            .unwrap();
+        assert_eq!(found.len(), usize::from(number < freed), "{number} of {freed}");
+        assert!(found.iter().all(|receipt| receipt.ordinal == 2));
+    }
+    assert_eq!(receipts.transactions(), freed);
+    let other = receipts.events(crate::StoreId(9), crate::Epoch(4), Lsn(64));
+    assert!(other.unwrap().is_empty());
+    freed
+}
+
+/// Files of a store's log whose names begin so, oldest first.
+fn files(root: &std::path::Path, prefix: &str) -> Vec<std::path::PathBuf> {
+    let names = std::fs::read_dir(root.join("log")).unwrap();
+    let paths = names.map(|entry| entry.unwrap().path());
+    let named = |path: &std::path::PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with(prefix);
+    let mut paths: Vec<_> = paths.filter(named).collect();
+    paths.sort();
+    paths
+}
+
+#[test]
+fn what_was_received_and_freed_is_known_by_every_handle_backup_and_restored_store_r1() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("s");
+    let store = keeping(&root, Retention::Bytes(2 << 20));
+    for round in 0..4 {
+        receive(&store, round * 40, 40);
+        store.tend().unwrap();
+        store.free().unwrap();
+        let freed = known(&store, (round + 1) * 40);
+        assert!(round == 0 || freed >= round * 20, "{freed} in round {round}");
+    }
+    let backup = dir.path().join("backup");
+    store.backup(&backup, false, &mut |_, _| ()).unwrap();
+    let found = Backup::open(&backup).unwrap().verify(&mut |_, _| ());
+    assert!(found.unwrap().damage.is_empty());
+    let again = dir.path().join("again");
+    options().restore(&backup, &again, &mut |_, _| ()).unwrap();
+    let restored = options().open(&again).unwrap();
+    assert_eq!(known(&restored, 160), known(&store, 160));
+    store.close().unwrap();
+    let store = options().background(false).open(&root).unwrap();
+    receive(&store, 160, 40);
+    store.tend().unwrap();
+    known(&store, 200);
+}
+
+#[test]
+fn what_knows_of_the_received_is_told_when_it_is_damaged_and_stays_when_its_base_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("s");
+    let store = keeping(&root, Retention::Bytes(2 << 20));
+    for round in 0..3 {
+        receive(&store, round * 50, 50);
+        store.free().unwrap();
+    }
+    assert!(known(&store, 150) > 50);
+    let kept = files(&root, "received-");
+    assert!(kept.len() > 1);
+    let bytes = std::fs::read(&kept[0]).unwrap();
+    let mut changed = bytes.clone();
+    *changed.last_mut().unwrap() ^= 1;
+    for damage in [Some(changed), None] {
+        match &damage {
+            Some(changed) => std::fs::write(&kept[0], changed).unwrap(),
+            None => std::fs::remove_file(&kept[0]).unwrap(),
+        }
+        let all = store.receipts(None);
+        let asked = all.and_then(|all| {
+            let ask = |number: u64| all.events(crate::StoreId(9), crate::Epoch(3), Lsn(64 + number));
+            (0..150).map(ask).collect::<crate::Result<Vec<_>>>()
+        });
+        let error = asked.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert_eq!(error.path(), Some(kept[0].as_path()));
+        assert_eq!(store.verify(&mut |_, _| ()).unwrap().damage.len(), 1);
+    }
+    std::fs::write(&kept[0], bytes).unwrap();
+    store.close().unwrap();
+    let base = files(&root, "base-").remove(0);
+    let whole = std::fs::read(&base).unwrap();
+    std::fs::write(&base, &whole[..whole.len() - 1]).unwrap();
+    let error = options().open(&root).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert_eq!(files(&root, "received-"), kept);
+    std::fs::write(&base, whole).unwrap();
+    known(&options().open(&root).unwrap(), 150);
 }

@@ -1,0 +1,464 @@
+//! Bytes of the files `log/received-<16 hex>` (docs/format.md, "Received"). Touches no files.
+//!
+//! ```text
+//! 0   "MPRECVD1" 8 | version 4 | reserved 4 | store id 16
+//! 32  begin 8 | end 8 | previous end 8 | its header's CRC 4 | lineages 4
+//! 64  pages 4 | CRC of the tables 4 | file length 8 | reserved 12 | header CRC 4
+//! 96  lineages: site 16 | epoch 8 | first page 4 | pages 4 | transactions 8 | lowest 8 | highest 8
+//!     pages: first LSN 8 | offset 8 | len 4 | CRC 4
+//!     the pages: LSN since the one before, events, then of each the ordinal since the one before and its check 8
+//! ```
+
+use std::collections::BTreeMap;
+
+use crate::width::{to_u64, to_usize, u32_to_usize};
+use crate::{Epoch, Error, Lsn, Result, StoreId};
+
+const MAGIC: [u8; 8] = *b"MPRECVD1";
+const VERSION: u32 = 1;
+/// Length of the header.
+pub(super) const HEAD_LEN: usize = 96;
+const LINEAGE_LEN: usize = 56;
+const PAGE_LEN: usize = 24;
+/// Transactions of one page.
+const PER_PAGE: usize = if cfg!(test) { 4 } else { 256 };
+
+const PREFIX: &str = "received-";
+
+/// Path of the file of what was received before `end`, behind what the file before it tells.
+pub(super) fn file_name(end: Lsn) -> String {
+    format!("log/{PREFIX}{:016x}", end.0)
+}
+
+/// Where the part of the log ends that a file of the folder tells of, if it is one.
+pub(in crate::store) fn end_of(file: &str) -> Option<Lsn> {
+    let hex = file.strip_prefix(PREFIX)?;
+    let lower = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    let fits = hex.len() == 16 && hex.bytes().all(lower);
+    fits.then(|| u64::from_str_radix(hex, 16).ok()).flatten().map(Lsn)
+}
+
+/// One event of a transaction that was received, when its frame is freed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Receipt {
+    /// Its number in the transaction at its origin.
+    pub ordinal: u32,
+    /// [`crate::frame::event_check`] of it.
+    pub check: u64,
+}
+
+/// Site and lineage of origins.
+pub(super) type LineageKey = (StoreId, Epoch);
+
+/// What a stretch of the log received, by origin.
+pub(super) type Gathered = BTreeMap<LineageKey, BTreeMap<Lsn, Vec<Receipt>>>;
+
+/// Which stretch of whose log a file tells of, and which file was there before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) store_id: StoreId,
+    pub(super) begin: Lsn,
+    pub(super) end: Lsn,
+    /// End of the file before and CRC of its header; zeros for none.
+    pub(super) previous: (Lsn, u32),
+}
+
+/// The header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Head {
+    pub(super) place: Place,
+    lineages: u32,
+    pages: u32,
+    tables_crc: u32,
+    pub(super) len: u64,
+    /// Of the header, by which who names the file knows it.
+    pub(super) crc: u32,
+}
+
+/// What of one lineage is in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lineage {
+    pub(super) key: LineageKey,
+    pages: (u32, u32),
+    pub(super) transactions: u64,
+    pub(super) lowest: Lsn,
+    pub(super) highest: Lsn,
+}
+
+/// Where the transactions from an LSN on are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Page {
+    first: Lsn,
+    pub(super) offset: u64,
+    pub(super) len: u32,
+    crc: u32,
+}
+
+/// What a file holds and where.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tables {
+    /// Ascending by site and epoch.
+    pub(super) lineages: Vec<Lineage>,
+    pub(super) pages: Vec<Page>,
+}
+
+/// The file's bytes.
+pub(super) fn encode(place: &Place, gathered: &Gathered) -> Result<Vec<u8>> {
+    let too_many = |_| Error::internal("more was received than a file can number");
+    let lineages = u32::try_from(gathered.len()).map_err(too_many)?;
+    let pages = gathered
+        .values()
+        .map(|one| one.len().div_ceil(PER_PAGE))
+        .sum::<usize>();
+    let tables_len = gathered.len() * LINEAGE_LEN + pages * PAGE_LEN;
+    let (mut lines, mut table, mut body) = (Vec::new(), Vec::new(), Vec::new());
+    let mut number = 0u32;
+    for ((site, epoch), transactions) in gathered {
+        let all: Vec<_> = transactions.iter().collect();
+        let (first_page, count) = (number, to_u64(all.len()));
+        let ends = all.first().zip(all.last()).map(|(low, high)| (*low.0, *high.0));
+        let (lowest, highest) = ends.unwrap_or_default();
+        for page in all.chunks(PER_PAGE) {
+            let at = body.len();
+            let first = page.first().map_or(Lsn::ZERO, |(lsn, _)| **lsn);
+            encode_page(first, page, &mut body);
+            let bytes = body.get(at..).unwrap_or_default();
+            table.extend_from_slice(&first.0.to_le_bytes());
+            table.extend_from_slice(&to_u64(HEAD_LEN + tables_len + at).to_le_bytes());
+            table.extend_from_slice(&u32::try_from(bytes.len()).map_err(too_many)?.to_le_bytes());
+            table.extend_from_slice(&crc32fast::hash(bytes).to_le_bytes());
+            number = number
+                .checked_add(1)
+                .ok_or_else(|| Error::internal("too many pages"))?;
+        }
+        lines.extend_from_slice(&site.0.to_le_bytes());
+        lines.extend_from_slice(&epoch.0.to_le_bytes());
+        lines.extend_from_slice(&first_page.to_le_bytes());
+        lines.extend_from_slice(&(number - first_page).to_le_bytes());
+        let words = [count, lowest.0, highest.0];
+        words
+            .iter()
+            .for_each(|word| lines.extend_from_slice(&word.to_le_bytes()));
+    }
+    lines.extend_from_slice(&table);
+    let head = Head {
+        place: *place,
+        lineages,
+        pages: number,
+        tables_crc: crc32fast::hash(&lines),
+        len: to_u64(HEAD_LEN + lines.len() + body.len()),
+        crc: 0,
+    };
+    let mut bytes = head.to_bytes();
+    bytes.extend_from_slice(&lines);
+    bytes.extend_from_slice(&body);
+    Ok(bytes)
+}
+
+fn encode_page(first: Lsn, page: &[(&Lsn, &Vec<Receipt>)], to: &mut Vec<u8>) {
+    let mut before = first;
+    for (lsn, receipts) in page {
+        put_varint(to, lsn.0.wrapping_sub(before.0));
+        put_varint(to, to_u64(receipts.len()));
+        let mut ordinal = 0;
+        for receipt in *receipts {
+            put_varint(to, u64::from(receipt.ordinal.wrapping_sub(ordinal)));
+            to.extend_from_slice(&receipt.check.to_le_bytes());
+            ordinal = receipt.ordinal;
+        }
+        before = **lsn;
+    }
+}
+
+impl Head {
+    fn to_bytes(self) -> Vec<u8> {
+        let mut raw = MAGIC.to_vec();
+        raw.extend_from_slice(&VERSION.to_le_bytes());
+        raw.extend_from_slice(&[0; 4]);
+        raw.extend_from_slice(&self.place.store_id.0.to_le_bytes());
+        let (previous, previous_crc) = self.place.previous;
+        let words = [self.place.begin.0, self.place.end.0, previous.0];
+        words
+            .iter()
+            .for_each(|word| raw.extend_from_slice(&word.to_le_bytes()));
+        let halves = [previous_crc, self.lineages, self.pages, self.tables_crc];
+        halves
+            .iter()
+            .for_each(|half| raw.extend_from_slice(&half.to_le_bytes()));
+        raw.extend_from_slice(&self.len.to_le_bytes());
+        raw.extend_from_slice(&[0; 12]);
+        raw.extend_from_slice(&crc32fast::hash(&raw).to_le_bytes());
+        assert_eq!(raw.len(), HEAD_LEN, "the table above and the writer agree");
+        raw
+    }
+
+    /// Reads a header; `None` when the bytes are none.
+    pub(super) fn parse(raw: &[u8]) -> Option<Head> {
+        let raw: &[u8; HEAD_LEN] = raw.first_chunk()?;
+        let (covered, crc) = raw.split_last_chunk::<4>()?;
+        if *crc != crc32fast::hash(covered).to_le_bytes() {
+            return None;
+        }
+        let mut fields = Fields(covered);
+        if fields.take::<8>()? != MAGIC || fields.u32()? != VERSION {
+            return None;
+        }
+        fields.take::<4>()?;
+        let store_id = StoreId(u128::from_le_bytes(fields.take()?));
+        let (begin, end) = (Lsn(fields.u64()?), Lsn(fields.u64()?));
+        let previous = (Lsn(fields.u64()?), fields.u32()?);
+        let head = Head {
+            place: Place {
+                store_id,
+                begin,
+                end,
+                previous,
+            },
+            lineages: fields.u32()?,
+            pages: fields.u32()?,
+            tables_crc: fields.u32()?,
+            len: fields.u64()?,
+            crc: u32::from_le_bytes(*crc),
+        };
+        let fits = begin < end && previous.0 <= begin && to_u64(HEAD_LEN + head.tables_len()) <= head.len;
+        fits.then_some(head)
+    }
+
+    /// Length of the tables behind the header.
+    pub(super) fn tables_len(&self) -> usize {
+        u32_to_usize(self.lineages)
+            .saturating_mul(LINEAGE_LEN)
+            .saturating_add(u32_to_usize(self.pages).saturating_mul(PAGE_LEN))
+    }
+
+    /// Reads the tables; `None` when the bytes are not those.
+    pub(super) fn tables(&self, raw: &[u8]) -> Option<Tables> {
+        if raw.len() != self.tables_len() || crc32fast::hash(raw) != self.tables_crc {
+            return None;
+        }
+        let (mut fields, mut tables) = (Fields(raw), Tables::default());
+        let mut next_page = 0;
+        for _ in 0..self.lineages {
+            let key = (StoreId(u128::from_le_bytes(fields.take()?)), Epoch(fields.u64()?));
+            let (first, count) = (fields.u32()?, fields.u32()?);
+            let transactions = fields.u64()?;
+            let (lowest, highest) = (Lsn(fields.u64()?), Lsn(fields.u64()?));
+            let ascends = tables.lineages.last().is_none_or(|last| last.key < key);
+            if first != next_page || !ascends || lowest > highest {
+                return None;
+            }
+            next_page = first.checked_add(count).filter(|end| *end <= self.pages)?;
+            tables.lineages.push(Lineage {
+                key,
+                pages: (first, next_page),
+                transactions,
+                lowest,
+                highest,
+            });
+        }
+        let mut offset = to_u64(HEAD_LEN + raw.len());
+        for _ in 0..self.pages {
+            let page = Page {
+                first: Lsn(fields.u64()?),
+                offset: fields.u64()?,
+                len: fields.u32()?,
+                crc: fields.u32()?,
+            };
+            if page.offset != offset {
+                return None;
+            }
+            offset = offset.checked_add(u64::from(page.len))?;
+            tables.pages.push(page);
+        }
+        (next_page == self.pages && offset == self.len).then_some(tables)
+    }
+}
+
+impl Tables {
+    /// What there is of a lineage.
+    pub(super) fn lineage(&self, key: LineageKey) -> Option<&Lineage> {
+        let at = self.lineages.binary_search_by_key(&key, |lineage| lineage.key);
+        at.ok().and_then(|at| self.lineages.get(at))
+    }
+
+    /// The page that holds a transaction of a lineage, if any does.
+    pub(super) fn page(&self, lineage: &Lineage, lsn: Lsn) -> Option<&Page> {
+        let (first, end) = lineage.pages;
+        let pages = self.pages.get(u32_to_usize(first)..u32_to_usize(end))?;
+        let behind = pages.partition_point(|page| page.first <= lsn);
+        pages.get(behind.checked_sub(1)?)
+    }
+}
+
+impl Page {
+    /// Every transaction of the page; `None` when the bytes are not its.
+    pub(super) fn read(&self, raw: &[u8]) -> Option<Vec<(Lsn, Vec<Receipt>)>> {
+        if raw.len() != u32_to_usize(self.len) || crc32fast::hash(raw) != self.crc {
+            return None;
+        }
+        let (mut fields, mut found) = (Fields(raw), Vec::new());
+        let mut lsn = self.first.0;
+        while !fields.0.is_empty() {
+            lsn = lsn.checked_add(fields.varint()?)?;
+            let count = to_usize(fields.varint()?);
+            // Each takes nine bytes at least.
+            if count > fields.0.len() / 9 {
+                return None;
+            }
+            let (mut receipts, mut ordinal) = (Vec::with_capacity(count), 0u32);
+            for _ in 0..count {
+                ordinal = ordinal.checked_add(u32::try_from(fields.varint()?).ok()?)?;
+                let check = fields.u64()?;
+                receipts.push(Receipt { ordinal, check });
+            }
+            found.push((Lsn(lsn), receipts));
+        }
+        Some(found)
+    }
+}
+
+fn put_varint(to: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        to.push(value.to_le_bytes().first().copied().unwrap_or_default() | 0x80);
+        value >>= 7;
+    }
+    to.extend(value.to_le_bytes().first());
+}
+
+/// Takes fields off the front.
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (first, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*first)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.take().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.take().map(u64::from_le_bytes)
+    }
+
+    fn varint(&mut self) -> Option<u64> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let [byte] = self.take::<1>()?;
+            let bits = u64::from(byte & 0x7f);
+            if shift == 63 && bits > 1 {
+                return None;
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gathered() -> Gathered {
+        let receipts = |seed: u64| {
+            let count = seed % 3 + 1;
+            let one = |number: u64| Receipt {
+                ordinal: u32::try_from(number * seed).unwrap(),
+                check: (seed << 8 | number).wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            };
+            (0..count).map(one).collect::<Vec<_>>()
+        };
+        let lineage = |count: u64, step: u64| {
+            let one = |number: u64| (Lsn(8 + number * step), receipts(number));
+            (0..count).map(one).collect::<BTreeMap<_, _>>()
+        };
+        Gathered::from([
+            ((StoreId(3), Epoch(9)), lineage(9, 40)),
+            ((StoreId(3), Epoch(11)), lineage(1, 8)),
+            ((StoreId(u128::MAX), Epoch(1)), lineage(4, u64::MAX / 8)),
+        ])
+    }
+
+    fn place() -> Place {
+        Place {
+            store_id: StoreId(7),
+            begin: Lsn(64),
+            end: Lsn(4096),
+            previous: (Lsn(64), 77),
+        }
+    }
+
+    /// All that a file says, if it is believed.
+    fn read(bytes: &[u8]) -> Option<(Place, Gathered)> {
+        let head = Head::parse(bytes).filter(|head| head.len == to_u64(bytes.len()))?;
+        let tables = head.tables(bytes.get(HEAD_LEN..HEAD_LEN + head.tables_len())?)?;
+        let mut found = Gathered::new();
+        for lineage in &tables.lineages {
+            for number in lineage.pages.0..lineage.pages.1 {
+                let page = tables.pages.get(number as usize)?;
+                let at = page.offset as usize;
+                let read = page.read(bytes.get(at..at + page.len as usize)?)?;
+                found.entry(lineage.key).or_default().extend(read);
+            }
+        }
+        Some((head.place, found))
+    }
+
+    #[test]
+    fn it_reads_as_it_was_written_and_every_changed_bit_is_seen() {
+        let bytes = encode(&place(), &gathered()).unwrap();
+        assert_eq!(crate::block::tests::golden("received", &bytes), bytes);
+        assert_eq!(read(&bytes), Some((place(), gathered())));
+        for bit in 0..bytes.len() * 8 {
+            let mut changed = bytes.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(read(&changed), None, "bit {bit}");
+        }
+        for len in 0..bytes.len() {
+            assert_eq!(read(&bytes[..len]), None, "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn a_transaction_is_found_in_its_page_and_no_other() {
+        let (bytes, all) = (encode(&place(), &gathered()).unwrap(), gathered());
+        let head = Head::parse(&bytes).unwrap();
+        let tables = head
+            .tables(&bytes[HEAD_LEN..HEAD_LEN + head.tables_len()])
+            .unwrap();
+        let find = |key, lsn| {
+            let lineage = tables.lineage(key)?;
+            let page = tables.page(lineage, lsn)?;
+            let raw = &bytes[page.offset as usize..(page.offset + u64::from(page.len)) as usize];
+            let found = page.read(raw).unwrap().into_iter().find(|(at, _)| *at == lsn)?;
+            Some(found.1)
+        };
+        for (key, transactions) in &all {
+            for (lsn, receipts) in transactions {
+                assert_eq!(find(*key, *lsn).as_ref(), Some(receipts));
+                assert_eq!(find(*key, Lsn(lsn.0 + 1)), None);
+            }
+            assert_eq!(find(*key, Lsn(1)), None);
+        }
+        assert_eq!(find((StoreId(3), Epoch(10)), Lsn(8)), None);
+    }
+
+    #[test]
+    fn names_are_parsed_as_they_were_printed_and_no_other() {
+        let name = file_name(Lsn(0xabc));
+        assert_eq!(end_of(name.strip_prefix("log/").unwrap()), Some(Lsn(0xabc)));
+        for other in [
+            "",
+            "received-",
+            "received-0000000000000ABC",
+            "base-0000000000000abc",
+        ] {
+            assert_eq!(end_of(other), None, "{other}");
+        }
+    }
+}
