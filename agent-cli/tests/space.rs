@@ -195,6 +195,16 @@ fn begins_later(place: &Place) {
     let lines = place.run(&["dump", "other", "--json"]).json();
     assert_eq!(lines[0]["behind"]["oldest"], oldest);
     place.run(&["export", "shop", "--from", "now"]).fails(2);
+    let version = place.run(&["read", "shop", "s", "--json"]).json().last().unwrap()["version"].clone();
+    for _ in 0..2 {
+        let ran = place.run(&["streams", "shop", "--json"]);
+        assert!(
+            ran.err.contains(&format!("begins at LSN {oldest}")),
+            "{}",
+            ran.err
+        );
+        assert_eq!(ran.one()["version"], version);
+    }
 }
 
 #[test]
