@@ -213,7 +213,14 @@ fn what_is_freed_is_told_to_readers_and_a_hold_keeps_it_until_it_is_dropped() {
     let hold = ["hold", "add", "shop", "mine", "--owner", "a test", "--from", "0"];
     place.run(&hold).ok();
     place.run(&["hold", "add", "shop", "No Name"]).fails(2);
-    place.run(&["hold", "add", "shop", "over", "--expires", "0"]).ok();
+    let told = place
+        .run(&["hold", "add", "shop", "over", "--expires", "0"])
+        .fails(2);
+    assert!(told.contains("holds nothing"), "{told}");
+    place
+        .run(&["hold", "add", "shop", "over", "--expires", "1s"])
+        .ok();
+    std::thread::sleep(std::time::Duration::from_millis(1_100));
     let holds = place.run(&["hold", "list", "shop", "--json"]).json();
     assert_eq!(
         (&holds[1]["name"], &holds[1]["expired"]),
