@@ -195,6 +195,16 @@ fn begins_later(place: &Place) {
     let lines = place.run(&["dump", "other", "--json"]).json();
     assert_eq!(lines[0]["behind"]["oldest"], oldest);
     place.run(&["export", "shop", "--from", "now"]).fails(2);
+    let version = place.run(&["read", "shop", "s", "--json"]).json().last().unwrap()["version"].clone();
+    for _ in 0..2 {
+        let ran = place.run(&["streams", "shop", "--json"]);
+        assert!(
+            ran.err.contains(&format!("begins at LSN {oldest}")),
+            "{}",
+            ran.err
+        );
+        assert_eq!(ran.one()["version"], version);
+    }
 }
 
 #[test]
@@ -203,7 +213,14 @@ fn what_is_freed_is_told_to_readers_and_a_hold_keeps_it_until_it_is_dropped() {
     let hold = ["hold", "add", "shop", "mine", "--owner", "a test", "--from", "0"];
     place.run(&hold).ok();
     place.run(&["hold", "add", "shop", "No Name"]).fails(2);
-    place.run(&["hold", "add", "shop", "over", "--expires", "0"]).ok();
+    let told = place
+        .run(&["hold", "add", "shop", "over", "--expires", "0"])
+        .fails(2);
+    assert!(told.contains("holds nothing"), "{told}");
+    place
+        .run(&["hold", "add", "shop", "over", "--expires", "1s"])
+        .ok();
+    std::thread::sleep(std::time::Duration::from_millis(1_100));
     let holds = place.run(&["hold", "list", "shop", "--json"]).json();
     assert_eq!(
         (&holds[1]["name"], &holds[1]["expired"]),

@@ -105,3 +105,14 @@ fn facts(done: &Archived, archive: Option<String>) -> Facts {
         archive,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_the_way_to_another_disk() {
+        assert!(where_to(&Error::full("no space")).contains("archive DIR --to"));
+        assert_eq!(where_to(&Error::corrupt("damaged")), "");
+    }
+}

@@ -102,6 +102,11 @@ impl List {
 
 impl Add {
     fn run(self) -> Outcome {
+        if self.expires == Some(Duration::ZERO) {
+            return Err(Failure::usage(
+                "--expires 0: a hold whose time is over holds nothing; say how long from now, or leave it out",
+            ));
+        }
         let store = self.store.open()?;
         let from = self.from.map_or_else(|| store.oldest(), |from| Ok(Lsn(from)))?;
         let expires = self.expires.map(|span| {

@@ -21,6 +21,9 @@ use crate::output::Out;
 /// on in a new lineage epoch: a remote that holds what was cut finds out and stops the pair. Nobody may have the
 /// store open. A repair that is interrupted is finished by running it again.
 ///
+/// A segment that is missing in the archive is a damaged range: --isolate goes on without it. An archive that is away
+/// is a reason to mount it, unless --without-archive says that it is gone.
+///
 /// --base puts a new base file in place of a damaged one: the file with what is left of the log's freed beginning.
 /// What its whole parts and the index files still tell is in the new one, and what is lost is told: how many versions of
 /// streams begin at 0 again, and how many pinned records are not known. The log itself is not touched.
@@ -40,6 +43,9 @@ pub struct Repair {
     /// Put a new base file, with what can still be told, in place of a damaged one
     #[arg(long, conflicts_with_all = ["cut", "isolate"])]
     base: bool,
+    /// Take segments in an archive that is away for lost ones; mount it instead if you can
+    #[arg(long)]
+    without_archive: bool,
     /// Print one JSON object a line: {"damage":{…}}, {"lost":{…}}, {"choices":{…}}, {"repaired":{…}}, {"base":{…}}
     #[arg(long)]
     json: bool,
@@ -109,7 +115,10 @@ impl From<&Cost> for CostFacts {
 impl Repair {
     /// Tells or repairs.
     pub fn run(self) -> Outcome {
-        let repairing = Repairing::open(&self.store.dir, self.store.options())?;
+        let mut repairing = Repairing::open(&self.store.dir, self.store.options())?;
+        if self.without_archive {
+            repairing = repairing.without_archive();
+        }
         let mut out = Out::new();
         let outcome = match (self.cut, self.isolate) {
             _ if self.base => self.renew_base(repairing, &mut out),

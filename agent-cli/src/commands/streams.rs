@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use milepost_engine::view::{Streams as Projection, View, ViewProgress};
-use milepost_engine::{ErrorKind, Store};
+use milepost_engine::{ErrorKind, Lsn, Store};
 use serde::Serialize;
 
 use super::store_dir::StoreDir;
@@ -22,7 +22,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// List streams with version, last kind and time.
 ///
 /// The list is a projection kept in a view (`views/cli`) that catches up with the log first, and is made
-/// again from the log when it is missing or cannot be trusted. One process at a time can use it; another one waits.
+/// again from the log when it is missing or cannot be trusted. Made of a log whose beginning was freed, it leaves out
+/// the streams whose events were all freed, and says where it begins. One process at a time can use it; another one waits.
 #[derive(Args)]
 #[command(after_long_help = format!("Example:\n  milepost streams shop --prefix orders/ --json\n\n{EXIT_CODES}"))]
 pub struct Streams {
@@ -52,6 +53,13 @@ impl Streams {
         let mut progress = Progress::bytes("streams", Some(store.watermarks().durable.0));
         let view = open_view(&store, &mut |told| progress.reach(told.at.0))?;
         drop(progress);
+        let begins = view.begins()?;
+        if begins > Lsn::ZERO {
+            tracing::warn!(
+                "the list begins at LSN {begins}, where the log did when it was made: streams whose events were all freed \
+                 before are not in it"
+            );
+        }
         let mut out = Out::new();
         for found in view.streams(&self.prefix)? {
             let (stream, version, kind) = (found.stream.as_str(), found.version.0, found.kind.as_str());

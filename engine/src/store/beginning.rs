@@ -2,7 +2,7 @@
 //! events on a walk needs both from the same moment: another process may free meanwhile.
 
 use crate::index::Base;
-use crate::{Lsn, Result, Store, StreamVersion};
+use crate::{Lsn, Position, Result, Store, StreamVersion};
 
 /// Where the log began when it was asked for. It stays what it is when more is freed later: a walk from there is then
 /// told `Behind`, or goes on with files that it has open.
@@ -15,6 +15,12 @@ impl Beginning {
     #[must_use]
     pub fn lsn(&self) -> Lsn {
         self.base.as_ref().map_or(Lsn::ZERO, Base::end)
+    }
+
+    /// Whether a position stands right before it: nothing that was freed came after.
+    pub(crate) fn follows(&self, position: &Position) -> bool {
+        let base = self.base.as_ref();
+        base.is_some_and(|base| position.lsn < base.end() && position.chain == base.end_chain())
     }
 
     /// Version of a stream's first event behind it, if there is one; 0 where nothing of the stream was freed.

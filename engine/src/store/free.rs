@@ -118,7 +118,8 @@ impl Shared {
                 };
                 let list: Vec<String> = freeable.keepers.iter().map(keeps).collect();
                 format!(
-                    "raise the limit with `milepost space --limit`, or let go of what keeps the log: {}",
+                    "raise the limit with `milepost space --limit`, move segments to another disk with `milepost archive` and \
+                     --to, or let go of what keeps the log: {}",
                     list.join("; ")
                 )
             }

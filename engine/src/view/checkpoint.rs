@@ -4,6 +4,7 @@
 //! key 00          Checkpoint, bincode
 //! key 01 stream   number of the stream's events so far, 8 bytes little endian
 //! key 02 ...      the projection's own keys
+//! key 03          LSN where the log began when the view did, 8 bytes little endian; none: it has seen all
 //! ```
 
 use bincode::{Decode, Encode};
@@ -26,6 +27,7 @@ pub struct Checkpoint {
 pub(super) const CHECKPOINT_KEY: &[u8] = &[0];
 pub(super) const COUNT_PREFIX: u8 = 1;
 pub(super) const OWN_PREFIX: u8 = 2;
+pub(super) const BEGINS_KEY: &[u8] = &[3];
 
 /// `rest` behind a prefix byte.
 pub(super) fn key(prefix: u8, rest: &[u8]) -> Vec<u8> {

@@ -2,10 +2,12 @@
 //! checkpoint.
 
 use crate::frame::{EventRef, FrameRef};
-use crate::{Error, Origin, Position, RecordedEvent, Result, StreamName, StreamVersion, codec};
+use crate::{
+    Beginning, Error, Lsn, Origin, Position, RecordedEvent, Result, StreamName, StreamVersion, codec,
+};
 
 use super::caught;
-use super::checkpoint::{CHECKPOINT_KEY, COUNT_PREFIX, Checkpoint, key};
+use super::checkpoint::{BEGINS_KEY, CHECKPOINT_KEY, COUNT_PREFIX, Checkpoint, key};
 use super::projection::{Pending, Projection, ViewWriter};
 
 /// A batch is put into the database when it holds this many bytes or changes.
@@ -18,6 +20,8 @@ pub(super) struct Fold<'a, P> {
     pub(super) tree: &'a sled::Tree,
     pub(super) pending: Pending,
     pub(super) bytes: usize,
+    /// Where the log begins: what the view has not counted of a stream was freed before.
+    pub(super) beginning: Beginning,
 }
 
 impl<P: Projection> Fold<'_, P> {
@@ -36,6 +40,7 @@ impl<P: Projection> Fold<'_, P> {
                 tree,
                 pending,
                 bytes,
+                ..
             } = self;
             projection.apply(&recorded, &mut ViewWriter { tree, pending, bytes })?;
         }
@@ -45,7 +50,11 @@ impl<P: Projection> Fold<'_, P> {
     /// Counts an event of the stream.
     fn next_version(&mut self, stream: &str) -> Result<StreamVersion> {
         let Fold {
-            tree, pending, bytes, ..
+            tree,
+            pending,
+            bytes,
+            beginning,
+            ..
         } = self;
         let mut writer = ViewWriter { tree, pending, bytes };
         let key = key(COUNT_PREFIX, stream.as_bytes());
@@ -55,10 +64,16 @@ impl<P: Projection> Fold<'_, P> {
                     "a view's count of a stream cannot be read; delete the view, it is made again",
                 )
             })?),
-            None => 0,
+            None => beginning.stream_start(stream)?.0,
         };
         writer.put_raw(key, Some((count + 1).to_le_bytes().to_vec()));
         Ok(StreamVersion(count))
+    }
+
+    /// Notes in the batch that the view begins where the log does by now.
+    pub(super) fn begin_late(&mut self, at: Lsn) {
+        let begins = Some(at.0.to_le_bytes().to_vec());
+        self.pending.insert(BEGINS_KEY.to_vec(), begins);
     }
 
     /// True when the batch should go into the database.

@@ -17,6 +17,8 @@
 //!   view is used only if the last process closed it cleanly, synced every file, and each still has the
 //!   bytes it had then; everything else means: made again, with progress. The mark is removed before
 //!   sled opens the files, so that a killed process leaves none.
+//! - Where the log's beginning was freed, a view that has to be made again begins later if its projection may, with the
+//!   versions that events have; otherwise it is refused as `Behind`, and nothing is removed.
 //! - One process at a time; a second gets `Conflict` with the holder's number.
 //!
 //! Knows the log only through [`Store`](crate::Store)'s public calls.

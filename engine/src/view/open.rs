@@ -3,10 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::{Error, Lsn, Position, Result, Store, codec};
+use crate::{Beginning, Error, ErrorKind, LogScan, Lsn, Position, Result, Store, codec};
 
 use super::caught;
-use super::checkpoint::{CHECKPOINT_KEY, Checkpoint, OWN_PREFIX, key};
+use super::checkpoint::{BEGINS_KEY, CHECKPOINT_KEY, Checkpoint, OWN_PREFIX, key};
 use super::files::ViewFolder;
 use super::fold::Fold;
 use super::projection::Projection;
@@ -37,6 +37,8 @@ pub enum RebuildCause {
     OtherProjection,
     /// It is complete to a position that this log does not have.
     Contradicts,
+    /// What it had not seen yet was freed.
+    Behind,
 }
 
 impl fmt::Display for RebuildCause {
@@ -50,6 +52,7 @@ impl fmt::Display for RebuildCause {
             RebuildCause::OtherStore => "it belongs to another store",
             RebuildCause::OtherProjection => "it was made by another version",
             RebuildCause::Contradicts => "the log is not the one it was made from",
+            RebuildCause::Behind => "what it had not seen yet was freed",
         })
     }
 }
@@ -87,7 +90,8 @@ impl<P: Projection> View<P> {
     ///
     /// # Errors
     /// `Conflict` when another process has it open; `Invalid` for a name that is not 1 to 64 characters
-    /// of `a-z 0-9 . _ -` without a leading dot; `Corrupt` for damage in the log; what the projection
+    /// of `a-z 0-9 . _ -` without a leading dot; `Behind` when it is to be made again, the log begins later, and the
+    /// projection does not begin late: nothing is removed then; `Corrupt` for damage in the log; what the projection
     /// returns.
     pub fn open(
         store: &Store,
@@ -114,6 +118,9 @@ impl<P: Projection> View<P> {
         let (database, checkpoint, cause) = match found {
             Ok((database, checkpoint)) => (database, checkpoint, None),
             Err(cause) => {
+                if !projection.may_begin_late() {
+                    refuse_late(store, &folder, name, cause)?;
+                }
                 tracing::info!(view = name, %cause, "a view is made again");
                 folder.clear()?;
                 (database(store, &folder)?, fresh, Some(cause))
@@ -146,7 +153,7 @@ impl<P: Projection> View<P> {
     /// failed in the database is not.
     pub(super) fn broken_by<T>(&mut self, done: Result<T>) -> Result<T> {
         if let Err(error) = &done {
-            self.broken |= error.kind() == crate::ErrorKind::Internal;
+            self.broken |= error.kind() == ErrorKind::Internal;
         }
         done
     }
@@ -160,22 +167,19 @@ impl<P: Projection> View<P> {
             self.cause.filter(|_| from == Lsn::ZERO),
             self.store.watermarks().durable,
         );
-        // A view that begins has to see all that ever was: without it, it is told `Behind`.
-        let mut scan = self.store.scan(from).map_err(|error| match error.kind() {
-            crate::ErrorKind::Behind => crate::Error::behind(format!(
-                "the view has seen the log up to {from}, and what follows was freed: it cannot be made from the log any \
-                 more; keep its part of the log with a hold, or restore a backup that goes back so far"
-            ))
-            .at_lsn(from)
-            .caused_by(error),
-            _ => error,
-        })?;
+        let position = self.checkpoint.position;
+        let (beginning, mut scan) = begun(&self.store, position, self.projection.may_begin_late())?;
+        let late = Some(beginning.lsn()).filter(|begins| from == Lsn::ZERO && *begins > Lsn::ZERO);
         let mut fold = Fold {
             projection: &self.projection,
             tree: database,
             pending: Default::default(),
             bytes: 0,
+            beginning,
         };
+        if let Some(begins) = late {
+            fold.begin_late(begins);
+        }
         let mut seen = None;
         loop {
             let epoch = match scan.next()? {
@@ -214,6 +218,17 @@ impl<P: Projection> View<P> {
     #[must_use]
     pub fn cause(&self) -> Option<RebuildCause> {
         self.cause
+    }
+
+    /// Where it begins: 0 when it has seen all that ever was, else where the log began when it was made.
+    ///
+    /// # Errors
+    /// As [`View::get`].
+    pub fn begins(&self) -> Result<Lsn> {
+        let database = self.database.as_ref().ok_or_else(closed)?;
+        let begins = caught("read", || database.get(BEGINS_KEY))?;
+        let begins = begins.as_deref().and_then(<[u8]>::first_chunk);
+        Ok(begins.map_or(Lsn::ZERO, |begins| Lsn(u64::from_le_bytes(*begins))))
     }
 
     /// What it is complete to.
@@ -285,6 +300,54 @@ impl<P: Projection> Drop for View<P> {
     }
 }
 
+/// A scan of what follows `position`, and where the log begins: no later than it, unless the view begins and may begin late.
+fn begun(store: &Store, position: Position, may_begin_late: bool) -> Result<(Beginning, LogScan)> {
+    let from = position.lsn;
+    loop {
+        let beginning = store.beginning()?;
+        let late = (may_begin_late && from == Lsn::ZERO) || beginning.follows(&position);
+        let after = if late { beginning.lsn() } else { from };
+        match store.scan(after) {
+            // Freed since it was asked.
+            Err(error) if late && error.kind() == ErrorKind::Behind => {}
+            Err(error) if error.kind() == ErrorKind::Behind => {
+                let text = format!(
+                    "the view has seen the log up to {from}, and what follows was freed: it cannot be made from the log any \
+                     more; keep its part of the log with a hold, or restore a backup that goes back so far"
+                );
+                return Err(Error::behind(text).at_lsn(from).caused_by(error));
+            }
+            scan => return Ok((beginning, scan?)),
+        }
+    }
+}
+
+/// Refuses to remove a view that cannot be made again; one that was closed whole is left as it was.
+fn refuse_late(store: &Store, folder: &ViewFolder, name: &str, cause: RebuildCause) -> Result<()> {
+    let begins = store.beginning()?.lsn();
+    if begins == Lsn::ZERO {
+        return Ok(());
+    }
+    let whole = matches!(
+        cause,
+        RebuildCause::OtherStore
+            | RebuildCause::OtherProjection
+            | RebuildCause::Contradicts
+            | RebuildCause::Behind
+    );
+    if whole {
+        folder.put_mark()?;
+    }
+    let text = format!(
+        "the view {name} is to be made again from the log ({cause}), which begins at {begins} because what was before was \
+         freed; nothing was removed: restore a backup that goes back so far, or let its projection begin there \
+         (`may_begin_late`); a hold keeps the part of the log that a view needs"
+    );
+    Err(Error::behind(text)
+        .at_path(store.root().join("views").join(name))
+        .at_lsn(begins))
+}
+
 fn closed() -> Error {
     Error::closed("the view is closed")
 }
@@ -313,8 +376,15 @@ fn reopened(
         return Ok(Err(RebuildCause::OtherProjection));
     }
     // R5: an LSN alone does not name a place; a restored log may hold other blocks there.
-    if store.position_at(found.position.lsn)? != Some(found.position) {
-        return Ok(Err(RebuildCause::Contradicts));
+    match store.position_at(found.position.lsn) {
+        Ok(Some(position)) if position == found.position => {}
+        Ok(_) => return Ok(Err(RebuildCause::Contradicts)),
+        Err(error) if error.kind() == ErrorKind::Behind => {
+            if !store.beginning()?.follows(&found.position) {
+                return Ok(Err(RebuildCause::Behind));
+            }
+        }
+        Err(error) => return Err(error),
     }
     Ok(Ok((database, found)))
 }

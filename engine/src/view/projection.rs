@@ -54,6 +54,13 @@ pub trait Projection {
     /// Raised whenever the state it keeps changes in form or meaning: an older view is made again.
     fn version(&self) -> u32;
 
+    /// Whether its state means something without the events that were freed: then a view that is made again from a log
+    /// that begins later begins there ([`View::begins`](super::View::begins)), with the versions that events have. Otherwise
+    /// it is refused as `Behind`, and a hold is what keeps its part of the log.
+    fn may_begin_late(&self) -> bool {
+        false
+    }
+
     /// Folds one event in.
     ///
     /// # Errors

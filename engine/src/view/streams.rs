@@ -45,6 +45,11 @@ impl Projection for Streams {
         1
     }
 
+    /// Every stream has its own last event; those whose events were all freed are not there.
+    fn may_begin_late(&self) -> bool {
+        true
+    }
+
     fn apply(&self, event: &RecordedEvent, out: &mut ViewWriter<'_>) -> Result<()> {
         let kind = event.kind.clone();
         let last = Last {

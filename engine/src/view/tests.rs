@@ -440,3 +440,108 @@ fn what_a_failing_fold_has_begun_is_not_kept() {
         (&before, Some(b"k19".to_vec()))
     );
 }
+
+/// Counts all events, and can say nothing of those that it has not seen.
+struct All;
+
+impl Projection for All {
+    fn name(&self) -> &str {
+        "all"
+    }
+    fn version(&self) -> u32 {
+        1
+    }
+    fn apply(&self, _: &RecordedEvent, out: &mut ViewWriter<'_>) -> Result<()> {
+        let before = out.get(b"n")?.map_or(0, |count| count[0]);
+        out.put(b"n", [before + 1]);
+        Ok(())
+    }
+}
+
+/// A store whose beginning is freed after `before` was done with what is freed, or, `unseen`, with some of it.
+fn freed(place: &Place, unseen: bool, before: impl FnOnce(&Store)) -> Store {
+    let store = place.store("s");
+    append(&store, "gone", "first");
+    for _ in 0..3 {
+        append(&store, "kept", "early");
+    }
+    before(&store);
+    if unseen {
+        append(&store, "kept", "unseen");
+    }
+    store.rotate(0).unwrap();
+    append(&store, "kept", "late");
+    let change = |space: &mut crate::Space| space.retention = crate::Retention::Bytes(1);
+    store.change_space(change).map(drop).unwrap();
+    assert_eq!(store.free().unwrap(), 1);
+    store
+}
+
+#[test]
+fn a_view_made_of_a_freed_log_begins_there_with_the_versions_that_events_have() {
+    let place = Place::new();
+    let store = freed(&place, false, |_| ());
+    let begins = store.oldest().unwrap();
+    for _ in 0..2 {
+        let view = View::open(&store, "v", Streams, &mut |_| ()).unwrap();
+        assert_eq!(view.begins().unwrap(), begins);
+        assert_eq!(view.stream("kept").unwrap().unwrap().version, StreamVersion(3));
+        assert!(view.stream("gone").unwrap().is_none());
+        view.close().unwrap();
+    }
+    // What comes to a stream that it has not seen goes on from what was freed of it.
+    append(&store, "gone", "again");
+    let view = View::open(&store, "v", Streams, &mut |_| ()).unwrap();
+    assert_eq!(view.stream("gone").unwrap().unwrap().version, StreamVersion(1));
+    view.close().unwrap();
+}
+
+/// The trap: the view's files are removed before it is found that nobody can make them again.
+#[test]
+fn a_view_that_has_to_see_all_is_refused_on_a_freed_log_and_left_as_it_was() {
+    let place = Place::new();
+    let store = freed(&place, true, |store| {
+        let view = View::open(store, "v", All, &mut |_| ()).unwrap();
+        view.close().unwrap();
+    });
+    let refused = |error: Error| {
+        assert_eq!(error.kind(), ErrorKind::Behind, "{error}");
+        assert!(error.to_string().contains("hold"), "{error}");
+    };
+    refused(
+        View::open(&store, "other", All, &mut |_| ())
+            .map(drop)
+            .unwrap_err(),
+    );
+    // It has not seen all that was freed.
+    for _ in 0..2 {
+        refused(View::open(&store, "v", All, &mut |_| ()).map(drop).unwrap_err());
+        assert!(place.path("s/views/v/closed").exists());
+    }
+    // It has, though the place where it stands was freed with it.
+    let again = Place::new();
+    let store = freed(&again, false, |store| {
+        let view = View::open(store, "v", All, &mut |_| ()).unwrap();
+        view.close().unwrap();
+    });
+    let view = View::open(&store, "v", All, &mut |_| ()).unwrap();
+    assert_eq!((view.cause(), view.begins().unwrap()), (None, crate::Lsn::ZERO));
+    assert_eq!(view.get(b"n").unwrap(), Some(vec![5]));
+    view.close().unwrap();
+    // Another version of it could not be made: the former is left whole.
+    struct Newer;
+    impl Projection for Newer {
+        fn name(&self) -> &str {
+            "all"
+        }
+        fn version(&self) -> u32 {
+            2
+        }
+        fn apply(&self, event: &RecordedEvent, out: &mut ViewWriter<'_>) -> Result<()> {
+            All.apply(event, out)
+        }
+    }
+    refused(View::open(&store, "v", Newer, &mut |_| ()).map(drop).unwrap_err());
+    let view = View::open(&store, "v", All, &mut |_| ()).unwrap();
+    assert_eq!((view.cause(), view.get(b"n").unwrap()), (None, Some(vec![5])));
+}

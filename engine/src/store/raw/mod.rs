@@ -20,11 +20,12 @@ use std::sync::Arc;
 use crate::block::BlockKind;
 use crate::index::Base;
 use crate::index::salvage::damaged_end;
+use crate::log::away::Stub;
 use crate::log::lock::PRESENCE;
-use crate::log::{SegmentDir, newest};
+use crate::log::{Form, SegmentDir, newest};
 use crate::storage::{LocalStorage, LockMode, OpenMode, Storage, StorageFile};
 use crate::width::{to_u64, to_usize};
-use crate::{Chain, Error, Lsn, Result};
+use crate::{Chain, Error, ErrorKind, Lsn, Result};
 
 use super::backup::Backup;
 use super::identity::{Identity, STORE_FILE};
@@ -34,6 +35,8 @@ pub struct RawLog {
     pub(super) storage: Arc<dyn Storage>,
     pub(super) identity: Identity,
     pub(super) dir: Arc<SegmentDir>,
+    /// Segments in an archive that is away are missing, and not a reason to stop.
+    pub(super) without_archive: bool,
     /// A backup, whose own file says where it ends.
     backup: Option<Backup>,
     /// Keeps everybody out while this is alive.
@@ -85,6 +88,7 @@ impl RawLog {
             storage,
             identity,
             dir: Arc::new(dir.lenient()),
+            without_archive: false,
             backup: None,
             _lock: Some(file),
         })
@@ -102,6 +106,7 @@ impl RawLog {
             storage,
             identity: backup.manifest.identity.clone(),
             dir: backup.log(),
+            without_archive: false,
             backup: Some(backup),
             _lock: None,
         })
@@ -145,7 +150,10 @@ impl RawLog {
         let Some(first) = self.dir.first_at_or_before(at)? else {
             return Ok(bytes);
         };
-        let segment = self.dir.open(first)?;
+        let segment = match self.dir.open(first) {
+            Err(error) => return self.passed_over(first, error).map(|_| bytes),
+            segment => segment?,
+        };
         let held = end.min(segment.end()).since(at);
         bytes.resize(to_usize(held), 0);
         let read = segment.file.read_at(&mut bytes, segment.offset(at));
@@ -187,6 +195,23 @@ impl RawLog {
             floor: self.scanned()?.max(closed.unwrap_or_default()),
             newest: newest.map_err(failed)?,
         })
+    }
+
+    /// Why a segment could not be opened, with what its stub says, when it lies in the archive alone and is missing there;
+    /// any other error is one.
+    pub(super) fn passed_over(&self, first: Lsn, error: Error) -> Result<(Error, Option<Stub>)> {
+        let forms = self.dir.forms()?;
+        let mut here = forms.iter().filter(|(known, _)| *known == first);
+        let alone = here.next().is_some_and(|(_, form)| *form == Form::Away) && here.next().is_none();
+        let missing = match error.kind() {
+            ErrorKind::Corrupt => true,
+            ErrorKind::Unavailable => self.without_archive,
+            _ => false,
+        };
+        if !alone || !missing {
+            return Err(error);
+        }
+        Ok((error, self.dir.stub(first).ok().flatten()))
     }
 
     /// How far the queue has seen the log, which was durable then.

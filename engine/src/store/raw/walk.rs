@@ -1,10 +1,11 @@
 //! The walk of a [`RawLog`]: blocks and what lies between them, in log order.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::block::{Block, BlockHeader};
 use crate::index::sidecar_segment;
+use crate::log::away::Stub;
 use crate::log::{Cursor, Found, SegmentDir};
 use crate::{Chain, Epoch, Error, Lsn, Result};
 
@@ -186,13 +187,27 @@ impl Walk<'_> {
 
     /// Chain that the first block of a segment names, when its header is whole.
     fn chain_at(&self, first: Lsn) -> Result<Option<Chain>> {
-        let mut cursor = Cursor::new(&self.raw.dir, &self.raw.dir.open(first)?);
+        let segment = match self.raw.dir.open(first) {
+            Err(error) => {
+                let (_, stub) = self.raw.passed_over(first, error)?;
+                return Ok(stub.map(|stub| stub.chain_before));
+            }
+            segment => segment?,
+        };
+        let mut cursor = Cursor::new(&self.raw.dir, &segment);
         Ok(cursor.header_at(first)?.map(|header| header.chain))
     }
 
     /// A segment that ends where the next begins.
     fn sealed(&mut self, first: Lsn, end: Lsn) -> Result<()> {
-        let mut cursor = Cursor::new(&self.raw.dir, &self.raw.dir.open(first)?);
+        let segment = match self.raw.dir.open(first) {
+            Err(error) => {
+                let (error, stub) = self.raw.passed_over(first, error)?;
+                return self.missing_in_archive(end, &error, stub);
+            }
+            segment => segment?,
+        };
+        let mut cursor = Cursor::new(&self.raw.dir, &segment);
         while self.at < end {
             let reason = match cursor.block(self.at, self.chain)? {
                 Found::Block(block, _) if block.header().end() <= end => {
@@ -209,6 +224,19 @@ impl Walk<'_> {
             self.damage(&damage)?;
         }
         Ok(())
+    }
+
+    /// A whole segment that is not in the archive, or whose archive is not there.
+    fn missing_in_archive(&mut self, end: Lsn, error: &Error, stub: Option<Stub>) -> Result<()> {
+        let path = error
+            .path()
+            .map_or_else(|| self.raw.storage.root().join("log"), Path::to_path_buf);
+        let mut damage = self.nothing(DamageKind::Missing, end, path, error.to_string());
+        damage.chain_after = match stub {
+            Some(stub) if stub.end == end => Some(stub.chain_after),
+            _ => self.chain_at(end)?,
+        };
+        self.damage(&damage)
     }
 
     /// What stands between here and the next header below `limit`; `None` when there is none.

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use crate::block::{BlockKind, HEADER_LEN, Seal, lost_block};
 use crate::index::sidecar_segment;
 use crate::log::{
-    Cursor, Form, Found, newest, packed, packed_name, rescue, segment_name, write_all, write_block_again,
-    zero,
+    Cursor, Form, Found, away_name, newest, packed, packed_name, rescue, segment_name, write_all,
+    write_block_again, zero,
 };
 use crate::storage::{OpenMode, Storage};
 use crate::width::to_u64;
@@ -149,7 +149,13 @@ fn replace(raw: &RawLog, plan: &Plan, range: &LostRange, options: &Options) -> R
             range.at
         }
     };
-    write_lost(raw, plan, range, first)
+    write_lost(raw, plan, range, first)?;
+    let stub = away_name(first);
+    if range.becomes == Becomes::File && raw.dir.forms()?.binary_search(&(first, Form::Away)).is_ok() {
+        // What it named was not there: the lost blocks count from here on.
+        move_aside(&*raw.storage, &stub)?;
+    }
+    Ok(())
 }
 
 /// Writes the lost blocks of a range in the segment that begins at `first`.

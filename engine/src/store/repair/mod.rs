@@ -122,6 +122,14 @@ impl Repair {
         Ok(Repair { raw, options })
     }
 
+    /// Takes segments in an archive that is away for missing ones: what is isolated then is lost for good here, though
+    /// its files may be there again.
+    #[must_use]
+    pub fn without_archive(mut self) -> Repair {
+        self.raw.without_archive = true;
+        self
+    }
+
     /// Reads the whole log and says what is damaged; changes nothing.
     ///
     /// # Errors
@@ -275,7 +283,15 @@ impl Repair {
     /// What lies in an archive is not written by a repair.
     fn refuse_archived(&self, plan: &Plan) -> Result<()> {
         let from = plan.damaged.min(plan.last);
-        for first in self.raw.dir.list()?.into_iter().filter(|first| *first >= from) {
+        let written = |first: &Lsn| match plan.how {
+            RepairHow::Cut => *first >= from,
+            RepairHow::Isolate => {
+                let holds = |range: &&LostRange| range.becomes == Becomes::Blocks && range.at >= *first;
+                let next = plan.ranges.iter().filter(holds).map(|range| range.at).min();
+                *first == plan.last || next.is_some_and(|at| self.holds(*first, at))
+            }
+        };
+        for first in self.raw.dir.list()?.iter().copied().filter(written) {
             if self.raw.dir.only_away(first)?.is_some() {
                 let text = "a segment that the repair concerns lies in the archive, and nothing was changed: bring it \
                             back with `milepost archive` and --back, then repair";
@@ -287,6 +303,14 @@ impl Repair {
         Ok(())
     }
 
+    /// Whether the segment that begins at `first` is the one that holds `at`.
+    fn holds(&self, first: Lsn, at: Lsn) -> bool {
+        self.raw
+            .dir
+            .first_at_or_before(at)
+            .is_ok_and(|holding| holding == Some(first))
+    }
+
     /// What becomes of each damaged range when the rest stays. The chain runs through neighbouring ones.
     fn ranges(&self, damages: &[(Damage, Loss)], end: Lsn) -> Result<Vec<LostRange>> {
         let mut ranges: Vec<LostRange> = Vec::new();
@@ -296,7 +320,10 @@ impl Repair {
             let chain_before = damage.chain_before.or(former.map(|former| former.chain_after));
             let chain_before = chain_before.unwrap_or(genesis);
             let held = match self.raw.dir.first_at_or_before(damage.at)? {
-                Some(first) => damage.end <= self.raw.dir.open(first)?.end(),
+                Some(first) => match self.raw.dir.open(first) {
+                    Err(error) => self.raw.passed_over(first, error).map(|_| false)?,
+                    segment => damage.end <= segment?.end(),
+                },
                 None => false,
             };
             ranges.push(LostRange {

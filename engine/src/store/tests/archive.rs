@@ -146,6 +146,72 @@ fn an_archived_file_that_is_damaged_or_cut_or_missing_is_told_with_its_place() {
     damage("a missing file");
 }
 
+/// The trap: a file is gone from the archive, and all that is there could no longer be had for want of it.
+#[test]
+fn a_segment_that_is_gone_from_the_archive_is_isolated_and_the_rest_goes_on() {
+    for (gone, compress) in [(1, true), (0, false)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, _, before) = archived(dir.path(), compress);
+        let there = files(&dir.path().join("a"), if compress { "mpz" } else { "log" });
+        let stubs = files(&root, "away");
+        std::fs::remove_file(&there[gone]).unwrap();
+        let repair = Repair::open(&root, options()).unwrap();
+        let found = repair.examine().unwrap();
+        assert_eq!(found.damages.len(), 1);
+        let lost = &found.damages[0].0;
+        assert_eq!(
+            (lost.kind, &*lost.path),
+            (crate::DamageKind::Missing, &*there[gone])
+        );
+        assert!(lost.reason.contains("missing in the archive"), "{}", lost.reason);
+        let range = (lost.at, lost.end);
+        let done = repair.run(RepairHow::Isolate, &mut |_| ()).unwrap();
+        assert_eq!(done.ranges, [range]);
+        assert_eq!(files(&root, "away").len(), stubs.len() - 1);
+        assert!(
+            root.join("damaged")
+                .join(stubs[gone].file_name().unwrap())
+                .exists()
+        );
+        let store = options().background(false).open(&root).unwrap();
+        assert!(store.verify(&mut |_, _| ()).unwrap().is_whole());
+        let mut scan = store.scan(Lsn::ZERO).unwrap();
+        let mut kept = Vec::new();
+        while let Some(block) = scan.next_block().unwrap() {
+            if !block.header().close && !block.header().lost {
+                kept.push(block.header().lsn);
+            }
+        }
+        let wanted = before.blocks.iter().map(|(lsn, _)| *lsn);
+        let wanted: Vec<Lsn> = wanted.filter(|lsn| *lsn < range.0 || *lsn >= range.1).collect();
+        assert_eq!(kept[..wanted.len()], wanted[..], "all that is there is read");
+        store.bring_back(&mut |_, _| ()).unwrap();
+        assert!(files(&root, "away").is_empty() && store.verify(&mut |_, _| ()).unwrap().is_whole());
+    }
+}
+
+#[test]
+fn a_repair_goes_on_without_an_archive_that_is_away_only_when_it_is_told_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, ..) = archived(dir.path(), true);
+    std::fs::rename(dir.path().join("a"), dir.path().join("gone")).unwrap();
+    let refused = Repair::open(&root, options()).unwrap().examine().unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unavailable, "{refused}");
+    let repair = Repair::open(&root, options()).unwrap().without_archive();
+    let found = repair.examine().unwrap();
+    let away = files(&root, "away").len();
+    assert_eq!(found.damages.len(), away);
+    let _ = repair.run(RepairHow::Isolate, &mut |_| ()).unwrap();
+    let store = options().background(false).open(&root).unwrap();
+    assert!(store.verify(&mut |_, _| ()).unwrap().is_whole());
+    assert_eq!(files(&root, "away").len(), 0);
+    store
+        .commit(transaction("s/1", b"on"))
+        .unwrap()
+        .committed()
+        .unwrap();
+}
+
 #[test]
 fn every_changed_byte_of_a_stub_is_told() {
     let dir = tempfile::tempdir().unwrap();
