@@ -4,8 +4,9 @@
 
 use std::sync::Arc;
 
+use milepost_engine::frame::{FrameKind, NewFrame};
 use milepost_engine::storage::OpenMode;
-use milepost_engine::{Lsn, Options, Store, Transaction};
+use milepost_engine::{Lsn, Options, Phase, QueueEntry, Retention, Store, Transaction};
 use milepost_tests::SimRng;
 use milepost_tests::disk::{Profile, Script, SimDisk, SimProcess, Verdict};
 
@@ -73,6 +74,66 @@ fn power_lost_anywhere_in_a_recovery_takes_no_acknowledged_commit() {
                     found.len()
                 );
                 assert!(store.verify(&mut |_, _| ()).unwrap().damage.is_empty());
+            }
+            if opened.is_ok() {
+                assert!(change > 5, "recovery writes again what it keeps");
+                break;
+            }
+        }
+    }
+}
+
+/// Scans all of the log into the queue, which is on the disk when this returns; the LSN of the last frame.
+fn enqueue(store: &Store) -> Lsn {
+    let lock = store.lock_phase(Phase::Scan).unwrap();
+    let mut queue = store.queue_writer(&lock).unwrap();
+    let mut log = store.scan(queue.scanned_through()).unwrap();
+    while let Some(frame) = log.next().unwrap() {
+        let lsn = frame.lsn();
+        let frame = NewFrame::of_kind(FrameKind(FrameKind::QUEUE_FIRST), vec![7; 3_000]);
+        queue.append(vec![QueueEntry { lsn, frame }], lsn).unwrap();
+    }
+    queue.sync().unwrap();
+    queue.scanned_through()
+}
+
+/// Over a log that was freed the queue is all that is left of what remotes are due: it, too, is written over by its
+/// recovery, and lost its end to a power cut in the middle of that before it had a second copy (Q1).
+#[test]
+fn power_lost_anywhere_in_a_recovery_takes_no_entry_of_the_queue() {
+    for seed in 0..6 {
+        let rng = SimRng::new(seed);
+        let disk = SimDisk::like(Profile::Garbage4096, seed);
+        let process = disk.start();
+        let options = |process: &SimProcess| options(process, &rng).retention(Retention::UntilScanned);
+        let store = options(&process)
+            .init_in(process.storage(), "bern".parse().unwrap())
+            .unwrap();
+        for number in 0..4 {
+            commit(&store, &number.to_string().repeat(2_000));
+            store.rotate(0).unwrap();
+        }
+        let scanned = enqueue(&store);
+        assert!(store.free().unwrap() > 2);
+        process.kill();
+        drop(store);
+        let before = disk.crash(&rng);
+        for change in 0.. {
+            let disk = before.snapshot();
+            let process = disk.directed(Arc::new(Script::new([(change, Verdict::Kill)])));
+            let opened = options(&process).open_in(process.storage());
+            for _ in 0..12 {
+                let store = open(&disk.crash(&rng), &rng);
+                assert_eq!(
+                    store.watermarks().scanned,
+                    scanned,
+                    "seed {seed}, change {change}"
+                );
+                let (mut queue, mut entries) = (store.queue_reader(Lsn::ZERO).unwrap(), 0);
+                while queue.next().unwrap().is_some() {
+                    entries += 1;
+                }
+                assert_eq!(entries, 5, "seed {seed}, change {change}");
             }
             if opened.is_ok() {
                 assert!(change > 5, "recovery writes again what it keeps");

@@ -47,11 +47,14 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// The queue's: what is lost of it is made again.
-    pub(crate) const DERIVED: Layout = Layout {
-        segment_bytes: 0,
-        pad_to: 1,
-    };
+    /// The queue's, whose segments may have any length. Over a log that was freed it is truth, so its blocks are kept as
+    /// the log's are.
+    pub(crate) fn of_queue(pad_to: usize) -> Layout {
+        Layout {
+            segment_bytes: 0,
+            pad_to,
+        }
+    }
 }
 
 /// What the walk over the last segment found.

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! blocks ─► log/rescue.new, synced ─► named log/rescue, folder synced ─► written over in place, synced ─► unlinked
-//! recovery: a block that is not in place, and is in `log/rescue`, is put back
+//! recovery: a block that is not in place, and is in `log/rescue`, is put back     (the queue's: queue/rescue)
 //!
 //! log/rescue:  0 "MPRESCUE" 8 | store id 16 | LSN of the first block 8 | CRC-32 of the bytes before 4 | reserved 4 | blocks
 //! ```
@@ -17,9 +17,9 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::block::{Block, BlockKind, HEADER_LEN};
+use crate::block::{Block, HEADER_LEN};
 use crate::planted::{self, Bug};
-use crate::storage::{OpenMode, Storage};
+use crate::storage::OpenMode;
 use crate::width::{to_u64, to_usize};
 use crate::{Chain, Error, Lsn, Result, StoreId};
 
@@ -27,8 +27,8 @@ use super::cursor::{Cursor, Found};
 use super::recover::write_all;
 use super::segment::{Segment, SegmentDir};
 
-const NAME: &str = "log/rescue";
-const NEW: &str = "log/rescue.new";
+const NAME: &str = "rescue";
+const NEW: &str = "rescue.new";
 const MAGIC: [u8; 8] = *b"MPRESCUE";
 const HEAD: usize = 40;
 const CRC_AT: usize = HEAD - 8;
@@ -72,55 +72,49 @@ fn write_portion(
     let (segment, dir) = (cursor.segment(), cursor.dir());
     let storage = &**dir.storage();
     if !planted::is(Bug::NoSecondCopy) {
-        let kept = keep(storage, dir.owner().id, at, blocks, || sync(segment));
+        let kept = keep(dir, at, blocks, || sync(segment));
         kept.map_err(|error| {
-            Error::io(
-                "copy blocks before they are written again",
-                storage.root().join(NEW),
-                error,
-            )
+            let path = storage.root().join(dir.folder()).join(NEW);
+            Error::io("copy blocks before they are written again", path, error)
         })?;
     }
     write_all(&*segment.file, &[blocks], segment.offset(at))
         .and_then(|()| sync(segment))
         .map_err(|error| Error::io("write blocks again", cursor.path(), error).at_lsn(at))?;
     // Left behind it does no harm.
-    if let Err(error) = storage.unlink(NAME)
-        && error.kind() != io::ErrorKind::NotFound
-    {
+    if let Err(error) = remove(dir) {
         tracing::debug!(%error, "a copy of blocks that were written again stays until the next time");
     }
     Ok(())
 }
 
+/// Removes the second copy, if there is one.
+pub(crate) fn remove(dir: &SegmentDir) -> io::Result<()> {
+    match dir.storage().unlink(&format!("{}/{NAME}", dir.folder())) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Makes the second copy durable. What an earlier copy stands for is synced by `settle` before it goes.
-fn keep(
-    storage: &dyn Storage,
-    id: StoreId,
-    at: Lsn,
-    blocks: &[u8],
-    settle: impl Fn() -> io::Result<()>,
-) -> io::Result<()> {
-    let file = storage.open(NEW, OpenMode::OpenOrCreate)?;
+fn keep(dir: &SegmentDir, at: Lsn, blocks: &[u8], settle: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    let (storage, folder) = (dir.storage(), dir.folder());
+    let new = format!("{folder}/{NEW}");
+    let file = storage.open(&new, OpenMode::OpenOrCreate)?;
     file.set_len(0)?;
-    write_all(&*file, &[&head(id, at), blocks], 0)?;
+    write_all(&*file, &[&head(dir.owner().id, at), blocks], 0)?;
     file.sync_data()?;
-    if storage
-        .list("log")?
-        .iter()
-        .any(|name| NAME.ends_with(&format!("/{name}")))
-    {
+    if storage.list(folder)?.iter().any(|name| name == NAME) {
         settle()?;
     }
-    storage.rename(NEW, NAME)?;
-    storage.sync_dir("log")
+    storage.rename(&new, &format!("{folder}/{NAME}"))?;
+    storage.sync_dir(folder)
 }
 
 /// Puts back what the second copy holds and the log lacks; for recovery, before it looks for the log's end.
 pub(crate) fn put_back(dir: &Arc<SegmentDir>, genesis: Chain) -> Result<()> {
-    let storage = &**dir.storage();
-    let path = storage.root().join(NAME);
-    let read = read(storage, dir.owner().id);
+    let path = dir.storage().root().join(dir.folder()).join(NAME);
+    let read = read(dir);
     let Some((from, copy)) = read.map_err(|error| Error::io("read the copy of blocks", &path, error))? else {
         return Ok(());
     };
@@ -162,7 +156,7 @@ fn continues(mut bytes: &[u8], mut at: Lsn, mut chain: Option<Chain>, dir: &Segm
         };
         let header = block.header();
         let in_line = header.lsn == at
-            && header.kind == BlockKind::Log
+            && header.kind == dir.kind()
             && header.owner == dir.owner()
             && chain.is_none_or(|chain| chain == header.chain);
         if !in_line {
@@ -175,8 +169,9 @@ fn continues(mut bytes: &[u8], mut at: Lsn, mut chain: Option<Chain>, dir: &Segm
 }
 
 /// LSN of the first block of the copy, and its blocks, unverified; `None` for a file that is missing or torn.
-fn read(storage: &dyn Storage, id: StoreId) -> io::Result<Option<(Lsn, Vec<u8>)>> {
-    let file = match storage.open(NAME, OpenMode::Read) {
+fn read(dir: &SegmentDir) -> io::Result<Option<(Lsn, Vec<u8>)>> {
+    let name = format!("{}/{NAME}", dir.folder());
+    let file = match dir.storage().open(&name, OpenMode::Read) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
@@ -188,7 +183,7 @@ fn read(storage: &dyn Storage, id: StoreId) -> io::Result<Option<(Lsn, Vec<u8>)>
     let from = own.get(24..CRC_AT).and_then(|bytes| bytes.first_chunk());
     let from = Lsn(from.map_or(0, |bytes| u64::from_le_bytes(*bytes)));
     let len = file.len()?.saturating_sub(to_u64(HEAD));
-    if own.as_slice() != head(id, from).as_slice() || len > MOST {
+    if own.as_slice() != head(dir.owner().id, from).as_slice() || len > MOST {
         return Ok(None);
     }
     let mut blocks = vec![0; to_usize(len)];

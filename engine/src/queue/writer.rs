@@ -61,7 +61,7 @@ impl QueueWriter {
             &Arc::new(fresh),
             genesis,
             control.lsn(Cell::QueueDurable),
-            Layout::DERIVED,
+            Layout::of_queue(store.log().pad_to),
         )?;
         let empty = Tail {
             at: Lsn::ZERO,

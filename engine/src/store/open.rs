@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::block::BlockKind;
 use crate::log::lock::PRESENCE;
-use crate::log::{Control, Layout, Log, Recovered, SegmentDir, newest, recover, remove_unfinished};
+use crate::log::{Control, Layout, Log, Recovered, SegmentDir, newest, recover, remove_unfinished, rescue};
 use crate::queue::freed;
 use crate::storage::{Cell, LockMode, OpenMode, SharedCells, Storage, StorageFile};
 use crate::sync::Mutex;
@@ -157,7 +157,7 @@ fn recover_all(storage: &Arc<dyn Storage>, identity: &Identity) -> Result<Arc<dy
         }))
     };
     let begins = free::finish(&dir(BlockKind::Log))?;
-    let queue = recover_queue(&dir(BlockKind::Queue), genesis, begins)?;
+    let queue = recover_queue(&dir(BlockKind::Queue), genesis, begins, identity.pad_to)?;
     let scanned = Lsn(queue.as_ref().map_or(0, |queue| queue.aux));
     let closed = newest::closed(&**storage, identity.owner.id);
     let closed =
@@ -234,7 +234,12 @@ fn refuse_lost_log(storage: &dyn Storage) -> Result<()> {
 }
 
 /// A queue that is damaged, or begins later than it was freed, is made again from the log, as long as that is whole.
-fn recover_queue(dir: &Arc<SegmentDir>, genesis: Chain, log_begins: Lsn) -> Result<Option<Recovered>> {
+fn recover_queue(
+    dir: &Arc<SegmentDir>,
+    genesis: Chain,
+    log_begins: Lsn,
+    pad_to: usize,
+) -> Result<Option<Recovered>> {
     let storage = &**dir.storage();
     let path = storage.root().join(dir.folder());
     let freed =
@@ -252,7 +257,7 @@ fn recover_queue(dir: &Arc<SegmentDir>, genesis: Chain, log_begins: Lsn) -> Resu
                 let gone = storage.unlink(&name);
                 gone.map_err(|error| Error::io("free a queue segment", storage.root().join(name), error))?;
             }
-            recover(dir, genesis, Lsn::ZERO, Layout::DERIVED)
+            recover(dir, genesis, Lsn::ZERO, Layout::of_queue(pad_to))
         }
         None => Ok(None),
     };
@@ -269,6 +274,8 @@ fn recover_queue(dir: &Arc<SegmentDir>, genesis: Chain, log_begins: Lsn) -> Resu
         Ok(None) => {}
         Err(error) => return Err(error),
     }
+    // What is a copy of these blocks is none of the next queue's.
+    rescue::remove(dir).map_err(|error| Error::io("remove a damaged queue", &path, error))?;
     for first in firsts {
         let name = crate::log::segment_name(BlockKind::Queue, first);
         let gone = storage.unlink(&name);
