@@ -52,6 +52,15 @@ impl SendPhase {
         Ok(())
     }
 
+    /// Frees the log as far as may be: a process that ends soon leaves its store's thread no time for it.
+    pub(super) fn free_log(&self) {
+        if self.frees
+            && let Err(error) = self.store.free()
+        {
+            tracing::warn!(%error, "what is confirmed was not freed; it is tried again");
+        }
+    }
+
     /// Tells a remote for which nothing was due for long how far it is, once it has confirmed all that it was
     /// sent: what it confirms lets the log go.
     pub(super) fn send_stretch(

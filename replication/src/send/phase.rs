@@ -512,6 +512,7 @@ impl SendPhase {
         if !note.pinned().is_empty() {
             self.store.append_frames(vec![note], Durability::Buffered)?;
         }
+        self.free_log();
         Ok(())
     }
 
