@@ -577,6 +577,34 @@ fn a_batch_run_frees_what_it_let_go() {
     assert!(head.store.oldest().unwrap() > Lsn::ZERO);
 }
 
+/// The hold had moved on, then nothing was freed any more, and a history was asked for: it stays asked for when
+/// freeing begins again, before any agent runs.
+#[test]
+fn a_history_asked_for_while_nothing_is_freed_is_held_from_then_on() {
+    let net = Net::default();
+    let (_dir, head, shop) = pair(&net);
+    let space = |retention| Space {
+        retention,
+        ..Space::default()
+    };
+    head.publish("some", "other/**", None);
+    head.subscribe("shop", "all", None, Start::Now);
+    head.store.set_space(&space(Retention::Bytes(1 << 40))).unwrap();
+    bulk(&head, "other/1", 0..40);
+    bulk(&head, "down/1", 0..10);
+    exchange(&[&head, &shop], 4);
+    let hold = |site: &Site| site.store.holds().unwrap().remove(0).holds_from().unwrap();
+    assert!(hold(&head) > Lsn(2 << 20), "the trap: it has moved");
+    assert_eq!(head.store.oldest().unwrap(), Lsn::ZERO);
+    head.store.set_space(&space(Retention::Forever)).unwrap();
+    head.subscribe("shop", "some", None, Start::Beginning);
+    head.store.set_space(&space(Retention::UntilScanned)).unwrap();
+    assert_eq!(trim(&head), Lsn::ZERO);
+    exchange(&[&head, &shop], 4);
+    assert_eq!(numbers(&shop, "other/1").0, 40);
+    assert!(trim(&head) > Lsn::ZERO);
+}
+
 #[test]
 fn with_a_retention_of_forever_the_hold_stays_where_it_was_taken() {
     let net = Net::default();
