@@ -5,6 +5,7 @@
 mod support;
 
 use milepost_engine::{ErrorKind, Lsn, Retention, Space, Store, StreamVersion};
+use milepost_replication::agent::{ExitCode, Stop};
 use milepost_replication::catalog::{HOLD, NewSubscription, Start, Subscription};
 use milepost_replication::scan::ScanPhase;
 use milepost_replication::status::status;
@@ -551,6 +552,57 @@ fn a_lost_queue_is_made_again_where_the_hold_kept_the_log_and_refused_where_it_w
         assert_eq!(numbers(&shop, "down/1").0, 75);
         assert_eq!(numbers(&mute, "down/1").0, if dropped { 30 } else { 75 });
     }
+}
+
+/// A batch run ends before its store's thread looks what may go.
+#[test]
+fn a_batch_run_frees_what_it_let_go() {
+    let net = Net::default();
+    let (_dir, head, shop) = pair(&net);
+    head.subscribe("shop", "all", None, Start::Now);
+    bulk(&head, "down/1", 0..60);
+    let (root, runtime) = (head.root.clone(), head.runtime.clone());
+    head.store.close().unwrap();
+    let head = Site {
+        store: options().background(false).open(&root).unwrap(),
+        net: net.clone(),
+        runtime,
+        message_bytes: 50_000,
+        root,
+    };
+    for site in [&head, &shop, &head] {
+        let exit = run_here(site, &batch(false, false, false), &Stop::new());
+        assert_eq!(exit.code, ExitCode::Done, "{exit:?}");
+    }
+    assert!(head.store.oldest().unwrap() > Lsn::ZERO);
+}
+
+/// The hold had moved on, then nothing was freed any more, and a history was asked for: it stays asked for when
+/// freeing begins again, before any agent runs.
+#[test]
+fn a_history_asked_for_while_nothing_is_freed_is_held_from_then_on() {
+    let net = Net::default();
+    let (_dir, head, shop) = pair(&net);
+    let space = |retention| Space {
+        retention,
+        ..Space::default()
+    };
+    head.publish("some", "other/**", None);
+    head.subscribe("shop", "all", None, Start::Now);
+    head.store.set_space(&space(Retention::Bytes(1 << 40))).unwrap();
+    bulk(&head, "other/1", 0..40);
+    bulk(&head, "down/1", 0..10);
+    exchange(&[&head, &shop], 4);
+    let hold = |site: &Site| site.store.holds().unwrap().remove(0).holds_from().unwrap();
+    assert!(hold(&head) > Lsn(2 << 20), "the trap: it has moved");
+    assert_eq!(head.store.oldest().unwrap(), Lsn::ZERO);
+    head.store.set_space(&space(Retention::Forever)).unwrap();
+    head.subscribe("shop", "some", None, Start::Beginning);
+    head.store.set_space(&space(Retention::UntilScanned)).unwrap();
+    assert_eq!(trim(&head), Lsn::ZERO);
+    exchange(&[&head, &shop], 4);
+    assert_eq!(numbers(&shop, "other/1").0, 40);
+    assert!(trim(&head) > Lsn::ZERO);
 }
 
 #[test]

@@ -68,6 +68,18 @@ impl Shared {
         if Space::read(&*self.storage, self.identity.owner)?.retention == Retention::Forever {
             return Ok(0);
         }
+        let mut gone = 0;
+        loop {
+            let step = self.free_step()?;
+            gone += step;
+            if step == 0 {
+                return Ok(gone);
+            }
+        }
+    }
+
+    /// One step of it: others who need the locks come in between.
+    fn free_step(&self) -> Result<u64> {
         let Some(_forms) = self.lock_arranging()? else {
             return Ok(0);
         };
@@ -127,18 +139,15 @@ impl Shared {
         })
     }
 
-    /// As [`Shared::free`], by who has the locks of forms and of space.
+    /// Frees a first step of what may go, by who has the locks of forms and of space; how many segments.
     pub(super) fn free_locked(&self) -> Result<u64> {
         self.log.control.check_poison(self.log.generation)?;
         self.sweep_holds()?;
-        let (freeable, mut gone) = (self.freeable()?, 0);
-        loop {
-            let end = self.step_to(freeable.end)?;
-            if end <= self.log.control.lsn(Cell::Freed) {
-                return Ok(gone);
-            }
-            gone += self.free_before(end)?;
+        let end = self.step_to(self.freeable()?.end)?;
+        if end <= self.log.control.lsn(Cell::Freed) {
+            return Ok(0);
         }
+        self.free_before(end)
     }
 
     /// Up to where to free next: what was received is gathered in memory, so no more than some segments at a time.

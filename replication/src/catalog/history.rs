@@ -77,21 +77,24 @@ pub fn keep_history(store: &Store) -> Result<()> {
 }
 
 /// Moves the hold to what is needed now: on, when that lets a segment go, or back. With `tell`, also to name who needs
-/// it. Does nothing under a retention of `forever`.
+/// it. Under a retention of `forever` it is only moved back.
 ///
 /// # Errors
 /// As [`keep_history`]; those of reading the log.
 pub fn hold_what_is_needed(store: &Store, tell: bool) -> Result<bool> {
-    if store.space()?.retention == Retention::Forever {
-        return keep_history(store).map(|()| false);
-    }
+    let forever = store.space()?.retention == Retention::Forever;
+    let judge = |known: Option<&Hold>| {
+        let hold = moved(store, known, tell)?;
+        Ok(hold.filter(|hold| !forever || known.is_some_and(|known| hold.lsn < known.lsn)))
+    };
+    keep_history(store)?;
     let known = store.holds()?.into_iter().find(|hold| hold.name == HOLD);
     let known = known.and_then(|known| known.hold.ok());
-    if moved(store, known.as_ref(), tell)?.is_none() && unfinished(store)?.is_empty() {
+    if judge(known.as_ref())?.is_none() && unfinished(store)?.is_empty() {
         return Ok(false);
     }
     // Judged again while nobody frees: what was made meanwhile counts.
-    let moved = store.move_hold(HOLD, |known| moved(store, known, tell))?;
+    let moved = store.move_hold(HOLD, judge)?;
     for name in unfinished(store)? {
         tracing::warn!(
             hold = name,

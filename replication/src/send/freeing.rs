@@ -44,12 +44,34 @@ impl SendPhase {
 
     /// Moves the hold on what replication needs of the log to what it needs now.
     pub(super) fn let_go(&mut self) -> Result<()> {
+        if !self.frees {
+            return Ok(());
+        }
         let now = self.store.clock().monotonic();
         let tell = self.told_at.is_none_or(|at| now.saturating_sub(at) >= TELL_AGAIN);
-        if hold_what_is_needed(&self.store, tell)? || tell {
-            self.told_at = Some(now);
+        match hold_what_is_needed(&self.store, tell) {
+            Ok(moved) => {
+                if moved || tell {
+                    self.told_at = Some(now);
+                }
+                Ok(())
+            }
+            // Another process frees, or the disk is full: the hold stays where it is, and sending goes on.
+            Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Full) => {
+                tracing::warn!(%error, "the hold of replication was not moved; it is tried again");
+                Ok(())
+            }
+            Err(error) => Err(error),
         }
-        Ok(())
+    }
+
+    /// Frees the log as far as may be: a process that ends soon leaves its store's thread no time for it.
+    pub(super) fn free_log(&self) {
+        if self.frees
+            && let Err(error) = self.store.free()
+        {
+            tracing::warn!(%error, "what is confirmed was not freed; it is tried again");
+        }
     }
 
     /// Tells a remote for which nothing was due for long how far it is, once it has confirmed all that it was
@@ -79,10 +101,10 @@ impl SendPhase {
             .store
             .segment_after(reached)?
             .is_some_and(|next| next <= self.scanned);
-        let position = if frees {
-            self.store.position_at(self.scanned)?
-        } else {
-            None
+        let position = match self.store.position_at(self.scanned) {
+            // The scan is further than we looked, and what it passed is freed already.
+            Err(error) if error.kind() == ErrorKind::Behind => None,
+            position => position?.filter(|_| frees),
         };
         let Some(position) = position else {
             return Ok(Ok(()));

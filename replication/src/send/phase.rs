@@ -280,7 +280,9 @@ impl SendPhase {
             self.catalog = catalog;
         }
         let now = self.now();
-        self.frees = self.store.space()?.retention != Retention::Forever;
+        // Settings that cannot be read free nothing.
+        let space = self.store.space();
+        self.frees = space.is_ok_and(|space| space.retention != Retention::Forever);
         let SendPhase { catalog, pairs, .. } = self;
         pairs.retain(|name, pair| {
             catalog
@@ -512,6 +514,7 @@ impl SendPhase {
         if !note.pinned().is_empty() {
             self.store.append_frames(vec![note], Durability::Buffered)?;
         }
+        self.free_log();
         Ok(())
     }
 
