@@ -37,7 +37,7 @@ fuzz_target!(|input: (bool, bool, Vec<Break<'_>>)| {
     let read = options(&process).open_in(process.storage()).and_then(|store| {
         let read = answers(&store);
         let verified = store.verify(&mut |_, _| ());
-        if !mended && verified.as_ref().is_ok_and(|found| found.damage.is_empty()) {
+        if !mended && verified.as_ref().is_ok_and(|found| found.is_whole()) {
             assert!(
                 files == made.files || read.is_ok(),
                 "verified whole and not read: {read:?}"

@@ -162,8 +162,8 @@ fn look(disk: &SimDisk, rng: &SimRng, deed: Deed, packed: usize) -> std::result:
         return Err("numbers are missing".to_owned());
     }
     let found = store.verify(&mut |_, _| ()).map_err(failed)?;
-    if !found.damage.is_empty() {
-        return Err(format!("damage: {:?}", found.damage));
+    if !found.is_whole() {
+        return Err(format!("not whole: {found:?}"));
     }
     deed.of(&store).map_err(failed)?;
     let names = process.storage().list("log").unwrap();
