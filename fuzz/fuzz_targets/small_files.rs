@@ -7,10 +7,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use milepost_engine::{Backup, ErrorKind, Lsn, Repair, RepairHow, Result, Store, Transaction};
+use milepost_engine::{Backup, ErrorKind, Lsn, Origin, Repair, RepairHow, Result, Store, Transaction};
 use milepost_fuzz::fixture::{self, Break, Files};
 use milepost_fuzz::mend;
-use milepost_fuzz::small_files::{KEY, STREAMS, World, options, put};
+use milepost_fuzz::small_files::{KEY, RECEIVED, STREAMS, World, options, origin, put};
 use milepost_tests::disk::SimDisk;
 
 fuzz_target!(|input: (u8, bool, Vec<Break<'_>>)| {
@@ -116,6 +116,18 @@ fn opened_freed(disk: &SimDisk, forged: bool) -> Result<()> {
     let store = options(&process).open_in(process.storage())?;
     match answers(&store) {
         Ok(read) if !forged => assert_eq!(&read, known, "a base is right or damaged"),
+        Ok(_) => {}
+        Err(error) => assert!(forged || error.kind() == ErrorKind::Corrupt, "{error}"),
+    }
+    let received = store.receipts(None).and_then(|all| {
+        let events = |origin: Origin| all.events(origin.site, origin.epoch, origin.lsn);
+        (0..RECEIVED).map(|number| events(origin(number))).collect::<Result<Vec<_>>>()
+    });
+    match received {
+        Ok(found) if !forged => assert!(
+            found.iter().all(|events| events.len() == 1),
+            "what was received is known or damaged"
+        ),
         Ok(_) => {}
         Err(error) => assert!(forged || error.kind() == ErrorKind::Corrupt, "{error}"),
     }

@@ -7,7 +7,8 @@ use std::sync::OnceLock;
 use milepost_engine::block::BlockHeader;
 use milepost_engine::storage::{OpenMode, Storage};
 use milepost_engine::{
-    Event, Hold, Options, Pinned, Repair, RepairHow, Retention, Space, Store, Transaction,
+    Epoch, Event, Hold, Lsn, Options, Origin, Pinned, Repair, RepairHow, Retention, Space, Store, StoreId,
+    Transaction,
 };
 use milepost_tests::SimRng;
 use milepost_tests::disk::{SimDisk, SimProcess};
@@ -24,7 +25,7 @@ pub enum World {
     Backup,
     /// A store whose repair was interrupted.
     Repair,
-    /// A store whose log lost its beginning: settings of space, a hold, a base.
+    /// A store whose log lost its beginning: settings of space, a hold, a base, what was received.
     Freed,
 }
 
@@ -38,6 +39,8 @@ pub struct Made {
 
 /// Streams that the store holds.
 pub const STREAMS: [&str; 2] = ["a", "b/c"];
+/// So many transactions were received and freed.
+pub const RECEIVED: u64 = 300;
 /// Key of its pinned record.
 pub const KEY: &[u8] = b"last";
 
@@ -210,12 +213,39 @@ fn freed() -> SimDisk {
         ..Space::default()
     };
     store.set_space(&space).unwrap();
+    (0..RECEIVED).for_each(|number| receive(&store, number));
+    store.rotate(0).unwrap();
+    receive(&store, RECEIVED);
     assert!(store.free().unwrap() > 0);
     let hold = Hold::new("projection", "the fuzzer", store.oldest().unwrap());
     store.hold("reader", &hold).unwrap();
     store.close().unwrap();
     process.kill();
     disk
+}
+
+/// Commits what another site committed first.
+fn receive(store: &Store, number: u64) {
+    let mut transaction = Transaction::new();
+    let payload = number.to_le_bytes();
+    transaction.push_received(1, "received", "k", &[], &payload).unwrap();
+    transaction.set_committed_at(5);
+    transaction.set_origin(origin(number));
+    transaction.pin(Pinned {
+        key: b"catalog/remote/hq".to_vec(),
+        value: Some(Vec::new()),
+    });
+    store.commit(transaction).unwrap().committed().unwrap();
+}
+
+/// Where a received transaction of the freed log was committed first.
+pub fn origin(number: u64) -> Origin {
+    Origin {
+        site: StoreId(9),
+        name: "hq".parse().unwrap(),
+        epoch: Epoch(3),
+        lsn: Lsn(64 + number * 8),
+    }
 }
 
 fn backup() -> SimDisk {

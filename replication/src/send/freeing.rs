@@ -17,6 +17,9 @@ use super::phase::{Pair, SendPhase, Sent};
 /// sites, so that it ends.
 const STRETCH: u64 = 16 << 10;
 
+/// How often it is looked at most what the log may let go.
+const LET_GO_AGAIN: Duration = Duration::from_secs(1);
+
 /// How often the hold is written only to name another remote.
 const TELL_AGAIN: Duration = Duration::from_secs(10);
 
@@ -48,6 +51,13 @@ impl SendPhase {
             return Ok(());
         }
         let now = self.store.clock().monotonic();
+        if self
+            .let_go_at
+            .is_some_and(|at| now.saturating_sub(at) < LET_GO_AGAIN)
+        {
+            return Ok(());
+        }
+        self.let_go_at = Some(now);
         let tell = self.told_at.is_none_or(|at| now.saturating_sub(at) >= TELL_AGAIN);
         match hold_what_is_needed(&self.store, tell) {
             Ok(moved) => {

@@ -78,6 +78,8 @@ pub struct SendPhase {
     beat: Heartbeat,
     /// What is confirmed is freed: retention is not forever.
     pub(super) frees: bool,
+    /// When it was looked last what the log may let go.
+    pub(super) let_go_at: Option<Duration>,
     /// When the hold was last told whom it is for.
     pub(super) told_at: Option<Duration>,
     /// Where the store's lineage began: it changes only while nobody has the store open.
@@ -116,6 +118,7 @@ impl SendPhase {
             begun: BTreeSet::new(),
             beat: Heartbeat::new(store),
             frees: false,
+            let_go_at: None,
             told_at: None,
             lineage: store.lineage()?.map(|(parent, fork)| Lineage { parent, fork }),
         })

@@ -147,6 +147,8 @@ impl Site {
     }
 
     pub fn end_phases(&mut self, cleanly: bool) {
+        // A send phase that ends cleanly frees, too.
+        self.log();
         (self.receiving, self.scanning) = (None, None);
         if let Some(mut sending) = self.sending.take()
             && cleanly

@@ -9,6 +9,8 @@
     clippy::as_conversions
 )]
 
+pub mod freeing;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
