@@ -121,10 +121,13 @@ impl Disk {
             Some(0) => "no limit".to_owned(),
             Some(limit) => format!("a limit of {}", keep::bytes_text(limit)),
         };
+        let holds = match self.holds {
+            1 => "one hold".to_owned(),
+            holds => format!("{holds} holds"),
+        };
         out.line(format_args!(
-            "retention     {}, {limit}, {} holds",
-            self.retention.as_deref().unwrap_or("unknown"),
-            self.holds
+            "retention     {}, {limit}, {holds}",
+            self.retention.as_deref().unwrap_or("unknown")
         ))?;
         let due = self.due.map_or_else(String::new, |at| {
             format!("; the next segment is old enough at {}", moment::text(at))
