@@ -228,7 +228,9 @@ fn freed() -> SimDisk {
 fn receive(store: &Store, number: u64) {
     let mut transaction = Transaction::new();
     let payload = number.to_le_bytes();
-    transaction.push_received(1, "received", "k", &[], &payload).unwrap();
+    transaction
+        .push_received(1, "received", "k", &[], &payload)
+        .unwrap();
     transaction.set_committed_at(5);
     transaction.set_origin(origin(number));
     transaction.pin(Pinned {
