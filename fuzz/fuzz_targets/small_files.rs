@@ -121,7 +121,9 @@ fn opened_freed(disk: &SimDisk, forged: bool) -> Result<()> {
     }
     let received = store.receipts(None).and_then(|all| {
         let events = |origin: Origin| all.events(origin.site, origin.epoch, origin.lsn);
-        (0..RECEIVED).map(|number| events(origin(number))).collect::<Result<Vec<_>>>()
+        (0..RECEIVED)
+            .map(|number| events(origin(number)))
+            .collect::<Result<Vec<_>>>()
     });
     match received {
         Ok(found) if !forged => assert!(
