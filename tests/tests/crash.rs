@@ -32,12 +32,18 @@ fn no_crash_loses_doubles_tears_or_reorders_a_commit() {
         choice,
         &|_| (),
     ) {
-        Ok(report) => println!(
-            "{} crash states ({}) after {} operations",
-            report.states,
-            report.profiles(),
-            report.ops
-        ),
+        Ok(report) => {
+            println!(
+                "{} crash states ({}) after {} operations; segments {}",
+                report.states,
+                report.profiles(),
+                report.ops,
+                report.done
+            );
+            let done = report.done;
+            let least = done.freed.min(done.packed).min(done.away).min(done.back);
+            assert!(states < 100_000 || least > 20, "segments were {done}");
+        }
         Err(failure) => panic!("{failure}"),
     }
 }

@@ -1,4 +1,4 @@
-//! The crash test would find the bugs it is there for: each of sixteen is planted and caught, and
+//! The crash test would find the bugs it is there for: each of twenty-five is planted and caught, and
 //! the log without one is green over the same seeds. Prints how many crash states each took, the median of as
 //! many runs from seeds far apart as `MILEPOST_PLANTED_RUNS` says. One process has one bug, so this
 //! file is one test.
@@ -13,6 +13,16 @@ const MOST_STATES: u64 = 300_000;
 /// Distance of the first seeds of two runs.
 const APART: u64 = 1_000_000;
 
+/// All but those that need a disk that keeps something else than was written and says nothing, which
+/// `changing_forms.rs` has; or the one named by `MILEPOST_PLANTED`.
+fn planted_here() -> Vec<Bug> {
+    let rotten = [Bug::PackedNotCompared, Bug::ArchivedNotCompared];
+    let all = Bug::ALL.into_iter().chain(Bug::OF_FREEING).chain(Bug::OF_FORMS);
+    let named = std::env::var("MILEPOST_PLANTED").ok();
+    let chosen = |bug: &Bug| named.as_ref().is_none_or(|name| *name == format!("{bug:?}"));
+    all.filter(|bug| !rotten.contains(bug)).filter(chosen).collect()
+}
+
 fn median(mut numbers: Vec<u64>) -> u64 {
     numbers.sort_unstable();
     numbers.get(numbers.len() / 2).copied().unwrap_or(0)
@@ -24,7 +34,7 @@ fn every_planted_bug_is_caught() {
     let runs = std::env::var("MILEPOST_PLANTED_RUNS").map_or(1, |runs| runs.parse().unwrap());
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let (mut missed, mut all) = (Vec::new(), Vec::new());
-    for bug in Bug::ALL {
+    for bug in planted_here() {
         planted::set(Some(bug));
         let mut own = Vec::new();
         for run in 0..runs {

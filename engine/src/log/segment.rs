@@ -275,6 +275,11 @@ impl SegmentDir {
         self.listed.lock().first().is_some_and(|oldest| *oldest > first)
     }
 
+    /// True when the last listing has a segment that begins here.
+    pub(crate) fn is_listed(&self, first: Lsn) -> bool {
+        self.listed.lock().binary_search(&first).is_ok()
+    }
+
     /// The open segment that begins at `first`.
     pub(crate) fn open(&self, first: Lsn) -> Result<Arc<Segment>> {
         if let Some(segment) = self.known.lock().get(first) {
@@ -300,7 +305,11 @@ impl SegmentDir {
                 );
             }
             if let Some(stub) = self.stub(first)? {
-                return self.open_away(&stub);
+                match self.open_away(&stub) {
+                    // Brought back or freed since its stub was read: no damage, and its archive may be gone too.
+                    Err(_) if self.stub(first)? != Some(stub) => {}
+                    opened => return opened,
+                }
             }
         }
         Err(self.gone(first)?.at_path(path))

@@ -219,10 +219,17 @@ impl BlockWalk {
         let listing = Some(self.dir.listings());
         if self.sealed.1 != listing {
             // What stands behind the last block of a freed segment means nothing, and no file says where that ends.
-            if self.dir.kind() == BlockKind::Log && self.dir.is_unlisted(self.segment.first) {
+            let freed = self.dir.kind() == BlockKind::Log && self.dir.is_unlisted(self.segment.first);
+            if freed && !self.dir.is_listed(self.at) {
                 return Err(self.dir.gone(self.at)?);
             }
-            self.sealed = (self.dir.known_end(self.segment.first)?, listing);
+            let end = if freed {
+                // Where the log begins now it goes on.
+                Some(self.at)
+            } else {
+                self.dir.known_end(self.segment.first)?
+            };
+            self.sealed = (end, listing);
         }
         Ok(self.sealed.0 == Some(self.at) && self.segment.first != self.at)
     }

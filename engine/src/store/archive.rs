@@ -75,7 +75,9 @@ impl Store {
             let Some(stub) = dir.only_away(first)? else {
                 continue;
             };
-            if away::open_file(&*archive, &dir.archived_name(&stub), &stub).is_err() {
+            let there = away::open_file(&*archive, &dir.archived_name(&stub), &stub).is_ok();
+            // Unless it was brought back or freed meanwhile.
+            if !there && dir.only_away(first)? == Some(stub) {
                 let text = "segments of this store lie in another archive: bring them back first with `milepost archive` \
                             and --back, or move that archive's files here";
                 return Err(Error::conflict(text).at_path(&path).at_lsn(first));

@@ -144,10 +144,10 @@ impl Shared {
         self.log.control.check_poison(self.log.generation)?;
         self.sweep_holds()?;
         let end = self.step_to(self.freeable()?.end)?;
-        if end <= self.log.control.lsn(Cell::Freed) {
-            return Ok(0);
+        if end > self.log.control.lsn(Cell::Freed) {
+            self.write_base(end)?;
         }
-        self.free_before(end)
+        self.remove_freed()
     }
 
     /// Up to where to free next: what was received is gathered in memory, so no more than some segments at a time.
@@ -165,27 +165,53 @@ impl Shared {
         Ok(within.or(steps.next()).copied().unwrap_or(end))
     }
 
-    /// Frees everything before `end`; how many segments.
-    fn free_before(&self, end: Lsn) -> Result<u64> {
-        let (storage, dir) = (&*self.storage, &self.log.dir);
-        let firsts: Vec<Lsn> = dir.list()?;
-        let gone: Vec<Lsn> = firsts.into_iter().filter(|first| *first < end).collect();
+    /// Makes what is left of the log before `end` durable, and tells all processes that it begins there.
+    fn write_base(&self, end: Lsn) -> Result<()> {
         if planted::is(Bug::UnlinkBeforeBase) {
-            self.unlink(&gone)?;
+            self.unlink(&before(&self.log.dir, end)?)?;
         }
         let received = self.keep_received(end)?;
         let (_, before) = self.streams.index.freed();
         let scanned = self.log.control.lsn(Cell::ScannedDurable).max(before);
         let bytes = self.streams.index.base_before(end, scanned, received)?;
-        base::write(storage, end, &bytes, self.log.rng.next_u64())?;
+        base::write(&*self.storage, end, &bytes, self.log.rng.next_u64())?;
         self.log.control.cells().raise(Cell::Freed, end.0);
-        self.follow_freed()?;
+        self.follow_freed()
+    }
+
+    /// Removes the files of what was freed, by this process or by one that died; how many segments.
+    fn remove_freed(&self) -> Result<u64> {
+        let (storage, dir, begins) = (&*self.storage, &self.log.dir, self.log.control.lsn(Cell::Freed));
+        let gone = before(dir, begins)?;
+        if gone.is_empty() && base::ends(storage)?.len() <= 1 {
+            return Ok(0);
+        }
         self.unlink(&gone)?;
-        base::remove_older(storage, end)?;
+        base::remove_older(storage, begins)?;
         self.sweep_archive();
-        let segments = gone.len();
-        tracing::info!(segments, begins = end.0, "a part of the log was freed");
-        Ok(to_u64(segments))
+        tracing::info!(
+            segments = gone.len(),
+            begins = begins.0,
+            "a part of the log was freed"
+        );
+        Ok(to_u64(gone.len()))
+    }
+
+    /// A base that stands behind where the log is said to begin is of a process that died before it said so, and who
+    /// recovers the store next would believe it. So it counts from now on: a hold or a setting that was acknowledged
+    /// behind it must not be overtaken by it. For who has the lock of space.
+    pub(super) fn adopt_base(&self) -> Result<()> {
+        let (storage, control) = (&*self.storage, &self.log.control);
+        let newest = base::ends(storage)?.last().copied().unwrap_or_default();
+        if newest <= control.lsn(Cell::Freed) {
+            return Ok(());
+        }
+        let Some(base) = Base::newest(storage, self.identity.owner.id)? else {
+            return Ok(());
+        };
+        sync_names(&self.log.dir)?;
+        control.cells().raise(Cell::Freed, base.end().0);
+        self.follow_freed()
     }
 
     fn unlink(&self, firsts: &[Lsn]) -> Result<()> {
@@ -352,10 +378,24 @@ pub(super) fn finish(dir: &Arc<SegmentDir>) -> Result<Lsn> {
             .at_lsn(begins));
     }
     let gone: Vec<Lsn> = firsts.into_iter().filter(|first| *first < begins).collect();
+    if !gone.is_empty() {
+        // Who wrote the base may have died before its name was durable (E4).
+        sync_names(dir)?;
+    }
     unlink(dir, &gone)?;
     base::remove_older(storage, begins)?;
     received::remove_strays(storage, begins)?;
     Ok(begins)
+}
+
+fn before(dir: &SegmentDir, end: Lsn) -> Result<Vec<Lsn>> {
+    Ok(dir.list()?.into_iter().filter(|first| *first < end).collect())
+}
+
+fn sync_names(dir: &SegmentDir) -> Result<()> {
+    let (storage, folder) = (dir.storage(), dir.folder());
+    let synced = storage.sync_dir(folder);
+    synced.map_err(|error| Error::io("sync the folder of segments", storage.root().join(folder), error))
 }
 
 fn missing_base(dir: &SegmentDir, first: Lsn) -> Error {

@@ -211,7 +211,11 @@ impl Shared {
         let lock = lock.map_err(|error| Error::io("open the store's locks", root, error))?;
         let taken = lock.try_lock(SPACE, LockMode::Exclusive);
         let taken = taken.map_err(|error| Error::io("lock what the log keeps", root, error))?;
-        Ok(taken.then_some(lock))
+        if !taken {
+            return Ok(None);
+        }
+        self.adopt_base()?;
+        Ok(Some(lock))
     }
 }
 

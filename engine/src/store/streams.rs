@@ -56,6 +56,8 @@ impl SegmentSource for SealedSource {
                     at = block.header().end();
                     chain = Some(block.chain_after());
                 }
+                // The file that went on from here may have been freed with this one.
+                Found::Nothing(_) if self.dir.has_freed(segment)? => return Err(self.dir.gone(segment)?),
                 Found::Nothing(reason) => return Err(cursor.corrupt(at, &reason)),
             }
         }

@@ -13,7 +13,8 @@ use milepost_engine::{
 };
 use milepost_tests::SimRng;
 use milepost_tests::crash::{
-    Content, Fate, Habits, Model, STREAMS, check, draw_frame, draw_transaction, options, tag_of_frame,
+    Content, Fate, Habits, Model, STREAMS, SpaceHabits, check, draw_frame, draw_transaction, options,
+    tag_of_frame,
 };
 use milepost_tests::disk::{Profile, SimDisk};
 
@@ -47,6 +48,7 @@ impl Story {
             deeds: 0,
             pad_to: self.profile.garbage().unwrap_or(1),
             block_bytes: if self.small_blocks { 4 << 10 } else { 64 << 10 },
+            space: SpaceHabits::default(),
         };
         let disk = founded(self.profile, &habits)?;
         let mut telling = Telling {

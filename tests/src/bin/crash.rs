@@ -35,7 +35,8 @@ fn main() -> ExitCode {
         let rate = report.states as f64 / start.elapsed().as_secs_f64();
         let (seen, ops, trace, by) = (report.states, report.ops, report.trace, report.profiles());
         println!(
-            "{seen} crash states ({by}), {rate:.0} a second, after {ops} operations; trace {trace:016x}"
+            "{seen} crash states ({by}), {rate:.0} a second, after {ops} operations; segments {}; trace {trace:016x}",
+            report.done
         );
     };
     let outcome = if wanted.states == 1 {

@@ -13,8 +13,9 @@ use crate::SimRng;
 use crate::disk::{Killed, SimProcess};
 
 use super::check::tag_of_frame;
-use super::model::{Content, Fate, STREAMS, draw_frame, draw_transaction};
+use super::model::{Content, Fate, Model, STREAMS, draw_frame, draw_transaction};
 use super::schedule::Schedule;
+use super::space::{Housekeeper, SpaceHabits, Trouble};
 
 /// What of the workload differs from seed to seed.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +30,8 @@ pub struct Habits {
     pub pad_to: usize,
     /// Blocks are closed at this size.
     pub block_bytes: usize,
+    /// How the log is kept.
+    pub space: SpaceHabits,
 }
 
 /// Options of every store of a run.
@@ -39,6 +42,8 @@ pub fn options(process: &SimProcess, rng: &SimRng, habits: &Habits) -> Options {
         .background(false)
         .block_bytes(habits.block_bytes)
         .pad_to(habits.pad_to)
+        .retention(habits.space.retention)
+        .limit(habits.space.limit)
         .clock(process.clock())
         .rng(Arc::new(rng.fork()))
 }
@@ -160,6 +165,9 @@ impl<'a> Actor<'a> {
     }
 
     fn deed(&mut self, desk: &mut Desk) -> Deed {
+        if self.rng.chance(self.habits.space.often, 16) {
+            return self.keep(desk);
+        }
         match self.rng.below(32) {
             0..=12 => self.commit(desk),
             13..=14 => self.expect(desk),
@@ -174,6 +182,32 @@ impl<'a> Actor<'a> {
             30 => Err(Leave::Cleanly),
             _ if self.rng.chance(1, 2) => Err(Leave::AsIs),
             _ => self.arrange(desk),
+        }
+    }
+
+    /// Does something about what is kept of the log.
+    fn keep(&self, desk: &Desk) -> Deed {
+        let keeper = Housekeeper {
+            store: &desk.store,
+            process: &desk.process,
+            model: &self.schedule.model,
+            rng: &self.rng,
+            habits: &self.habits.space,
+            number: self.number,
+        };
+        match keeper.work() {
+            Ok(()) => Ok(()),
+            // Another process does it, or there is no room for it.
+            Err(Trouble::Failed(_, error))
+                if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Full) =>
+            {
+                Ok(())
+            }
+            Err(Trouble::Failed(doing, error)) => self.answer(desk, doing, Err(error)),
+            Err(Trouble::Broken(text)) => {
+                self.schedule.fail(text);
+                Err(Leave::AsIs)
+            }
         }
     }
 
@@ -306,7 +340,8 @@ impl<'a> Actor<'a> {
             Ok(lsn) => {
                 let mut model = self.schedule.model.lock().unwrap();
                 let tag = model.submit(|_| Content::Marker);
-                model.known[tag as usize].fate = Fate::Durable(lsn.0);
+                drop(model);
+                self.settle(desk, tag, Fate::Durable(lsn.0));
                 Ok(())
             }
             Err(error) if matches!(error.kind(), ErrorKind::Full | ErrorKind::Unavailable) => Ok(()),
@@ -317,8 +352,7 @@ impl<'a> Actor<'a> {
     /// Reads on where the last scan stopped: what it is given it has seen (E2).
     fn scan(&mut self, desk: &mut Desk) -> Deed {
         if desk.scan.is_none() || self.rng.chance(1, 4) {
-            let scan = self.answer(desk, "scan", desk.store.scan(Lsn::ZERO))?;
-            desk.scan = Some(scan);
+            desk.scan = self.begin_scan(desk)?;
         }
         let Some(mut scan) = desk.scan.take() else {
             return Ok(());
@@ -327,7 +361,7 @@ impl<'a> Actor<'a> {
             let seen = match scan.next() {
                 Ok(Some(frame)) => tag_of_frame(&frame).map(|tag| (tag, frame.lsn().0)),
                 Ok(None) => break,
-                Err(error) => return self.answer(desk, "scan", Err(error)),
+                Err(error) => return self.overtaken(desk, "scan", scan.position(), error),
             };
             if let Some((tag, lsn)) = seen {
                 self.settle(desk, tag, Fate::Durable(lsn));
@@ -337,16 +371,39 @@ impl<'a> Actor<'a> {
         Ok(())
     }
 
+    /// A scan from where the log begins; none when that was freed meanwhile.
+    fn begin_scan(&self, desk: &Desk) -> Deed<Option<LogScan>> {
+        let begins = self.answer(desk, "oldest", desk.store.oldest())?;
+        match desk.store.scan(begins) {
+            Err(error) => self.overtaken(desk, "scan", begins, error).map(|()| None),
+            Ok(scan) => Ok(Some(scan)),
+        }
+    }
+
+    /// A reader at `at` is told `Behind` when the log begins later by now, and only then.
+    fn overtaken(&self, desk: &Desk, doing: &str, at: Lsn, error: Error) -> Deed {
+        let behind =
+            error.kind() == ErrorKind::Behind && self.answer(desk, "oldest", desk.store.oldest())? > at;
+        if behind {
+            Ok(())
+        } else {
+            self.answer(desk, doing, Err(error))
+        }
+    }
+
     fn read(&self, desk: &Desk) -> Deed {
         let stream = *self.rng.pick(&STREAMS);
-        let first = self.rng.below(5);
-        let reader = self.answer(
-            desk,
-            "read_stream",
-            desk.store.read_stream(stream, StreamVersion(first)),
-        )?;
+        let start = self.answer(desk, "stream_start", desk.store.stream_start(stream))?;
+        let first = start.0 + self.rng.below(5);
+        let reader = match desk.store.read_stream(stream, StreamVersion(first)) {
+            Err(error) => return self.overtaken_in(desk, stream, first, error),
+            Ok(reader) => reader,
+        };
         for (due, event) in (first..).zip(reader) {
-            let event = self.answer(desk, "read_stream", event)?;
+            let event = match event {
+                Err(error) => return self.overtaken_in(desk, stream, due, error),
+                Ok(event) => event,
+            };
             if event.version.0 != due {
                 self.schedule.fail(format!(
                     "{stream} reads version {} where {due} was due",
@@ -355,9 +412,24 @@ impl<'a> Actor<'a> {
             }
             if let Some(tag) = super::model::tag_of(&event.payload) {
                 self.settle(desk, tag, Fate::Durable(event.lsn.0));
+                self.tell(desk, |model| model.see_version(stream, due, tag));
             }
         }
         Ok(())
+    }
+
+    /// As [`Actor::overtaken`], of a version of a stream.
+    fn overtaken_in(&self, desk: &Desk, stream: &str, version: u64, error: Error) -> Deed {
+        let behind = error.kind() == ErrorKind::Behind
+            && self
+                .answer(desk, "stream_start", desk.store.stream_start(stream))?
+                .0
+                > version;
+        if behind {
+            Ok(())
+        } else {
+            self.answer(desk, "read_stream", Err(error))
+        }
     }
 
     fn look(&self, desk: &Desk) -> Deed {
@@ -375,18 +447,18 @@ impl<'a> Actor<'a> {
     }
 
     fn settle(&self, desk: &Desk, tag: u64, fate: Fate) {
+        self.tell(desk, |model| match fate {
+            Fate::Durable(lsn) => model.see(tag, lsn),
+            fate => model.settle(tag, fate),
+        });
+    }
+
+    fn tell(&self, desk: &Desk, tell: impl FnOnce(&mut Model) -> Result<(), String>) {
         // What a killed process believes to have heard nobody heard.
         if !desk.process.is_alive() {
             return;
         }
-        let mut model = self.schedule.model.lock().unwrap();
-        let known = tag < model.known.len() as u64;
-        let result = if known {
-            model.settle(tag, fate)
-        } else {
-            Err(format!("nobody wrote transaction {tag}"))
-        };
-        drop(model);
+        let result = tell(&mut self.schedule.model.lock().unwrap());
         if let Err(text) = result {
             self.schedule.fail(text);
         }

@@ -23,6 +23,7 @@ use crate::disk::{Director, EIO, ENOSPC, Op, OpKind, Profile, SimDisk, SimProces
 use super::actor::{Habits, options};
 use super::check::check;
 use super::model::{Content, Fate, Known, Model, STREAMS, draw_transaction};
+use super::space::SpaceHabits;
 
 /// How an operation fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -171,6 +172,7 @@ impl Story {
                 deeds: 0,
                 pad_to,
                 block_bytes: 64 << 10,
+                space: SpaceHabits::default(),
             },
             model: Model::default(),
             store: None,

@@ -18,13 +18,18 @@
 mod actor;
 mod check;
 mod faults;
+mod kept;
 mod model;
+mod queue;
 mod recover;
 mod run;
 mod schedule;
+mod space;
 
 pub use actor::{Habits, options};
 pub use check::{check, tag_of_frame};
 pub use faults::{Fault, Told, every_fault};
+pub use kept::{Done, Kept};
 pub use model::{Content, Fate, Known, Model, STREAMS, draw_frame, draw_transaction};
 pub use run::{Choice, Failure, Report, hush, run, run_many};
+pub use space::SpaceHabits;

@@ -6,9 +6,11 @@
 
 use std::sync::Arc;
 
-use milepost_engine::{Event, ExpectedVersion, Transaction};
+use milepost_engine::{Event, ExpectedVersion, Retention, Transaction};
 
 use crate::SimRng;
+
+use super::kept::Kept;
 
 /// Streams that the workload writes.
 pub const STREAMS: [&str; 4] = ["orders/1", "orders/2", "stock", "till/3"];
@@ -46,6 +48,8 @@ pub enum Fate {
     Durable(u64),
     /// Refused, or lost in a crash: never there again.
     Absent,
+    /// Freed or never there, nobody knows: not there any more.
+    Gone,
 }
 
 /// One frame of the workload.
@@ -57,6 +61,16 @@ pub struct Known {
     pub fate: Fate,
     /// The version told for the stream it expected something of.
     pub version: Option<u64>,
+    /// It stands behind this LSN, if anywhere.
+    pub after: u64,
+}
+
+impl Known {
+    /// True for a marker, which has no tag to be found by.
+    #[must_use]
+    pub fn is_marker(&self) -> bool {
+        matches!(*self.content, Content::Marker)
+    }
 }
 
 /// All that the witness knows.
@@ -68,9 +82,24 @@ pub struct Model {
     pub durable: u64,
     /// True after a write-back was lost and the cache showed it: un-synced frames may go one by one.
     pub cache_lost: bool,
+    /// What keeps the log, and what of it may be gone.
+    pub kept: Kept,
+    /// The highest LSN of a frame that is known to be durable.
+    newest: u64,
+    /// Whose the event of each version of a stream is, as far as somebody was told.
+    versions: [Vec<Option<u64>>; STREAMS.len()],
 }
 
 impl Model {
+    /// Of a store that was made with this retention.
+    #[must_use]
+    pub fn kept_by(retention: Retention) -> Model {
+        Model {
+            kept: Kept::by(retention),
+            ..Model::default()
+        }
+    }
+
     /// Notes a frame before it is handed in; returns its tag.
     pub fn submit(&mut self, make: impl FnOnce(u64) -> Content) -> u64 {
         let tag = self.known.len() as u64;
@@ -78,6 +107,7 @@ impl Model {
             content: Arc::new(make(tag)),
             fate: Fate::Submitted,
             version: None,
+            after: self.newest,
         });
         tag
     }
@@ -89,7 +119,7 @@ impl Model {
     pub fn settle(&mut self, tag: u64, fate: Fate) -> Result<(), String> {
         let known = &mut self.known[tag as usize];
         match (known.fate, fate) {
-            (Fate::Absent, Fate::Durable(lsn)) => {
+            (Fate::Absent | Fate::Gone, Fate::Durable(lsn)) => {
                 return Err(format!(
                     "transaction {tag} is at LSN {lsn}, and was surely absent before"
                 ));
@@ -105,7 +135,41 @@ impl Model {
             (Fate::Durable(_), _) => {}
             (_, fate) => known.fate = fate,
         }
+        if let Fate::Durable(lsn) = known.fate {
+            self.newest = self.newest.max(lsn);
+        }
         Ok(())
+    }
+
+    /// A frame was read where only what is durable is read.
+    ///
+    /// # Errors
+    /// What contradicts what was known of it.
+    pub fn see(&mut self, tag: u64, lsn: u64) -> Result<(), String> {
+        if tag >= self.known.len() as u64 {
+            return Err(format!("nobody wrote transaction {tag}"));
+        }
+        self.settle(tag, Fate::Durable(lsn))
+    }
+
+    /// An event of a transaction was read as a version of its stream, which it stays, whatever is freed before it.
+    ///
+    /// # Errors
+    /// Another was told before.
+    pub fn see_version(&mut self, stream: &str, version: u64, tag: u64) -> Result<(), String> {
+        let Some(number) = STREAMS.iter().position(|known| *known == stream) else {
+            return Err(format!("nobody writes to {stream}"));
+        };
+        let (told, at) = (&mut self.versions[number], version as usize);
+        if told.len() <= at {
+            told.resize(at + 1, None);
+        }
+        match told[at].replace(tag) {
+            Some(other) if other != tag => Err(format!(
+                "version {version} of {stream} is of transaction {tag}, and was of {other}"
+            )),
+            _ => Ok(()),
+        }
     }
 }
 

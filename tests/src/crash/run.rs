@@ -5,15 +5,17 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use milepost_engine::SiteName;
+use milepost_engine::{Retention, SiteName};
 
 use crate::disk::{Profile, SimDisk};
 use crate::{SimRng, mix};
 
 use super::actor::{Actor, Habits, options, panic_text};
+use super::kept::Done;
 use super::model::Model;
 use super::recover::survive;
 use super::schedule::{Odds, Schedule};
+use super::space::SpaceHabits;
 
 /// Lets threads without a name panic in silence, as simulated processes do when they are killed or find
 /// a bug, which the run tells by itself.
@@ -37,6 +39,8 @@ pub struct Report {
     pub trace: u64,
     /// The states by what their disk was like, in the order of [`Profile::ALL`].
     pub by_profile: [u64; Profile::ALL.len()],
+    /// What was done to segments before the crashes.
+    pub done: Done,
 }
 
 impl Report {
@@ -44,6 +48,7 @@ impl Report {
         self.states += other.states;
         self.ops += other.ops;
         self.trace ^= other.trace;
+        self.done.add(other.done);
         for (own, more) in self.by_profile.iter_mut().zip(other.by_profile) {
             *own += more;
         }
@@ -142,7 +147,8 @@ fn live(
     drop(store.map_err(|error| format!("init: {error:?}"))?);
     founder.kill();
     let actors = 1 + rng.index(4);
-    let schedule = Arc::new(Schedule::new(&disk, Model::default(), actors, odds, rng.fork()));
+    let model = Model::kept_by(habits.space.retention);
+    let schedule = Arc::new(Schedule::new(&disk, model, actors, odds, rng.fork()));
     std::thread::scope(|scope| {
         for number in 0..actors {
             let (schedule, rng) = (&schedule, rng.fork());
@@ -151,7 +157,8 @@ fn live(
     });
     (report.ops, report.trace) = (disk.ops(), disk.trace());
     let schedule = Arc::into_inner(schedule).ok_or("a process outlived its run")?;
-    let (moments, _) = schedule.finish()?;
+    let (moments, model) = schedule.finish()?;
+    report.done = model.kept.done;
     for moment in &moments {
         let mut left = CRASHES;
         while left > 0 {
@@ -188,18 +195,38 @@ fn draw(rng: &SimRng, choice: Choice) -> (Profile, Odds, Habits) {
         4 => odds.stall = 40,
         _ => {}
     }
+    let space = draw_space(rng);
     let habits = Habits {
         largest: *rng.pick(&[2_000, 20_000, 200_000]),
         buffered: *rng.pick(&[0, 4, 12]),
-        deeds: 10 + rng.below(25),
+        deeds: 10 + rng.below(25) + space.often * 2,
         pad_to: 1,
         block_bytes: *rng.pick(&[4 << 10, 64 << 10]),
+        space,
     };
     let drawn = *rng.pick(&[1, 1, 512, 4096]);
     let pad_to = choice
         .pad_to
         .unwrap_or_else(|| drawn.max(profile.garbage().unwrap_or(1)));
     (profile, odds, Habits { pad_to, ..habits })
+}
+
+/// Half of the runs do something about what is kept.
+fn draw_space(rng: &SimRng) -> SpaceHabits {
+    if rng.chance(1, 2) {
+        return SpaceHabits::default();
+    }
+    let retention = match rng.below(8) {
+        0 => Retention::Forever,
+        1..=2 => Retention::UntilScanned,
+        _ => Retention::Bytes(*rng.pick(&[1, 5_000, 60_000])),
+    };
+    SpaceHabits {
+        often: *rng.pick(&[3, 6, 10]),
+        retention,
+        limit: *rng.pick(&[0, 0, 0, 3 << 20]),
+        scans: retention == Retention::UntilScanned || rng.chance(1, 3),
+    }
 }
 
 /// Lives seeds through, from `first` on, on `threads` threads until `states` crash states were seen; `tell`
