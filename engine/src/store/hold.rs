@@ -175,15 +175,18 @@ impl Shared {
     /// Removes a hold's file; false when there is none. The caller has the lock of space.
     pub(super) fn remove_hold(&self, name: &str) -> Result<bool> {
         let file = file_of(name)?;
+        let missing = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
         let removed = match self.storage.unlink(&file) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            // Who dropped it may have died before that was durable, and power lost would bring it back.
+            Err(error) if missing(&error) => match self.storage.sync_dir(FOLDER) {
+                Err(error) if missing(&error) => Ok(false),
+                synced => synced.map(|()| false),
+            },
             Err(error) => Err(error),
-            Ok(()) => self.storage.sync_dir(FOLDER),
+            Ok(()) => self.storage.sync_dir(FOLDER).map(|()| true),
         };
         let path = self.storage.root().join(file);
-        removed
-            .map(|()| true)
-            .map_err(|error| Error::io("drop a hold", path, error))
+        removed.map_err(|error| Error::io("drop a hold", path, error))
     }
 }
 
