@@ -237,3 +237,61 @@ fn unfinished(store: &Store) -> Result<Vec<String>> {
     let holds = store.holds()?.into_iter().filter(left);
     Ok(holds.map(|hold| hold.name).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicI64, Ordering};
+    use std::time::Duration;
+
+    use milepost_engine::Options;
+    use milepost_engine::clock::Clock;
+
+    use super::*;
+    use crate::catalog::{Definitions, NewPublication};
+
+    /// Moved by hand.
+    #[derive(Default)]
+    struct Hands(AtomicI64);
+
+    impl Clock for Hands {
+        fn wall_micros(&self) -> i64 {
+            1_700_000_000_000_000 + self.0.load(Ordering::Relaxed)
+        }
+
+        fn monotonic(&self) -> Duration {
+            Duration::from_micros(self.0.load(Ordering::Relaxed).unsigned_abs())
+        }
+
+        fn sleep(&self, pause: Duration) {
+            let micros = i64::try_from(pause.as_micros()).unwrap();
+            self.0.fetch_add(micros, Ordering::Relaxed);
+        }
+    }
+
+    /// Its maker was killed between the hold and the definition.
+    #[test]
+    fn the_hold_of_a_subscription_that_nobody_finishes_keeps_the_log_for_an_hour() {
+        let (dir, hands) = (tempfile::tempdir().unwrap(), Arc::new(Hands::default()));
+        let store = Options::new()
+            .segment_bytes(1 << 20)
+            .background(false)
+            .clock(Arc::clone(&hands) as Arc<dyn Clock>)
+            .retention(Retention::UntilScanned)
+            .init(dir.path().join("s"), "a".parse().unwrap())
+            .unwrap();
+        let all = NewPublication::new("all", &["**".to_owned()], &[], None);
+        Definitions::new(&store).add_publication(all, false).unwrap();
+        std::mem::forget(Subscribing::begin(&store, Lsn(1)).unwrap());
+        let names = || {
+            let holds = store.holds().unwrap().into_iter();
+            holds.map(|hold| hold.name).collect::<Vec<_>>()
+        };
+        hands.sleep(Duration::from_secs(3_500));
+        hold_what_is_needed(&store, true).unwrap();
+        assert_eq!(names().len(), 2, "{:?}", names());
+        hands.sleep(Duration::from_secs(200));
+        hold_what_is_needed(&store, false).unwrap();
+        assert_eq!(names(), [HOLD]);
+    }
+}
