@@ -59,10 +59,11 @@ use crate::index::{Base, Index, OnRebuild};
 use crate::log::{LOOK_AGAIN, Log, LogScan, SegmentDir, StreamScan};
 use crate::storage::{Cell, LocalStorage, Storage};
 use crate::sync::AtomicU64;
-use crate::{Epoch, Error, Lsn, Result, SiteName, StoreId, StreamName};
+use crate::{Epoch, Error, ErrorKind, Lsn, Result, SiteName, StoreId, StreamName};
 
 use background::Background;
 use identity::Identity;
+use open::Opened;
 
 /// An open store. Cheap to clone; all clones are one handle. Dropping the last one closes it.
 ///
@@ -147,20 +148,15 @@ impl Store {
     pub(crate) fn open_in(storage: Arc<dyn Storage>, options: Options) -> Result<Store> {
         options.check()?;
         let opened = open::open(&storage, &options)?;
-        let active = streams::active_segment(&opened.log);
-        let base = Base::newest(&*storage, opened.identity.owner.id)?;
-        let sealed = streams::sealed_before(&opened.log.dir, active)?;
-        let source = Arc::new(streams::SealedSource::new(&opened.log.dir));
-        let index = Index::open(
-            Arc::clone(&storage),
-            opened.identity.owner.id,
-            source,
-            Arc::clone(&options.rng),
-            base.as_ref(),
-            (&sealed, active),
-            traced(options.on_rebuild.clone()),
-        );
-        let streams = streams::Streams::new(index, &opened.log.dir, active)?;
+        let streams = loop {
+            let begins = opened.log.control.lsn(Cell::Freed);
+            match Store::streams_of(&storage, &opened, &options) {
+                // Others rolled on and freed what was the active segment a moment ago.
+                Err(error)
+                    if error.kind() == ErrorKind::Behind && opened.log.control.lsn(Cell::Freed) > begins => {}
+                streams => break streams?,
+            }
+        };
         let shared = Arc::new(Shared {
             identity: opened.identity,
             storage,
@@ -178,6 +174,27 @@ impl Store {
         Ok(Store {
             inner: Arc::new(Handle { shared, background }),
         })
+    }
+
+    fn streams_of(
+        storage: &Arc<dyn Storage>,
+        opened: &Opened,
+        options: &Options,
+    ) -> Result<streams::Streams> {
+        let active = streams::active_segment(&opened.log);
+        let base = Base::newest(&**storage, opened.identity.owner.id)?;
+        let sealed = streams::sealed_before(&opened.log.dir, active)?;
+        let source = Arc::new(streams::SealedSource::new(&opened.log.dir));
+        let index = Index::open(
+            Arc::clone(storage),
+            opened.identity.owner.id,
+            source,
+            Arc::clone(&options.rng),
+            base.as_ref(),
+            (&sealed, active),
+            traced(options.on_rebuild.clone()),
+        );
+        streams::Streams::new(index, &opened.log.dir, active)
     }
 
     fn shared(&self) -> &Shared {
