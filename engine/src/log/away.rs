@@ -353,6 +353,7 @@ mod tests {
         };
         let bytes = stub.encode();
         assert_eq!(bytes.len(), STUB_LEN);
+        assert_eq!(crate::block::tests::golden("away", &bytes), bytes);
         assert_eq!(Stub::decode(&bytes, StoreId(5), Lsn(64)), Some(stub));
         assert_eq!(Stub::decode(&bytes, StoreId(6), Lsn(64)), None);
         assert_eq!(Stub::decode(&bytes, StoreId(5), Lsn(72)), None);
