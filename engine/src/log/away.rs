@@ -366,4 +366,24 @@ mod tests {
             assert_eq!(Stub::decode(&bytes[..len], StoreId(5), Lsn(64)), None);
         }
     }
+
+    #[test]
+    fn the_mark_of_an_archive_reads_as_it_was_written_and_every_changed_bit_and_cut_is_seen() {
+        let mark = Mark {
+            store: StoreId(5),
+            instance: 0x1234_5678,
+        };
+        let bytes = mark.encode();
+        assert_eq!(bytes.len(), ARCHIVE_LEN);
+        assert_eq!(crate::block::tests::golden("archive", &bytes), bytes);
+        assert_eq!(Mark::decode(&bytes), Some(mark));
+        for bit in 0..bytes.len() * 8 {
+            let mut changed = bytes.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Mark::decode(&changed), None, "bit {bit}");
+        }
+        for len in 0..bytes.len() {
+            assert_eq!(Mark::decode(&bytes[..len]), None);
+        }
+    }
 }
