@@ -1,5 +1,6 @@
 //! The index against a model that keeps every event of every stream in plain lists.
 
+mod base;
 mod damage;
 mod memory;
 mod model;
