@@ -78,3 +78,36 @@ impl Cell {
     /// Size of the page in bytes.
     pub const PAGE: usize = 4096;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_stay_where_they_are_and_the_table_names_each() {
+        // Processes of two programs may share a page: a word that moved would be another one for one of them. A new
+        // word is a line more, added to the kept file by hand; no line ever changes.
+        let source = include_str!("cells.rs");
+        let row = |line: &str| {
+            let mut words = line.strip_prefix("//! ")?.split_whitespace();
+            let offset: usize = words.next()?.parse().ok()?;
+            Some(format!("{offset} {}\n", words.next()?))
+        };
+        let word = |line: &str| {
+            let (name, offset) = line.trim().strip_suffix(',')?.split_once(" = ")?;
+            let offset: usize = offset.parse().ok()?;
+            Some(format!("{offset} {name}\n"))
+        };
+        let code = source.split("mod tests").next().unwrap();
+        let words: String = code.lines().filter_map(word).collect();
+        assert_eq!(code.lines().filter_map(row).collect::<String>(), words);
+        let kept = crate::block::tests::golden("control", words.as_bytes());
+        assert_eq!(String::from_utf8(kept).unwrap(), words);
+        for (number, line) in words.lines().enumerate() {
+            let offset: usize = line.split_once(' ').unwrap().0.parse().unwrap();
+            assert_eq!(offset, 64 * number, "a cache line each, without a gap: {line}");
+            assert!(offset + 64 <= Cell::PAGE, "{line}");
+        }
+        assert_eq!((Cell::Ready.offset(), Cell::Filled.offset()), (0, 1_664));
+    }
+}
