@@ -7,7 +7,8 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 
 use milepost_engine::{
-    Durability, Error, ErrorKind, Hold, Lsn, Options, Result, Retention, Store, StreamVersion, Transaction,
+    Durability, Error, ErrorKind, Hold, Lsn, Options, Phase, Result, Retention, Store, StreamVersion,
+    Transaction,
 };
 use milepost_tests::SimRng;
 use milepost_tests::crash::{Fault, hush};
@@ -210,6 +211,48 @@ fn a_hold_is_not_overtaken_by_what_a_dead_process_began_to_free() {
         living.kill();
     }
     assert!(refused > 0, "one of them died between the two steps");
+}
+
+/// The same death, and then a first scan begins. It does not begin where the dead process was about to let go: when the
+/// power is lost in the middle of it, its queue would go on behind a gap (Q1).
+#[test]
+fn a_first_scan_does_not_begin_before_what_a_dead_process_began_to_free() {
+    hush();
+    let rng = SimRng::new(7);
+    let mut behind = 0;
+    for at in 0..60 {
+        let (disk, lsns) = filled(Profile::Posix, &rng);
+        let living = disk.start();
+        let store = options(&living, &rng).open_in(living.storage()).unwrap();
+        let (_, died, _) = work(&disk, (Fault::Death(0), at), &rng, Store::free);
+        if !died {
+            break;
+        }
+        let lock = store.lock_phase(Phase::Scan).unwrap();
+        let mut queue = store.queue_writer(&lock).unwrap();
+        behind += u64::from(queue.scanned_through() > Lsn(1_000));
+        store.free().unwrap();
+        let (begins, scanned) = (store.oldest().unwrap(), queue.scanned_through());
+        assert!(
+            begins <= scanned,
+            "change {at}: begins at {begins}, scanned to {scanned}"
+        );
+        let first = lsns.iter().copied().find(|lsn| *lsn > queue.scanned_through());
+        queue.append(Vec::new(), first.unwrap()).unwrap();
+        queue.sync().unwrap();
+        for after in [disk.snapshot(), disk.crash(&rng), disk.crash(&rng)] {
+            let process = after.start();
+            let store = options(&process, &rng).open_in(process.storage()).unwrap();
+            let (scanned, begins) = (store.watermarks().scanned, store.oldest().unwrap());
+            assert!(
+                scanned >= begins,
+                "change {at}: scanned to {scanned}, begins at {begins}"
+            );
+        }
+        drop(queue);
+        living.kill();
+    }
+    assert!(behind > 0, "one of them died between the two steps");
 }
 
 /// Commits free by themselves where the log is at its limit. Whatever fails then, what was acknowledged and is kept is

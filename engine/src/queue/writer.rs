@@ -87,8 +87,7 @@ impl QueueWriter {
         // What a dead writer wrote and did not publish is whole and in line, so it counts.
         control.cells().raise(Cell::QueueDurable, tail.at.0);
         control.cells().raise(Cell::ScannedDurable, aux);
-        let scanned = store.scan_from(control.lsn(Cell::Scanned).max(Lsn(aux)), anew)?;
-        control.publish_entries(tail.at, scanned);
+        let scanned = store.begin_scan(tail.at, control.lsn(Cell::Scanned).max(Lsn(aux)), anew)?;
         let (nonce, segment_bytes) = (
             store.rng().next_u64(),
             super::segment_bytes(store.segment_bytes()),

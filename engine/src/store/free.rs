@@ -475,6 +475,16 @@ impl Store {
         Ok(freed)
     }
 
+    /// As [`Store::scan_from`], and says so: from now on the log is freed by the scan (Q1). Under the lock of who frees,
+    /// because who found no scan in use may be about to free what this one would begin with.
+    pub(crate) fn begin_scan(&self, queue_end: Lsn, scanned: Lsn, anew: bool) -> Result<Lsn> {
+        let _lock = self.shared().lock_space()?;
+        let from = self.scan_from(scanned, anew)?;
+        // No frame lies at 1, and 0 would say that nobody scans.
+        self.log().control.publish_entries(queue_end, from.max(Lsn(1)));
+        Ok(from)
+    }
+
     /// Where the scan of a queue that ends at `scanned` goes on: where the log begins, for a first one, and for one that
     /// begins `anew`.
     pub(crate) fn scan_from(&self, scanned: Lsn, anew: bool) -> Result<Lsn> {
