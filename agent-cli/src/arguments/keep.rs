@@ -16,10 +16,18 @@ pub fn parse(text: &str) -> Result<Retention, String> {
         "until-scanned" => return Ok(Retention::UntilScanned),
         _ => {}
     }
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(format!(
+            "{text:?} has no unit: write 30d for days, 500M for bytes, or {text}B for so few bytes"
+        ));
+    }
     let parsed = if text.ends_with(['s', 'm', 'h', 'd']) {
         pause::seconds(text).map(Retention::Age).ok()
     } else {
-        size::parse(text).map(Retention::Bytes).ok()
+        let bytes = text
+            .strip_suffix('B')
+            .filter(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()));
+        size::parse(bytes.unwrap_or(text)).map(Retention::Bytes).ok()
     };
     parsed
         .filter(|kept| !matches!(kept, Retention::Age(Duration::ZERO)))
@@ -46,7 +54,10 @@ pub fn text(kept: Retention) -> String {
                 |(unit, letter)| format!("{}{letter}", seconds / unit),
             )
         }
-        Retention::Bytes(bytes) => bytes_text(bytes),
+        Retention::Bytes(bytes) => match bytes_text(bytes) {
+            plain if plain.ends_with(|last: char| last.is_ascii_digit()) => format!("{plain}B"),
+            text => text,
+        },
     }
 }
 
@@ -75,12 +86,12 @@ mod tests {
             "90s",
             "20G",
             "1537K",
-            "77",
+            "77B",
         ] {
             assert_eq!(text(parse(words).unwrap()), words);
         }
         assert_eq!(text(parse("24h").unwrap()), "1d");
-        for words in ["", "for ever", "0d", "-1d", "5w", "1.5G", "d", "20g b"] {
+        for words in ["", "for ever", "0d", "-1d", "5w", "1.5G", "d", "20g b", "30", "B"] {
             assert!(parse(words).is_err(), "{words}");
         }
     }

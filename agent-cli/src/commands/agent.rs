@@ -84,7 +84,7 @@ pub struct Agent {
     /// Pause between looks for more to send (-sd T); bare number: minutes. A commit wakes it at once
     #[arg(long, value_name = "T", default_value = "1m", env = "MILEPOST_SEND_EVERY", value_parser = pause::minutes)]
     send_every: Duration,
-    /// Send and confirm only what the last backup covers (refused: there is no backup command yet)
+    /// Send and confirm only what the last backup covers (refused: backups do not tell it yet)
     #[arg(short = 'u', long, env = "MILEPOST_ONLY_BACKED_UP", value_parser = FalseyValueParser::new())]
     only_backed_up: bool,
     /// Threads applying messages of different senders side by side (one so far, others are refused)

@@ -85,9 +85,12 @@ impl Log {
             }
             if let (Err(error), Some(told)) = (&outcome, &full)
                 && error.kind() == ErrorKind::Full
-                && error.written().is_none()
             {
-                *outcome = Err(Error::full(format!("{error}; {told}")));
+                let text = Error::full(format!("{error}; {told}"));
+                *outcome = Err(match error.written() {
+                    Some(lsn) => text.maybe_written(lsn),
+                    None => text,
+                });
             }
         }
         outcomes

@@ -174,6 +174,22 @@ impl Store {
     /// # Errors
     /// `Closed` when a sync failed, `Full` without space for a spare.
     pub fn tend(&self) -> Result<()> {
+        loop {
+            let (begins, _) = self.shared().streams.index.freed();
+            match self.tend_once() {
+                Err(error) if error.kind() == ErrorKind::Behind => {
+                    // Another process freed what was about to be read.
+                    self.shared().follow_freed()?;
+                    if self.shared().streams.index.freed().0 <= begins {
+                        return Err(error);
+                    }
+                }
+                done => return done,
+            }
+        }
+    }
+
+    fn tend_once(&self) -> Result<()> {
         self.sync()?;
         self.shared().tend_files()?;
         self.shared().free()?;

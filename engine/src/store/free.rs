@@ -342,8 +342,9 @@ impl Shared {
     /// are let go of.
     pub(super) fn follow_freed(&self) -> Result<()> {
         while self.streams.index.begins() < self.log.control.lsn(Cell::Freed) {
-            let base = Base::newest(&*self.storage, self.identity.owner.id)?;
+            // Before the base is looked for: more may be freed meanwhile, and its base is not what is looked for.
             let wanted = self.log.control.lsn(Cell::Freed);
+            let base = Base::newest(&*self.storage, self.identity.owner.id)?;
             let Some(base) = base.filter(|base| base.end() >= wanted) else {
                 let text = "the base file of the log, which begins here, is missing or damaged: put it back from a copy \
                             or restore a backup";

@@ -349,7 +349,8 @@ impl<'a> Definitions<'a> {
         };
         if oldest > Lsn::ZERO && from <= oldest {
             return Err(Error::invalid(format!(
-                "the log no longer has what a subscription from {from} needs; its oldest position is {oldest}"
+                "the log no longer has what a subscription from {from} needs; the oldest that it can begin with is {}",
+                oldest.0 + 1
             )));
         }
         Ok(Some(from))

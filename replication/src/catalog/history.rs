@@ -211,8 +211,8 @@ impl<'a> Subscribing<'a> {
         match store.hold(&name, &Hold::new(KIND, &owner, lsn)) {
             Err(error) if error.kind() == ErrorKind::Behind => {
                 let text = format!(
-                    "the log no longer has what a subscription from {from} needs; its oldest position is {}",
-                    store.oldest()?
+                    "the log no longer has what a subscription from {from} needs; the oldest that it can begin with is {}",
+                    Lsn(store.oldest()?.0 + 1)
                 );
                 Err(Error::invalid(text))
             }

@@ -70,7 +70,8 @@ fn meet(records: &PairRecords, header: &Header, site: StoreId) -> PairRecords {
     met.pair = Some(PairRecord {
         site,
         epoch: header.epoch,
-        past_epochs: Vec::new(),
+        // What it left is never new, though a message of it may come after this one.
+        past_epochs: header.lineage.iter().map(|lineage| lineage.parent).collect(),
         generation,
         held: Lsn::ZERO,
         reads: header.reads,

@@ -23,10 +23,13 @@ use super::super::lineage::{self, Beginning, Fork};
 use super::super::restore::begin_lineage;
 use super::RepairHow;
 use super::aside::{FOLDER, free_name};
-use super::plan::{Becomes, LostRange, Plan};
+use super::plan::{Becomes, LostRange, Plan, REPAIR_FILE};
 
 /// Most bytes of one lost block, so that readers hold little of nothing.
 const LOST_BLOCK: u64 = 1 << 20;
+
+/// Longest block: 1 GiB.
+const LONGEST_BLOCK: u64 = 1 << 30;
 
 /// Does every step of the plan.
 pub(super) fn apply(raw: &RawLog, plan: &Plan, options: &Options) -> Result<()> {
@@ -137,6 +140,9 @@ fn replace(raw: &RawLog, plan: &Plan, range: &LostRange, options: &Options) -> R
             first
         }
         Becomes::File => {
+            let next = raw.dir.list()?.into_iter().find(|first| *first > range.at);
+            let longest = raw.identity.segment_bytes.max(LONGEST_BLOCK);
+            refuse_too_long(raw, range, next.unwrap_or(range.at.plus(longest)))?;
             let name = segment_name(BlockKind::Log, range.at);
             let path = raw.storage.root().join(&name);
             let len = raw.identity.segment_bytes.max(range.end.since(range.at));
@@ -158,11 +164,29 @@ fn replace(raw: &RawLog, plan: &Plan, range: &LostRange, options: &Options) -> R
     Ok(())
 }
 
+/// A range lies within its segment. A plan is a file, and what it says is not written without end.
+fn refuse_too_long(raw: &RawLog, range: &LostRange, most: Lsn) -> Result<()> {
+    if range.at <= range.end && range.end <= most {
+        return Ok(());
+    }
+    let text = format!(
+        "the plan of the repair names lost bytes up to {}, and the segment they are in ends at {most} at the latest: it is \
+         damaged; remove the file `{REPAIR_FILE}` and run `milepost repair` anew",
+        range.end
+    );
+    Err(Error::corrupt(text)
+        .at_path(raw.storage.root().join(REPAIR_FILE))
+        .at_lsn(range.at))
+}
+
 /// Writes the lost blocks of a range in the segment that begins at `first`.
 fn write_lost(raw: &RawLog, plan: &Plan, range: &LostRange, first: Lsn) -> Result<()> {
     let segment = raw.dir.open(first)?;
     let failed = |error| Error::io("write a lost block", raw.dir.path(&segment), error).at_lsn(range.at);
     if range.becomes == Becomes::Blocks {
+        // The file may have been cut short.
+        let whole = segment.first.plus(raw.identity.segment_bytes);
+        refuse_too_long(raw, range, segment.end().max(whole))?;
         zero(
             &*segment.file,
             segment.offset(range.at),

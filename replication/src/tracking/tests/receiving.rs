@@ -112,6 +112,36 @@ fn a_neighbour_is_followed_into_a_new_lineage_that_goes_on_from_our_position() {
     ));
 }
 
+/// The trap: a restored neighbour is met by a message that leaves a gap, and one from before its restore comes after.
+#[test]
+fn the_lineage_that_a_neighbour_had_left_when_it_was_met_is_never_taken_for_a_newer_one() {
+    let new = Epoch(0xe2);
+    let restored = |previous: u64, lsn: u64| {
+        let mut message = data(previous, &[lsn]);
+        message.header.epoch = new;
+        message.header.previous = in_epoch(new, previous);
+        message.header.last = in_epoch(new, lsn);
+        message.items = vec![Item::Transaction(carried(in_epoch(new, lsn)))];
+        message.header.lineage = Some(Lineage {
+            parent: ITS_EPOCH,
+            fork: Lsn(15),
+        });
+        message
+    };
+    let mut receiver = fresh();
+    let verdict = take(&mut receiver, &restored(20, 30));
+    assert!(
+        !matches!(verdict, Verdict::Apply(_) | Verdict::PastLineage),
+        "{verdict:?}"
+    );
+    let late = take(&mut receiver, &data(0, &[10]));
+    assert!(matches!(late, Verdict::PastLineage), "{late:?}");
+    for (previous, lsn) in [(0, 20), (20, 30)] {
+        let verdict = take(&mut receiver, &restored(previous, lsn));
+        assert!(matches!(verdict, Verdict::Apply(_)), "{verdict:?}");
+    }
+}
+
 #[test]
 fn a_lineage_of_which_we_hold_more_than_its_parent_gave_it_is_a_fork() {
     let new = Epoch(0xe2);
