@@ -371,9 +371,18 @@ fn a_store_that_finds_no_space_to_be_made_is_made_in_the_same_place_when_there_i
                 assert_eq!(error.kind(), ErrorKind::Full, "{free} blocks: {error}");
                 full += 1;
                 drop(ballast);
-                // Made, and then not opened, or not made: either way there is one way on.
-                let options = options();
-                options.open_or_init(&path, "bern".parse().unwrap()).unwrap()
+                // Made, and then not opened, or not made: either way there is one way on. The file system may give
+                // the space back a moment later.
+                let open = || options().open_or_init(&path, "bern".parse().unwrap());
+                let mut opened = open();
+                for _ in 0..100 {
+                    if !matches!(&opened, Err(error) if error.kind() == ErrorKind::Full) {
+                        break;
+                    }
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                    opened = open();
+                }
+                opened.unwrap()
             }
         };
         let mut told = Told::default();

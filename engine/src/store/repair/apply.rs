@@ -171,7 +171,7 @@ fn refuse_too_long(raw: &RawLog, range: &LostRange, most: Lsn) -> Result<()> {
     }
     let text = format!(
         "the plan of the repair names lost bytes up to {}, and the segment they are in ends at {most} at the latest: it is \
-         damaged; remove the file `{REPAIR_FILE}` and run `milepost repair` anew",
+         damaged, so the repair cannot go on: restore a backup; what was taken out of the log is in `damaged`",
         range.end
     );
     Err(Error::corrupt(text)

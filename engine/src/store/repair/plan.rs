@@ -5,6 +5,7 @@
 
 use std::io;
 
+use crate::block::HEADER_LEN;
 use crate::storage::{OpenMode, Storage};
 use crate::{Chain, Epoch, Error, Lsn, Result, StoreId};
 
@@ -189,7 +190,7 @@ impl Plan {
 
 fn range(mut raw: &[u8]) -> Option<LostRange> {
     let mut word = || take(&mut raw).map(u64::from_le_bytes);
-    Some(LostRange {
+    let range = LostRange {
         at: Lsn(word()?),
         end: Lsn(word()?),
         chain_before: Chain(word()?),
@@ -200,12 +201,37 @@ fn range(mut raw: &[u8]) -> Option<LostRange> {
             2 => Becomes::File,
             _ => return None,
         },
-    })
+    };
+    // Lost blocks are made of it, each at least a header.
+    let len = range.end.0.checked_sub(range.at.0)?;
+    let fits = len.is_multiple_of(8) && len >= crate::width::to_u64(HEADER_LEN);
+    (fits || range.becomes == Becomes::Nothing).then_some(range)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The trap: a plan whose checksum is right and whose ranges no block fills.
+    #[test]
+    fn a_range_that_no_lost_blocks_fill_is_no_plan() {
+        let fill = crate::width::to_u64(HEADER_LEN);
+        for (len, becomes, is_plan) in [
+            (fill, 1u64, true),
+            (fill + 4, 1, false),
+            (fill - 8, 2, false),
+            (0, 0, true),
+        ] {
+            let words = [64, 64 + len, 1, 2, becomes];
+            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+            assert_eq!(range(&bytes).is_some(), is_plan, "{len}");
+        }
+        let backwards: Vec<u8> = [64u64, 8, 1, 2, 1]
+            .iter()
+            .flat_map(|word| word.to_le_bytes())
+            .collect();
+        assert!(range(&backwards).is_none());
+    }
 
     #[test]
     fn a_plan_reads_as_it_was_written_and_every_changed_bit_is_seen() {
