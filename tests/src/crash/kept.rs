@@ -114,24 +114,28 @@ impl Kept {
         held.copied().fold(retained, u64::min)
     }
 
-    /// Somebody sees where the log begins.
+    /// Where the log was seen to begin so far: whoever asks from now on is told no less.
+    #[must_use]
+    pub fn begins(&self) -> Lsn {
+        Lsn(self.begins)
+    }
+
+    /// Somebody sees where the log begins, who asked when it was `known` to begin there. Another, who asked later, may have
+    /// told more meanwhile.
     ///
     /// # Errors
     /// More is gone than may be, or something came back.
-    pub fn see(&mut self, begins: Lsn, durable: Lsn, queued: Lsn) -> Result<(), String> {
+    pub fn see(&mut self, known: Lsn, begins: Lsn, durable: Lsn, queued: Lsn) -> Result<(), String> {
         let most = self.most(durable.0, queued.0);
         if begins.0 > most {
             return Err(format!(
                 "the log begins at {begins} and was to be kept from {most} on: {self:?}"
             ));
         }
-        if begins.0 < self.begins {
-            return Err(format!(
-                "the log began at {} and begins at {begins} now",
-                self.begins
-            ));
+        if begins < known {
+            return Err(format!("the log began at {known} and begins at {begins} now"));
         }
-        self.begins = begins.0;
+        self.begins = self.begins.max(begins.0);
         Ok(())
     }
 
@@ -142,7 +146,7 @@ impl Kept {
     pub fn check(&mut self, store: &Store, begins: Lsn) -> Result<(), String> {
         let told = |error| format!("space: {error:?}");
         let marks = store.watermarks();
-        self.see(begins, marks.durable, marks.scanned)?;
+        self.see(self.begins(), begins, marks.durable, marks.scanned)?;
         let retention = store.space().map_err(told)?.retention;
         let known = match self.retentions.as_slice() {
             [] => retention == Retention::Forever,

@@ -105,12 +105,13 @@ impl Housekeeper<'_> {
     fn free(&self) -> Deed {
         self.roll(1)?;
         let freed = self.store.free().map_err(failed("free"))?;
+        let known = self.model.lock().unwrap().kept.begins();
         let oldest = self.store.oldest().map_err(failed("oldest"))?;
         // Behind what was freed: both only move on.
         let marks = self.store.watermarks();
         self.tell(|model| {
             model.kept.done.freed += freed;
-            model.kept.see(oldest, marks.durable, marks.scanned)
+            model.kept.see(known, oldest, marks.durable, marks.scanned)
         })
     }
 
