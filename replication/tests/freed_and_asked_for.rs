@@ -11,18 +11,24 @@ use milepost_replication::status::status;
 use support::freeing::*;
 use support::*;
 
+/// A pair, and another neighbour of the publisher's; both subscribe to everything.
+fn with_another(net: &Net) -> (tempfile::TempDir, Site, Site, Site) {
+    let (dir, head, shop) = pair(net);
+    let other = freeing(dir.path(), "other", net);
+    other.remote("head");
+    head.remote("other");
+    for remote in ["shop", "other"] {
+        head.subscribe(remote, "all", None, Start::Now);
+    }
+    (dir, head, shop, other)
+}
+
 /// The publisher's neighbour is put back to a copy: to one behind what the publisher keeps, and to one before it.
 #[test]
 fn a_remote_that_went_back_gets_what_is_kept_and_stops_where_that_was_freed_r5() {
     for keeps in [true, false] {
         let net = Net::default();
-        let (dir, head, mut shop) = pair(&net);
-        let other = freeing(dir.path(), "other", &net);
-        other.remote("head");
-        head.remote("other");
-        for remote in ["shop", "other"] {
-            head.subscribe(remote, "all", None, Start::Now);
-        }
+        let (dir, head, mut shop, other) = with_another(&net);
         bulk(&head, "down/1", 0..20);
         exchange(&[&head, &shop, &other], 4);
         let copy_at = dir.path().join("copy");
@@ -60,13 +66,7 @@ fn a_remote_that_went_back_gets_what_is_kept_and_stops_where_that_was_freed_r5()
 #[test]
 fn a_hold_that_an_operator_drops_stops_the_pair_that_needed_it_and_no_other_r5() {
     let net = Net::default();
-    let (dir, head, shop) = pair(&net);
-    let other = freeing(dir.path(), "other", &net);
-    other.remote("head");
-    head.remote("other");
-    for remote in ["shop", "other"] {
-        head.subscribe(remote, "all", None, Start::Now);
-    }
+    let (_dir, head, shop, other) = with_another(&net);
     bulk(&head, "down/1", 0..40);
     exchange(&[&head, &other], 3);
     assert!(head.store.drop_hold(HOLD).unwrap());
@@ -191,13 +191,7 @@ fn a_lost_queue_is_made_again_where_the_hold_kept_the_log_and_refused_where_it_w
 #[test]
 fn a_pair_made_anew_that_needs_what_was_freed_stops_alone_and_says_the_way_on() {
     let net = Net::default();
-    let (dir, head, shop) = pair(&net);
-    let other = freeing(dir.path(), "other", &net);
-    other.remote("head");
-    head.remote("other");
-    for remote in ["shop", "other"] {
-        head.subscribe(remote, "all", None, Start::Now);
-    }
+    let (_dir, head, shop, other) = with_another(&net);
     bulk(&head, "down/1", 0..40);
     exchange(&[&head, &shop, &other], 4);
     assert!(numbers(&head, "down/1").1 > 20);
