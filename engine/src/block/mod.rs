@@ -8,12 +8,10 @@
 //! agree) → [`Block::check`] (the whole block is there, body CRC) → [`Block::frames`]. Nothing of a
 //! header is used before its CRC, nothing of a body before its own. This module touches no files.
 
-mod ahead;
 mod build;
 mod filter;
 mod header;
 
-pub(crate) use ahead::Ahead;
 pub(crate) use build::lost_block;
 pub use build::{BlockBuilder, Seal, SealedBlock};
 pub use filter::StreamFilter;

@@ -10,7 +10,6 @@
 
 use std::hint::black_box;
 
-use crate::block::Ahead;
 use crate::width::{align8, to_u64, u32_to_usize};
 use crate::{Error, Event, Lsn, Result};
 
@@ -266,7 +265,6 @@ pub struct Events<'a> {
     last: usize,
     /// and its complement.
     last_inverted: usize,
-    ahead: Ahead,
 }
 
 impl<'a> Events<'a> {
@@ -280,15 +278,7 @@ impl<'a> Events<'a> {
             lsn,
             last: 0,
             last_inverted: 0,
-            ahead: Ahead::default(),
         }
-    }
-
-    /// In a walk over the log, what follows this block is asked for meanwhile.
-    #[inline]
-    pub(super) fn asking(mut self, ahead: Ahead) -> Events<'a> {
-        self.ahead = ahead;
-        self
     }
 
     /// Bytes of the body behind the events given so far.
@@ -315,7 +305,6 @@ impl<'a> Events<'a> {
             (self.last, self.last_inverted) = (len, !len);
         }
         let (own, rest) = self.rest.split_at_checked(self.last)?;
-        self.ahead.visit(own);
         self.rest = rest;
         Some(EventRef {
             ordinal: u32::from_le_bytes([o0, o1, o2, o3]),

@@ -21,7 +21,7 @@ pub use encode::{EncodedFrame, NewFrame};
 pub use event::{EventRef, Events, HeadersRef, encode_headers, event_check};
 pub use sections::{Origin, OriginRef, Pinned, PinnedRef, Via, ViaRef};
 
-use crate::block::{Ahead, BlockHeader};
+use crate::block::BlockHeader;
 use crate::width::{to_u64, u32_to_usize};
 use crate::{Epoch, Error, Lsn, Result, TransactionId};
 
@@ -95,7 +95,6 @@ pub struct FrameRef<'a> {
     seq: u64,
     body_at: usize,
     count: u32,
-    ahead: Ahead,
 }
 
 impl<'a> FrameRef<'a> {
@@ -148,7 +147,6 @@ impl<'a> FrameRef<'a> {
             seq: u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]),
             body_at,
             count,
-            ahead: Ahead::of(block, lsn.plus(to_u64(body_at))),
         };
         Ok((frame, rest))
     }
@@ -246,7 +244,7 @@ impl<'a> FrameRef<'a> {
         } else {
             &[]
         };
-        Events::new(body, self.event_count(), self.lsn).asking(self.ahead)
+        Events::new(body, self.event_count(), self.lsn)
     }
 
     /// The events of a transaction, each with its distance in bytes from the frame's first byte, by

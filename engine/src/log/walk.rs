@@ -16,9 +16,6 @@ const WINDOW: u64 = 2 << 20;
 /// The same for who reads one block here and one there: 16 KiB, or a larger block.
 const NARROW: u64 = 16 << 10;
 
-/// Bytes of the next block that are wanted at once: header and filter.
-const BLOCK_START: usize = 1 << 10;
-
 /// A position between two blocks, moving forward.
 pub(crate) struct BlockWalk {
     dir: Arc<SegmentDir>,
@@ -140,8 +137,6 @@ impl BlockWalk {
         if let Err(fault) = self.found.check_contents(bytes) {
             return Err(self.corrupt(self.at, &fault.to_string()));
         }
-        let next = u32_to_usize(self.found.block_len);
-        prefetch(bytes, next, BLOCK_START);
         self.pass_found();
         self.inside = true;
         Ok(true)

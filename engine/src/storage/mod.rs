@@ -24,7 +24,7 @@ pub use cells::Cell;
 pub use local::{LocalStorage, overlap};
 #[cfg(loom)]
 pub use loom_cells::LoomCells;
-pub(crate) use sys::{CACHE_LINE, prefetch};
+pub(crate) use sys::prefetch;
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

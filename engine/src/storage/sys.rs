@@ -30,7 +30,7 @@ pub(super) use std::sync::atomic::Ordering;
 compile_error!("the low half of a shared word is at its own address on little-endian machines only");
 
 /// Bytes of a line of the processor's cache.
-pub(crate) const CACHE_LINE: usize = 64;
+const CACHE_LINE: usize = 64;
 
 /// Most pieces that one gathered write takes (Linux: `UIO_MAXIOV`).
 const PIECES: usize = 1024;
@@ -193,15 +193,8 @@ pub(crate) fn prefetch(bytes: &[u8], distance: usize, len: usize) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // Processors remember what each load is after by the place of its instruction. Hidden, lest the loop be
-        // unrolled: dozens of instructions here would push out what is known of the loads that matter.
-        let step = if len > CACHE_LINE {
-            std::hint::black_box(CACHE_LINE)
-        } else {
-            CACHE_LINE
-        };
         let first = bytes.as_ptr().wrapping_add(distance).cast::<i8>();
-        for line in (0..len).step_by(step) {
+        for line in (0..len).step_by(CACHE_LINE) {
             // SAFETY: a prefetch gives no value and faults nowhere, whatever the address.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(first.wrapping_add(line)) };
         }
