@@ -169,4 +169,4 @@ impl<'a> Iterator for Frames<'a> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
