@@ -169,4 +169,4 @@ impl<'a> Iterator for Frames<'a> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

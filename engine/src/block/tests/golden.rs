@@ -175,17 +175,21 @@ fn headers_of_format_1_are_laid_out_as_their_page_says() {
     assert_header("lost.block", &whole, &lost);
 }
 
+/// A filter of 64 bits for the streams with these hashes, as docs/format.md says ("Filter").
+pub(crate) fn drawn_filter(hashes: [u64; 2]) -> u64 {
+    let mut filter = 0;
+    for hash in hashes {
+        let (a, b) = (hash & 0xffff_ffff, hash >> 32 | 1);
+        (0..=5).for_each(|i| filter |= 1u64 << ((a + i * b) % 64));
+    }
+    filter
+}
+
 #[test]
 fn a_filter_of_format_1_is_laid_out_as_its_page_says() {
     let bytes = crate::golden::read("log.block");
-    // docs/format.md, "Filter".
-    let mut filter = 0u64;
-    for stream in ["orders/7", "orders/8"] {
-        let hash = xxhash_rust::xxh3::xxh3_64(stream.as_bytes());
-        let (a, b) = (hash & 0xffff_ffff, hash >> 32 | 1);
-        (0..=5).for_each(|i| filter |= 1 << ((a + i * b) % 64));
-    }
-    assert_eq!(bytes[128..136], filter.to_le_bytes());
+    let hashes = ["orders/7", "orders/8"].map(|stream| xxhash_rust::xxh3::xxh3_64(stream.as_bytes()));
+    assert_eq!(bytes[128..136], drawn_filter(hashes).to_le_bytes());
 }
 
 #[test]

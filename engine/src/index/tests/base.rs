@@ -1,5 +1,6 @@
 //! The bytes of a base: truth that nothing can make again, so files of today are read for ever.
 
+use crate::block::tests::golden::drawn_filter;
 use crate::golden::{assert_laid_out, kept};
 use crate::index::active::Totals;
 use crate::index::build::{BasePlace, PinnedState, encode_base};
@@ -10,7 +11,6 @@ use crate::store::Newest;
 use crate::{Chain, Lsn, StoreId, StreamName};
 
 use super::memory::Memory;
-use super::sidecar::filter;
 
 const END: Lsn = Lsn(0x10_0000);
 const RECEIVED: Newest = Newest {
@@ -104,7 +104,7 @@ fn a_base_of_format_1_is_laid_out_as_its_page_says() {
         (252, &crc(0, 252)),
         (
             256,
-            &filter([StreamName::hash("till"), StreamName::hash("orders/1")]).to_le_bytes(),
+            &drawn_filter([StreamName::hash("till"), StreamName::hash("orders/1")]).to_le_bytes(),
         ),
         (264, &hash("till")),
         (272, &7u64.to_le_bytes()),

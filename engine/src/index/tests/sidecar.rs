@@ -2,6 +2,7 @@
 //! that after every update.
 
 use crate::block::Block;
+use crate::block::tests::golden::drawn_filter;
 use crate::frame::NewFrame;
 use crate::golden::{assert_laid_out, kept};
 use crate::index::active::ActiveIndex;
@@ -94,15 +95,6 @@ fn a_sidecar_of_format_1_is_written_and_read_as_ever() {
     }
 }
 
-/// A Bloom filter of 64 bits, as docs/format.md says ("Filter").
-pub(super) fn filter(hashes: [u64; 2]) -> u64 {
-    let bits = hashes.map(|hash| {
-        let (a, b) = (hash & 0xffff_ffff, hash >> 32 | 1);
-        (0..=5).fold(0, |bits, i| bits | 1u64 << ((a + i * b) % 64))
-    });
-    bits[0] | bits[1]
-}
-
 #[test]
 fn the_header_of_a_sidecar_of_format_1_is_laid_out_as_its_page_says() {
     let bytes = kept("sidecar", &bytes());
@@ -158,7 +150,7 @@ fn sections_of_a_sidecar_of_format_1_are_laid_out_as_their_page_says() {
     // docs/format.md, "Sidecar index"; offsets are behind the header.
     let sections: &[(usize, &[u8])] = &[
         // Filter.
-        (0, &filter([orders, till]).to_le_bytes()),
+        (0, &drawn_filter([orders, till]).to_le_bytes()),
         // Streams: hash, base, name_at, postings_at, count, name_len, reserved.
         (8, &till.to_le_bytes()),
         (16, &1u64.to_le_bytes()),
