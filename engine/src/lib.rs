@@ -50,6 +50,9 @@ pub mod codec;
 mod error;
 mod event;
 pub mod frame;
+#[cfg(test)]
+#[path = "../../tests/fixtures/golden.rs"]
+mod golden;
 pub mod index;
 mod log;
 #[cfg(feature = "planted")]

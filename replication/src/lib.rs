@@ -5,6 +5,9 @@
 pub mod agent;
 pub mod catalog;
 pub mod endpoint;
+#[cfg(test)]
+#[path = "../../tests/fixtures/golden.rs"]
+mod golden;
 mod heartbeat;
 pub mod link;
 pub mod message;

@@ -1,5 +1,5 @@
 //! Single frames: what the encoder refuses, and what a reader makes of contradictions. Round trips and
-//! damage are shown with whole blocks in `block/tests.rs`.
+//! damage are shown with whole blocks in `block/tests/`.
 
 use std::collections::BTreeMap;
 

@@ -338,6 +338,7 @@ pub(crate) fn open_file(archive: &dyn Storage, name: &str, stub: &Stub) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::golden::{assert_laid_out, kept};
 
     #[test]
     fn a_stub_reads_as_it_was_written_and_every_changed_bit_and_cut_is_seen() {
@@ -353,7 +354,23 @@ mod tests {
         };
         let bytes = stub.encode();
         assert_eq!(bytes.len(), STUB_LEN);
-        assert_eq!(crate::block::tests::golden("away", &bytes), bytes);
+        assert_eq!(kept("away", &bytes), bytes);
+        // docs/format.md, "Archive".
+        let fields: &[(usize, &[u8])] = &[
+            (0, b"MPAWAYS1"),
+            (8, &1u32.to_le_bytes()),
+            (12, &2u32.to_le_bytes()),
+            (16, &5u128.to_le_bytes()),
+            (32, &64u64.to_le_bytes()),
+            (40, &900u64.to_le_bytes()),
+            (48, &3u64.to_le_bytes()),
+            (56, &4u64.to_le_bytes()),
+            (64, &(1u64 << 20).to_le_bytes()),
+            (72, &333u64.to_le_bytes()),
+            (80, &[0; 4]),
+            (84, &crc32fast::hash(&bytes[..84]).to_le_bytes()),
+        ];
+        assert_laid_out("away", &bytes, fields);
         assert_eq!(Stub::decode(&bytes, StoreId(5), Lsn(64)), Some(stub));
         assert_eq!(Stub::decode(&bytes, StoreId(6), Lsn(64)), None);
         assert_eq!(Stub::decode(&bytes, StoreId(5), Lsn(72)), None);
@@ -375,7 +392,17 @@ mod tests {
         };
         let bytes = mark.encode();
         assert_eq!(bytes.len(), ARCHIVE_LEN);
-        assert_eq!(crate::block::tests::golden("archive", &bytes), bytes);
+        assert_eq!(kept("archive", &bytes), bytes);
+        // docs/format.md, "Archive".
+        let fields: &[(usize, &[u8])] = &[
+            (0, b"MPARCHIV"),
+            (8, &1u32.to_le_bytes()),
+            (12, &[0; 4]),
+            (16, &5u128.to_le_bytes()),
+            (32, &0x1234_5678_u32.to_le_bytes()),
+            (36, &crc32fast::hash(&bytes[..36]).to_le_bytes()),
+        ];
+        assert_laid_out("archive", &bytes, fields);
         assert_eq!(Mark::decode(&bytes), Some(mark));
         for bit in 0..bytes.len() * 8 {
             let mut changed = bytes.clone();

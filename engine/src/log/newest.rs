@@ -105,3 +105,62 @@ fn parse(witness: Witness, bytes: &[u8; LEN], id: StoreId) -> Option<Lsn> {
     let whole = *magic == witness.1 && crc == crc32fast::hash(covered).to_le_bytes();
     (whole && u128::from_le_bytes(*store) == id.0).then_some(Lsn(first))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::golden::{assert_laid_out, kept};
+    use crate::storage::LocalStorage;
+
+    const ID: StoreId = StoreId(0x0123_4567_89ab_cdef_0011_2233_4455_6677);
+    const AT: Lsn = Lsn(0x1122_3344_5566_7788);
+
+    #[test]
+    fn witnesses_of_format_1_are_written_and_read_as_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = LocalStorage::new(dir.path().to_path_buf());
+        storage.create_dir("log").unwrap();
+        write(&storage, ID, AT);
+        write_closed(&storage, ID, AT);
+        type Read = fn(&dyn Storage, StoreId) -> io::Result<Option<Lsn>>;
+        let witnesses = [
+            ("newest", b"MPNEWEST", read as Read),
+            ("closed", b"MPCLOSED", closed),
+        ];
+        for (name, magic, read) in witnesses {
+            let path = dir.path().join("log").join(name);
+            let written = std::fs::read(&path).unwrap();
+            let bytes = kept(name, &written);
+            assert_eq!(written, bytes, "{name}");
+            // docs/format.md, "Segment".
+            assert_laid_out(
+                name,
+                &bytes,
+                &[
+                    (0, magic),
+                    (8, &0x0123_4567_89ab_cdef_0011_2233_4455_6677_u128.to_le_bytes()),
+                    (24, &0x1122_3344_5566_7788_u64.to_le_bytes()),
+                    (32, &[0; 4]),
+                    (36, &crc32fast::hash(&bytes[..36]).to_le_bytes()),
+                ],
+            );
+            std::fs::write(&path, &bytes).unwrap();
+            assert_eq!(read(&storage, ID).unwrap(), Some(AT), "{name}");
+            assert_eq!(
+                read(&storage, StoreId(1)).unwrap(),
+                None,
+                "{name} of another store"
+            );
+            for bit in 0..bytes.len() * 8 {
+                let mut changed = bytes.clone();
+                changed[bit / 8] ^= 1 << (bit % 8);
+                std::fs::write(&path, &changed).unwrap();
+                assert_eq!(read(&storage, ID).unwrap(), None, "{name}, bit {bit}");
+            }
+            for len in 0..bytes.len() {
+                std::fs::write(&path, &bytes[..len]).unwrap();
+                assert_eq!(read(&storage, ID).unwrap(), None, "{name}, {len} bytes");
+            }
+        }
+    }
+}

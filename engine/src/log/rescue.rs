@@ -200,3 +200,70 @@ fn head(id: StoreId, from: Lsn) -> Vec<u8> {
     bytes.resize(HEAD, 0);
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::BlockKind;
+    use crate::golden;
+    use crate::storage::{LocalStorage, Storage};
+
+    const ID: StoreId = StoreId(0x0123_4567_89ab_cdef_0011_2233_4455_6677);
+
+    #[test]
+    fn second_copies_of_format_1_are_written_and_read_as_ever() {
+        // The blocks are those of the golden files of blocks, as they stand.
+        let log = (
+            BlockKind::Log,
+            "log/rescue",
+            "rescue",
+            "log.block",
+            Lsn(1 << 20),
+            Chain(0xc4a1),
+        );
+        let queue = (
+            BlockKind::Queue,
+            "queue/rescue",
+            "queue.rescue",
+            "queue.block",
+            Lsn::ZERO,
+            Chain(0xc4a1),
+        );
+        for (kind, place, name, blocks, at, chain) in [log, queue] {
+            let folder = tempfile::tempdir().unwrap();
+            let storage = Arc::new(LocalStorage::new(folder.path().to_path_buf()));
+            storage.create_dir("log").unwrap();
+            storage.create_dir("queue").unwrap();
+            let dir = SegmentDir::new(storage, kind, ID.into(), || Lsn::ZERO);
+            let blocks = golden::read(blocks);
+            keep(&dir, at, &blocks, || Ok(())).unwrap();
+            let path = folder.path().join(place);
+            let written = std::fs::read(&path).unwrap();
+            let bytes = golden::kept(name, &written);
+            assert_eq!(written, bytes, "{name}");
+            // docs/format.md, "Segment".
+            golden::assert_laid_out(
+                name,
+                &bytes,
+                &[
+                    (0, b"MPRESCUE"),
+                    (8, &0x0123_4567_89ab_cdef_0011_2233_4455_6677_u128.to_le_bytes()),
+                    (24, &at.0.to_le_bytes()),
+                    (32, &crc32fast::hash(&bytes[..32]).to_le_bytes()),
+                    (36, &[0; 4]),
+                    (40, &blocks),
+                ],
+            );
+            std::fs::write(&path, &bytes).unwrap();
+            let (from, copy) = read(&dir).unwrap().unwrap();
+            assert_eq!((from, &copy), (at, &blocks), "{name}");
+            assert!(continues(&copy, at, Some(chain), &dir), "{name}");
+            for bit in 0..HEAD * 8 {
+                let mut changed = bytes.clone();
+                changed[bit / 8] ^= 1 << (bit % 8);
+                std::fs::write(&path, &changed).unwrap();
+                assert!(read(&dir).unwrap().is_none(), "{name}, bit {bit}");
+            }
+        }
+    }
+}

@@ -58,3 +58,41 @@ fn parse(bytes: &[u8; LEN]) -> Option<Lsn> {
     let first = u64::from_le_bytes(*rest.first_chunk()?);
     (*magic == MAGIC && crc == crc32fast::hash(covered).to_le_bytes()).then_some(Lsn(first))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::golden::{assert_laid_out, kept};
+    use crate::storage::LocalStorage;
+
+    #[test]
+    fn where_a_queue_of_format_1_begins_is_written_and_read_as_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = LocalStorage::new(dir.path().to_path_buf());
+        storage.create_dir("queue").unwrap();
+        write(&storage, Lsn(0x1122_3344_5566_7788)).unwrap();
+        let path = dir.path().join("queue/freed");
+        let written = std::fs::read(&path).unwrap();
+        let bytes = kept("freed", &written);
+        assert_eq!(written, bytes);
+        // docs/format.md, "A store's directory".
+        assert_laid_out(
+            "freed",
+            &bytes,
+            &[
+                (0, b"MPFREED1"),
+                (8, &0x1122_3344_5566_7788_u64.to_le_bytes()),
+                (16, &[0; 4]),
+                (20, &crc32fast::hash(&bytes[..20]).to_le_bytes()),
+            ],
+        );
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(super::read(&storage).unwrap(), Lsn(0x1122_3344_5566_7788));
+        for bit in 0..bytes.len() * 8 {
+            let mut changed = bytes.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, &changed).unwrap();
+            assert_eq!(super::read(&storage).unwrap(), Lsn::ZERO, "bit {bit}");
+        }
+    }
+}

@@ -101,7 +101,7 @@ mod tests {
         let code = source.split("mod tests").next().unwrap();
         let words: String = code.lines().filter_map(word).collect();
         assert_eq!(code.lines().filter_map(row).collect::<String>(), words);
-        let kept = crate::block::tests::golden("control", words.as_bytes());
+        let kept = crate::golden::kept("control", words.as_bytes());
         assert_eq!(String::from_utf8(kept).unwrap(), words);
         for (number, line) in words.lines().enumerate() {
             let offset: usize = line.split_once(' ').unwrap().0.parse().unwrap();

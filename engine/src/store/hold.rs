@@ -283,6 +283,7 @@ impl Store {
 mod tests {
     use super::*;
     use crate::ErrorKind;
+    use crate::golden::{assert_laid_out, kept};
 
     #[test]
     fn it_reads_as_it_was_written_and_every_changed_bit_is_seen() {
@@ -294,7 +295,24 @@ mod tests {
         let id = StoreId(7);
         let bytes = hold.encode(id);
         assert_eq!(bytes.len(), FIXED_LEN + 21);
-        assert_eq!(crate::block::tests::golden("hold", &bytes), bytes);
+        assert_eq!(kept("hold", &bytes), bytes);
+        // docs/format.md, "Holds".
+        let fields: &[(usize, &[u8])] = &[
+            (0, b"MPHOLD01"),
+            (8, &1u32.to_le_bytes()),
+            (12, &[0; 4]),
+            (16, &7u128.to_le_bytes()),
+            (32, &77u64.to_le_bytes()),
+            (40, &5u64.to_le_bytes()),
+            (48, &(-9i64).to_le_bytes()),
+            (56, &10u16.to_le_bytes()),
+            (58, &11u16.to_le_bytes()),
+            (60, &[0; 4]),
+            (64, b"projection"),
+            (74, b"shop's till"),
+            (85, &crc32fast::hash(&bytes[..85]).to_le_bytes()),
+        ];
+        assert_laid_out("hold", &bytes, fields);
         assert_eq!(Hold::decode(&bytes, id).unwrap(), hold);
         for bit in 0..bytes.len() * 8 {
             let mut changed = bytes.clone();

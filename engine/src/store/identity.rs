@@ -143,3 +143,82 @@ impl Identity {
         Identity::decode(&bytes).map_err(|error| error.at_path(path))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+    use crate::golden::{assert_laid_out, kept};
+
+    fn identity() -> Identity {
+        Identity {
+            owner: Owner {
+                id: StoreId(0x0123_4567_89ab_cdef_0011_2233_4455_6677),
+                secret: 0x5ec2_e7f0_0dba_11ad,
+            },
+            site: "till-3.bern".parse().unwrap(),
+            segment_bytes: 64 << 20,
+            pad_to: 4_096,
+            created: 1_700_000_000_000_000,
+        }
+    }
+
+    #[test]
+    fn the_file_of_format_1_is_written_and_read_as_ever() {
+        let bytes = kept("store", &identity().encode());
+        assert_eq!(bytes, identity().encode());
+        assert_eq!(Identity::decode(&bytes).unwrap(), identity());
+        // docs/format.md, "File `store`".
+        assert_laid_out(
+            "store",
+            &bytes,
+            &[
+                (0, b"MILEPOST"),
+                (8, &1u32.to_le_bytes()),
+                (12, &[0; 4]),
+                (16, &0x0123_4567_89ab_cdef_0011_2233_4455_6677_u128.to_le_bytes()),
+                (32, &(64u64 << 20).to_le_bytes()),
+                (40, &1_700_000_000_000_000_u64.to_le_bytes()),
+                (48, &11u16.to_le_bytes()),
+                (50, &[0; 6]),
+                (56, b"till-3.bern"),
+                (67, &[0; 120 - 67]),
+                (120, &0x5ec2_e7f0_0dba_11ad_u64.to_le_bytes()),
+                (128, &4_096u32.to_le_bytes()),
+                (132, &[0; 120]),
+                (252, &crc32fast::hash(&bytes[..252]).to_le_bytes()),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_store_without_padding_or_secret_has_zeros_there() {
+        let mut plain = Identity {
+            pad_to: 1,
+            ..identity()
+        };
+        plain.owner.secret = 0;
+        let bytes = plain.encode();
+        assert_eq!(bytes[120..252], [0; 132]);
+        assert_eq!(Identity::decode(&bytes).unwrap(), plain);
+        let mut bytes = bytes;
+        bytes[128] = 1;
+        let crc = crc32fast::hash(&bytes[..252]).to_le_bytes();
+        bytes[252..].copy_from_slice(&crc);
+        assert_eq!(Identity::decode(&bytes).unwrap(), plain, "1 is off, too");
+    }
+
+    #[test]
+    fn every_changed_bit_and_cut_of_it_is_seen() {
+        let bytes = identity().encode();
+        for bit in 0..bytes.len() * 8 {
+            let mut changed = bytes.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            let error = Identity::decode(&changed).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "bit {bit}");
+        }
+        for len in 0..bytes.len() {
+            assert!(Identity::decode(&bytes[..len]).is_err(), "{len} bytes");
+        }
+    }
+}

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! block of the new epoch: control frame, pins epoch/<16 hex> = parent epoch 8 | fork LSN 8 (both 0: the first)
+//!                         after a repair lost/<16 hex> = end of what is lost from there on 8
 //! ```
 //!
 //! A store whose log goes on from a copy of itself, or lost a part of itself, is another history from there on
@@ -40,6 +41,14 @@ pub(crate) struct Beginning {
 /// Key of the record of an epoch.
 fn key(epoch: Epoch) -> Vec<u8> {
     format!("epoch/{epoch}").into_bytes()
+}
+
+/// The record of what a repair lost: the LSNs from `at` to `end`.
+pub(super) fn lost_record(at: Lsn, end: Lsn) -> Pinned {
+    Pinned {
+        key: format!("lost/{:016x}", at.0).into_bytes(),
+        value: Some(end.0.to_le_bytes().to_vec()),
+    }
 }
 
 /// The block that begins an epoch at `fork`; further records are pinned with it.
@@ -86,4 +95,94 @@ fn parse(value: &[u8]) -> Option<(Epoch, Lsn)> {
     let word = |half: &[u8]| half.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
     let (parent, fork) = (word(parent)?, word(fork)?);
     (parent != 0).then_some((Epoch(parent), Lsn(fork)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::StoreId;
+    use crate::block::Block;
+    use crate::golden::{assert_laid_out, kept};
+
+    /// The kept block that begins a lineage after a repair.
+    fn kept_block() -> Vec<u8> {
+        let beginning = Beginning {
+            owner: Owner {
+                id: StoreId(7),
+                secret: 0x5ec2_e7f0_0dba_11ad,
+            },
+            epoch: Epoch(0xe90c),
+            nonce: 0x0def_aced_0ddb_a115,
+            time: 1_700_000_000_000_000,
+            pad_to: 512,
+        };
+        let fork = Fork {
+            parent: Epoch(0xe90b),
+            at: Lsn(1 << 20),
+            chain: Chain(0xc4a1),
+        };
+        let lost = lost_record(Lsn(4_096), Lsn(8_192));
+        let written = first_block(&beginning, fork, vec![lost]).unwrap().bytes;
+        let bytes = kept("epoch.block", &written);
+        assert_eq!(written, bytes);
+        bytes
+    }
+
+    #[test]
+    fn a_lineage_of_format_1_begins_as_ever() {
+        let bytes = kept_block();
+        let block = Block::check(&bytes).unwrap();
+        let header = block.header();
+        assert_eq!(
+            (header.epoch, header.lsn, header.durable, header.chain),
+            (Epoch(0xe90c), Lsn(1 << 20), Lsn(1 << 20), Chain(0xc4a1))
+        );
+        let frame = block.frames().next().unwrap().unwrap();
+        assert_eq!(
+            (frame.kind(), frame.time()),
+            (FrameKind::CONTROL, 1_700_000_000_000_000)
+        );
+        let pinned = frame.pinned().unwrap();
+        let [epoch, lost] = pinned.as_slice() else {
+            panic!("two records are pinned")
+        };
+        assert_eq!(epoch.key, b"epoch/000000000000e90c");
+        assert_eq!(parse(epoch.value.unwrap()), Some((Epoch(0xe90b), Lsn(1 << 20))));
+        assert_eq!(lost.key, b"lost/0000000000001000");
+        assert_eq!(lost.value.unwrap(), 8_192u64.to_le_bytes());
+    }
+
+    #[test]
+    fn the_records_of_a_lineage_are_laid_out_as_their_page_says() {
+        // docs/format.md, "Frame". The block has no filter, so behind its header is the frame.
+        assert_laid_out(
+            "epoch.block",
+            &kept_block()[128..],
+            &[
+                (0, &128u32.to_le_bytes()),
+                (4, &[5, 4, 0, 0]),
+                (8, &1_700_000_000_000_000_u64.to_le_bytes()),
+                (16, &0u64.to_le_bytes()),
+                (24, &128u32.to_le_bytes()),
+                (28, &0u32.to_le_bytes()),
+                // Pinned records: length of the section, count, then key_len, flags, value_len, key, value.
+                (32, &96u32.to_le_bytes()),
+                (36, &2u32.to_le_bytes()),
+                (40, &22u16.to_le_bytes()),
+                (42, &0u16.to_le_bytes()),
+                (44, &16u32.to_le_bytes()),
+                (48, b"epoch/000000000000e90c"),
+                (70, &0xe90b_u64.to_le_bytes()),
+                (78, &(1u64 << 20).to_le_bytes()),
+                (86, &[0; 2]),
+                (88, &21u16.to_le_bytes()),
+                (90, &0u16.to_le_bytes()),
+                (92, &8u32.to_le_bytes()),
+                (96, b"lost/0000000000001000"),
+                (117, &8_192u64.to_le_bytes()),
+                (125, &[0; 3]),
+                (128, &[0; 384 - 128]),
+            ],
+        );
+    }
 }

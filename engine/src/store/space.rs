@@ -264,6 +264,7 @@ impl Store {
 mod tests {
     use super::*;
     use crate::ErrorKind;
+    use crate::golden::{assert_laid_out, kept};
 
     #[test]
     fn it_reads_as_it_was_written_and_every_changed_bit_is_seen() {
@@ -275,7 +276,21 @@ mod tests {
         };
         let id = StoreId(7);
         let bytes = space.encode(id);
-        assert_eq!(crate::block::tests::golden("space", &bytes), bytes);
+        assert_eq!(kept("space", &bytes), bytes);
+        // docs/format.md, "Space".
+        let fields: &[(usize, &[u8])] = &[
+            (0, b"MPSPACE1"),
+            (8, &1u32.to_le_bytes()),
+            (12, &2u32.to_le_bytes()),
+            (16, &7u128.to_le_bytes()),
+            (32, &86_400u64.to_le_bytes()),
+            (40, &(1u64 << 40).to_le_bytes()),
+            (48, &1u32.to_le_bytes()),
+            (52, &9u32.to_le_bytes()),
+            (56, b"/mnt/cold"),
+            (65, &crc32fast::hash(&bytes[..65]).to_le_bytes()),
+        ];
+        assert_laid_out("space", &bytes, fields);
         assert_eq!(Space::decode(&bytes, id).unwrap(), space);
         for retention in [
             Retention::Forever,

@@ -98,10 +98,7 @@ impl ViewFolder {
 
     /// Syncs every file and writes the mark. sled must be closed.
     pub(super) fn put_mark(&self) -> Result<()> {
-        let body = codec::encode(&self.states(true)?)?;
-        let mut bytes = MAGIC.to_vec();
-        bytes.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
-        bytes.extend_from_slice(&body);
+        let bytes = encode_mark(&self.states(true)?)?;
         let temporary = format!("{}/closed.tmp", self.folder);
         let write = || {
             let file = self.storage.open(&temporary, OpenMode::OpenOrCreate)?;
@@ -209,6 +206,14 @@ fn check_name(view: &str) -> Result<()> {
     Err(Error::invalid(text))
 }
 
+fn encode_mark(states: &Vec<FileState>) -> Result<Vec<u8>> {
+    let body = codec::encode(states)?;
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
+    bytes.extend_from_slice(&body);
+    Ok(bytes)
+}
+
 fn parse_mark(bytes: &[u8]) -> Option<Vec<FileState>> {
     let (magic, rest) = bytes.split_first_chunk::<4>()?;
     let (crc, body) = rest.split_first_chunk::<4>()?;
@@ -240,6 +245,90 @@ fn checksum(file: &dyn StorageFile) -> std::io::Result<(u64, u32)> {
         at += to_u64(read);
         if read < piece.len() {
             return Ok((at, hasher.finalize()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::checkpoint::Checkpoint;
+    use super::*;
+    use crate::golden::{assert_laid_out, kept_records};
+    use crate::{Chain, Epoch, Lsn, Position, StoreId};
+
+    fn states() -> Vec<FileState> {
+        let state = |name: &str, len, crc| FileState {
+            name: name.to_owned(),
+            len,
+            crc,
+        };
+        vec![
+            state("views/test/sled/conf", 64, 0x1234_5678),
+            state("views/test/sled/db", 524_288, 0x9abc_def0),
+        ]
+    }
+
+    fn checkpoint() -> Checkpoint {
+        Checkpoint {
+            store_id: StoreId(0x0123_4567_89ab_cdef_0011_2233_4455_6677),
+            projection: "streams".to_owned(),
+            version: 3,
+            position: Position {
+                epoch: Epoch(0xe90c),
+                lsn: Lsn(4_224),
+                chain: Chain(0xc4a1),
+            },
+        }
+    }
+
+    #[test]
+    fn the_mark_and_the_checkpoint_of_a_view_of_format_1_are_written_and_read_as_ever() {
+        let written = vec![
+            ("closed".to_owned(), encode_mark(&states()).unwrap()),
+            ("checkpoint".to_owned(), codec::encode(&checkpoint()).unwrap()),
+        ];
+        let records = kept_records("view", &written);
+        assert_eq!(records, written);
+        let [(_, mark), (_, bytes)] = records.as_slice() else {
+            panic!("two records")
+        };
+        assert_eq!(parse_mark(mark).unwrap(), states());
+        assert_eq!(codec::decode::<Checkpoint>(bytes).unwrap(), checkpoint());
+        // docs/format.md, "View".
+        assert_laid_out(
+            "closed",
+            mark,
+            &[
+                (0, b"MPV1"),
+                (4, &crc32fast::hash(&mark[8..]).to_le_bytes()),
+                (8, &2u64.to_le_bytes()),
+                (16, &20u64.to_le_bytes()),
+                (24, b"views/test/sled/conf"),
+                (44, &64u64.to_le_bytes()),
+                (52, &0x1234_5678_u32.to_le_bytes()),
+                (56, &18u64.to_le_bytes()),
+                (64, b"views/test/sled/db"),
+                (82, &524_288u64.to_le_bytes()),
+                (90, &0x9abc_def0_u32.to_le_bytes()),
+            ],
+        );
+        assert_laid_out(
+            "checkpoint",
+            bytes,
+            &[
+                (0, &0x0123_4567_89ab_cdef_0011_2233_4455_6677_u128.to_le_bytes()),
+                (16, &7u64.to_le_bytes()),
+                (24, b"streams"),
+                (31, &3u32.to_le_bytes()),
+                (35, &0xe90c_u64.to_le_bytes()),
+                (43, &4_224u64.to_le_bytes()),
+                (51, &0xc4a1_u64.to_le_bytes()),
+            ],
+        );
+        for bit in 0..mark.len() * 8 {
+            let mut changed = mark.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(parse_mark(&changed), None, "bit {bit}");
         }
     }
 }

@@ -5,6 +5,7 @@ use milepost_engine::{Chain, Epoch, Event, Lsn, Origin, Position, SiteName, Stor
 
 use crate::catalog::tests::{catalog, subscription, with_frame};
 use crate::catalog::{Catalog, SubscribeBy, Subscription, Topic};
+use crate::golden::{assert_laid_out, kept};
 
 use super::*;
 
@@ -158,4 +159,84 @@ fn a_damaged_entry_is_an_error_or_an_entry_but_never_a_panic() {
             read(damaged);
         }
     }
+}
+
+/// Two events under two topics, the first under both.
+fn golden_entry() -> NewFrame {
+    let position = Position {
+        epoch: Epoch(0xe90c),
+        lsn: Lsn(4_224),
+        chain: Chain(0xc4a1),
+    };
+    let mut entry = NewEntry::new(position, 1_700_000_000_000_000);
+    let topic = |publication: &str, value: Option<&str>| Topic {
+        publication: publication.to_owned(),
+        value: value.map(str::to_owned),
+    };
+    assert_eq!(entry.add_topic(&topic("orders", Some("be"))).unwrap(), 0);
+    assert_eq!(entry.add_topic(&topic("all", None)).unwrap(), 1);
+    with_frame(transaction(&["orders/be", "bills", "till"]), |frame| {
+        let events: Vec<_> = frame.events().map(Result::unwrap).collect();
+        entry.add_event(&events[0], &[0, 1]).unwrap();
+        entry.add_event(&events[2], &[1]).unwrap();
+    });
+    entry.into_frame(None, None).unwrap()
+}
+
+#[test]
+fn an_entry_of_format_1_is_written_and_read_as_ever() {
+    let frame = golden_entry();
+    let written = frame.clone().encode(0, 0).unwrap().bytes()[32..32 + frame.body_len()].to_vec();
+    let body = kept("entry", &written);
+    assert_eq!(body, written);
+    assert_eq!(frame.kind(), FrameKind(160));
+    let topics = [("orders", Some("be")), ("all", None)].map(|(publication, value)| Topic {
+        publication: publication.to_owned(),
+        value: value.map(str::to_owned),
+    });
+    with_frame(NewFrame::of_kind(ENTRY_FRAME, body.clone()), |frame| {
+        let entry = Entry::read(frame).unwrap().unwrap();
+        let Position { epoch, lsn, chain } = entry.position;
+        assert_eq!((epoch, lsn, chain), (Epoch(0xe90c), Lsn(4_224), Chain(0xc4a1)));
+        assert_eq!(
+            (entry.time, &entry.topics[..]),
+            (1_700_000_000_000_000, &topics[..])
+        );
+        for (wanted, streams) in [
+            ([true, false], &["orders/be"][..]),
+            ([false, true], &["orders/be", "till"]),
+        ] {
+            let events = entry.events_under(&wanted).map(Result::unwrap);
+            let found: Vec<_> = events.map(|event| event.stream().unwrap()).collect();
+            assert_eq!(found, streams);
+        }
+    });
+    // docs/format.md, "Queue entry".
+    let fields: &[(usize, &[u8])] = &[
+        (0, &1u16.to_le_bytes()),
+        (2, &2u16.to_le_bytes()),
+        (4, &2u32.to_le_bytes()),
+        (8, &3u32.to_le_bytes()),
+        (12, &[0; 4]),
+        (16, &4_224u64.to_le_bytes()),
+        (24, &0xe90c_u64.to_le_bytes()),
+        (32, &0xc4a1_u64.to_le_bytes()),
+        (40, &1_700_000_000_000_000_u64.to_le_bytes()),
+        // Topics: publication_len, value_len, reserved, publication, value.
+        (48, &[6, 0, 2, 0, 0, 0, 0, 0]),
+        (56, b"ordersbe"),
+        (64, &[3, 0, 0xff, 0xff, 0, 0, 0, 0]),
+        (72, b"all\0\0\0\0\0"),
+        // Matches: two topics of the first event, one of the other.
+        (80, &[2, 0, 0, 0, 1, 0, 1, 0]),
+        (88, &[1, 0, 0, 0, 0, 0, 0, 0]),
+        // Events: payload_len, ordinal, stream_len, kind_len, headers_len, stream, kind, payload.
+        (96, &[9, 0, 0, 0, 0, 0, 0, 0]),
+        (104, &[9, 0, 6, 0, 0, 0, 0, 0]),
+        (112, b"orders/beplacedorders/be"),
+        (136, &[4, 0, 0, 0, 2, 0, 0, 0]),
+        (144, &[4, 0, 6, 0, 0, 0, 0, 0]),
+        (152, b"tillplacedtill\0\0"),
+    ];
+    assert_laid_out("entry", &body, fields);
 }

@@ -1,5 +1,7 @@
 //! The bytes of a base: truth that nothing can make again, so files of today are read for ever.
 
+use crate::block::tests::golden::drawn_filter;
+use crate::golden::{assert_laid_out, kept};
 use crate::index::active::Totals;
 use crate::index::build::{BasePlace, PinnedState, encode_base};
 use crate::index::layout::PAGE;
@@ -42,7 +44,7 @@ fn bytes() -> Vec<u8> {
 
 #[test]
 fn a_base_of_format_1_is_written_and_read_as_ever() {
-    let kept = crate::block::tests::golden("base", &bytes());
+    let kept = kept("base", &bytes());
     assert_eq!(kept, bytes());
     let storage = Memory::default();
     storage.put(&name::base(END), kept);
@@ -65,6 +67,62 @@ fn a_base_of_format_1_is_written_and_read_as_ever() {
     for (stream, freed) in [("orders/1", 5), ("till", 7), ("orders/2", 0)] {
         assert_eq!(base.freed_of(stream).unwrap(), freed, "{stream}");
     }
+}
+
+#[test]
+fn a_base_of_format_1_is_laid_out_as_its_page_says() {
+    let bytes = kept("base", &bytes());
+    let crc = |from: usize, to: usize| crc32fast::hash(&bytes[from..to]).to_le_bytes();
+    let words = |words: &[i64]| {
+        words
+            .iter()
+            .flat_map(|word| word.to_le_bytes())
+            .collect::<Vec<_>>()
+    };
+    let genesis = Chain::genesis(StoreId(7)).0.to_le_bytes();
+    let (mut extents, mut at) = (Vec::new(), 256);
+    for len in [8usize, 64, 16, 0, 48, 0, 8] {
+        extents.extend_from_slice(&(len as u64).to_le_bytes());
+        extents.extend_from_slice(&crc(at, at + len));
+        extents.extend_from_slice(&[0; 4]);
+        at += len;
+    }
+    let hash = |stream: &str| xxhash_rust::xxh3::xxh3_64(stream.as_bytes()).to_le_bytes();
+    // docs/format.md, "Base" and "Sidecar index".
+    let fields: &[(usize, &[u8])] = &[
+        (0, b"MPB1"),
+        (4, &[2, 0, 0, 0]),
+        (8, &7u128.to_le_bytes()),
+        (24, &words(&[0, 0x10_0000])),
+        (40, &genesis),
+        (48, &words(&[0x77, -3, 1_000_000, 9, 7, 12, 2, 1])),
+        (112, &extents),
+        (224, &words(&[0xf_ff00, 0xf_8000])),
+        (240, &0x1234_5678_u32.to_le_bytes()),
+        (244, &1u32.to_le_bytes()),
+        (248, &[0; 4]),
+        (252, &crc(0, 252)),
+        (
+            256,
+            &drawn_filter([StreamName::hash("till"), StreamName::hash("orders/1")]).to_le_bytes(),
+        ),
+        (264, &hash("till")),
+        (272, &7u64.to_le_bytes()),
+        (280, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0]),
+        (296, &hash("orders/1")),
+        (304, &5u64.to_le_bytes()),
+        (312, &[4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0]),
+        (328, b"tillorders/1\0\0\0\0"),
+        // Pinned: offset, then lsn, value_len, key_len, reserved, key, value.
+        (344, &8u64.to_le_bytes()),
+        (352, &4_224u64.to_le_bytes()),
+        (360, &[5, 0, 0, 0, 17, 0, 0, 0]),
+        (368, b"catalog/remote/hqthere\0\0"),
+        // Checks: one page.
+        (392, &crc(256, 392)),
+        (396, &[0; 4]),
+    ];
+    assert_laid_out("base", &bytes, fields);
 }
 
 #[test]

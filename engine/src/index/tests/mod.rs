@@ -4,3 +4,4 @@ mod base;
 mod damage;
 mod memory;
 mod model;
+mod sidecar;

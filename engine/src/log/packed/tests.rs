@@ -331,7 +331,7 @@ fn a_packed_segment_of_format_1_is_read_and_laid_out_as_ever() {
     // same bytes to others, which every version reads. So the kept one is read, and of both all else is compared.
     let (raw, starts) = golden_segment();
     let new = packed(&raw, &starts);
-    let kept = crate::block::tests::golden("packed", &new);
+    let kept = crate::golden::kept("packed", &new);
     let first = starts[3] as u32;
     let last = (raw.len() - starts[4]) as u32;
     let most = MOST_PIECE as u32;

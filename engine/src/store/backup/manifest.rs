@@ -160,6 +160,7 @@ impl Manifest {
 mod tests {
     use super::*;
     use crate::block::Owner;
+    use crate::golden::{assert_laid_out, kept};
     use crate::{ErrorKind, StoreId};
 
     #[test]
@@ -181,11 +182,27 @@ mod tests {
             last: Lsn(3),
             oldest: Lsn(4),
             completed: -5,
-            ..Manifest::begun(identity)
+            ..Manifest::begun(identity.clone())
         };
         let bytes = manifest.encode();
         assert_eq!(bytes.len(), LEN);
-        assert_eq!(crate::block::tests::golden("backup", &bytes), bytes);
+        assert_eq!(kept("backup", &bytes), bytes);
+        // docs/format.md, "Backup".
+        let fields: &[(usize, &[u8])] = &[
+            (0, b"MPBACKUP"),
+            (8, &1u32.to_le_bytes()),
+            (12, &[0; 4]),
+            (16, &4_096u64.to_le_bytes()),
+            (24, &1u64.to_le_bytes()),
+            (32, &2u64.to_le_bytes()),
+            (40, &3u64.to_le_bytes()),
+            (48, &4u64.to_le_bytes()),
+            (56, &(-5i64).to_le_bytes()),
+            (64, &identity.encode()),
+            (320, &[0; 188]),
+            (508, &crc32fast::hash(&bytes[..508]).to_le_bytes()),
+        ];
+        assert_laid_out("backup", &bytes, fields);
         assert_eq!(Manifest::decode(&bytes).unwrap(), manifest);
         for bit in 0..LEN * 8 {
             let mut changed = bytes.clone();

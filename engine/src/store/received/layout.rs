@@ -363,6 +363,7 @@ impl Fields<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::golden::{assert_laid_out, kept};
 
     fn gathered() -> Gathered {
         let receipts = |seed: u64| {
@@ -412,7 +413,7 @@ mod tests {
     #[test]
     fn it_reads_as_it_was_written_and_every_changed_bit_is_seen() {
         let bytes = encode(&place(), &gathered()).unwrap();
-        assert_eq!(crate::block::tests::golden("received", &bytes), bytes);
+        assert_eq!(kept("received", &bytes), bytes);
         assert_eq!(read(&bytes), Some((place(), gathered())));
         for bit in 0..bytes.len() * 8 {
             let mut changed = bytes.clone();
@@ -422,6 +423,79 @@ mod tests {
         for len in 0..bytes.len() {
             assert_eq!(read(&bytes[..len]), None, "{len} bytes");
         }
+    }
+
+    /// A page as docs/format.md says ("Received"): numbers in groups of seven bits.
+    fn drawn_page(transactions: &[(&Lsn, &Vec<Receipt>)]) -> Vec<u8> {
+        fn number(mut number: u64, to: &mut Vec<u8>) {
+            while number > 127 {
+                to.push(number as u8 | 128);
+                number >>= 7;
+            }
+            to.push(number as u8);
+        }
+        let (mut page, mut before) = (Vec::new(), transactions[0].0.0);
+        for (lsn, receipts) in transactions {
+            number(lsn.0 - before, &mut page);
+            number(receipts.len() as u64, &mut page);
+            let mut ordinal = 0;
+            for receipt in *receipts {
+                number(u64::from(receipt.ordinal - ordinal), &mut page);
+                page.extend_from_slice(&receipt.check.to_le_bytes());
+                ordinal = receipt.ordinal;
+            }
+            before = lsn.0;
+        }
+        page
+    }
+
+    #[test]
+    fn a_file_of_format_1_is_laid_out_as_its_page_says() {
+        let bytes = kept("received", &encode(&place(), &gathered()).unwrap());
+        // docs/format.md, "Received". Nine, one and four transactions; tests have pages of four.
+        let all = gathered();
+        let (mut lineages, mut pages, mut at) = (Vec::new(), Vec::new(), 96 + 3 * 56 + 5 * 24);
+        for (transactions, head) in all.values().zip([(3u128, 9u64), (3, 11), (u128::MAX, 1)]) {
+            let all: Vec<_> = transactions.iter().collect();
+            lineages.extend_from_slice(&head.0.to_le_bytes());
+            lineages.extend_from_slice(&head.1.to_le_bytes());
+            lineages.extend_from_slice(&(pages.len() as u32 / 24).to_le_bytes());
+            lineages.extend_from_slice(&(all.len().div_ceil(4) as u32).to_le_bytes());
+            let lsns = (all[0].0.0, all[all.len() - 1].0.0);
+            let words = [all.len() as u64, lsns.0, lsns.1];
+            words
+                .iter()
+                .for_each(|word| lineages.extend_from_slice(&word.to_le_bytes()));
+            for some in all.chunks(4) {
+                let page = drawn_page(some);
+                assert_eq!(bytes[at..at + page.len()], page, "the page at {at}");
+                pages.extend_from_slice(&some[0].0.0.to_le_bytes());
+                pages.extend_from_slice(&(at as u64).to_le_bytes());
+                pages.extend_from_slice(&(page.len() as u32).to_le_bytes());
+                pages.extend_from_slice(&crc32fast::hash(&page).to_le_bytes());
+                at += page.len();
+            }
+        }
+        assert_eq!(at, bytes.len());
+        let tables = [lineages, pages].concat();
+        let fields: &[(usize, &[u8])] = &[
+            (0, b"MPRECVD1"),
+            (8, &1u32.to_le_bytes()),
+            (12, &[0; 4]),
+            (16, &7u128.to_le_bytes()),
+            (32, &64u64.to_le_bytes()),
+            (40, &4_096u64.to_le_bytes()),
+            (48, &64u64.to_le_bytes()),
+            (56, &77u32.to_le_bytes()),
+            (60, &3u32.to_le_bytes()),
+            (64, &5u32.to_le_bytes()),
+            (68, &crc32fast::hash(&tables).to_le_bytes()),
+            (72, &(bytes.len() as u64).to_le_bytes()),
+            (80, &[0; 12]),
+            (92, &crc32fast::hash(&bytes[..92]).to_le_bytes()),
+            (96, &tables),
+        ];
+        assert_laid_out("received", &bytes[..96 + tables.len()], fields);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::log::{
 };
 use crate::storage::{OpenMode, Storage};
 use crate::width::to_u64;
-use crate::{Chain, Error, Lsn, Options, Pinned, RawLog, Result};
+use crate::{Chain, Error, Lsn, Options, RawLog, Result};
 
 use super::super::lineage::{self, Beginning, Fork};
 use super::super::restore::begin_lineage;
@@ -259,10 +259,10 @@ fn end_log(raw: &RawLog, plan: &Plan, options: &Options) -> Result<()> {
         at: plan.end,
         chain: plan.chain,
     };
-    let lost = plan.ranges.iter().map(|range| Pinned {
-        key: format!("lost/{:016x}", range.at.0).into_bytes(),
-        value: Some(range.end.0.to_le_bytes().to_vec()),
-    });
+    let lost = plan
+        .ranges
+        .iter()
+        .map(|range| lineage::lost_record(range.at, range.end));
     let block = lineage::first_block(&beginning, fork, lost.collect())?;
     begin_lineage(dir, raw.identity.segment_bytes, plan.last, &block, options)
 }

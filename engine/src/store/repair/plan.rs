@@ -211,6 +211,7 @@ fn range(mut raw: &[u8]) -> Option<LostRange> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::golden::{assert_laid_out, kept};
 
     /// The trap: a plan whose checksum is right and whose ranges no block fills.
     #[test]
@@ -262,7 +263,27 @@ mod tests {
         };
         let bytes = plan.encode();
         assert_eq!(bytes.len(), FIXED_LEN + 3 * RANGE_LEN + 4);
-        assert_eq!(crate::block::tests::golden("repair", &bytes), bytes);
+        assert_eq!(kept("repair", &bytes), bytes);
+        // docs/format.md, "Repair".
+        let words = |words: &[i64]| {
+            words
+                .iter()
+                .flat_map(|word| word.to_le_bytes())
+                .collect::<Vec<_>>()
+        };
+        let fields: &[(usize, &[u8])] = &[
+            (0, b"MPREPAIR"),
+            (8, &1u32.to_le_bytes()),
+            (12, &2u32.to_le_bytes()),
+            (16, &7u128.to_le_bytes()),
+            (32, &words(&[8, 9, 10, -11, 8_192, 12, 4_096, 0, 8_000])),
+            (104, &[3, 0, 0, 0, 0, 0, 0, 0]),
+            (112, &words(&[512, 1_024, 513, 514, 1])),
+            (152, &words(&[4_096, 4_608, 4_097, 4_098, 2])),
+            (192, &words(&[8_192, 8_704, 8_193, 8_194, 0])),
+            (232, &crc32fast::hash(&bytes[..232]).to_le_bytes()),
+        ];
+        assert_laid_out("repair", &bytes, fields);
         assert_eq!(Plan::decode(&bytes), Some(plan));
         for bit in 0..bytes.len() * 8 {
             let mut changed = bytes.clone();

@@ -155,6 +155,7 @@ fn read_claimed<'a>(fields: &mut Fields<'a>) -> Option<Record<'a>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::golden::{Records, assert_laid_out, kept_records};
 
     fn site(name: &str) -> SiteName {
         SiteName::new(name).unwrap()
@@ -231,36 +232,69 @@ mod tests {
 
     /// Bytes on disk: a change of them is a new version of the record.
     #[test]
-    fn the_bytes_of_version_1_never_change() {
-        let put = Record::Put {
-            to: site("b"),
-            key: MessageKey {
-                from: site("hq"),
-                id: 3,
+    fn records_of_version_1_are_written_and_read_as_ever() {
+        let id = 0x0123_4567_89ab_cdef_0011_2233_4455_6677;
+        let key = |from: &str, id| MessageKey { from: site(from), id };
+        let records = [
+            Record::Put {
+                to: site("bern"),
+                key: key("hq", id),
+                message: b"message",
             },
-            message: b"x",
+            Record::Removed {
+                site: site("bern"),
+                keys: vec![key("hq", id), key("a.b", 2)],
+            },
+            Record::Claimed {
+                site: site("bern"),
+                session: 0x1122_3344_5566_7788,
+            },
+        ];
+        let kinds = [("put", 128), ("removed", 129), ("claimed", 130)];
+        let named = |(record, (name, kind)): (&Record<'_>, (&str, u8))| {
+            let (own, body) = body_of(record);
+            assert_eq!(own, FrameKind(kind));
+            (name.to_owned(), body)
         };
-        let expected: &[u8] = b"\x01\x01\x02\0\0\0\0\0\x03\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0bhqx";
-        assert_eq!(body_of(&put), (FrameKind(128), expected.to_vec()));
-        let removed = Record::Removed {
-            site: site("b"),
-            keys: vec![MessageKey {
-                from: site("hq"),
-                id: 3,
-            }],
-        };
-        let expected: &[u8] = b"\x01\x01\0\0\x01\0\0\0b\x03\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x02hq";
-        assert_eq!(body_of(&removed), (FrameKind(129), expected.to_vec()));
-        let claimed = Record::Claimed {
-            site: site("b"),
-            session: 9,
-        };
-        assert_eq!(
-            body_of(&claimed),
-            (
-                FrameKind(130),
-                b"\x01\x01\0\0\0\0\0\0\x09\0\0\0\0\0\0\0b".to_vec()
-            )
-        );
+        let written = records.iter().zip(kinds).map(named).collect();
+        let kept = kept_records("mailbox", &written);
+        assert_eq!(kept, written);
+        for ((record, (_, kind)), (name, body)) in records.iter().zip(kinds).zip(&kept) {
+            let read = Record::of_body(FrameKind(kind), body).unwrap();
+            assert_eq!(read.as_ref(), Some(record), "{name}");
+        }
+        assert_records_laid_out(&kept);
+    }
+
+    fn assert_records_laid_out(kept: &Records) {
+        // docs/format.md, "Message store".
+        let id = &0x0123_4567_89ab_cdef_0011_2233_4455_6677_u128.to_le_bytes();
+        let put: &[(usize, &[u8])] = &[
+            (0, &[1, 4, 2]),
+            (3, &[0; 5]),
+            (8, id),
+            (24, b"bern"),
+            (28, b"hq"),
+            (30, b"message"),
+        ];
+        let removed: &[(usize, &[u8])] = &[
+            (0, &[1, 4]),
+            (2, &[0; 2]),
+            (4, &2u32.to_le_bytes()),
+            (8, b"bern"),
+            (12, id),
+            (28, b"\x02hq"),
+            (31, &2u128.to_le_bytes()),
+            (47, b"\x03a.b"),
+        ];
+        let claimed: &[(usize, &[u8])] = &[
+            (0, &[1, 4]),
+            (2, &[0; 6]),
+            (8, &0x1122_3344_5566_7788_u64.to_le_bytes()),
+            (16, b"bern"),
+        ];
+        for ((name, body), fields) in kept.iter().zip([put, removed, claimed]) {
+            assert_laid_out(name, body, fields);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Tracking, rule by rule: a receiver at `bern`, a sender at `hq`, and messages made by hand.
 
 mod claims;
+mod golden;
 mod held;
 mod patience;
 mod receiving;

@@ -2,13 +2,14 @@
 //! ends in an error.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::frame::{EncodedFrame, FrameKind, NewFrame};
 use crate::{Epoch, Event, Origin, Pinned, Position, StoreId, StreamName, Via};
+
+pub(crate) mod golden;
 
 /// What a frame should read back as.
 #[derive(Clone, Debug, PartialEq)]
@@ -458,81 +459,5 @@ fn the_chain_tells_blocks_apart_by_writer_place_and_contents() {
         chain(&base, &small()[..1]),
     ] {
         assert_ne!(first, other);
-    }
-}
-
-/// The bytes of format 1, as they were when it was fixed. `MILEPOST_WRITE_GOLDEN=1` makes those that
-/// are missing; none is ever made again.
-pub(crate) fn golden(name: &str, bytes: &[u8]) -> Vec<u8> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("../tests/fixtures/format-1")
-        .join(name);
-    if std::env::var_os("MILEPOST_WRITE_GOLDEN").is_some() && !path.exists() {
-        std::fs::write(&path, bytes).unwrap();
-    }
-    std::fs::read(path).unwrap()
-}
-
-#[test]
-fn blocks_of_format_1_are_written_and_read_as_ever() {
-    let log = sealed(&small(), &seal(), 512);
-    let close = Seal {
-        close: true,
-        lsn: Lsn(2048),
-        ..seal()
-    };
-    let close = sealed(&[], &close, 512);
-    let queue = Seal {
-        kind: BlockKind::Queue,
-        aux: 77,
-        lsn: Lsn::ZERO,
-        ..seal()
-    };
-    let entry = Model {
-        kind: FrameKind::QUEUE_FIRST,
-        ..small().remove(2)
-    };
-    let queue = sealed(std::slice::from_ref(&entry), &queue, 1);
-    let owner = Owner {
-        secret: 0x5ec2_e7f0_0dba_11ad,
-        ..seal().owner
-    };
-    let secret = sealed(&small(), &Seal { owner, ..seal() }, 1);
-    for (name, block, frames) in [
-        ("log.block", log, small()),
-        ("secret.block", secret, small()),
-        ("close.block", close, vec![]),
-        ("queue.block", queue, vec![entry]),
-    ] {
-        let kept = golden(name, &block.bytes);
-        assert_eq!(
-            kept, block.bytes,
-            "{name}: our bytes are no longer those of format 1"
-        );
-        assert_eq!(read(&kept).unwrap(), (block.header, frames), "{name}");
-    }
-}
-
-#[test]
-fn a_lost_block_of_format_1_names_the_chain_behind_it_and_holds_nothing() {
-    let seal = Seal {
-        lsn: Lsn(4096),
-        ..seal()
-    };
-    let block = lost_block(&seal, 65_536, Chain(0x1234_5678));
-    assert_eq!(golden("lost.block", &block.bytes), block.bytes);
-    let header = BlockHeader::parse(&block.bytes).unwrap();
-    assert!(header.lost && header == block.header);
-    assert_eq!(
-        (header.end(), header.chain_after()),
-        (Lsn(4096 + 65_536), Chain(0x1234_5678))
-    );
-    // With anything in it, or in a queue, it is none.
-    for changed in [(16, 8u8), (20, 1), (24, 1), (2, b'Q')] {
-        let mut bytes = block.bytes.clone();
-        bytes[changed.0] = changed.1;
-        let crc = crc32fast::hash(&bytes[..HEADER_LEN - 4]);
-        bytes[HEADER_LEN - 4..].copy_from_slice(&crc.to_le_bytes());
-        assert_eq!(BlockHeader::parse(&bytes).unwrap_err(), BlockFault::Lengths);
     }
 }

@@ -6,6 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod golden;
+
 fn point(lsn: u64) -> Point {
     Point::live(Position {
         epoch: Epoch(7),

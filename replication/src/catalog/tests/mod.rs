@@ -7,6 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod golden;
+
 /// A transaction in a block, as the scan would meet it.
 pub(crate) fn with_events(events: &[Event], look: impl FnOnce(&FrameRef<'_>)) {
     let mut frame = NewFrame::transaction();

@@ -10,6 +10,8 @@ use tokio::sync::Semaphore;
 
 use super::*;
 
+mod golden;
+
 fn site(name: &str) -> SiteName {
     SiteName::new(name).unwrap()
 }
@@ -106,21 +108,6 @@ fn every_request_and_answer_reads_back_as_it_was_written() {
     for answer in answers() {
         assert_eq!(Answer::of_frame(&answer.to_frame(4)).unwrap(), Some(answer));
     }
-}
-
-/// These bytes are what programs in the field send; a change of them is a new protocol version.
-#[test]
-fn the_bytes_of_version_1_never_change() {
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    assert_eq!(hex(&Preamble::OURS.encode()), "4d494c45504f5354010001005d45d469");
-    let put = Request::Put {
-        to: site("hq"),
-        id: 2,
-        message: b"x".to_vec(),
-    };
-    let put = put.to_frame(1).encode().unwrap();
-    let body = "02000000000000000000000000000000".to_owned() + "01000000" + "02000000" + "6871" + "78";
-    assert_eq!(hex(&put), format!("1b0000000300000001000000{}{body}", "c4150759"));
 }
 
 #[test]

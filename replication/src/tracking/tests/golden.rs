@@ -1,0 +1,147 @@
+//! The bytes of a pair's records: pinned in the log, and read by every later program.
+
+use std::fmt::Debug;
+
+use milepost_engine::Pinned;
+
+use super::*;
+use crate::golden::{Records, assert_laid_out, kept_records};
+use crate::message::Range;
+use crate::tracking::state::{newest_pin, read_newest};
+
+fn pair(stopped: Option<StopReason>) -> PairRecord {
+    PairRecord {
+        site: StoreId(0x0123_4567_89ab_cdef_0011_2233_4455_6677),
+        epoch: ITS_EPOCH,
+        past_epochs: vec![Epoch(0xd1), Epoch(0xd2)],
+        generation: 3,
+        held: Lsn(512),
+        reads: 1,
+        stopped,
+    }
+}
+
+fn pairs() -> Vec<(&'static str, PairRecord)> {
+    let why = || "why".to_owned();
+    let stopped = [
+        ("contradiction", StopReason::Contradiction(why())),
+        ("fork", StopReason::Fork(why())),
+        ("freed", StopReason::Freed(why())),
+        ("loop", StopReason::Loop(why())),
+        ("needs-newer", StopReason::NeedsNewer(2, why())),
+    ];
+    let goes_on = [("goes-on", pair(None))];
+    let stopped = stopped.map(|(name, reason)| (name, pair(Some(reason))));
+    goes_on.into_iter().chain(stopped).collect()
+}
+
+fn received() -> ReceivedRecord {
+    let mut point = at(256);
+    point.back = Lsn(128);
+    ReceivedRecord { generation: 3, point }
+}
+
+fn told() -> ToldRecord {
+    let range = |after, up_to| Range { after, up_to };
+    ToldRecord {
+        generation: 3,
+        received: ours(70),
+        confirmed: ours(60),
+        went_back: 1,
+        confirmed_once: Lsn(90),
+        suspicions: 2,
+        answered: Some(0x1122),
+        serve: vec![(4, range(ours(60), ours(70)))],
+        serve_number: 4,
+        its_request: 5,
+        answers_due: 6,
+        nonce: Some(0x3344),
+        asks: vec![range(Point::NONE, at(10)), range(at(20), at(30))],
+        ask_number: 7,
+    }
+}
+
+fn probe() -> ProbeRecord {
+    ProbeRecord {
+        generation: 3,
+        nonce: 0x1122_3344_5566_7788,
+        log_sent: ours(90),
+        held: ours(70),
+        suspicions: 2,
+    }
+}
+
+fn sent() -> SentRecord {
+    SentRecord {
+        generation: 3,
+        went_back: 1,
+        log_sent: ours(90),
+        confirm_received: at(256),
+        answers_given: 6,
+        asked: 7,
+        told_at: 1_700_000_000_000_000,
+        told_again: 8,
+        probe: 0x1122_3344_5566_7788,
+        probe_times: 9,
+        probe_at: 1_700_000_000_000_001,
+    }
+}
+
+fn record(pinned: Pinned) -> (String, Vec<u8>) {
+    (String::from_utf8(pinned.key).unwrap(), pinned.value.unwrap())
+}
+
+/// Reads the record of a key and compares it with what it was.
+fn assert_read<T: PairState + PartialEq + Debug>(records: &Records, name: &str, expected: &T) {
+    let key = String::from_utf8(T::key(&name.parse().unwrap())).unwrap();
+    let (_, value) = records.iter().find(|(known, _)| *known == key).unwrap();
+    assert_eq!(T::read(value).unwrap(), *expected, "{key}");
+    assert!(
+        T::read(&[value, &[0][..]].concat()).is_err(),
+        "{key}: all of it is read"
+    );
+}
+
+#[test]
+fn records_of_a_pair_are_written_and_read_as_ever() {
+    let hq = "hq".parse().unwrap();
+    let mut written = Records::new();
+    for (name, pair) in pairs() {
+        written.push(record(pair.pin(&name.parse().unwrap()).unwrap()));
+    }
+    written.push(record(received().pin(&hq).unwrap()));
+    written.push(record(told().pin(&hq).unwrap()));
+    written.push(record(
+        ToldRecord::default().pin(&"never".parse().unwrap()).unwrap(),
+    ));
+    written.push(record(probe().pin(&hq).unwrap()));
+    written.push(record(sent().pin(&hq).unwrap()));
+    written.push(record(newest_pin(
+        StoreId(0x0123_4567_89ab_cdef),
+        Lsn(0x1122_3344_5566_7788),
+    )));
+    let kept = kept_records("pair", &written);
+    assert_eq!(kept, written);
+    for (name, pair) in pairs() {
+        assert_read(&kept, name, &pair);
+    }
+    assert_read(&kept, "hq", &received());
+    assert_read(&kept, "hq", &told());
+    assert_read(&kept, "never", &ToldRecord::default());
+    assert_read(&kept, "hq", &probe());
+    assert_read(&kept, "hq", &sent());
+    let (key, value) = kept.last().unwrap();
+    assert_eq!(key, "origin/00000000000000000123456789abcdef");
+    assert_eq!(value[..], 0x1122_3344_5566_7788_u64.to_le_bytes());
+    assert_eq!(read_newest(value).unwrap(), Lsn(0x1122_3344_5566_7788));
+    // A point in a record is in another order than one in a message: bincode's, position first.
+    let (_, received) = kept.iter().find(|(key, _)| key == "received/hq").unwrap();
+    let fields: &[(usize, &[u8])] = &[
+        (0, &3u32.to_le_bytes()),
+        (4, &0xe1_u64.to_le_bytes()),
+        (12, &256u64.to_le_bytes()),
+        (20, &(256u64 ^ 0xe1).to_le_bytes()),
+        (28, &128u64.to_le_bytes()),
+    ];
+    assert_laid_out("received/hq", received, fields);
+}
