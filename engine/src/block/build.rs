@@ -76,6 +76,14 @@ impl BlockBuilder {
         }
     }
 
+    /// An empty block that is put together in `bytes`, so that it need not be given memory again.
+    pub(crate) fn reusing(bytes: Vec<u8>) -> BlockBuilder {
+        let mut builder = BlockBuilder::new();
+        builder.bytes = bytes;
+        builder.bytes.clear();
+        builder
+    }
+
     /// True when no frame was added.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -106,7 +114,7 @@ impl BlockBuilder {
         if self.starts.is_empty() {
             self.first_time = frame.time();
             self.body_at = HEADER_LEN + StreamFilter::len_for(frame.stream_hashes().len());
-            self.bytes = Vec::with_capacity(self.body_at + frame.bytes().len());
+            self.bytes.reserve(self.body_at + frame.bytes().len());
             self.bytes.resize(self.body_at, 0);
         }
         self.last_time = frame.time();

@@ -26,6 +26,9 @@ use super::lock::AppendLock;
 use super::recover::{write_all, zero};
 use super::segment::Segment;
 
+/// Most bytes that a handle keeps for its next block.
+const MOST_ROOM: usize = 1 << 20;
+
 /// Frames that one caller wants committed together, and what it expects.
 pub(crate) struct Request {
     pub frames: Vec<EncodedFrame>,
@@ -160,7 +163,7 @@ impl Log {
             outcomes: requests.iter().map(|_| None).collect(),
             open: Vec::new(),
             sealed: Vec::new(),
-            builder: BlockBuilder::new(),
+            builder: BlockBuilder::reusing(std::mem::take(&mut *self.block_room.lock())),
             tail,
             limited: false,
         };
@@ -266,6 +269,11 @@ impl Log {
                     Err(error) => batch.failed(*number, error, *lsn),
                 }
             }
+        }
+        let largest = sealed.into_iter().map(|(block, _)| block.bytes);
+        let largest = largest.filter(|bytes| bytes.capacity() <= MOST_ROOM);
+        if let Some(bytes) = largest.max_by_key(Vec::capacity) {
+            *self.block_room.lock() = bytes;
         }
         wrote
     }

@@ -9,12 +9,14 @@
 //! - One batch is written at a time. A batch that waits for nothing but a sync gathers callers until that sync
 //!   ends, because the next cannot begin earlier; so each is woken once, by who synced for it.
 //! - A leader whose batch is smaller than the former one lets those run first who are about to join it.
+//! - In a crowd who waits lets others run a few times before it sleeps: when all have run, the sync is mostly over,
+//!   and nobody need be woken.
 //! - [`Group`] is the handover alone: who leads, who waits, who gets which result. What is written and synced is
 //!   its caller's, so that loom can run every interleaving of it (`loom_models/group.rs`).
 
 use std::collections::VecDeque;
 
-use crate::sync::{Arc, Condvar, Mutex, MutexGuard, thread};
+use crate::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Ordering, thread};
 use crate::{Error, Lsn, Result};
 
 use super::Log;
@@ -25,8 +27,10 @@ use super::judge::Judge;
 /// Most bytes of frames in one batch: 4 MiB, or a single larger request.
 const MOST_BYTES: u64 = 4 << 20;
 
-/// How often a leader lets others run before it goes ahead with what it has.
+/// How often a leader lets others run before it goes ahead with what it has, and who waits in a crowd before it sleeps.
 const MOST_YIELDS: u32 = 16;
+/// So many in a batch are a crowd. Fewer would have run long before the sync ends, for nothing.
+const CROWD: usize = 16;
 
 /// What a caller waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +82,8 @@ struct Gathering<R, T> {
 struct Batch<T> {
     outcomes: Mutex<Outcomes<T>>,
     moved: Condvar,
+    /// A hint for those who do not sleep yet; what counts is in `outcomes`.
+    is_over: AtomicBool,
 }
 
 struct Outcomes<T> {
@@ -137,7 +143,11 @@ impl<R, T> Group<R, T> {
             // Its leader may wait for a sync that this request does not wait for.
             (self.wakes.leaders)(&self.turn);
         }
+        let is_crowd = state.last_size.max(number) >= CROWD;
         drop(state);
+        if is_crowd && wait == Wait::Synced {
+            batch.linger();
+        }
         batch.follow(number, wait).unwrap_or_else(|| writer.lost())
     }
 
@@ -217,6 +227,7 @@ impl<R, T> State<R, T> {
                 reached: None,
             }),
             moved: Condvar::new(),
+            is_over: AtomicBool::new(false),
         });
         self.batches.push_back(Gathering {
             batch: Arc::clone(&batch),
@@ -229,6 +240,17 @@ impl<R, T> State<R, T> {
 }
 
 impl<T> Batch<T> {
+    /// Lets others run, who have as much to do, until the batch is over or each may have had its turn. To sleep and be
+    /// woken costs several times as much.
+    fn linger(&self) {
+        for _ in 0..MOST_YIELDS {
+            if self.is_over.load(Ordering::Relaxed) {
+                return;
+            }
+            thread::yield_now();
+        }
+    }
+
     /// Waits for the batch and takes the result of request `number`; none is there when its leader gave up.
     fn follow(&self, number: usize, wait: Wait) -> Option<T> {
         let mut outcomes = self.outcomes.lock();
@@ -298,6 +320,7 @@ impl<R, T> Drop for Lead<'_, R, T> {
             .results
             .extend((0..missing).map(|_| Some(self.writer.lost())));
         outcomes.reached = Some(Wait::Synced);
+        self.batch.is_over.store(true, Ordering::Relaxed);
         drop(outcomes);
         if self.size > 1 {
             (self.group.wakes.followers)(&self.batch.moved);
@@ -471,6 +494,36 @@ mod tests {
             ends.send(()).unwrap();
         });
         assert_eq!(*log.written.lock(), [vec![1], vec![2, 3, 4]]);
+    }
+
+    /// The trap: more wait than run before they sleep, so that some sleep and some do not when the sync ends.
+    #[test]
+    fn everybody_in_a_crowd_is_told_awake_or_asleep() {
+        let (log, begins, ends) = slow();
+        let group = Group::default();
+        thread::scope(|scope| {
+            let (group, log) = (&group, &log);
+            scope.spawn(|| group.submit(1, Wait::Synced, log));
+            assert_eq!(begins.recv_timeout(PATIENCE).unwrap(), Lsn(1));
+            let crowd = 2 + 2 * u64::try_from(CROWD).unwrap();
+            let told: Vec<_> = (2..crowd)
+                .map(|request| {
+                    let told = scope.spawn(move || group.submit(request, Wait::Synced, log));
+                    until_waiting(group, usize::try_from(request).unwrap() - 1);
+                    told
+                })
+                .collect();
+            ends.send(()).unwrap();
+            assert_eq!(begins.recv_timeout(PATIENCE).unwrap(), Lsn(crowd - 1));
+            assert!(
+                told.iter().all(|own| !own.is_finished()),
+                "nobody is told before the sync ends"
+            );
+            ends.send(()).unwrap();
+            for (request, own) in (2..crowd).zip(told) {
+                assert_eq!(own.join().unwrap(), request);
+            }
+        });
     }
 
     #[test]

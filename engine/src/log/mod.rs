@@ -76,6 +76,9 @@ pub(crate) struct Log {
     /// Held by the one thread of the handle that appends: an OFD lock does not exclude threads. Held
     /// across I/O, as the append lock is, because the order of the log is the order of its holders.
     pub(crate) appending: Mutex<()>,
+    /// Memory of a block that was written, for the next one: what is given back to the system is brought in again
+    /// page by page.
+    pub(crate) block_room: Mutex<Vec<u8>>,
     pub(crate) group: group::Group<Request, crate::Result<Written>>,
     pub(crate) syncer: durable::Syncer,
     pub(crate) filling: fill::Filling,

@@ -317,6 +317,7 @@ fn join(
         pad_to: identity.pad_to,
         lock_timeout: options.lock_timeout,
         appending: Mutex::default(),
+        block_room: Mutex::default(),
         group: Default::default(),
         syncer: Default::default(),
         filling: Default::default(),
