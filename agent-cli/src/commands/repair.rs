@@ -1,7 +1,9 @@
 //! `milepost repair`: what is damaged, what each way out would lose, and the way that was chosen.
 
 use clap::Args;
-use milepost_engine::{BaseDamage, Cost, Examined, LostFrame, Repair as Repairing, RepairHow, Repaired};
+use milepost_engine::{
+    BaseDamage, Cost, Examined, LostFrame, ReceivedDamage, Repair as Repairing, RepairHow, Repaired,
+};
 use serde::Serialize;
 
 use super::dump::facts::{DamageFacts, LostFacts, damage_facts, damage_text, lost_facts, lost_text};
@@ -27,6 +29,11 @@ use crate::output::Out;
 /// --base puts a new base file in place of a damaged one: the file with what is left of the log's freed beginning.
 /// What its whole parts and the index files still tell is in the new one, and what is lost is told: how many versions of
 /// streams begin at 0 again, and how many pinned records are not known. The log itself is not touched.
+///
+/// --received does the same for files of what was received in the freed beginning (log/received-…). A backup of this
+/// site has them too, byte for byte: copy the damaged one back from there first, which loses nothing. What is lost is told:
+/// a message that brings what may have been received there is refused and kept in quarantine, never taken twice. All that is
+/// surely new goes on; a pair that is made anew, and a way over a third site, may come to what is lost.
 #[derive(Args)]
 #[command(after_long_help = format!(
     "Examples:\n  milepost repair shop\n  milepost repair shop --isolate\n  milepost repair shop --cut --json\n\n{EXIT_CODES}"
@@ -43,10 +50,13 @@ pub struct Repair {
     /// Put a new base file, with what can still be told, in place of a damaged one
     #[arg(long, conflicts_with_all = ["cut", "isolate"])]
     base: bool,
+    /// Put new files of what was received, with what can still be told, in place of damaged ones
+    #[arg(long, conflicts_with_all = ["cut", "isolate", "base"])]
+    received: bool,
     /// Take segments in an archive that is away for lost ones; mount it instead if you can
     #[arg(long)]
     without_archive: bool,
-    /// Print one JSON object a line: {"damage":{…}}, {"lost":{…}}, {"choices":{…}}, {"repaired":{…}}, {"base":{…}}
+    /// Print one JSON object a line: {"damage":{…}}, {"lost":{…}}, {"choices":{…}}, {"repaired":{…}}, {"base":{…}}, {"received":{…}}
     #[arg(long)]
     json: bool,
 }
@@ -59,6 +69,18 @@ enum Line {
     Choices(Choices),
     Repaired(RepairedFacts),
     Base(BaseFacts),
+    Received(ReceivedFacts),
+}
+
+/// A damaged file of what was received, or what became of it.
+#[derive(Serialize)]
+struct ReceivedFacts {
+    file: String,
+    begin: u64,
+    end: u64,
+    reason: &'static str,
+    lost: Vec<String>,
+    renewed: bool,
 }
 
 /// A damaged base, or what became of it.
@@ -122,6 +144,7 @@ impl Repair {
         let mut out = Out::new();
         let outcome = match (self.cut, self.isolate) {
             _ if self.base => self.renew_base(repairing, &mut out),
+            _ if self.received => self.renew_received(repairing, &mut out),
             (true, _) => self.repair(repairing, RepairHow::Cut, &mut out),
             (_, true) => self.repair(repairing, RepairHow::Isolate, &mut out),
             _ => self.examine(&repairing, &mut out),
@@ -148,17 +171,11 @@ impl Repair {
         if let Some(base) = &found.base {
             self.print(Line::Base(base_facts(base, false)), out)?;
         }
+        for damage in &found.received {
+            self.print(Line::Received(received_facts(damage, false)), out)?;
+        }
         if found.damages.is_empty() {
-            if found.base.is_some() {
-                let text = "the base of the log is damaged; nothing was changed: put it back from a copy, restore a backup, \
-                            or repair with --base";
-                return Err(Failure::new(Exit::Damaged, text));
-            }
-            return if self.json {
-                Ok(())
-            } else {
-                out.line(format_args!("nothing is damaged"))
-            };
+            return self.judge_rest(&found, out);
         }
         self.print(Line::Choices(choices(&found)), out)?;
         let ranges = if found.damages.len() == 1 {
@@ -173,6 +190,45 @@ impl Repair {
                 found.damages.len()
             ),
         ))
+    }
+
+    /// No block of the log is damaged.
+    fn judge_rest(&self, found: &Examined, out: &mut Out) -> Outcome {
+        let damaged = |text| Err(Failure::new(Exit::Damaged, text));
+        if found.base.is_some() {
+            return damaged(
+                "the base of the log is damaged; nothing was changed: put it back from a copy, restore a backup, or repair \
+                 with --base",
+            );
+        }
+        if !found.received.is_empty() {
+            return damaged(
+                "what knows of the received is damaged; nothing was changed: put the file back from a copy, such as a \
+                 backup's file of that name, restore a backup, or repair with --received",
+            );
+        }
+        if found.received_unlinked {
+            return damaged(
+                "a repair of what was received was interrupted: run it again with --received to finish it",
+            );
+        }
+        if self.json {
+            return Ok(());
+        }
+        out.line(format_args!("nothing is damaged"))
+    }
+
+    fn renew_received(&self, repairing: Repairing, out: &mut Out) -> Outcome {
+        let done = repairing.renew_received()?;
+        for damage in &done {
+            self.print(Line::Received(received_facts(damage, true)), out)?;
+        }
+        if done.is_empty() && !self.json {
+            out.line(format_args!(
+                "repaired (--received): what was interrupted is finished"
+            ))?;
+        }
+        Ok(())
     }
 
     fn renew_base(&self, repairing: Repairing, out: &mut Out) -> Outcome {
@@ -200,6 +256,7 @@ impl Repair {
             Line::Lost(frame) => out.line(format_args!("  lost: {}", lost_text(frame))),
             Line::Choices(choices) => print_choices(choices, out),
             Line::Base(base) => print_base(base, out),
+            Line::Received(damage) => print_received(damage, out),
             Line::Repaired(done) => out.line(format_args!(
                 "repaired ({}{}): the log ends at LSN {} and goes on in lineage epoch {}; lost: {}; what was taken \
                  out is in the folder damaged of the store",
@@ -239,6 +296,40 @@ fn base_facts(base: &BaseDamage, renewed: bool) -> BaseFacts {
         lost: base.lost(),
         renewed,
     }
+}
+
+fn received_facts(damage: &ReceivedDamage, renewed: bool) -> ReceivedFacts {
+    ReceivedFacts {
+        file: damage.path.display().to_string(),
+        begin: damage.begin.0,
+        end: damage.end.0,
+        reason: damage.reason,
+        lost: damage.lost(),
+        renewed,
+    }
+}
+
+fn print_received(damage: &ReceivedFacts, out: &mut Out) -> Outcome {
+    let (begin, end, file, reason) = (damage.begin, damage.end, &damage.file, damage.reason);
+    let (verb, nothing) = if damage.renewed {
+        out.line(format_args!(
+            "repaired (--received): the file of what was received in LSN {begin} to {end}; the damaged one is in the folder \
+             damaged of the store"
+        ))?;
+        ("not known any more", "nothing is lost")
+    } else {
+        out.line(format_args!(
+            "DAMAGED: what was received in LSN {begin} to {end}, file {file}: {reason}"
+        ))?;
+        ("--received would lose", "--received would lose nothing")
+    };
+    for lost in &damage.lost {
+        out.line(format_args!("  {verb}: {lost}"))?;
+    }
+    if damage.lost.is_empty() {
+        out.line(format_args!("  {nothing}"))?;
+    }
+    Ok(())
 }
 
 fn print_base(base: &BaseFacts, out: &mut Out) -> Outcome {

@@ -18,6 +18,7 @@ mod apply;
 mod aside;
 mod base;
 mod plan;
+mod received;
 
 pub use base::BaseDamage;
 
@@ -30,7 +31,8 @@ use crate::block::HEADER_LEN;
 use crate::log::rescue;
 use crate::storage::{LocalStorage, Storage};
 use crate::{
-    Chain, Damage, DamageKind, Epoch, Error, Loss, LostFrame, Lsn, Options, RawEnd, RawLog, RawPiece, Result,
+    Chain, Damage, DamageKind, Epoch, Error, Loss, LostFrame, Lsn, Options, RawEnd, RawLog, RawPiece,
+    ReceivedDamage, Result,
 };
 
 use plan::{Becomes, LostRange, Plan};
@@ -70,6 +72,10 @@ pub struct Examined {
     pub isolate: Result<Cost, String>,
     /// The base is damaged: [`Repair::renew_base`].
     pub base: Option<BaseDamage>,
+    /// Files of what was received in the freed part that are damaged, oldest first: [`Repair::renew_received`].
+    pub received: Vec<ReceivedDamage>,
+    /// A repair of those was interrupted: [`Repair::renew_received`] finishes it.
+    pub received_unlinked: bool,
     /// A repair was interrupted, and nothing else can be done but to run it again.
     pub interrupted: Option<RepairHow>,
     end: Option<RawEnd>,
@@ -141,6 +147,8 @@ impl Repair {
             cut: Cost::default(),
             isolate: Ok(Cost::default()),
             base: None,
+            received: Vec::new(),
+            received_unlinked: false,
             interrupted: interrupted.map(|plan| plan.how),
             end: None,
         };
@@ -148,6 +156,10 @@ impl Repair {
             return Ok(found);
         }
         found.base = self.base_damage()?;
+        if found.base.is_none() {
+            let (received, linked) = self.received_damage()?;
+            (found.received, found.received_unlinked) = (received, !linked);
+        }
         let (mut lost, mut behind) = (Cost::default(), Cost::default());
         let end = self.raw.walk(&mut |piece| {
             match piece {
@@ -224,6 +236,10 @@ impl Repair {
             return Err(Error::invalid(match &found.base {
                 Some(_) => {
                     "no block of the log is damaged, but the base is: repair that (`milepost repair` with --base)"
+                }
+                None if found.received_unlinked => {
+                    "no block of the log is damaged, but what was received is: repair that (`milepost repair` with \
+                     --received)"
                 }
                 None => "nothing is damaged: there is nothing to repair",
             }));
