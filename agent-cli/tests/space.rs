@@ -27,6 +27,13 @@ fn what_is_kept_is_shown_and_changed_and_a_limit_without_room_is_refused() {
     assert_eq!(shown["retention"], "30d");
     assert_eq!(shown["limit"], 20u64 << 30);
     let refused = place.run(&["space", "shop", "--limit", "1M"]).fails(2);
+    let init = place
+        .run(&["init", "other", "--site", "other", "--limit", "1M"])
+        .fails(2);
+    assert_eq!(init, refused, "the same words");
+    place
+        .run(&["init", "shop", "--site", "other", "--limit", "1G"])
+        .fails(1);
     assert!(refused.contains("3 segments"), "{refused}");
     place.run(&["space", "shop", "--retention", "for ever"]).fails(2);
 }

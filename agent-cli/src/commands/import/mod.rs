@@ -125,11 +125,10 @@ impl Import {
         let course = Course::new(&store, input, self.shape(), batch_lines, size);
         let (done, outcome) = course.run(resume);
         let text = format_args!(
-            "imported {} with {}; {} of {name} {} done",
+            "imported {} with {}; {}",
             count(done.transactions, "transaction"),
             count(done.events, "event"),
-            count(done.lines, "line"),
-            if done.lines == 1 { "is" } else { "are" },
+            done.of_input(&name, resume),
         );
         let told = output::tell(json, &done, text);
         let closed = store.close();
