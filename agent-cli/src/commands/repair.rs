@@ -2,7 +2,8 @@
 
 use clap::Args;
 use milepost_engine::{
-    BaseDamage, Cost, Examined, LostFrame, ReceivedDamage, Repair as Repairing, RepairHow, Repaired,
+    BaseDamage, Cost, Error, ErrorKind, Examined, LostFrame, ReceivedDamage, Repair as Repairing, RepairHow,
+    Repaired,
 };
 use serde::Serialize;
 
@@ -153,8 +154,20 @@ impl Repair {
         outcome
     }
 
+    /// An archive that cannot be reached may be gone for good; one whose mark is `damaged` is not.
+    fn or_without_archive(&self, error: Error, damaged: bool) -> Failure {
+        if error.kind() != ErrorKind::Unavailable || self.without_archive || damaged {
+            return error.into();
+        }
+        Failure::from(error).then(
+            "if it is gone for good: --without-archive takes what lies there for lost, and says what that would lose",
+        )
+    }
+
     fn examine(&self, repairing: &Repairing, out: &mut Out) -> Outcome {
-        let found = repairing.examine()?;
+        let examined = repairing.examine();
+        let damaged = repairing.archive_damage().is_some();
+        let found = examined.map_err(|error| self.or_without_archive(error, damaged))?;
         if let Some(how) = found.interrupted {
             let text = format!(
                 "a repair ({}) was interrupted: run it again to finish it",
@@ -237,11 +250,12 @@ impl Repair {
     }
 
     fn repair(&self, repairing: Repairing, how: RepairHow, out: &mut Out) -> Outcome {
-        let mut failed = None;
+        let (mut failed, damaged) = (None, repairing.archive_damage().is_some());
         let done = repairing.run(how, &mut |frame: &LostFrame| {
             let printed = self.print(Line::Lost(lost_facts(frame)), out);
             failed = failed.take().or(printed.err());
-        })?;
+        });
+        let done = done.map_err(|error| self.or_without_archive(error, damaged))?;
         self.print(Line::Repaired(facts(&done)), out)?;
         // The repair is done all the same: the list is in the folder of what was taken out.
         failed.map_or(Ok(()), Err)

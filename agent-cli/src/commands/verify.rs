@@ -241,7 +241,7 @@ fn judge_rest(facts: &Facts) -> Outcome {
     } else {
         "segments were"
     };
-    let next = "what was read is whole: mount the archive and verify again";
+    let next = "what was read is whole: do what is told above, mostly mount the archive, and verify again";
     Err(Failure::failed(format!(
         "{} {segments} not verified; {next}",
         unread.segments

@@ -69,6 +69,7 @@ pub fn gather(store: &Store, damage: &mut Vec<Damage>) -> Outcome<Disk> {
             (0, None)
         }
     };
+    damage.extend(store.archive_damage().iter().map(Damage::from));
     let (space, holds) = (space.ok(), store.holds()?);
     damage.extend(
         holds

@@ -136,6 +136,12 @@ impl Repair {
         self
     }
 
+    /// What is wrong with the file that says whose the archive is, as [`crate::Store::archive_damage`].
+    #[must_use]
+    pub fn archive_damage(&self) -> Option<Error> {
+        crate::log::away::mark_damage(&*self.raw.storage, self.raw.identity.owner)
+    }
+
     /// Reads the whole log and says what is damaged; changes nothing.
     ///
     /// # Errors
