@@ -273,3 +273,43 @@ fn what_is_freed_is_told_to_readers_and_a_hold_keeps_it_until_it_is_dropped() {
     assert!(again.iter().map(facts).eq(events.iter().map(facts)));
     place.run(&["repair", "again"]).ok();
 }
+
+/// A command is gone before the store's own thread looks: its segments stayed until the next one.
+#[test]
+fn an_import_and_an_append_free_what_retention_lets_go_before_they_end() {
+    let place = Place::new();
+    let init = [
+        "init",
+        "shop",
+        "--site",
+        "shop",
+        "--segment-bytes",
+        "1M",
+        "--retention",
+        "2M",
+    ];
+    place.run(&init).ok();
+    let line = |number: u32| {
+        let text = format!("{number} {}", "x".repeat(60_000));
+        format!("{{\"events\":[{{\"stream\":\"s\",\"kind\":\"k\",\"payload\":\"{text}\"}}]}}\n")
+    };
+    place.write("lines", (0..100).map(line).collect::<String>());
+    let disk = || place.run(&["stat", "shop", "--json"]).one();
+    let told = place.run(&["import", "shop", "--input", "lines", "--json"]).one();
+    assert_eq!(told["transactions"], 100);
+    let after = disk();
+    assert!(after["oldest"].as_u64().unwrap() > 2 << 20, "{after}");
+    assert_eq!(after["disk"]["freed_next"], 0, "nothing is left to the next one");
+    // A hold keeps some, and when it is dropped an append lets it go.
+    place.run(&["hold", "add", "shop", "mine"]).ok();
+    place.run(&["import", "shop", "--input", "lines"]).ok();
+    assert_eq!(disk()["oldest"], after["oldest"], "held");
+    place.run(&["hold", "drop", "shop", "mine"]).ok();
+    assert!(disk()["disk"]["freed_next"].as_u64().unwrap() > 0);
+    place
+        .run(&["append", "shop", "s", "--kind", "k", "--data", "1"])
+        .ok();
+    assert_eq!(disk()["disk"]["freed_next"], 0);
+    assert!(disk()["oldest"].as_u64() > after["oldest"].as_u64());
+    place.run(&["verify", "shop"]).ok();
+}

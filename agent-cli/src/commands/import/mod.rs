@@ -29,7 +29,7 @@ use self::feed::Feed;
 pub use self::lines::Lines;
 use self::shape::{EventsAt, History, Shape};
 use self::time::TimeUnit;
-use super::store_dir::StoreDir;
+use super::store_dir::{StoreDir, close};
 use crate::failure::{EXIT_CODES, Failure, Outcome};
 use crate::output;
 
@@ -131,10 +131,10 @@ impl Import {
             done.of_input(&name, resume),
         );
         let told = output::tell(json, &done, text);
-        let closed = store.close();
+        let closed = close(store);
         // Why it ended is what the operator has to hear first.
         outcome.and(told)?;
-        Ok(closed?)
+        closed
     }
 
     /// The input with its name, and its size where that is known before it is read.
