@@ -302,11 +302,10 @@ impl Repair {
         Ok(plan)
     }
 
-    /// What lies in an archive is not written by a repair.
+    /// What lies in an archive is not written by a repair. Of what a cut takes away whole the stubs go.
     fn refuse_archived(&self, plan: &Plan) -> Result<()> {
-        let from = plan.damaged.min(plan.last);
         let written = |first: &Lsn| match plan.how {
-            RepairHow::Cut => *first >= from,
+            RepairHow::Cut => *first == plan.last,
             RepairHow::Isolate => {
                 let holds = |range: &&LostRange| range.becomes == Becomes::Blocks && range.at >= *first;
                 let next = plan.ranges.iter().filter(holds).map(|range| range.at).min();
@@ -315,8 +314,9 @@ impl Repair {
         };
         for first in self.raw.dir.list()?.iter().copied().filter(written) {
             if self.raw.dir.only_away(first)?.is_some() {
-                let text = "a segment that the repair concerns lies in the archive, and nothing was changed: bring it \
-                            back with `milepost archive` and --back, then repair";
+                let text = "a segment that the repair has to write lies in the archive, and nothing was changed: bring it \
+                            back with `milepost archive` and --back, then repair; where that ends at a segment that is \
+                            missing there, what comes before it is here by then";
                 return Err(Error::invalid(text)
                     .at_path(self.raw.storage.root())
                     .at_lsn(first));
