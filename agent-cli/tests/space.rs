@@ -104,6 +104,19 @@ fn a_damaged_base_is_told_with_what_can_be_saved_and_repaired_only_when_told_to(
     assert_eq!(place.run(&["read", "shop", "s", "--json"]).ok(), before);
     place.run(&["verify", "shop"]).ok();
     assert!(place.run(&["repair", "shop"]).ok().contains("nothing is damaged"));
+    // Gone altogether: only an operator knows that what it stood for was freed.
+    std::fs::remove_file(place.path(&file)).unwrap();
+    place.run(&["verify", "shop"]).fails(6);
+    let ran = place.run(&["repair", "shop"]);
+    assert!(ran.out.contains("MISSING: the base of the log"), "{}", ran.out);
+    assert!(
+        ran.fails(6)
+            .contains("if the log's beginning was freed, repair with --base")
+    );
+    let done = place.run(&["repair", "shop", "--base"]).ok();
+    assert!(done.contains("lost: whether all before LSN"), "{done}");
+    assert_eq!(place.run(&["read", "shop", "s", "--json"]).ok(), before);
+    place.run(&["verify", "shop"]).ok();
 }
 
 #[test]

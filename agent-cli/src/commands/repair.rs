@@ -29,7 +29,8 @@ use crate::output::Out;
 ///
 /// --base puts a new base file in place of a damaged one: the file with what is left of the log's freed beginning.
 /// What its whole parts and the index files still tell is in the new one, and what is lost is told: how many versions of
-/// streams begin at 0 again, and how many pinned records are not known. The log itself is not touched.
+/// streams begin at 0 again, and how many pinned records are not known. The log itself is not touched. Where the file is
+/// missing altogether, nobody knows whether the log's beginning was freed or lost: --base says that it was freed.
 ///
 /// --received does the same for files of what was received in the freed beginning (log/received-…). A backup of this
 /// site has them too, byte for byte: copy the damaged one back from there first, which loses nothing. What is lost is told:
@@ -48,7 +49,7 @@ pub struct Repair {
     /// Drop the damaged ranges alone
     #[arg(long)]
     isolate: bool,
-    /// Put a new base file, with what can still be told, in place of a damaged one
+    /// Put a new base file, with what can still be told, in place of a damaged or missing one
     #[arg(long, conflicts_with_all = ["cut", "isolate"])]
     base: bool,
     /// Put new files of what was received, with what can still be told, in place of damaged ones
@@ -88,6 +89,7 @@ struct ReceivedFacts {
 #[derive(Serialize)]
 struct BaseFacts {
     file: String,
+    missing: bool,
     begins: u64,
     streams: Option<u64>,
     streams_known: u64,
@@ -196,6 +198,17 @@ impl Repair {
         } else {
             "ranges are"
         };
+        if found.base.as_ref().is_some_and(|base| base.missing) {
+            return Err(Failure::new(
+                Exit::Damaged,
+                format!(
+                    "{} {ranges} damaged, and the base is missing; nothing was changed: restore a backup; or, if the log's \
+                     beginning was freed, repair with --base first; if its segments are lost, put them back, or repair \
+                     with --isolate",
+                    found.damages.len()
+                ),
+            ));
+        }
         Err(Failure::new(
             Exit::Damaged,
             format!(
@@ -302,6 +315,7 @@ fn choices(found: &Examined) -> Choices {
 fn base_facts(base: &BaseDamage, renewed: bool) -> BaseFacts {
     BaseFacts {
         file: base.path.display().to_string(),
+        missing: base.missing,
         begins: base.begins.0,
         streams: base.streams,
         streams_known: base.streams_known,
@@ -350,12 +364,13 @@ fn print_base(base: &BaseFacts, out: &mut Out) -> Outcome {
     if base.renewed {
         out.line(format_args!(
             "repaired (--base): the log begins at LSN {} as before, with the versions of {} streams and {} pinned records; \
-             the damaged file is in the folder damaged of the store",
+             what was kept of the former one is in the folder damaged of the store",
             base.begins, base.streams_known, base.pinned_known
         ))?;
     } else {
+        let how = if base.missing { "MISSING" } else { "DAMAGED" };
         out.line(format_args!(
-            "DAMAGED: the base of the log, which begins at LSN {}, file {}; --base keeps the versions of {} streams and {} \
+            "{how}: the base of the log, which begins at LSN {}, file {}; --base keeps the versions of {} streams and {} \
              pinned records",
             base.begins, base.file, base.streams_known, base.pinned_known
         ))?;

@@ -41,6 +41,8 @@ const REMOTE: &[u8] = b"catalog/remote/";
 pub(crate) struct Newest {
     /// False for bases of programs that did not keep what was received.
     pub(crate) told: bool,
+    /// A repair that knew neither this nor all pinned records made the base: that there is no remote says nothing.
+    pub(crate) doubted: bool,
     /// End of the newest file, and CRC of its header; zeros for none.
     pub(crate) file: (Lsn, u32),
 }
@@ -199,6 +201,7 @@ impl Receipts {
         let newest = base.map(newest_of).transpose()?;
         let newest = newest.unwrap_or(Newest {
             told: true,
+            doubted: false,
             file: (Lsn::ZERO, 0),
         });
         let known: &[Arc<Part>] = known.map_or(&[], |known| &known.files);
@@ -246,7 +249,7 @@ impl Part {
 fn newest_of(base: &Base) -> Result<Newest> {
     let newest = base.received();
     Ok(Newest {
-        told: newest.told || !base.has_pinned(REMOTE)?,
+        told: newest.told || (!newest.doubted && !base.has_pinned(REMOTE)?),
         ..newest
     })
 }
@@ -259,6 +262,7 @@ impl Shared {
         let before = former.as_ref().map(newest_of).transpose()?;
         let before = before.unwrap_or(Newest {
             told: true,
+            doubted: false,
             file: (Lsn::ZERO, 0),
         });
         if !self.may_have_received(end)? {
