@@ -239,16 +239,7 @@ impl Repair {
 
     fn plan(&self, how: RepairHow, found: &Examined) -> Result<Plan> {
         let (Some((first, _)), Some(end)) = (found.damages.first(), found.end) else {
-            return Err(Error::invalid(match &found.base {
-                Some(_) => {
-                    "no block of the log is damaged, but the base is: repair that (`milepost repair` with --base)"
-                }
-                None if found.received_unlinked => {
-                    "no block of the log is damaged, but what was received is: repair that (`milepost repair` with \
-                     --received)"
-                }
-                None => "nothing is damaged: there is nothing to repair",
-            }));
+            return Err(found.no_damage());
         };
         if let (RepairHow::Isolate, Err(reason)) = (how, &found.isolate) {
             return Err(Error::invalid(reason.clone()).at_lsn(first.at));
@@ -376,6 +367,21 @@ impl Repair {
             Ok(())
         })?;
         Ok(epoch)
+    }
+}
+
+impl Examined {
+    /// Why the log is not repaired, of which no block is damaged.
+    fn no_damage(&self) -> Error {
+        Error::invalid(match &self.base {
+            Some(_) => {
+                "no block of the log is damaged, but the base is: repair that (`milepost repair` with --base)"
+            }
+            None if self.received_unlinked => {
+                "no block of the log is damaged, but what was received is: repair that (`milepost repair` with --received)"
+            }
+            None => "nothing is damaged: there is nothing to repair",
+        })
     }
 }
 
