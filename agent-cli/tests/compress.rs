@@ -208,3 +208,94 @@ fn an_archived_store_is_read_as_before_says_what_to_mount_and_is_brought_back() 
     );
     assert!(place.run(&export).ok() == now);
 }
+
+#[test]
+fn a_damaged_mark_of_an_archive_is_no_archive_that_is_away_and_is_told_with_the_way_out() {
+    let place = filled();
+    let export = ["export", "shop"];
+    let before = place.run(&export).ok();
+    place.run(&["archive", "shop", "--to", "cold"]).ok();
+    let mark = place.path("cold/archive");
+    let mut bytes = std::fs::read(&mark).unwrap();
+    bytes[20] ^= 1;
+    std::fs::write(&mark, bytes).unwrap();
+    for missing in [false, true] {
+        if missing {
+            std::fs::remove_file(&mark).unwrap();
+        }
+        for (words, code) in [
+            (&export[..], 1),
+            (&["verify", "shop"], 6),
+            (&["stat", "shop"], 6),
+            (&["archive", "shop", "--back"], 1),
+            (&["repair", "shop"], 1),
+        ] {
+            let ran = place.run(words);
+            let told = format!("{}{}", ran.out, ran.err);
+            assert_eq!(ran.code, code, "{words:?}: {told}");
+            assert!(
+                told.contains("cold/archive") && told.contains("--take-over"),
+                "{words:?}: {told}"
+            );
+            assert!(!told.contains("mount it"), "{words:?}: {told}");
+            assert!(
+                !told.contains("run it again") && !told.contains("--without-archive"),
+                "{words:?}: {told}"
+            );
+        }
+    }
+    place
+        .run(&["archive", "shop", "--to", "cold", "--take-over"])
+        .ok();
+    assert_eq!(place.run(&export).ok(), before);
+    place.run(&["verify", "shop"]).ok();
+}
+
+#[test]
+fn what_another_run_cannot_help_is_not_told_to_be_run_again() {
+    let place = filled();
+    place.run(&["archive", "shop", "--to", "cold"]).ok();
+    std::fs::rename(place.path("cold"), place.path("gone")).unwrap();
+    for words in [&["archive", "shop"][..], &["archive", "shop", "--back"]] {
+        let told = place.run(words).fails(1);
+        assert!(
+            told.contains("mount it") && !told.contains("run it again"),
+            "{told}"
+        );
+        assert!(!told.contains("read as before"), "{told}");
+    }
+    // A repair names the way when the archive is gone for good.
+    for words in [&["repair", "shop"][..], &["repair", "shop", "--isolate"]] {
+        let told = place.run(words).fails(1);
+        assert!(
+            told.contains("mount it") && told.contains("--without-archive"),
+            "{told}"
+        );
+    }
+    let told = place.run(&["repair", "shop", "--without-archive"]).fails(6);
+    assert!(told.contains("--isolate"), "{told}");
+}
+
+#[test]
+fn undoing_compression_says_what_lies_in_the_archive_and_stays() {
+    let place = filled();
+    place.run(&["compress", "shop"]).ok();
+    let archived = place.run(&["archive", "shop", "--to", "cold", "--json"]).one()["away"].clone();
+    let told = place.run(&["compress", "shop", "--undo"]).ok();
+    assert!(
+        told.contains(&format!("{archived} compressed ones in the archive")) && told.contains("--back"),
+        "{told}"
+    );
+    let facts = place.run(&["compress", "shop", "--undo", "--json"]).one();
+    assert_eq!(
+        (&facts["compressed"], &facts["in_archive"]),
+        (&0.into(), &archived)
+    );
+    place.run(&["archive", "shop", "--back"]).ok();
+    let facts = place.run(&["compress", "shop", "--undo", "--json"]).one();
+    assert_eq!(
+        (&facts["compressed"], &facts["in_archive"]),
+        (&0.into(), &0.into())
+    );
+    assert!(files(&place, "mpz").is_empty());
+}

@@ -132,6 +132,59 @@ fn a_signal_commits_the_lines_read_says_how_many_and_resume_goes_on_behind_them(
 }
 
 #[test]
+fn an_import_that_is_stopped_on_its_way_to_where_it_was_says_what_was_done_before() {
+    let place = Place::with_store("shop");
+    let all = lines(20).join("\n") + "\n";
+    let ten = lines(10).join("\n") + "\n";
+    place.write("history.ndjson", &ten);
+    history(&place, &[]).ok();
+    // One line of it has come when it is stopped; and then none at all.
+    for sent in [lines(1).join("") + "\n", String::new()] {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("milepost"));
+        command
+            .args(["import", "shop", "--input", "-"])
+            .args(&OPTIONS[1..]);
+        command.arg("--resume").current_dir(place.path(""));
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut held_open = child.stdin.take().unwrap();
+        held_open.write_all(sent.as_bytes()).unwrap();
+        std::thread::sleep(Duration::from_millis(700));
+        let id = child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-INT", &id])
+                .status()
+                .unwrap()
+                .success()
+        );
+        wait_for_end(&mut child);
+        let ended = child.wait_with_output().unwrap();
+        drop(held_open);
+        assert_eq!(ended.status.code(), Some(1));
+        let told = String::from_utf8(ended.stdout).unwrap();
+        if sent.is_empty() {
+            assert!(told.contains("what earlier runs did is not counted"), "{told}");
+        } else {
+            assert!(
+                told.contains("10 lines of standard input are done: 10 before, 0 in this run"),
+                "{told}"
+            );
+        }
+    }
+    place.write("history.ndjson", &all);
+    let words = ["import", "shop", "--input", "history.ndjson", "--resume"];
+    let told = place.run(&[&words, &OPTIONS[1..]].concat()).ok();
+    assert!(
+        told.contains("20 lines of history.ndjson are done: 10 before, 10 in this run"),
+        "{told}"
+    );
+}
+
+#[test]
 fn the_progress_bar_is_gone_before_the_summary_and_before_a_refusal() {
     // The bar shows on terminals only, and after two seconds; `script` makes a terminal.
     if Command::new("script").arg("--version").output().is_err() {

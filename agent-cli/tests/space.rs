@@ -27,6 +27,13 @@ fn what_is_kept_is_shown_and_changed_and_a_limit_without_room_is_refused() {
     assert_eq!(shown["retention"], "30d");
     assert_eq!(shown["limit"], 20u64 << 30);
     let refused = place.run(&["space", "shop", "--limit", "1M"]).fails(2);
+    let init = place
+        .run(&["init", "other", "--site", "other", "--limit", "1M"])
+        .fails(2);
+    assert_eq!(init, refused, "the same words");
+    place
+        .run(&["init", "shop", "--site", "other", "--limit", "1G"])
+        .fails(1);
     assert!(refused.contains("3 segments"), "{refused}");
     place.run(&["space", "shop", "--retention", "for ever"]).fails(2);
 }
@@ -97,6 +104,19 @@ fn a_damaged_base_is_told_with_what_can_be_saved_and_repaired_only_when_told_to(
     assert_eq!(place.run(&["read", "shop", "s", "--json"]).ok(), before);
     place.run(&["verify", "shop"]).ok();
     assert!(place.run(&["repair", "shop"]).ok().contains("nothing is damaged"));
+    // Gone altogether: only an operator knows that what it stood for was freed.
+    std::fs::remove_file(place.path(&file)).unwrap();
+    place.run(&["verify", "shop"]).fails(6);
+    let ran = place.run(&["repair", "shop"]);
+    assert!(ran.out.contains("MISSING: the base of the log"), "{}", ran.out);
+    assert!(
+        ran.fails(6)
+            .contains("if the log's beginning was freed, repair with --base")
+    );
+    let done = place.run(&["repair", "shop", "--base"]).ok();
+    assert!(done.contains("lost: whether all before LSN"), "{done}");
+    assert_eq!(place.run(&["read", "shop", "s", "--json"]).ok(), before);
+    place.run(&["verify", "shop"]).ok();
 }
 
 #[test]
@@ -265,4 +285,44 @@ fn what_is_freed_is_told_to_readers_and_a_hold_keeps_it_until_it_is_dropped() {
     let facts = |event: &serde_json::Value| (event["version"].clone(), event["lsn"].clone());
     assert!(again.iter().map(facts).eq(events.iter().map(facts)));
     place.run(&["repair", "again"]).ok();
+}
+
+/// A command is gone before the store's own thread looks: its segments stayed until the next one.
+#[test]
+fn an_import_and_an_append_free_what_retention_lets_go_before_they_end() {
+    let place = Place::new();
+    let init = [
+        "init",
+        "shop",
+        "--site",
+        "shop",
+        "--segment-bytes",
+        "1M",
+        "--retention",
+        "2M",
+    ];
+    place.run(&init).ok();
+    let line = |number: u32| {
+        let text = format!("{number} {}", "x".repeat(60_000));
+        format!("{{\"events\":[{{\"stream\":\"s\",\"kind\":\"k\",\"payload\":\"{text}\"}}]}}\n")
+    };
+    place.write("lines", (0..100).map(line).collect::<String>());
+    let disk = || place.run(&["stat", "shop", "--json"]).one();
+    let told = place.run(&["import", "shop", "--input", "lines", "--json"]).one();
+    assert_eq!(told["transactions"], 100);
+    let after = disk();
+    assert!(after["oldest"].as_u64().unwrap() > 2 << 20, "{after}");
+    assert_eq!(after["disk"]["freed_next"], 0, "nothing is left to the next one");
+    // A hold keeps some, and when it is dropped an append lets it go.
+    place.run(&["hold", "add", "shop", "mine"]).ok();
+    place.run(&["import", "shop", "--input", "lines"]).ok();
+    assert_eq!(disk()["oldest"], after["oldest"], "held");
+    place.run(&["hold", "drop", "shop", "mine"]).ok();
+    assert!(disk()["disk"]["freed_next"].as_u64().unwrap() > 0);
+    place
+        .run(&["append", "shop", "s", "--kind", "k", "--data", "1"])
+        .ok();
+    assert_eq!(disk()["disk"]["freed_next"], 0);
+    assert!(disk()["oldest"].as_u64() > after["oldest"].as_u64());
+    place.run(&["verify", "shop"]).ok();
 }

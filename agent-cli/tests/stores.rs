@@ -289,3 +289,41 @@ fn a_store_that_is_made_with_padding_pads_what_any_command_appends() {
         .filter(|at| log[*at..].starts_with(b"MPB1"));
     assert!(starts.clone().count() >= 3 && starts.all(|at| at % 4096 == 0));
 }
+
+#[test]
+fn a_walk_from_beyond_the_log_is_refused_with_its_end_by_every_command() {
+    let place = Place::with_store("shop");
+    place
+        .run(&["append", "shop", "s", "--kind", "k", "--data", "1"])
+        .ok();
+    place.run(&["backup", "shop", "copy"]).ok();
+    for words in [&["export", "shop"][..], &["dump", "shop"], &["dump", "copy"]] {
+        let told = place.run(&[words, &["--from", "99999"]].concat()).fails(1);
+        let end = place.run(&["stat", "shop", "--json"]).one()["durable"].to_string();
+        assert!(told.contains("LSN 99999 lies beyond the log"), "{told}");
+        assert!(words[1] == "copy" || told.contains(&end), "{told}");
+        place.run(&[words, &["--from", "128"]].concat()).ok();
+    }
+    let end = place.run(&["stat", "shop", "--json"]).one()["durable"].to_string();
+    assert_eq!(place.run(&["export", "shop", "--from", &end]).ok(), "");
+}
+
+#[test]
+fn a_young_store_has_no_rate_yet() {
+    let place = Place::with_store("shop");
+    for _ in 0..2 {
+        place
+            .run(&["append", "shop", "s", "--kind", "k", "--data", "1"])
+            .ok();
+    }
+    let told = place.run(&["stat", "shop"]).ok();
+    assert!(
+        told.contains("there is no rate yet") && !told.contains("0 seconds"),
+        "{told}"
+    );
+    let disk = &place.run(&["stat", "shop", "--json"]).one()["disk"];
+    assert!(
+        disk["bytes_per_day"].is_null() && disk["full_in_days"].is_null(),
+        "{disk}"
+    );
+}

@@ -79,9 +79,9 @@ pub use queue::{QueueEntry, QueueReader, QueueWriter};
 pub use site::{SiteName, StoreId};
 pub use store::{
     Archived, BackedUp, Backup, BackupFacts, BaseDamage, Beginning, Compressed, Cost, Damage, DamageKind,
-    DiskUse, Durability, Examined, Freeable, Hold, Keeper, Loss, LostFrame, NamedHold, Options, Phase,
-    PhaseLock, RawEnd, RawLog, RawPiece, Receipt, Receipts, Repair, RepairHow, Repaired, Restored, Retention,
-    Space, Store, StreamReader, Unverified, Verified, Watermarks,
+    DiskUse, Durability, Examined, Forgotten, Freeable, Hold, Keeper, Loss, LostFrame, NamedHold, Options,
+    Phase, PhaseLock, RawEnd, RawLog, RawPiece, Receipt, Receipts, ReceivedDamage, Repair, RepairHow,
+    Repaired, Restored, Retention, Space, Store, StreamReader, Unverified, Verified, Watermarks,
 };
 pub use stream::{ExpectedVersion, StreamName, StreamPattern, StreamVersion};
 pub use transaction::{CommitOutcome, Committed, Transaction, TransactionId, WrongExpectedVersion};

@@ -9,7 +9,7 @@ use milepost_replication::agent::{AgentOptions, ExitCode, Phases, Stop, run_on};
 use milepost_replication::catalog::Start;
 use milepost_replication::receive::{ReceiveOptions, ReceivePhase, quarantined};
 use milepost_replication::status::status;
-use milepost_replication::tracking::PollCause;
+use milepost_replication::tracking::{PairRecord, PairState, PollCause, StopReason};
 use support::*;
 
 fn one_way(net: &Net) -> (tempfile::TempDir, Site, Site) {
@@ -142,6 +142,42 @@ fn a_loop_of_three_sites_stops_the_pair_and_ends_with_5_r4() {
     let kept = quarantined(&sites[0].store).unwrap();
     assert_eq!(kept.len(), 1, "whoever removes the remote has seen it: {kept:?}");
     assert!(other.is_file());
+}
+
+/// Every message of a stopped pair is set aside for the same reason, which stood in the last line once for each.
+#[test]
+fn a_stopped_pair_is_told_once_with_how_many_of_its_messages_wait_r6() {
+    let net = Net::default();
+    let (_dir, head, shop) = one_way(&net);
+    head.commit(&[("s/1", "before")]);
+    head.turn();
+    shop.receive();
+    let key = PairRecord::key(&name("head"));
+    let (value, _) = shop.store.pinned(&key).unwrap().unwrap();
+    let mut record = PairRecord::read(&value).unwrap();
+    record.stopped = Some(StopReason::Loop("a loop for this test".to_owned()));
+    let mut transaction = milepost_engine::Transaction::new();
+    let event = milepost_engine::Event::new("own/1", "k", "1").unwrap();
+    transaction.push(&event).unwrap();
+    transaction.pin(record.pin(&name("head")).unwrap());
+    let _ = shop.store.commit(transaction).unwrap().committed().unwrap();
+    for number in 0..4 {
+        head.commit(&[("s/1", &number.to_string())]);
+        head.scan();
+        head.send();
+    }
+    let waiting = net.waiting("shop");
+    assert!(waiting >= 4);
+    for _ in 0..2 {
+        let stop = Stop::new();
+        let options = batch(true, true, true);
+        let exit = run_on(&shop.store, &shop.links(&stop), &options, &stop);
+        assert_eq!(exit.code, ExitCode::Quarantined);
+        let told = exit.message.unwrap();
+        assert_eq!(told.matches("a loop for this test").count(), 1, "{told}");
+        assert!(told.contains(&format!("{waiting} messages of it wait")), "{told}");
+    }
+    assert_eq!(quarantined(&shop.store).unwrap().len(), waiting);
 }
 
 #[test]

@@ -46,6 +46,19 @@ impl Start {
         }
     }
 
+    /// Refuses to begin where the log has not come to yet.
+    ///
+    /// # Errors
+    /// Exit 1 with the log's end.
+    pub fn refuse_beyond(self, end: Lsn) -> Result<(), Failure> {
+        match self {
+            Start::At(lsn) if lsn > end => Err(Failure::failed(format!(
+                "LSN {lsn} lies beyond the log, which ends at LSN {end} by now: start there or before"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses to begin later than asked for.
     ///
     /// # Errors

@@ -87,7 +87,7 @@ impl Append {
         let text = format_args!("appended to {stream}{shown}, LSN {lsn}");
         output::tell(self.json, &facts, text)
             .map_err(|failure| failure.after(&format!("the event is committed at LSN {lsn}")))?;
-        Ok(store.close()?)
+        super::store_dir::close(store)
     }
 }
 

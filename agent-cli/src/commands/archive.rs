@@ -69,8 +69,10 @@ impl Archive {
             store.archive(&mut told)
         };
         drop(progress);
-        let state = "no segment was lost and all are read as before; run it again";
-        let done = done.map_err(|error| Failure::from(error).then(state))?;
+        let done = done.map_err(|error| match again(&error) {
+            Some(again) => Failure::from(error).then(&again),
+            None => Failure::from(error),
+        })?;
         let archive = store.space()?.archive;
         let facts = facts(&done, archive.map(|path| path.display().to_string()));
         let (count, verb) = (
@@ -86,6 +88,15 @@ impl Archive {
             ),
         )
     }
+}
+
+/// What to do about a failure that another run may not meet again; `None` for one that says itself what has to change first.
+pub fn again(error: &Error) -> Option<String> {
+    let helps = matches!(error.kind(), ErrorKind::Full | ErrorKind::Internal);
+    let next = where_to(error);
+    helps.then(|| {
+        format!("no segment was lost and all are read as before; run it again when that is mended{next}")
+    })
 }
 
 /// What else helps when a disk is full.
@@ -114,5 +125,14 @@ mod tests {
     fn a_full_disk_is_told_the_way_to_another_disk() {
         assert!(where_to(&Error::full("no space")).contains("archive DIR --to"));
         assert_eq!(where_to(&Error::corrupt("damaged")), "");
+        assert!(again(&Error::full("no space")).unwrap().contains("run it again"));
+        for helpless in [
+            Error::corrupt("x"),
+            Error::conflict("x"),
+            Error::unavailable("x"),
+            Error::invalid("x"),
+        ] {
+            assert_eq!(again(&helpless), None);
+        }
     }
 }

@@ -25,7 +25,7 @@ pub struct Compress {
     /// From now on, let whoever has the store open compress what it seals
     #[arg(long, conflicts_with = "undo")]
     always: bool,
-    /// Take all compressed segments out again, and do not compress from now on
+    /// Take all compressed segments out again but those in the archive, and do not compress from now on
     #[arg(long)]
     undo: bool,
     /// Print the facts as one JSON object
@@ -40,6 +40,8 @@ struct Facts {
     raw_bytes: u64,
     packed_bytes: u64,
     compressed: u64,
+    /// Compressed segments in the archive, which stay as they are.
+    in_archive: u64,
     of: u64,
     always: bool,
 }
@@ -63,18 +65,28 @@ impl Compress {
         };
         drop(progress);
         let done = done.map_err(|error| {
-            let state = match self.undo {
-                true => "no segment was lost and all are read as before, and none is compressed from now on; run it again",
-                false => "no segment was lost and all are read as before; run it again",
+            let again = super::archive::again(&error);
+            let failure = match self.undo {
+                true => Failure::from(error).then("no segment is compressed from now on"),
+                false => Failure::from(error),
             };
-            let next = super::archive::where_to(&error);
-            Failure::from(error).then(&format!("{state}{next}"))
+            match again {
+                Some(again) => failure.then(&again),
+                None => failure,
+            }
         })?;
         let facts = facts(&done, space.compress);
         let count = facts.segments.len();
         let (compressed, of) = (facts.compressed, facts.of);
         let text = if self.undo {
-            format!("decompressed {count} segments; {compressed} of {of} are compressed")
+            let left = match facts.in_archive {
+                0 => String::new(),
+                left => format!(
+                    "; {left} compressed ones in the archive were left as they are: `milepost archive` with --back brings \
+                     them here, then undo again"
+                ),
+            };
+            format!("decompressed {count} segments; {compressed} of {of} are compressed here{left}")
         } else {
             format!(
                 "compressed {count} segments, {} bytes to {}; {compressed} of {of} are compressed",
@@ -91,6 +103,7 @@ fn facts(done: &Compressed, always: bool) -> Facts {
         raw_bytes: done.raw_bytes,
         packed_bytes: done.packed_bytes,
         compressed: done.compressed,
+        in_archive: done.in_archive,
         of: done.of,
         always,
     }

@@ -32,7 +32,7 @@ pub struct Export {
     /// Only events of these streams (* one segment, ** any number); transactions without any are left out
     #[arg(long, value_name = "PATTERN", value_parser = pattern)]
     streams: Vec<StreamPattern>,
-    /// Only transactions from this LSN on, which the log must still have; oldest: wherever it begins. Without it, all that the
+    /// Only transactions from this LSN on, which the log must still have and not end before; oldest: wherever it begins. Without it, all that the
     /// log has, with a warning when that is not all that ever was
     #[arg(long, value_name = "LSN", value_parser = start::parse)]
     from: Option<Start>,
@@ -59,6 +59,9 @@ impl Export {
             }
         }
         let end = store.watermarks().durable;
+        if let Some(from) = self.from {
+            from.refuse_beyond(end)?;
+        }
         let mut progress = Progress::bytes("export", Some(end.since(start)));
         let mut versions = Versions::new(beginning);
         let mut out = Out::new();

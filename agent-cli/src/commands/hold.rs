@@ -13,9 +13,10 @@ use crate::output;
 
 /// Show, take and drop holds: who keeps the log from being freed, and from where on.
 ///
-/// A hold keeps everything above its position until it is dropped, moved on by its owner, or its time is over. Backups
-/// and replication take theirs by themselves; one for yourself keeps what a program of yours still has to read. A
-/// hold whose file is damaged keeps everything.
+/// A hold keeps everything above its position until it is dropped, moved on by its owner, or its time is over.
+/// Replication takes one by itself and keeps it; a backup holds the log only while it runs, so what is freed between two
+/// of its runs goes, also where no backup has it: take a hold for that. One for yourself keeps what a program of yours
+/// still has to read. A hold whose file is damaged keeps everything.
 #[derive(Args)]
 #[command(after_long_help = format!(
     "Examples:\n  milepost hold list shop\n  milepost hold add shop nightly --owner ops --expires 2d\n  milepost hold drop shop nightly\n\n{EXIT_CODES}"

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::store_dir::StoreDir;
 use crate::arguments::{keep, size};
-use crate::failure::{EXIT_CODES, Outcome};
+use crate::failure::{EXIT_CODES, Failure, Outcome};
 use crate::output;
 
 /// Make a new store in a directory that is missing or empty.
@@ -62,7 +62,12 @@ impl Init {
         options = options
             .retention(self.retention.unwrap_or_default())
             .limit(self.limit.unwrap_or_default());
-        let store = options.init(&self.store.dir, self.site)?;
+        let made = options.init(&self.store.dir, self.site);
+        // What names a path is about the place and not about the words.
+        let store = made.map_err(|error| match error.path() {
+            Some(_) => Failure::from(error),
+            None => Failure::of_words(error),
+        })?;
         let made = Made {
             store: store.id().to_string(),
             site: store.site().as_str(),

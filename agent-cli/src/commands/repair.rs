@@ -1,7 +1,10 @@
 //! `milepost repair`: what is damaged, what each way out would lose, and the way that was chosen.
 
 use clap::Args;
-use milepost_engine::{BaseDamage, Cost, Examined, LostFrame, Repair as Repairing, RepairHow, Repaired};
+use milepost_engine::{
+    BaseDamage, Cost, Error, ErrorKind, Examined, LostFrame, ReceivedDamage, Repair as Repairing, RepairHow,
+    Repaired,
+};
 use serde::Serialize;
 
 use super::dump::facts::{DamageFacts, LostFacts, damage_facts, damage_text, lost_facts, lost_text};
@@ -26,7 +29,13 @@ use crate::output::Out;
 ///
 /// --base puts a new base file in place of a damaged one: the file with what is left of the log's freed beginning.
 /// What its whole parts and the index files still tell is in the new one, and what is lost is told: how many versions of
-/// streams begin at 0 again, and how many pinned records are not known. The log itself is not touched.
+/// streams begin at 0 again, and how many pinned records are not known. The log itself is not touched. Where the file is
+/// missing altogether, nobody knows whether the log's beginning was freed or lost: --base says that it was freed.
+///
+/// --received does the same for files of what was received in the freed beginning (log/received-…). A backup of this
+/// site has them too, byte for byte: copy the damaged one back from there first, which loses nothing. What is lost is told:
+/// a message that brings what may have been received there is refused and kept in quarantine, never taken twice. All that is
+/// surely new goes on; a pair that is made anew, and a way over a third site, may come to what is lost.
 #[derive(Args)]
 #[command(after_long_help = format!(
     "Examples:\n  milepost repair shop\n  milepost repair shop --isolate\n  milepost repair shop --cut --json\n\n{EXIT_CODES}"
@@ -40,13 +49,16 @@ pub struct Repair {
     /// Drop the damaged ranges alone
     #[arg(long)]
     isolate: bool,
-    /// Put a new base file, with what can still be told, in place of a damaged one
+    /// Put a new base file, with what can still be told, in place of a damaged or missing one
     #[arg(long, conflicts_with_all = ["cut", "isolate"])]
     base: bool,
+    /// Put new files of what was received, with what can still be told, in place of damaged ones
+    #[arg(long, conflicts_with_all = ["cut", "isolate", "base"])]
+    received: bool,
     /// Take segments in an archive that is away for lost ones; mount it instead if you can
     #[arg(long)]
     without_archive: bool,
-    /// Print one JSON object a line: {"damage":{…}}, {"lost":{…}}, {"choices":{…}}, {"repaired":{…}}, {"base":{…}}
+    /// Print one JSON object a line: {"damage":{…}}, {"lost":{…}}, {"choices":{…}}, {"repaired":{…}}, {"base":{…}}, {"received":{…}}
     #[arg(long)]
     json: bool,
 }
@@ -59,12 +71,25 @@ enum Line {
     Choices(Choices),
     Repaired(RepairedFacts),
     Base(BaseFacts),
+    Received(ReceivedFacts),
+}
+
+/// A damaged file of what was received, or what became of it.
+#[derive(Serialize)]
+struct ReceivedFacts {
+    file: String,
+    begin: u64,
+    end: u64,
+    reason: &'static str,
+    lost: Vec<String>,
+    renewed: bool,
 }
 
 /// A damaged base, or what became of it.
 #[derive(Serialize)]
 struct BaseFacts {
     file: String,
+    missing: bool,
     begins: u64,
     streams: Option<u64>,
     streams_known: u64,
@@ -122,6 +147,7 @@ impl Repair {
         let mut out = Out::new();
         let outcome = match (self.cut, self.isolate) {
             _ if self.base => self.renew_base(repairing, &mut out),
+            _ if self.received => self.renew_received(repairing, &mut out),
             (true, _) => self.repair(repairing, RepairHow::Cut, &mut out),
             (_, true) => self.repair(repairing, RepairHow::Isolate, &mut out),
             _ => self.examine(&repairing, &mut out),
@@ -130,8 +156,20 @@ impl Repair {
         outcome
     }
 
+    /// An archive that cannot be reached may be gone for good; one whose mark is `damaged` is not.
+    fn or_without_archive(&self, error: Error, damaged: bool) -> Failure {
+        if error.kind() != ErrorKind::Unavailable || self.without_archive || damaged {
+            return error.into();
+        }
+        Failure::from(error).then(
+            "if it is gone for good: --without-archive takes what lies there for lost, and says what that would lose",
+        )
+    }
+
     fn examine(&self, repairing: &Repairing, out: &mut Out) -> Outcome {
-        let found = repairing.examine()?;
+        let examined = repairing.examine();
+        let damaged = repairing.archive_damage().is_some();
+        let found = examined.map_err(|error| self.or_without_archive(error, damaged))?;
         if let Some(how) = found.interrupted {
             let text = format!(
                 "a repair ({}) was interrupted: run it again to finish it",
@@ -148,17 +186,11 @@ impl Repair {
         if let Some(base) = &found.base {
             self.print(Line::Base(base_facts(base, false)), out)?;
         }
+        for damage in &found.received {
+            self.print(Line::Received(received_facts(damage, false)), out)?;
+        }
         if found.damages.is_empty() {
-            if found.base.is_some() {
-                let text = "the base of the log is damaged; nothing was changed: put it back from a copy, restore a backup, \
-                            or repair with --base";
-                return Err(Failure::new(Exit::Damaged, text));
-            }
-            return if self.json {
-                Ok(())
-            } else {
-                out.line(format_args!("nothing is damaged"))
-            };
+            return self.judge_rest(&found, out);
         }
         self.print(Line::Choices(choices(&found)), out)?;
         let ranges = if found.damages.len() == 1 {
@@ -166,6 +198,17 @@ impl Repair {
         } else {
             "ranges are"
         };
+        if found.base.as_ref().is_some_and(|base| base.missing) {
+            return Err(Failure::new(
+                Exit::Damaged,
+                format!(
+                    "{} {ranges} damaged, and the base is missing; nothing was changed: restore a backup; or, if the log's \
+                     beginning was freed, repair with --base first; if its segments are lost, put them back, or repair \
+                     with --isolate",
+                    found.damages.len()
+                ),
+            ));
+        }
         Err(Failure::new(
             Exit::Damaged,
             format!(
@@ -175,17 +218,57 @@ impl Repair {
         ))
     }
 
+    /// No block of the log is damaged.
+    fn judge_rest(&self, found: &Examined, out: &mut Out) -> Outcome {
+        let damaged = |text| Err(Failure::new(Exit::Damaged, text));
+        if found.base.is_some() {
+            return damaged(
+                "the base of the log is damaged; nothing was changed: put it back from a copy, restore a backup, or repair \
+                 with --base",
+            );
+        }
+        if !found.received.is_empty() {
+            return damaged(
+                "what knows of the received is damaged; nothing was changed: put the file back from a copy, such as a \
+                 backup's file of that name, restore a backup, or repair with --received",
+            );
+        }
+        if found.received_unlinked {
+            return damaged(
+                "a repair of what was received was interrupted: run it again with --received to finish it",
+            );
+        }
+        if self.json {
+            return Ok(());
+        }
+        out.line(format_args!("nothing is damaged"))
+    }
+
+    fn renew_received(&self, repairing: Repairing, out: &mut Out) -> Outcome {
+        let done = repairing.renew_received()?;
+        for damage in &done {
+            self.print(Line::Received(received_facts(damage, true)), out)?;
+        }
+        if done.is_empty() && !self.json {
+            out.line(format_args!(
+                "repaired (--received): what was interrupted is finished"
+            ))?;
+        }
+        Ok(())
+    }
+
     fn renew_base(&self, repairing: Repairing, out: &mut Out) -> Outcome {
         let done = repairing.renew_base()?;
         self.print(Line::Base(base_facts(&done, true)), out)
     }
 
     fn repair(&self, repairing: Repairing, how: RepairHow, out: &mut Out) -> Outcome {
-        let mut failed = None;
+        let (mut failed, damaged) = (None, repairing.archive_damage().is_some());
         let done = repairing.run(how, &mut |frame: &LostFrame| {
             let printed = self.print(Line::Lost(lost_facts(frame)), out);
             failed = failed.take().or(printed.err());
-        })?;
+        });
+        let done = done.map_err(|error| self.or_without_archive(error, damaged))?;
         self.print(Line::Repaired(facts(&done)), out)?;
         // The repair is done all the same: the list is in the folder of what was taken out.
         failed.map_or(Ok(()), Err)
@@ -200,6 +283,7 @@ impl Repair {
             Line::Lost(frame) => out.line(format_args!("  lost: {}", lost_text(frame))),
             Line::Choices(choices) => print_choices(choices, out),
             Line::Base(base) => print_base(base, out),
+            Line::Received(damage) => print_received(damage, out),
             Line::Repaired(done) => out.line(format_args!(
                 "repaired ({}{}): the log ends at LSN {} and goes on in lineage epoch {}; lost: {}; what was taken \
                  out is in the folder damaged of the store",
@@ -231,6 +315,7 @@ fn choices(found: &Examined) -> Choices {
 fn base_facts(base: &BaseDamage, renewed: bool) -> BaseFacts {
     BaseFacts {
         file: base.path.display().to_string(),
+        missing: base.missing,
         begins: base.begins.0,
         streams: base.streams,
         streams_known: base.streams_known,
@@ -241,16 +326,51 @@ fn base_facts(base: &BaseDamage, renewed: bool) -> BaseFacts {
     }
 }
 
+fn received_facts(damage: &ReceivedDamage, renewed: bool) -> ReceivedFacts {
+    ReceivedFacts {
+        file: damage.path.display().to_string(),
+        begin: damage.begin.0,
+        end: damage.end.0,
+        reason: damage.reason,
+        lost: damage.lost(),
+        renewed,
+    }
+}
+
+fn print_received(damage: &ReceivedFacts, out: &mut Out) -> Outcome {
+    let (begin, end, file, reason) = (damage.begin, damage.end, &damage.file, damage.reason);
+    let (verb, nothing) = if damage.renewed {
+        out.line(format_args!(
+            "repaired (--received): the file of what was received in LSN {begin} to {end}; the damaged one is in the folder \
+             damaged of the store"
+        ))?;
+        ("not known any more", "nothing is lost")
+    } else {
+        out.line(format_args!(
+            "DAMAGED: what was received in LSN {begin} to {end}, file {file}: {reason}"
+        ))?;
+        ("--received would lose", "--received would lose nothing")
+    };
+    for lost in &damage.lost {
+        out.line(format_args!("  {verb}: {lost}"))?;
+    }
+    if damage.lost.is_empty() {
+        out.line(format_args!("  {nothing}"))?;
+    }
+    Ok(())
+}
+
 fn print_base(base: &BaseFacts, out: &mut Out) -> Outcome {
     if base.renewed {
         out.line(format_args!(
             "repaired (--base): the log begins at LSN {} as before, with the versions of {} streams and {} pinned records; \
-             the damaged file is in the folder damaged of the store",
+             what was kept of the former one is in the folder damaged of the store",
             base.begins, base.streams_known, base.pinned_known
         ))?;
     } else {
+        let how = if base.missing { "MISSING" } else { "DAMAGED" };
         out.line(format_args!(
-            "DAMAGED: the base of the log, which begins at LSN {}, file {}; --base keeps the versions of {} streams and {} \
+            "{how}: the base of the log, which begins at LSN {}, file {}; --base keeps the versions of {} streams and {} \
              pinned records",
             base.begins, base.file, base.streams_known, base.pinned_known
         ))?;

@@ -13,7 +13,7 @@ use crate::output;
 ///
 /// With nothing to set it shows. What is set is followed by every process that has the store open. Segments that
 /// need not be kept are freed as a whole, the oldest first, by age also while nobody commits (whoever has the store open looks
-/// once a minute; `milepost stat` says when): never what the scan phase has not passed, nor what
+/// once a minute, and append and import before they end; `milepost stat` says when): never what the scan phase has not passed, nor what
 /// somebody holds (`milepost hold list`). Versions of streams and pinned records stay as they are, and whoever reads
 /// what was freed is told so. At the limit a commit fails and says who keeps the log; the last segment is a reserve
 /// for small records without events, so that there is a way out. Settings whose file is damaged are made anew with

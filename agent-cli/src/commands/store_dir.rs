@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use milepost_engine::{Options, Store};
+use milepost_engine::{Options, Result, Retention, Store};
 use milepost_replication::server::is_message_store;
 
 use crate::failure::{Failure, Outcome};
@@ -18,6 +18,25 @@ pub struct StoreDir {
     /// Open a store on NFS, 9p or FUSE, which may break their promises; at your risk
     #[arg(long, env = "MILEPOST_FORCE_FILE_SYSTEM", value_parser = clap::builder::FalseyValueParser::new())]
     pub force_file_system: bool,
+}
+
+/// Closes a store after commits, once what these let go of is freed: a command that is short is gone before the store's own
+/// thread comes to that.
+///
+/// # Errors
+/// As [`Store::close`]; what cannot be freed now waits for whoever has the store open next.
+pub fn close(store: Store) -> Outcome {
+    if let Err(error) = free(&store) {
+        tracing::warn!(%error, "what need not be kept is not freed now; whoever has the store open next does so");
+    }
+    Ok(store.close()?)
+}
+
+fn free(store: &Store) -> Result<()> {
+    if store.space()?.retention != Retention::Forever && store.freeable()?.end > store.oldest()? {
+        store.free()?;
+    }
+    Ok(())
 }
 
 impl StoreDir {

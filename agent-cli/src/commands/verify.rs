@@ -196,10 +196,10 @@ fn facts(found: &Verified, backup: Option<BackupOf>) -> Facts {
 fn judge(facts: &Facts) -> Outcome {
     let told = |count: usize, what: &str, advice: &str| {
         let verb = if count == 1 { "is" } else { "are" };
-        let segments = if count == 1 { "segment" } else { "segments" };
+        let parts = if count == 1 { "part" } else { "parts" };
         Failure::new(
             Exit::Damaged,
-            format!("{count} {segments} of the {what} {verb} damaged; {advice}"),
+            format!("{count} {parts} of the {what} {verb} damaged; {advice}"),
         )
     };
     match (facts.damage.len(), facts.queue_damage.len()) {
@@ -241,7 +241,7 @@ fn judge_rest(facts: &Facts) -> Outcome {
     } else {
         "segments were"
     };
-    let next = "what was read is whole: mount the archive and verify again";
+    let next = "what was read is whole: do what is told above, mostly mount the archive, and verify again";
     Err(Failure::failed(format!(
         "{} {segments} not verified; {next}",
         unread.segments

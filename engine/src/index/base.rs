@@ -13,6 +13,7 @@ use crate::{Chain, Error, Lsn, Result, StoreId, StreamName};
 
 use super::active::{ActiveIndex, Totals};
 use super::build;
+use super::layout::{HEADER_LEN, SidecarHeader};
 use super::lookup::{Index, PinnedRecord};
 use super::name;
 use super::sealed::{Held, List, Sealed, SealedSegments};
@@ -71,6 +72,21 @@ impl Base {
             Ok(bytes)
         });
         read.map_err(|error| Error::io("read a base file", storage.root().join(name), error))
+    }
+
+    /// Its bytes, but that they name other files of what was received; for a repair of those.
+    ///
+    /// # Errors
+    /// `Corrupt` when it is damaged.
+    pub(crate) fn bytes_naming(&self, storage: &dyn Storage, received: Newest) -> Result<Vec<u8>> {
+        let mut bytes = self.bytes(storage)?;
+        let header = SidecarHeader {
+            received,
+            ..*self.0.header()
+        };
+        let front = bytes.get_mut(..HEADER_LEN).ok_or_else(|| damaged(self.end()))?;
+        front.copy_from_slice(&header.to_bytes());
+        Ok(bytes)
     }
 
     /// Where the log begins.

@@ -46,6 +46,8 @@ const CRC_AT: usize = HEADER_LEN - 4;
 const RESERVED: usize = 4;
 /// Flag of a base: what was received in the freed part is told.
 const TOLD: u32 = 1;
+/// Flag of a base that a repair made: nobody knows whether it is told, whatever is pinned.
+const DOUBTED: u32 = 2;
 
 /// Bytes under one checksum of the section `checks`, counted from the header's end; few in unit tests, so that their
 /// small files have many.
@@ -170,7 +172,9 @@ impl SidecarHeader {
         }
         header.scanned = Lsn(fields.u64()?);
         header.received.file = (Lsn(fields.u64()?), fields.u32()?);
-        header.received.told = fields.u32()? & TOLD != 0;
+        let flags = fields.u32()?;
+        header.received.told = flags & TOLD != 0;
+        header.received.doubted = flags & DOUBTED != 0;
         header.agrees_with(file_len).then_some(header)
     }
 
@@ -206,7 +210,9 @@ impl SidecarHeader {
         let (received, crc) = self.received.file;
         raw.extend_from_slice(&received.0.to_le_bytes());
         raw.extend_from_slice(&crc.to_le_bytes());
-        raw.extend_from_slice(&(if self.received.told { TOLD } else { 0 }).to_le_bytes());
+        let told = if self.received.told { TOLD } else { 0 };
+        let doubted = if self.received.doubted { DOUBTED } else { 0 };
+        raw.extend_from_slice(&(told | doubted).to_le_bytes());
         raw.extend_from_slice(&[0; RESERVED]);
         let crc = crc32fast::hash(&raw);
         raw.extend_from_slice(&crc.to_le_bytes());

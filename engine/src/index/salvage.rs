@@ -26,10 +26,12 @@ use super::layout::{
 use super::name;
 use super::sidecar::{Fault, Sidecar, StreamFields};
 
-/// A base that is damaged, and what is known of what it said.
+/// A base that is damaged or missing, and what is known of what it said.
 pub(crate) struct Salvage {
     /// The log begins here.
     pub(crate) end: Lsn,
+    /// There is no file at all: that this is where the log begins, its first segment says.
+    pub(crate) missing: bool,
     /// Its bytes as they are.
     pub(crate) bytes: Vec<u8>,
     /// Streams and pinned records that it had; `None` where its header cannot be read.
@@ -89,17 +91,17 @@ pub(crate) fn salvage(
     chain: Option<Chain>,
     scanned: Lsn,
 ) -> Result<Option<Salvage>> {
-    let Some(end) = damaged_end(storage, id, firsts)? else {
+    let missing = missing_end(storage, firsts)?;
+    let Some(end) = damaged_end(storage, id, firsts)?.or(missing) else {
         return Ok(None);
     };
-    let file = name::base(end);
-    let failed = |error| Error::io("read a base file", storage.root().join(&file), error);
-    let opened = storage.open(&file, OpenMode::Read).map_err(failed)?;
-    let mut bytes = vec![0; to_usize(opened.len().map_err(failed)?)];
-    let read = opened.read_at(&mut bytes, 0).map_err(failed)?;
-    bytes.truncate(read);
+    let bytes = match missing {
+        Some(_) => Vec::new(),
+        None => bytes_of(storage, end)?,
+    };
     let mut found = Salvage {
         end,
+        missing: missing.is_some(),
         had: None,
         pinned_now: false,
         scanned_known: false,
@@ -110,6 +112,7 @@ pub(crate) fn salvage(
         // Files are never removed; whether one is missing that the base named, it alone could say.
         received: Newest {
             told: false,
+            doubted: true,
             file: received_file(storage, id, end)?,
         },
         bytes: Vec::new(),
@@ -126,6 +129,26 @@ pub(crate) fn salvage(
         from_sidecars(storage, id, &kept, chain, &mut found)?;
     }
     Ok(Some(found))
+}
+
+fn bytes_of(storage: &dyn Storage, end: Lsn) -> Result<Vec<u8>> {
+    let file = name::base(end);
+    let failed = |error| Error::io("read a base file", storage.root().join(&file), error);
+    let opened = storage.open(&file, OpenMode::Read).map_err(failed)?;
+    let mut bytes = vec![0; to_usize(opened.len().map_err(failed)?)];
+    let read = opened.read_at(&mut bytes, 0).map_err(failed)?;
+    bytes.truncate(read);
+    Ok(bytes)
+}
+
+/// Where a log begins that has no base at all, not even a damaged one, and needs one: what came before was freed, or its
+/// files are lost, and nobody knows which.
+///
+/// # Errors
+/// When files cannot be read.
+pub(crate) fn missing_end(storage: &dyn Storage, firsts: &[Lsn]) -> Result<Option<Lsn>> {
+    let first = firsts.first().copied().filter(|first| *first > Lsn::ZERO);
+    Ok(if ends(storage)?.is_empty() { first } else { None })
 }
 
 /// Where the log begins whose newest base is damaged.
@@ -297,6 +320,7 @@ fn from_sidecars(
                     }
                 }
                 found.pinned_now = true;
+                found.received.doubted = false;
             }
             Ok(())
         };

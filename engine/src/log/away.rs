@@ -148,6 +148,9 @@ pub(crate) fn open_archive(storage: &dyn Storage, owner: Owner, path: &Path) -> 
     let (archive, mark) = match there {
         Ok((archive, bytes)) => (archive, Mark::decode(&bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if has_segments(storage, path) {
+                return Err(bad_mark(path, "missing"));
+            }
             return Err(refused(
                 "the archive of the log is not there: mount it and try again",
             ));
@@ -163,10 +166,34 @@ pub(crate) fn open_archive(storage: &dyn Storage, owner: Owner, path: &Path) -> 
         Some(_) => Err(refused(
             "this is the archive of another store: mount the right one and try again",
         )),
-        None => Err(refused(
-            "the file that says whose archive this is is damaged or of a newer program",
-        )),
+        None => Err(bad_mark(path, "damaged, or of a newer program")),
     }
+}
+
+/// The archive is there, and what names its owner is not whole. It is no [`crate::ErrorKind::Corrupt`]: no segment is
+/// damaged by it, and a repair must not take those there for lost ones.
+fn bad_mark(path: &Path, how: &str) -> Error {
+    let text = format!(
+        "the archive of the log is there, but the file that says whose it is is {how}, so nothing there is read; no segment is \
+         lost by it. Unless a newer program wrote it: remove that file if it is there, then `milepost archive` with --to {} \
+         and --take-over writes it anew",
+        path.display()
+    );
+    Error::unavailable(text).at_path(path.join(ARCHIVE_FILE))
+}
+
+/// True for a folder in which segments lie, which the place where a disk is mounted does not have without it.
+fn has_segments(storage: &dyn Storage, path: &Path) -> bool {
+    let names = storage.beside(path).and_then(|archive| archive.list("log"));
+    names.is_ok_and(|names| !names.is_empty())
+}
+
+/// What is wrong with the mark of the archive that a store's settings name, if it is there and not whole.
+pub(crate) fn mark_damage(storage: &dyn Storage, owner: Owner) -> Option<Error> {
+    let path = Space::read(storage, owner).ok()?.archive?;
+    let error = open_archive(storage, owner, &path).err()?;
+    let of_mark = error.path() == Some(&path.join(ARCHIVE_FILE));
+    of_mark.then_some(error)
 }
 
 /// Whether this very store moves segments to the archive and from it, and not a copy of it.

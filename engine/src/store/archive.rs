@@ -173,6 +173,13 @@ impl Store {
         shared.count_away(found)
     }
 
+    /// What is wrong with the file that says whose the archive is, if the archive is there and that is not whole: nothing
+    /// in it can be read then.
+    #[must_use]
+    pub fn archive_damage(&self) -> Option<Error> {
+        away::mark_damage(&**self.storage(), self.owner())
+    }
+
     /// The right to give segments another form, or why not.
     pub(super) fn begin_arranging(&self) -> Result<std::sync::Arc<dyn crate::storage::StorageFile>> {
         self.log().check_process()?;

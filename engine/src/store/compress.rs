@@ -37,6 +37,8 @@ pub struct Compressed {
     pub packed_bytes: u64,
     /// Segments of the log that are compressed now.
     pub compressed: u64,
+    /// Compressed segments that lie in the archive, and stay as they are there.
+    pub in_archive: u64,
     /// Segments of the log in all.
     pub of: u64,
 }
@@ -72,7 +74,7 @@ impl Store {
         shared.count_forms(found)
     }
 
-    /// Takes every compressed segment out again. `progress` as in [`Store::compress`].
+    /// Takes every compressed segment out again, but those in the archive. `progress` as in [`Store::compress`].
     ///
     /// # Errors
     /// As [`Store::compress`]; `Full` before anything is changed when the limit or the disk has no room for them.
@@ -221,7 +223,12 @@ impl Shared {
 
     fn count_forms(&self, found: Compressed) -> Result<Compressed> {
         let dir = &self.log.dir;
+        let mut in_archive = 0;
+        for first in of_form(dir, Form::Away)? {
+            in_archive += u64::from(dir.stub(first)?.is_some_and(|stub| stub.form == Form::Packed));
+        }
         Ok(Compressed {
+            in_archive,
             compressed: crate::width::to_u64(of_form(dir, Form::Packed)?.len()),
             of: crate::width::to_u64(dir.list()?.len()),
             ..found

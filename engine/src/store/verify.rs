@@ -140,7 +140,8 @@ impl Store {
     /// What is kept and who keeps it: while one of these files is damaged nothing is freed.
     fn verify_settings(&self, found: &mut Verified) -> Result<()> {
         let holds = self.holds()?.into_iter().filter_map(|hold| hold.hold.err());
-        found.settings_damage = self.space().err().into_iter().chain(holds).collect();
+        let settings = self.space().err().into_iter().chain(self.archive_damage());
+        found.settings_damage = settings.chain(holds).collect();
         Ok(())
     }
 

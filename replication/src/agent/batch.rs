@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use milepost_engine::{Lsn, Result, Store};
+use milepost_engine::{Lsn, Result, SiteName, Store};
 
 use crate::heartbeat::Heartbeat;
 use crate::receive::ReceivePhase;
@@ -10,7 +10,7 @@ use crate::scan::Scanned;
 use crate::send::{SendPhase, Serve};
 use crate::tracking::PollCause;
 
-use super::run::{Running, exit_of_link, exit_of_quarantine};
+use super::run::{Asides, Running, exit_of_link, exit_of_quarantine};
 use super::{Exit, ExitCode, LOOK_EVERY, Links, Stop};
 
 /// Runs the phases once.
@@ -32,8 +32,10 @@ fn rounds(running: &mut Running, exit: &mut Exit) -> Result<()> {
         scan,
         send,
     } = running;
+    let mut told = Vec::new();
     if let Some(phase) = receive {
         add(exit, receive_all(phase, links, stop)?);
+        told = phase.stopped();
     }
     let mut scanned = Scanned::default();
     if let Some(phase) = scan {
@@ -46,7 +48,7 @@ fn rounds(running: &mut Running, exit: &mut Exit) -> Result<()> {
         } else if let Some(waited) = wait_for_scan(store, marker, options.marker_wait, stop)? {
             add(exit, not_scanned(store, marker, waited, stop)?);
         }
-        add(exit, send_all(phase)?);
+        add(exit, send_all(phase, &told)?);
     }
     if let Some(phase) = scan {
         phase.sync()?;
@@ -62,10 +64,10 @@ fn rounds(running: &mut Running, exit: &mut Exit) -> Result<()> {
 /// Polls until a poll changes nothing. What only waits (behind a gap, for a part, for an operator) is no reason
 /// to poll again: who could send what is missing must hear of it first. A dry run (`-a`) changes nothing.
 fn receive_all(phase: &mut ReceivePhase, links: &Links, stop: &Stop) -> Result<Exit> {
-    let (mut exit, mut quarantined, mut transactions) = (Exit::DONE, Vec::new(), 0);
+    let (mut exit, mut asides, mut transactions) = (Exit::DONE, Asides::default(), 0);
     loop {
         let received = phase.poll(PollCause::Due)?;
-        quarantined.extend(received.quarantined);
+        asides.add(received.quarantined);
         transactions += received.transactions;
         if received.moved && phase.applies() && !stop.is_requested() {
             continue;
@@ -73,13 +75,14 @@ fn receive_all(phase: &mut ReceivePhase, links: &Links, stop: &Stop) -> Result<E
         for (number, error) in &received.failed_links {
             add(&mut exit, exit_of_link(&links.get(*number)?.address(), error));
         }
-        add(&mut exit, exit_of_quarantine(&phase.stopped(), &quarantined));
+        add(&mut exit, exit_of_quarantine(&phase.stopped(), &asides));
         tracing::info!(transactions, "received");
         return Ok(exit);
     }
 }
 
-fn send_all(phase: &mut SendPhase) -> Result<Exit> {
+/// `told` are stopped pairs that the receive phase told of.
+fn send_all(phase: &mut SendPhase, told: &[(SiteName, String)]) -> Result<Exit> {
     let sent = phase.round(Serve::Everybody)?;
     phase.remember()?;
     let (messages, transactions) = (sent.messages, sent.transactions);
@@ -88,7 +91,9 @@ fn send_all(phase: &mut SendPhase) -> Result<Exit> {
     for (site, error) in &sent.failed_links {
         add(&mut exit, exit_of_link(&phase.address_of(site)?, error));
     }
-    add(&mut exit, exit_of_quarantine(&phase.stopped(), &[]));
+    let mut stopped = phase.stopped();
+    stopped.retain(|one| !told.contains(one));
+    add(&mut exit, exit_of_quarantine(&stopped, &Asides::default()));
     Ok(exit)
 }
 

@@ -15,7 +15,7 @@ use crate::scan::ScanPhase;
 use crate::send::{SendPhase, Serve};
 use crate::tracking::PollCause;
 
-use super::run::{Running, exit_of_quarantine};
+use super::run::{Asides, Running, exit_of_quarantine};
 use super::{AgentOptions, Exit, LOOK_EVERY, Links, Stop};
 
 /// Pause before something that failed is tried again, and between polls that bring nothing though the
@@ -67,7 +67,7 @@ fn receive_on(
     options: &AgentOptions,
     stop: &Stop,
 ) -> Result<Exit> {
-    let (mut cause, mut quarantined, mut said) = (PollCause::Due, Vec::new(), Said::default());
+    let (mut cause, mut asides, mut said) = (PollCause::Due, Asides::default(), Said::default());
     let clock = store.clock();
     let mut due_at = clock.monotonic();
     while !stop.is_requested() {
@@ -91,7 +91,7 @@ fn receive_on(
         if received.transactions > 0 {
             tracing::info!(transactions = received.transactions, "applied");
         }
-        quarantined.extend(received.quarantined);
+        asides.add(received.quarantined);
         let in_use = phase.links_in_use();
         if in_use.is_empty() || (cause == PollCause::Push && !received.moved) {
             pause(store, RETRY_AFTER.min(options.receive_every), stop);
@@ -102,9 +102,9 @@ fn receive_on(
         cause = if pushed { PollCause::Push } else { PollCause::Due };
     }
     if crate::receive::quarantined(store)?.is_empty() {
-        quarantined.clear();
+        asides.clear();
     }
-    Ok(exit_of_quarantine(&phase.stopped(), &quarantined))
+    Ok(exit_of_quarantine(&phase.stopped(), &asides))
 }
 
 fn scan_on(phase: ScanPhase, store: &Store, options: &AgentOptions, stop: &Stop) -> Result<Exit> {
@@ -191,7 +191,7 @@ fn send_on(mut phase: SendPhase, store: &Store, options: &AgentOptions, stop: &S
         wait_for_more(&mut phase, store, seen, options, stop)?;
     }
     phase.remember()?;
-    Ok(exit_of_quarantine(&phase.stopped(), &[]))
+    Ok(exit_of_quarantine(&phase.stopped(), &Asides::default()))
 }
 
 /// Waits until another turn opens, a timer of tracking runs out, or a pause (`-sd`) has passed; while a

@@ -1,10 +1,12 @@
 //! [`run`]: an agent from its options to its exit.
 
+use std::collections::BTreeMap;
+
 use milepost_engine::{ErrorKind, Result, Store};
 
 use crate::catalog::{Catalog, keep_history};
-use crate::link::LinkError;
-use crate::receive::{ReceiveOptions, ReceivePhase};
+use crate::link::{LinkError, MessageId};
+use crate::receive::{ReceiveOptions, ReceivePhase, SetAside};
 use crate::scan::ScanPhase;
 use crate::send::{SendOptions, SendPhase};
 use crate::tracking::Patience;
@@ -153,15 +155,49 @@ pub(super) fn exit_of_link(address: &str, error: &LinkError) -> Exit {
 pub const GO_ON: &str = "find out which of the two sites is right, then begin the pair anew: end its subscriptions, \
                      remove and add the remote, and subscribe again";
 
+/// Messages that were set aside, by sender and reason: one of them, and how many.
+#[derive(Default)]
+pub(super) struct Asides(BTreeMap<(String, String), (MessageId, u64)>);
+
+impl Asides {
+    /// Adds what a poll set aside.
+    pub(super) fn add(&mut self, more: Vec<SetAside>) {
+        for one in more {
+            let counted = self.0.entry((one.sender, one.reason));
+            counted.or_insert((one.message, 0)).1 += 1;
+        }
+    }
+
+    /// What was set aside is taken.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
 /// How messages in quarantine and stopped pairs end a run.
-pub(super) fn exit_of_quarantine(
-    stopped: &[(milepost_engine::SiteName, String)],
-    quarantined: &[String],
-) -> Exit {
-    let stops = stopped
+pub(super) fn exit_of_quarantine(stopped: &[(milepost_engine::SiteName, String)], asides: &Asides) -> Exit {
+    let is_told = |sender: &str, reason: &str| {
+        let same =
+            |(site, why): &(milepost_engine::SiteName, String)| site.as_str() == sender && why == reason;
+        stopped.iter().any(same)
+    };
+    let stops = stopped.iter().map(|(site, reason)| {
+        let waiting = match asides.0.get(&(site.to_string(), reason.clone())) {
+            None => String::new(),
+            Some((_, 1)) => "; 1 message of it waits on its link".to_owned(),
+            Some((_, count)) => format!("; {count} messages of it wait on their link"),
+        };
+        format!("the pair with {site} is stopped: {reason}; {GO_ON}{waiting}")
+    });
+    let rest = asides
+        .0
         .iter()
-        .map(|(site, reason)| format!("the pair with {site} is stopped: {reason}; {GO_ON}"));
-    let all: Vec<String> = stops.chain(quarantined.iter().cloned()).collect();
+        .filter(|((sender, reason), _)| !is_told(sender, reason));
+    let rest = rest.map(|((sender, reason), (message, count))| match count {
+        1 => format!("message {message} from {sender}: {reason}"),
+        _ => format!("{count} messages from {sender}, {message} the first: {reason}"),
+    });
+    let all: Vec<String> = stops.chain(rest).collect();
     if all.is_empty() {
         Exit::DONE
     } else {

@@ -376,6 +376,18 @@ impl<'a> Definitions<'a> {
     }
 }
 
+/// False when no remote of that name was ever removed: records of its pair that are not there were never made.
+///
+/// # Errors
+/// Those of the store.
+pub fn was_remote_before(store: &Store, site: &SiteName) -> Result<bool> {
+    let Some((value, at)) = store.pinned(&record::remote_key(site))? else {
+        return Ok(false);
+    };
+    let bytes: RemoteBytes = record::body(&value, at)?;
+    Ok(bytes.generation > 1 || bytes.value.is_none())
+}
+
 /// Nothing is replaced by accident, and nothing new is made by a name that was mistyped.
 fn refuse_mistaken(what: &str, exists: bool, replace: bool) -> Result<()> {
     match (exists, replace) {

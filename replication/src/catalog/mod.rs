@@ -22,7 +22,7 @@ mod record;
 mod remote;
 mod subscription;
 
-pub use definitions::{Definitions, NewPublication, NewRemote, NewSubscription};
+pub use definitions::{Definitions, NewPublication, NewRemote, NewSubscription, was_remote_before};
 pub use history::{HOLD, Need, due_before_the_log, hold_what_is_needed, keep_history, needed};
 pub use matcher::{Matcher, Topic, TopicId};
 pub use publication::{Article, Publication, SubscribeBy};

@@ -17,6 +17,6 @@ mod origins;
 mod phase;
 mod quarantine;
 
-pub use phase::{ReceiveOptions, ReceivePhase, Received};
+pub use phase::{ReceiveOptions, ReceivePhase, Received, SetAside};
 pub(crate) use quarantine::clear as clear_quarantine;
 pub use quarantine::{Quarantined, quarantined};

@@ -14,10 +14,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use milepost_engine::frame::{FrameKind, NewFrame};
 use milepost_engine::{
-    Epoch, Error, ErrorKind, LogScan, Lsn, Origin, Position, Receipts, Result, Store, StoreId,
+    Epoch, Error, ErrorKind, LogScan, Lsn, Origin, Position, Receipts, Result, SiteName, Store, StoreId,
 };
 
-use crate::tracking::{HeldEvent, OwnLog, Staged, newest_key, read_newest};
+use crate::catalog::was_remote_before;
+use crate::tracking::{HeldEvent, OwnLog, PairRecord, PairState, Staged, newest_key, read_newest};
 
 /// See the module.
 pub struct Origins {
@@ -66,6 +67,17 @@ impl Origins {
     pub fn settled(&self) {
         self.pinned.borrow_mut().clear();
         *self.staged.borrow_mut() = Staged::default();
+    }
+}
+
+impl Origins {
+    /// False when nothing of a site was ever received: what was passed on is pinned for ever, a pair with the first that
+    /// came of it, and a remote that was removed stays in the catalog. A site never changes its name.
+    fn was_met(&self, site: StoreId, name: &SiteName) -> Result<bool> {
+        let pinned = |key: &[u8]| Ok::<_, Error>(self.store.pinned(key)?.is_some());
+        Ok(pinned(&newest_key(site))?
+            || pinned(&PairRecord::key(name))?
+            || was_remote_before(&self.store, name)?)
     }
 }
 
@@ -217,6 +229,26 @@ impl OwnLog for Origins {
                 other => return other,
             }
         }
+    }
+
+    fn forgot(&self, origin: &Origin) -> Result<Option<String>> {
+        let mut found = self.found.borrow_mut();
+        found.catch_up(&self.store)?;
+        let lost = found
+            .receipts
+            .as_ref()
+            .and_then(|receipts| receipts.lost_of(origin.site, origin.epoch, origin.lsn));
+        match lost {
+            Some(lost) if self.was_met(origin.site, &origin.name)? => Ok(Some(lost.to_string())),
+            _ => Ok(None),
+        }
+    }
+
+    fn forgot_newest(&self, site: StoreId, name: &SiteName) -> Result<bool> {
+        let mut found = self.found.borrow_mut();
+        found.catch_up(&self.store)?;
+        let lost = found.receipts.as_ref().is_some_and(Receipts::has_lost_tables);
+        Ok(lost && self.was_met(site, name)?)
     }
 
     fn is_staged(&self, origin: &Origin) -> bool {

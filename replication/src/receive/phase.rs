@@ -52,7 +52,18 @@ pub struct Received {
     /// Links that could not be polled, with the reason.
     pub failed_links: Vec<(LinkNumber, LinkError)>,
     /// Messages that need an operator, with the reason.
-    pub quarantined: Vec<String>,
+    pub quarantined: Vec<SetAside>,
+}
+
+/// A message that needs an operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetAside {
+    /// Its name on its link.
+    pub message: MessageId,
+    /// Who sent it, as far as that can be read.
+    pub sender: String,
+    /// Why.
+    pub reason: String,
 }
 
 impl Received {
@@ -509,13 +520,16 @@ impl ReceivePhase {
         reason: &str,
         received: &mut Received,
     ) -> Result<()> {
-        let text = format!("message {} from {sender}: {reason}", key.id);
         tracing::error!(message = %key.id, sender, reason, "a message needs an operator");
         if self.options.apply {
             quarantine::keep(&self.store, sender, bytes, reason)?;
             self.aside = true;
         }
-        received.quarantined.push(text);
+        received.quarantined.push(SetAside {
+            message: key.id.clone(),
+            sender: sender.to_owned(),
+            reason: reason.to_owned(),
+        });
         self.done.insert(key);
         Ok(())
     }

@@ -5,8 +5,9 @@
 //! quarantine/<sender>-<16 hex digits of a digest>.txt   the reason, a sentence
 //! ```
 //!
-//! The message itself stays on its link: what is kept here is for eyes. A file is written once; the
-//! same message again is the same file. Of one sender at most sixteen are kept: a pair that is stopped goes
+//! The message itself stays on its link: what is kept here is for eyes. The digest is of sender, generation and the range of
+//! what it carries, or of the whole message where that cannot be read. A file is written once; the
+//! same message again, though its sender says other things beside, is the same file. Of one sender at most sixteen are kept: a pair that is stopped goes
 //! on to be sent to, and the first messages say why. They go when the message is taken after all, or the remote
 //! is removed.
 
@@ -14,6 +15,8 @@ use milepost_engine::storage::{OpenMode, Storage};
 use milepost_engine::width::to_u64;
 use milepost_engine::{Error, Result, SiteName, Store};
 use serde::Serialize;
+
+use crate::message::{Limits, decode_header};
 
 const FOLDER: &str = "quarantine";
 /// Most messages of one sender.
@@ -56,9 +59,25 @@ pub(super) fn keep(store: &Store, sender: &str, bytes: &[u8], reason: &str) -> R
     write().map_err(|error| Error::io("keep a message in quarantine", path, error))
 }
 
-/// Name of a message's files, without their ending.
+/// Name of a message's files, without their ending: of what it carries, because its sender writes the rest anew whenever it
+/// sends that again.
 fn stem(sender: &str, bytes: &[u8]) -> String {
-    format!("{FOLDER}/{sender}-{:016x}", xxhash_rust::xxh3::xxh3_64(bytes))
+    let digest = match decode_header(bytes, &Limits::default()) {
+        Ok(header) => {
+            let mut what = header.from.id.unwrap_or_default().0.to_le_bytes().to_vec();
+            what.extend_from_slice(&header.generation.to_le_bytes());
+            for point in [header.previous, header.last] {
+                let (position, back) = (point.position, point.back);
+                let words = [position.epoch.0, position.lsn.0, position.chain.0, back.0];
+                words
+                    .iter()
+                    .for_each(|word| what.extend_from_slice(&word.to_le_bytes()));
+            }
+            xxhash_rust::xxh3::xxh3_64(&what)
+        }
+        Err(_) => xxhash_rust::xxh3::xxh3_64(bytes),
+    };
+    format!("{FOLDER}/{sender}-{digest:016x}")
 }
 
 /// Removes what is kept of a message, if anything is: it was taken after all.

@@ -6,7 +6,8 @@
 //!             ─ may have come before? ─ no ─► a frame
 //!                                     ├ yes: its events in our log are left out; nothing left ─► the position alone
 //!                                     └ yes, and a part of it is not durable yet ─► not before that is
-//!             ─ can never fit our segments ─► what comes before it is applied, it is refused
+//!             ─ can never fit our segments, or may have come before and nobody knows any more ─► what comes before it is
+//!               applied, it is refused
 //! ```
 //!
 //! **May have come before**: passed on by the neighbour for another site, and not beyond the newest of that
@@ -38,6 +39,8 @@ enum Made {
     Held,
     /// Some of it may be among the frames that are not durable yet.
     Unsettled,
+    /// It may have been here, and nobody knows any more.
+    Refused(Refusal),
     Stop(StopReason),
 }
 
@@ -87,6 +90,7 @@ impl Course {
             }
             Made::Held => self.held += 1,
             Made::Unsettled => return Some(Verdict::Unsettled),
+            Made::Refused(refusal) => return Some(Verdict::Refused(refusal)),
             Made::Stop(_) => unreachable!("ends the whole message before"),
         }
         self.reached = point;
@@ -201,6 +205,10 @@ impl Receiver {
             if events.is_empty() {
                 return Ok(Made::Held);
             }
+            if let Some(why) = own.forgot(&origin)? {
+                let what = format!("transaction {} of {}", origin.lsn, origin.name);
+                return Ok(Made::Refused(Refusal::Forgotten { what, why }));
+            }
             let ordinals: BTreeSet<u32> = events.iter().map(|event| event.ordinal).collect();
             carried.frame_with(|ordinal| ordinals.contains(&ordinal))?
         } else {
@@ -246,7 +254,8 @@ impl Receiver {
                 Some(newest) => newest,
                 None => own.newest_of(origin.site)?,
             };
-            return Ok(origin.lsn <= newest.max(staged));
+            return Ok(origin.lsn <= newest.max(staged)
+                || (passed_on.is_none() && own.forgot_newest(origin.site, &origin.name)?));
         }
         let held = self
             .records

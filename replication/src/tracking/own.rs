@@ -1,7 +1,7 @@
 //! [`OwnLog`]: our own log, as far as tracking asks it.
 
 use milepost_engine::frame::NewFrame;
-use milepost_engine::{Lsn, Origin, Position, Result, StoreId};
+use milepost_engine::{Lsn, Origin, Position, Result, SiteName, StoreId};
 
 use super::held::HeldEvent;
 
@@ -31,6 +31,19 @@ pub trait OwnLog {
     /// # Errors
     /// Those of the store.
     fn events_of(&self, origin: &Origin) -> Result<Vec<HeldEvent>>;
+
+    /// Why there may be more of that transaction in what was received than [`OwnLog::events_of`] gives, if there may: a repair
+    /// could not save what told it.
+    ///
+    /// # Errors
+    /// Those of the store.
+    fn forgot(&self, origin: &Origin) -> Result<Option<String>>;
+
+    /// True when [`OwnLog::newest_of`] may be too low for a site of that name, for the same reason.
+    ///
+    /// # Errors
+    /// Those of the store.
+    fn forgot_newest(&self, site: StoreId, name: &SiteName) -> Result<bool>;
 
     /// True while a transaction became a frame, from whatever neighbour it came, and is not in the log yet.
     fn is_staged(&self, origin: &Origin) -> bool;

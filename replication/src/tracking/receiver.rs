@@ -270,7 +270,11 @@ impl Receiver {
                 if let Some(pair) = &mut met.pair {
                     // With what the former pair brought in this very poll.
                     let staged = self.recent.newest(pair.site).max(own.newest_staged(pair.site));
-                    pair.held = own.newest_of(pair.site)?.max(staged);
+                    pair.held = match own.forgot_newest(pair.site, &self.neighbour.name)? {
+                        // Each is looked for then, and refused where nobody knows.
+                        true => Lsn::MAX,
+                        false => own.newest_of(pair.site)?.max(staged),
+                    };
                 }
                 if met.generation() != self.records.generation() {
                     self.staged = Point::NONE;

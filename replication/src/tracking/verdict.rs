@@ -140,6 +140,13 @@ pub enum Refusal {
     TooLarge(MessageFault),
     /// A transaction that this store can never hold.
     DoesNotFit(String),
+    /// A transaction that may have been here before, which nobody knows any more.
+    Forgotten {
+        /// Which, in the words of its origin.
+        what: String,
+        /// Why.
+        why: String,
+    },
 }
 
 impl std::fmt::Display for Refusal {
@@ -154,6 +161,7 @@ impl std::fmt::Display for Refusal {
             }
             Refusal::TooLarge(fault) => fault.fmt(f),
             Refusal::DoesNotFit(text) => f.write_str(text),
+            Refusal::Forgotten { what, why } => write!(f, "{what} may have been received before (R1): {why}"),
         }
     }
 }

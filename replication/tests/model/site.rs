@@ -176,7 +176,7 @@ impl Site {
         let stopped = phase.stopped();
         match (stopped.first().map(Stopped::new), received.quarantined.first()) {
             (Some(stopped), _) => Ok((received.transactions, Some(stopped))),
-            (_, Some(reason)) => Err(format!("{}: {reason}", self.name)),
+            (_, Some(aside)) => Err(format!("{}: {aside:?}", self.name)),
             _ => Ok((received.transactions, None)),
         }
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use milepost_engine::block::{Block, BlockBuilder, BlockKind, Seal};
 use milepost_engine::frame::{FrameKind, FrameRef, NewFrame};
-use milepost_engine::{Chain, Epoch, Lsn, Origin, Position, Result, StoreId, Via};
+use milepost_engine::{Chain, Epoch, Lsn, Origin, Position, Result, SiteName, StoreId, Via};
 use milepost_replication::tracking::{HeldEvent, OwnLog, newest_key, read_newest};
 
 use crate::SimRng;
@@ -221,6 +221,14 @@ impl OwnLog for MemLog {
         let same = |record: &&Record| record.origin.as_ref().map(place) == Some(place(origin));
         let found = self.records().filter(same).filter(|_| !self.forget_origins);
         Ok(found.flat_map(|record| record.held.iter().copied()).collect())
+    }
+
+    fn forgot(&self, _: &Origin) -> Result<Option<String>> {
+        Ok(None)
+    }
+
+    fn forgot_newest(&self, _: StoreId, _: &SiteName) -> Result<bool> {
+        Ok(false)
     }
 
     fn is_staged(&self, _: &Origin) -> bool {

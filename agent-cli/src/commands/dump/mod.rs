@@ -95,7 +95,9 @@ impl Dump {
 
     /// Prints what is durable; the damage that ends it and where, if any does.
     fn live(&self, store: &Store, out: &mut Out) -> Outcome<Option<(Error, Lsn)>> {
-        let end = store.watermarks().durable.min(self.to.unwrap_or(Lsn::MAX));
+        let durable = store.watermarks().durable;
+        self.from.refuse_beyond(durable)?;
+        let end = durable.min(self.to.unwrap_or(Lsn::MAX));
         let (from, oldest) = (self.from.lsn(), store.oldest()?);
         self.tell_behind(oldest, out)?;
         let start = Lsn(from.0.saturating_sub(1)).max(oldest);
@@ -152,9 +154,9 @@ impl Dump {
         if let Some(failure) = failed {
             return Err(failure);
         }
-        walked?;
+        let ends = walked?;
         if damages == 0 {
-            return Ok(());
+            return self.from.refuse_beyond(ends.at.max(ends.durable));
         }
         let ranges = if damages == 1 { "range" } else { "ranges" };
         let next = if raw.is_backup() {

@@ -35,6 +35,27 @@ pub struct Imported {
     pub resumed_after: u64,
     /// LSN of the last transaction committed.
     pub last_lsn: Option<u64>,
+    /// A line was read, so that earlier runs are known.
+    #[serde(skip)]
+    pub begun: bool,
+}
+
+impl Imported {
+    /// How many lines of the input are done by now, and when.
+    pub fn of_input(&self, name: &str, resume: bool) -> String {
+        if resume && !self.begun {
+            return format!("no line of {name} was read, so what earlier runs did is not counted");
+        }
+        let before = match self.resumed_after {
+            0 => String::new(),
+            before => format!(
+                ": {before} before, {} in this run",
+                self.lines.saturating_sub(before)
+            ),
+        };
+        let are = if self.lines == 1 { "is" } else { "are" };
+        format!("{} of {name} {are} done{before}", count(self.lines, "line"))
+    }
 }
 
 /// Transactions that wait for their common sync.
@@ -126,6 +147,7 @@ impl<'a> Course<'a> {
         if !self.advance()? {
             return Ok(());
         }
+        self.done.begun = true;
         let key = InputKey::new(self.lines.mark());
         let stopped = if resume {
             key.stopped_at(self.store, &self.lines)?
@@ -133,10 +155,12 @@ impl<'a> Course<'a> {
             None
         };
         if let Some(stopped) = stopped {
-            if !self.skip_to(stopped)? {
+            let there = self.skip_to(stopped)?;
+            // Also when it was stopped on the way there: they are done.
+            (self.gathered, self.done.resumed_after) = (stopped.lines, stopped.lines);
+            if !there {
                 return Ok(());
             }
-            self.done.resumed_after = stopped.lines;
             if !self.advance()? {
                 return Ok(());
             }

@@ -29,7 +29,7 @@ use self::feed::Feed;
 pub use self::lines::Lines;
 use self::shape::{EventsAt, History, Shape};
 use self::time::TimeUnit;
-use super::store_dir::StoreDir;
+use super::store_dir::{StoreDir, close};
 use crate::failure::{EXIT_CODES, Failure, Outcome};
 use crate::output;
 
@@ -125,17 +125,16 @@ impl Import {
         let course = Course::new(&store, input, self.shape(), batch_lines, size);
         let (done, outcome) = course.run(resume);
         let text = format_args!(
-            "imported {} with {}; {} of {name} {} done",
+            "imported {} with {}; {}",
             count(done.transactions, "transaction"),
             count(done.events, "event"),
-            count(done.lines, "line"),
-            if done.lines == 1 { "is" } else { "are" },
+            done.of_input(&name, resume),
         );
         let told = output::tell(json, &done, text);
-        let closed = store.close();
+        let closed = close(store);
         // Why it ended is what the operator has to hear first.
         outcome.and(told)?;
-        Ok(closed?)
+        closed
     }
 
     /// The input with its name, and its size where that is known before it is read.

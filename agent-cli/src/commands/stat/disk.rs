@@ -44,6 +44,8 @@ struct Keeper {
 }
 
 const DAY: u64 = 86_400;
+/// Time over which the newest segments were written below which they tell no rate.
+const YOUNG: Duration = Duration::from_secs(60);
 
 /// Asks the store. Settings and holds that are damaged are told, and keep everything.
 pub fn gather(store: &Store, damage: &mut Vec<Damage>) -> Outcome<Disk> {
@@ -67,6 +69,7 @@ pub fn gather(store: &Store, damage: &mut Vec<Damage>) -> Outcome<Disk> {
             (0, None)
         }
     };
+    damage.extend(store.archive_damage().iter().map(Damage::from));
     let (space, holds) = (space.ok(), store.holds()?);
     damage.extend(
         holds
@@ -74,7 +77,9 @@ pub fn gather(store: &Store, damage: &mut Vec<Damage>) -> Outcome<Disk> {
             .filter_map(|hold| hold.hold.as_ref().err())
             .map(Damage::from),
     );
-    let full_in = disk.full_in();
+    // What a few moments say of a day is no rate.
+    let is_rate = disk.over >= YOUNG;
+    let full_in = disk.full_in().filter(|_| is_rate);
     Ok(Disk {
         log: disk.log,
         spares: disk.spares,
@@ -84,7 +89,7 @@ pub fn gather(store: &Store, damage: &mut Vec<Damage>) -> Outcome<Disk> {
         views: disk.views,
         free: disk.free,
         total: disk.total,
-        bytes_per_day: per_day(&disk),
+        bytes_per_day: per_day(&disk).filter(|_| is_rate),
         full_in_days: full_in.map(|time| time.as_secs() / DAY),
         retention: space.as_ref().map(|space| keep::text(space.retention)),
         limit: space.as_ref().map(|space| space.limit),
@@ -160,7 +165,7 @@ impl Disk {
                 span(self.over),
                 span(time)
             ),
-            None => String::new(),
+            None => "; there is no rate yet at which the log grows".to_owned(),
         }
     }
 }

@@ -19,7 +19,8 @@ use crate::progress::Progress;
 /// stable queue (scanned), numbers of blocks, frames, transactions and events, and who runs its phases; what it takes
 /// of its disk, what is freed next and who keeps the rest, and when the disk is full at the rate of the newest segments.
 /// The counts come from a walk over the whole retained log, every checksum verified on the way. Damaged settings and
-/// holds are told with what to do, beside all the rest, and exit 6.
+/// holds, and damaged files of what was received in the freed part of the log, are told with what to do, beside all the
+/// rest, and exit 6.
 #[derive(Args)]
 #[command(after_long_help = format!("Example:\n  milepost stat shop --json\n\n{EXIT_CODES}"))]
 pub struct Stat {
@@ -47,7 +48,9 @@ struct Facts {
     last_time: Option<i64>,
     phases: Vec<PhaseFacts>,
     disk: disk::Disk,
-    /// Settings and holds that cannot be read.
+    /// Parts of the freed log of which a repair could not save all that was received.
+    received_lost: Vec<(u64, u64)>,
+    /// Settings, holds, and files of what was received, that cannot be read.
     damage: Vec<Damage>,
 }
 
@@ -106,6 +109,12 @@ fn print(facts: &Facts) -> Outcome {
         out.line(format_args!("{:<12}  {holder}", phase.phase))?;
     }
     facts.disk.print(&mut out)?;
+    for (begin, end) in &facts.received_lost {
+        out.line(format_args!(
+            "not known     all that was received in LSN {begin} to {end}, since a repair: a message that may have been here is \
+             refused"
+        ))?;
+    }
     for damage in &facts.damage {
         out.line(format_args!("DAMAGED: {}", output::shown(&damage.text)))?;
     }
@@ -115,6 +124,16 @@ fn print(facts: &Facts) -> Outcome {
 fn gather(store: &Store) -> Outcome<Facts> {
     let marks = store.watermarks();
     let (oldest, mut damage) = (store.oldest()?, Vec::new());
+    let received = store.receipts(None);
+    let received_lost = match received.and_then(|received| received.verify().map(|()| received)) {
+        Ok(received) => received.lost_parts(),
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
+            damage.push(Damage::from(&error));
+            Vec::new()
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let received_lost = received_lost.into_iter().map(|(begin, end)| (begin.0, end.0));
     let mut facts = Facts {
         store: store.id().to_string(),
         site: store.site().to_string(),
@@ -131,6 +150,7 @@ fn gather(store: &Store) -> Outcome<Facts> {
         last_time: None,
         phases: phases(store)?,
         disk: disk::gather(store, &mut damage)?,
+        received_lost: received_lost.collect(),
         damage,
     };
     // Disk figures are wanted most when an archive is away.

@@ -15,6 +15,7 @@ use super::memory::Memory;
 const END: Lsn = Lsn(0x10_0000);
 const RECEIVED: Newest = Newest {
     told: true,
+    doubted: false,
     file: (Lsn(0xf_8000), 0x1234_5678),
 };
 const TOTALS: Totals = Totals {

@@ -1,13 +1,15 @@
 //! Bytes of the files `log/received-<16 hex>` (docs/format.md, "Received"). Touches no files.
 //!
 //! ```text
-//! 0   "MPRECVD1" 8 | version 4 | reserved 4 | store id 16
+//! 0   "MPRECVD1" 8 | version 4 | flags 4 | store id 16
 //! 32  begin 8 | end 8 | previous end 8 | its header's CRC 4 | lineages 4
 //! 64  pages 4 | CRC of the tables 4 | file length 8 | reserved 12 | header CRC 4
 //! 96  lineages: site 16 | epoch 8 | first page 4 | pages 4 | transactions 8 | lowest 8 | highest 8
 //!     pages: first LSN 8 | offset 8 | len 4 | CRC 4
 //!     the pages: LSN since the one before, events, then of each the ordinal since the one before and its check 8
 //! ```
+//!
+//! Version 2 is what a repair writes: a page of no bytes is lost, and with flag 1 all that is not in the tables is.
 
 use std::collections::BTreeMap;
 
@@ -16,6 +18,10 @@ use crate::{Epoch, Error, Lsn, Result, StoreId};
 
 const MAGIC: [u8; 8] = *b"MPRECVD1";
 const VERSION: u32 = 1;
+/// Of a file that a repair wrote.
+const RENEWED: u32 = 2;
+/// Flag of such a file: nobody knows what else it told.
+const TABLES_LOST: u32 = 1;
 /// Length of the header.
 pub(super) const HEAD_LEN: usize = 96;
 const LINEAGE_LEN: usize = 56;
@@ -67,6 +73,10 @@ pub(super) struct Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) place: Place,
+    /// A repair wrote it.
+    pub(super) renewed: bool,
+    /// What of its part of the log was received is known only as far as the tables say it.
+    pub(super) tables_lost: bool,
     lineages: u32,
     pages: u32,
     tables_crc: u32,
@@ -79,7 +89,7 @@ pub(super) struct Head {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Lineage {
     pub(super) key: LineageKey,
-    pages: (u32, u32),
+    pub(super) pages: (u32, u32),
     pub(super) transactions: u64,
     pub(super) lowest: Lsn,
     pub(super) highest: Lsn,
@@ -88,7 +98,7 @@ pub(super) struct Lineage {
 /// Where the transactions from an LSN on are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Page {
-    first: Lsn,
+    pub(super) first: Lsn,
     pub(super) offset: u64,
     pub(super) len: u32,
     crc: u32,
@@ -102,55 +112,88 @@ pub(super) struct Tables {
     pub(super) pages: Vec<Page>,
 }
 
+/// A page: its first LSN, and its bytes; none when they are lost.
+pub(super) type PageBytes = (Lsn, Vec<u8>);
+
 /// The file's bytes.
 pub(super) fn encode(place: &Place, gathered: &Gathered) -> Result<Vec<u8>> {
-    let too_many = |_| Error::internal("more was received than a file can number");
-    let lineages = u32::try_from(gathered.len()).map_err(too_many)?;
-    let pages = gathered
-        .values()
-        .map(|one| one.len().div_ceil(PER_PAGE))
-        .sum::<usize>();
-    let tables_len = gathered.len() * LINEAGE_LEN + pages * PAGE_LEN;
-    let (mut lines, mut table, mut body) = (Vec::new(), Vec::new(), Vec::new());
-    let mut number = 0u32;
-    for ((site, epoch), transactions) in gathered {
+    let (mut lineages, mut pages) = (Vec::new(), Vec::new());
+    for (key, transactions) in gathered {
         let all: Vec<_> = transactions.iter().collect();
-        let (first_page, count) = (number, to_u64(all.len()));
         let ends = all.first().zip(all.last()).map(|(low, high)| (*low.0, *high.0));
         let (lowest, highest) = ends.unwrap_or_default();
+        let first = pages.len();
         for page in all.chunks(PER_PAGE) {
-            let at = body.len();
             let first = page.first().map_or(Lsn::ZERO, |(lsn, _)| **lsn);
-            encode_page(first, page, &mut body);
-            let bytes = body.get(at..).unwrap_or_default();
-            table.extend_from_slice(&first.0.to_le_bytes());
-            table.extend_from_slice(&to_u64(HEAD_LEN + tables_len + at).to_le_bytes());
-            table.extend_from_slice(&u32::try_from(bytes.len()).map_err(too_many)?.to_le_bytes());
-            table.extend_from_slice(&crc32fast::hash(bytes).to_le_bytes());
-            number = number
-                .checked_add(1)
-                .ok_or_else(|| Error::internal("too many pages"))?;
+            let mut bytes = Vec::new();
+            encode_page(first, page, &mut bytes);
+            pages.push((first, bytes));
         }
-        lines.extend_from_slice(&site.0.to_le_bytes());
-        lines.extend_from_slice(&epoch.0.to_le_bytes());
-        lines.extend_from_slice(&first_page.to_le_bytes());
-        lines.extend_from_slice(&(number - first_page).to_le_bytes());
-        let words = [count, lowest.0, highest.0];
+        let number = |at: usize| u32::try_from(at).map_err(|_| too_many());
+        lineages.push(Lineage {
+            key: *key,
+            pages: (number(first)?, number(pages.len())?),
+            transactions: to_u64(all.len()),
+            lowest,
+            highest,
+        });
+    }
+    assemble(place, VERSION, 0, &lineages, &pages)
+}
+
+/// The bytes of a file that a repair puts in place of one that was damaged, of what is left of that; `None` when not
+/// even the tables are known.
+pub(super) fn encode_renewed(place: &Place, left: Option<(&[Lineage], &[PageBytes])>) -> Result<Vec<u8>> {
+    match left {
+        Some((lineages, pages)) => assemble(place, RENEWED, 0, lineages, pages),
+        None => assemble(place, RENEWED, TABLES_LOST, &[], &[]),
+    }
+}
+
+fn too_many() -> Error {
+    Error::internal("more was received than a file can number")
+}
+
+fn assemble(
+    place: &Place,
+    version: u32,
+    flags: u32,
+    lineages: &[Lineage],
+    pages: &[PageBytes],
+) -> Result<Vec<u8>> {
+    let number = |count: usize| u32::try_from(count).map_err(|_| too_many());
+    let tables_len = lineages.len() * LINEAGE_LEN + pages.len() * PAGE_LEN;
+    let (mut tables, mut body) = (Vec::new(), Vec::new());
+    for lineage in lineages {
+        let (first, end) = lineage.pages;
+        tables.extend_from_slice(&lineage.key.0.0.to_le_bytes());
+        tables.extend_from_slice(&lineage.key.1.0.to_le_bytes());
+        tables.extend_from_slice(&first.to_le_bytes());
+        tables.extend_from_slice(&end.saturating_sub(first).to_le_bytes());
+        let words = [lineage.transactions, lineage.lowest.0, lineage.highest.0];
         words
             .iter()
-            .for_each(|word| lines.extend_from_slice(&word.to_le_bytes()));
+            .for_each(|word| tables.extend_from_slice(&word.to_le_bytes()));
     }
-    lines.extend_from_slice(&table);
+    for (first, bytes) in pages {
+        tables.extend_from_slice(&first.0.to_le_bytes());
+        tables.extend_from_slice(&to_u64(HEAD_LEN + tables_len + body.len()).to_le_bytes());
+        tables.extend_from_slice(&number(bytes.len())?.to_le_bytes());
+        tables.extend_from_slice(&crc32fast::hash(bytes).to_le_bytes());
+        body.extend_from_slice(bytes);
+    }
     let head = Head {
         place: *place,
-        lineages,
-        pages: number,
-        tables_crc: crc32fast::hash(&lines),
-        len: to_u64(HEAD_LEN + lines.len() + body.len()),
+        renewed: version == RENEWED,
+        tables_lost: flags & TABLES_LOST != 0,
+        lineages: number(lineages.len())?,
+        pages: number(pages.len())?,
+        tables_crc: crc32fast::hash(&tables),
+        len: to_u64(HEAD_LEN + tables.len() + body.len()),
         crc: 0,
     };
     let mut bytes = head.to_bytes();
-    bytes.extend_from_slice(&lines);
+    bytes.extend_from_slice(&tables);
     bytes.extend_from_slice(&body);
     Ok(bytes)
 }
@@ -173,8 +216,8 @@ fn encode_page(first: Lsn, page: &[(&Lsn, &Vec<Receipt>)], to: &mut Vec<u8>) {
 impl Head {
     fn to_bytes(self) -> Vec<u8> {
         let mut raw = MAGIC.to_vec();
-        raw.extend_from_slice(&VERSION.to_le_bytes());
-        raw.extend_from_slice(&[0; 4]);
+        raw.extend_from_slice(&(if self.renewed { RENEWED } else { VERSION }).to_le_bytes());
+        raw.extend_from_slice(&(if self.tables_lost { TABLES_LOST } else { 0 }).to_le_bytes());
         raw.extend_from_slice(&self.place.store_id.0.to_le_bytes());
         let (previous, previous_crc) = self.place.previous;
         let words = [self.place.begin.0, self.place.end.0, previous.0];
@@ -200,10 +243,14 @@ impl Head {
             return None;
         }
         let mut fields = Fields(covered);
-        if fields.take::<8>()? != MAGIC || fields.u32()? != VERSION {
+        if fields.take::<8>()? != MAGIC {
             return None;
         }
-        fields.take::<4>()?;
+        let (renewed, tables_lost) = match (fields.u32()?, fields.u32()?) {
+            (VERSION, _) => (false, false),
+            (RENEWED, flags @ (0 | TABLES_LOST)) => (true, flags == TABLES_LOST),
+            _ => return None,
+        };
         let store_id = StoreId(u128::from_le_bytes(fields.take()?));
         let (begin, end) = (Lsn(fields.u64()?), Lsn(fields.u64()?));
         let previous = (Lsn(fields.u64()?), fields.u32()?);
@@ -214,6 +261,8 @@ impl Head {
                 end,
                 previous,
             },
+            renewed,
+            tables_lost,
             lineages: fields.u32()?,
             pages: fields.u32()?,
             tables_crc: fields.u32()?,
@@ -291,6 +340,11 @@ impl Tables {
 }
 
 impl Page {
+    /// True for one of which a repair found nothing left. A page that holds something has bytes.
+    pub(super) fn is_lost(&self) -> bool {
+        self.len == 0
+    }
+
     /// Every transaction of the page; `None` when the bytes are not its.
     pub(super) fn read(&self, raw: &[u8]) -> Option<Vec<(Lsn, Vec<Receipt>)>> {
         if raw.len() != u32_to_usize(self.len) || crc32fast::hash(raw) != self.crc {
@@ -496,6 +550,45 @@ mod tests {
             (96, &tables),
         ];
         assert_laid_out("received", &bytes[..96 + tables.len()], fields);
+    }
+
+    /// What a repair writes: of the first lineage a page is lost; or nothing is known.
+    #[test]
+    fn a_renewed_file_says_what_is_lost_and_every_changed_bit_is_seen() {
+        let bytes = encode(&place(), &gathered()).unwrap();
+        let head = Head::parse(&bytes).unwrap();
+        let tables = head
+            .tables(&bytes[HEAD_LEN..HEAD_LEN + head.tables_len()])
+            .unwrap();
+        let page = |page: &Page| {
+            let at = page.offset as usize;
+            (page.first, bytes[at..at + page.len as usize].to_vec())
+        };
+        let mut pages: Vec<PageBytes> = tables.pages.iter().map(page).collect();
+        pages[1].1.clear();
+        let mut left = gathered();
+        let first = left.values_mut().next().unwrap();
+        let lost: Vec<Lsn> = first.keys().copied().skip(4).take(4).collect();
+        lost.iter().for_each(|lsn| drop(first.remove(lsn)));
+        let some = encode_renewed(&place(), Some((&tables.lineages, &pages))).unwrap();
+        let none = encode_renewed(&place(), None).unwrap();
+        for (name, bytes, left) in [
+            ("received-renewed", some, left),
+            ("received-lost", none, Gathered::new()),
+        ] {
+            assert_eq!(kept(name, &bytes), bytes);
+            let lost = left.is_empty();
+            assert_eq!(
+                Head::parse(&bytes).map(|head| (head.renewed, head.tables_lost)),
+                Some((true, lost))
+            );
+            assert_eq!(read(&bytes), Some((place(), left)));
+            for bit in 0..bytes.len() * 8 {
+                let mut changed = bytes.clone();
+                changed[bit / 8] ^= 1 << (bit % 8);
+                assert_eq!(read(&changed), None, "bit {bit}");
+            }
+        }
     }
 
     #[test]

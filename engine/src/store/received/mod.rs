@@ -8,9 +8,11 @@
 //! A site that replicates must know for ever what it received from where, or it would take it again (R1, R4). Of
 //! the freed part a dozen bytes an event are kept: origin, ordinal, and a checksum of all that makes an event the same.
 //! A file is written once, before the base that names it, and never again: nothing is made of it that was not in it.
-//! One that is missing or damaged is `Corrupt`, never taken for one that holds nothing.
+//! One that is missing or damaged is `Corrupt`, never taken for one that holds nothing. What a repair could not save of
+//! one is told as lost, to whoever asks for it.
 
 mod layout;
+mod renew;
 
 use std::sync::Arc;
 
@@ -28,6 +30,8 @@ use layout::{Gathered, HEAD_LEN, Head, Place, Tables};
 
 pub use layout::Receipt;
 pub(super) use layout::end_of;
+pub(super) use renew::Chained;
+pub use renew::{Forgotten, ReceivedDamage};
 
 /// What the key of a remote begins with: while there never was one, nothing was received (docs/format.md, "Catalog").
 const REMOTE: &[u8] = b"catalog/remote/";
@@ -37,6 +41,8 @@ const REMOTE: &[u8] = b"catalog/remote/";
 pub(crate) struct Newest {
     /// False for bases of programs that did not keep what was received.
     pub(crate) told: bool,
+    /// A repair that knew neither this nor all pinned records made the base: that there is no remote says nothing.
+    pub(crate) doubted: bool,
     /// End of the newest file, and CRC of its header; zeros for none.
     pub(crate) file: (Lsn, u32),
 }
@@ -84,7 +90,40 @@ impl Receipts {
         self.complete
     }
 
-    /// Transactions that it knows.
+    /// Why what [`Receipts::events`] gives of a transaction may not be all that was received of it: a repair found what
+    /// told it damaged.
+    #[must_use]
+    pub fn lost_of(&self, site: StoreId, epoch: Epoch, lsn: Lsn) -> Option<Error> {
+        let lost = |file: &&Arc<Part>| {
+            let lineage = file.tables.lineage((site, epoch));
+            let lineage = lineage.filter(|one| one.lowest <= lsn && lsn <= one.highest);
+            let page = lineage.and_then(|lineage| file.tables.page(lineage, lsn));
+            file.head.tables_lost || page.is_some_and(layout::Page::is_lost)
+        };
+        self.files
+            .iter()
+            .find(lost)
+            .map(|file| lost_part(&*self.storage, &file.head.place))
+    }
+
+    /// True when a repair could not tell whose transactions were received in a part: [`Receipts::newest`] may be too low.
+    #[must_use]
+    pub fn has_lost_tables(&self) -> bool {
+        self.files.iter().any(|file| file.head.tables_lost)
+    }
+
+    /// Parts of our log, oldest first, of which a repair could not save all that was told of what was received.
+    #[must_use]
+    pub fn lost_parts(&self) -> Vec<(Lsn, Lsn)> {
+        let lost =
+            |file: &&Arc<Part>| file.head.tables_lost || file.tables.pages.iter().any(layout::Page::is_lost);
+        let parts = self.files.iter().rev().filter(lost);
+        parts
+            .map(|file| (file.head.place.begin, file.head.place.end))
+            .collect()
+    }
+
+    /// Transactions that it knows, or knew before a repair.
     #[must_use]
     pub fn transactions(&self) -> u64 {
         let lineages = self.files.iter().flat_map(|file| &file.tables.lineages);
@@ -122,6 +161,10 @@ impl Receipts {
     }
 
     fn page(&self, file: &Part, page: &layout::Page) -> Result<Arc<Vec<(Lsn, Vec<Receipt>)>>> {
+        if page.is_lost() {
+            // It begins where the next one does.
+            return Ok(Arc::default());
+        }
         let end = file.head.place.end;
         if let Some((known, at, read)) = &*self.last.lock()
             && (*known, *at) == (end, page.offset)
@@ -139,7 +182,7 @@ impl Receipts {
     ///
     /// # Errors
     /// `Corrupt` when a file is damaged.
-    pub(super) fn verify(&self) -> Result<()> {
+    pub fn verify(&self) -> Result<()> {
         for file in &self.files {
             file.tables
                 .pages
@@ -158,6 +201,7 @@ impl Receipts {
         let newest = base.map(newest_of).transpose()?;
         let newest = newest.unwrap_or(Newest {
             told: true,
+            doubted: false,
             file: (Lsn::ZERO, 0),
         });
         let known: &[Arc<Part>] = known.map_or(&[], |known| &known.files);
@@ -205,7 +249,7 @@ impl Part {
 fn newest_of(base: &Base) -> Result<Newest> {
     let newest = base.received();
     Ok(Newest {
-        told: newest.told || !base.has_pinned(REMOTE)?,
+        told: newest.told || (!newest.doubted && !base.has_pinned(REMOTE)?),
         ..newest
     })
 }
@@ -218,6 +262,7 @@ impl Shared {
         let before = former.as_ref().map(newest_of).transpose()?;
         let before = before.unwrap_or(Newest {
             told: true,
+            doubted: false,
             file: (Lsn::ZERO, 0),
         });
         if !self.may_have_received(end)? {
@@ -407,11 +452,23 @@ fn failed(storage: &dyn Storage, end: Lsn, error: std::io::Error) -> Error {
     Error::io("read what was received", path, error)
 }
 
+/// What a repair could not save.
+fn lost_part(storage: &dyn Storage, place: &Place) -> Error {
+    let text = format!(
+        "what was received in LSN {} to {} of the log was freed, and the file that knew it was damaged and repaired, so \
+         that it may have been here before: restore a backup of this site that still has the file, or make this site anew",
+        place.begin, place.end
+    );
+    Error::new(ErrorKind::Behind, text)
+        .at_path(storage.root().join(layout::file_name(place.end)))
+        .at_lsn(place.end)
+}
+
 /// What stands there cannot be made again.
 fn damaged(storage: &dyn Storage, end: Lsn) -> Error {
     let text = "the file that knows what was received in the freed part of the log is missing or damaged and cannot be \
-                made again, so what comes from neighbours may have been here before: put it back from a copy, or \
-                restore a backup";
+                made again, so what comes from neighbours may have been here before: put it back from a copy, such as a \
+                backup's file of that name, restore a backup, or see what `milepost repair` can save of it";
     Error::corrupt(text)
         .at_path(storage.root().join(layout::file_name(end)))
         .at_lsn(end)

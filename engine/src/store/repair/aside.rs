@@ -115,7 +115,8 @@ fn keep_cut(raw: &RawLog, plan: &Plan, found: &Examined, told: &mut dyn FnMut(&L
     let name = copy(raw, range.at, next.unwrap_or(Lsn::MAX))?;
     let mut ledger = Ledger::begin(&*raw.storage, &name)?;
     ledger.line(format_args!(
-        "the log was cut at LSN {}; it went on to {} at least. Whole segments that went are beside this file.",
+        "the log was cut at LSN {}; it went on to {} at least. Whole segments that went are beside this file, and of archived \
+         ones the stubs: their files stay in the archive until one of that name is moved there, or the log begins behind them.",
         range.at, range.end
     ))?;
     let from = found.damages.first().map_or(range.at, |(damage, _)| damage.at);

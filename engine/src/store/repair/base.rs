@@ -1,4 +1,4 @@
-//! [`Repair::renew_base`]: a damaged base in which what can still be told takes the place of the whole one.
+//! [`Repair::renew_base`]: a damaged or missing base in which what can still be told takes the place of the whole one.
 //!
 //! ```text
 //! damaged/base-<16 hex>.bin, .txt durable ─► the new base renamed over the damaged one, folder synced
@@ -20,11 +20,13 @@ use super::super::whole_file;
 use super::Repair;
 use super::aside::{FOLDER, free_name};
 
-/// A damaged base, and what a repair of it would save.
+/// A damaged or missing base, and what a repair of it would save.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseDamage {
     /// Its file.
     pub path: PathBuf,
+    /// The file is not there, so nobody knows whether what came before was freed or is lost.
+    pub missing: bool,
     /// The log begins here.
     pub begins: Lsn,
     /// Streams that had events before; `None` where that cannot be read.
@@ -45,6 +47,7 @@ impl BaseDamage {
     fn of(raw: &RawLog, found: &Salvage) -> BaseDamage {
         BaseDamage {
             path: raw.storage.root().join("log").join(plain_name(found.end)),
+            missing: found.missing,
             begins: found.end,
             streams: found.had.map(|(streams, _)| streams),
             streams_known: found.streams(),
@@ -72,6 +75,13 @@ impl BaseDamage {
             )),
         };
         let mut lost = Vec::new();
+        if self.missing {
+            lost.push(format!(
+                "whether all before LSN {} was freed, which is what a new base says of it: where its segments are lost \
+                 instead, so is what they held",
+                self.begins
+            ));
+        }
         if let Some(streams) = of(self.streams, self.streams_known, "streams") {
             lost.push(format!(
                 "the numbers of freed events of {streams}, all of whose events were freed or are in the newest \
@@ -110,7 +120,7 @@ impl Repair {
         Ok(found.map(|(found, _)| BaseDamage::of(&self.raw, &found)))
     }
 
-    /// Puts a whole base in place of a damaged one, with what can still be told of it. The damaged file is kept aside.
+    /// Puts a whole base in place of a damaged or missing one, with what can still be told of it. The damaged file is kept aside.
     ///
     /// # Errors
     /// `Invalid` when the base is not damaged, when another repair was interrupted, or when the first block of the log
@@ -141,7 +151,12 @@ impl Repair {
     fn salvage(&self) -> Result<Option<(Salvage, Option<Chain>)>> {
         let raw = &self.raw;
         let (id, firsts) = (raw.identity.owner.id, raw.dir.list()?);
-        let Some(end) = salvage::damaged_end(&*raw.storage, id, &firsts)? else {
+        let end = salvage::damaged_end(&*raw.storage, id, &firsts)?;
+        let Some(end) = end.map_or_else(
+            || salvage::missing_end(&*raw.storage, &firsts),
+            |end| Ok(Some(end)),
+        )?
+        else {
             return Ok(None);
         };
         let chain = match raw.dir.only_away(end)? {
@@ -162,8 +177,9 @@ fn keep_aside(raw: &RawLog, found: &Salvage, damage: &BaseDamage) -> Result<()> 
     let failed = |error| Error::io("keep a damaged base aside", storage.root().join(FOLDER), error);
     storage.create_dir(FOLDER).map_err(failed)?;
     storage.sync_dir("").map_err(failed)?;
+    let how = if found.missing { "missing" } else { "damaged" };
     let mut text = format!(
-        "the base of the log that begins at LSN {}, {} bytes, was damaged, and a new one took its place with {} streams \
+        "the base of the log that begins at LSN {}, {} bytes, was {how}, and a new one took its place with {} streams \
          and {} pinned records\n",
         damage.begins,
         to_u64(found.bytes.len()),
@@ -177,6 +193,8 @@ fn keep_aside(raw: &RawLog, found: &Salvage, damage: &BaseDamage) -> Result<()> 
     let new = format!("{FOLDER}/{name}.new");
     let put =
         |name: &str, bytes: &[u8]| whole_file::replace(storage, &new, &format!("{FOLDER}/{name}"), bytes);
-    put(&taken, &found.bytes).map_err(failed)?;
+    if !found.missing {
+        put(&taken, &found.bytes).map_err(failed)?;
+    }
     put(&taken.replace(".bin", ".txt"), text.as_bytes()).map_err(failed)
 }

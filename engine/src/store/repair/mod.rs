@@ -18,6 +18,7 @@ mod apply;
 mod aside;
 mod base;
 mod plan;
+mod received;
 
 pub use base::BaseDamage;
 
@@ -30,7 +31,8 @@ use crate::block::HEADER_LEN;
 use crate::log::rescue;
 use crate::storage::{LocalStorage, Storage};
 use crate::{
-    Chain, Damage, DamageKind, Epoch, Error, Loss, LostFrame, Lsn, Options, RawEnd, RawLog, RawPiece, Result,
+    Chain, Damage, DamageKind, Epoch, Error, Loss, LostFrame, Lsn, Options, RawEnd, RawLog, RawPiece,
+    ReceivedDamage, Result,
 };
 
 use plan::{Becomes, LostRange, Plan};
@@ -70,6 +72,10 @@ pub struct Examined {
     pub isolate: Result<Cost, String>,
     /// The base is damaged: [`Repair::renew_base`].
     pub base: Option<BaseDamage>,
+    /// Files of what was received in the freed part that are damaged, oldest first: [`Repair::renew_received`].
+    pub received: Vec<ReceivedDamage>,
+    /// A repair of those was interrupted: [`Repair::renew_received`] finishes it.
+    pub received_unlinked: bool,
     /// A repair was interrupted, and nothing else can be done but to run it again.
     pub interrupted: Option<RepairHow>,
     end: Option<RawEnd>,
@@ -130,6 +136,12 @@ impl Repair {
         self
     }
 
+    /// What is wrong with the file that says whose the archive is, as [`crate::Store::archive_damage`].
+    #[must_use]
+    pub fn archive_damage(&self) -> Option<Error> {
+        crate::log::away::mark_damage(&*self.raw.storage, self.raw.identity.owner)
+    }
+
     /// Reads the whole log and says what is damaged; changes nothing.
     ///
     /// # Errors
@@ -141,6 +153,8 @@ impl Repair {
             cut: Cost::default(),
             isolate: Ok(Cost::default()),
             base: None,
+            received: Vec::new(),
+            received_unlinked: false,
             interrupted: interrupted.map(|plan| plan.how),
             end: None,
         };
@@ -148,6 +162,10 @@ impl Repair {
             return Ok(found);
         }
         found.base = self.base_damage()?;
+        if found.base.is_none() {
+            let (received, linked) = self.received_damage()?;
+            (found.received, found.received_unlinked) = (received, !linked);
+        }
         let (mut lost, mut behind) = (Cost::default(), Cost::default());
         let end = self.raw.walk(&mut |piece| {
             match piece {
@@ -221,12 +239,7 @@ impl Repair {
 
     fn plan(&self, how: RepairHow, found: &Examined) -> Result<Plan> {
         let (Some((first, _)), Some(end)) = (found.damages.first(), found.end) else {
-            return Err(Error::invalid(match &found.base {
-                Some(_) => {
-                    "no block of the log is damaged, but the base is: repair that (`milepost repair` with --base)"
-                }
-                None => "nothing is damaged: there is nothing to repair",
-            }));
+            return Err(found.no_damage());
         };
         if let (RepairHow::Isolate, Err(reason)) = (how, &found.isolate) {
             return Err(Error::invalid(reason.clone()).at_lsn(first.at));
@@ -280,11 +293,10 @@ impl Repair {
         Ok(plan)
     }
 
-    /// What lies in an archive is not written by a repair.
+    /// What lies in an archive is not written by a repair. Of what a cut takes away whole the stubs go.
     fn refuse_archived(&self, plan: &Plan) -> Result<()> {
-        let from = plan.damaged.min(plan.last);
         let written = |first: &Lsn| match plan.how {
-            RepairHow::Cut => *first >= from,
+            RepairHow::Cut => *first == plan.last,
             RepairHow::Isolate => {
                 let holds = |range: &&LostRange| range.becomes == Becomes::Blocks && range.at >= *first;
                 let next = plan.ranges.iter().filter(holds).map(|range| range.at).min();
@@ -293,8 +305,9 @@ impl Repair {
         };
         for first in self.raw.dir.list()?.iter().copied().filter(written) {
             if self.raw.dir.only_away(first)?.is_some() {
-                let text = "a segment that the repair concerns lies in the archive, and nothing was changed: bring it \
-                            back with `milepost archive` and --back, then repair";
+                let text = "a segment that the repair has to write lies in the archive, and nothing was changed: bring it \
+                            back with `milepost archive` and --back, then repair; where that ends at a segment that is \
+                            missing there, what comes before it is here by then";
                 return Err(Error::invalid(text)
                     .at_path(self.raw.storage.root())
                     .at_lsn(first));
@@ -354,6 +367,21 @@ impl Repair {
             Ok(())
         })?;
         Ok(epoch)
+    }
+}
+
+impl Examined {
+    /// Why the log is not repaired, of which no block is damaged.
+    fn no_damage(&self) -> Error {
+        Error::invalid(match &self.base {
+            Some(_) => {
+                "no block of the log is damaged, but the base is: repair that (`milepost repair` with --base)"
+            }
+            None if self.received_unlinked => {
+                "no block of the log is damaged, but what was received is: repair that (`milepost repair` with --received)"
+            }
+            None => "nothing is damaged: there is nothing to repair",
+        })
     }
 }
 

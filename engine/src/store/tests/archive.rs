@@ -190,6 +190,52 @@ fn a_segment_that_is_gone_from_the_archive_is_isolated_and_the_rest_goes_on() {
     }
 }
 
+/// The trap: bringing back ends at a file that is gone, and all behind it lay in the archive, so no cut could be made.
+#[test]
+fn a_cut_takes_the_stubs_of_what_lies_behind_it_and_the_archive_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, streams, before) = archived(dir.path(), false);
+    let there = files(&dir.path().join("a"), "log");
+    let stubs = files(&root, "away");
+    assert!(there.len() >= 3, "some lie behind the cut");
+    std::fs::remove_file(&there[1]).unwrap();
+    let cut = || {
+        Repair::open(&root, options())
+            .unwrap()
+            .run(RepairHow::Cut, &mut |_| ())
+    };
+    let refused = cut().unwrap_err();
+    assert!(
+        refused.kind() == ErrorKind::Invalid && refused.to_string().contains("--back"),
+        "{refused}"
+    );
+    assert_eq!(files(&root, "away"), stubs, "nothing was changed");
+    let store = options().background(false).open(&root).unwrap();
+    assert_eq!(
+        store.bring_back(&mut |_, _| ()).unwrap_err().kind(),
+        ErrorKind::Corrupt
+    );
+    store.close().unwrap();
+    assert_eq!(files(&root, "away").len(), stubs.len() - 1);
+    let done = cut().unwrap();
+    assert!(files(&root, "away").is_empty());
+    for stub in &stubs[1..] {
+        assert!(root.join("damaged").join(stub.file_name().unwrap()).exists());
+    }
+    let left = files(&dir.path().join("a"), "log");
+    assert_eq!(left, there[2..], "nothing is written or removed there");
+    let store = options().background(false).open(&root).unwrap();
+    assert!(store.verify(&mut |_, _| ()).unwrap().is_whole());
+    let kept = answers(&store, &streams).blocks;
+    let wanted: Vec<_> = before.blocks.iter().filter(|(lsn, _)| *lsn < done.end).collect();
+    assert!(kept.iter().zip(&wanted).all(|(kept, wanted)| kept == *wanted));
+    // Segments of another history move to the same archive, whatever is left there.
+    fill(&store, &mut words(47));
+    store.archive(&mut |_, _| ()).unwrap();
+    assert!(files(&root, "away").len() >= 3);
+    assert!(store.verify(&mut |_, _| ()).unwrap().is_whole());
+}
+
 #[test]
 fn a_repair_goes_on_without_an_archive_that_is_away_only_when_it_is_told_to() {
     let dir = tempfile::tempdir().unwrap();

@@ -128,6 +128,83 @@ fn a_base_of_zeros_is_made_again_of_index_files_and_what_is_lost_is_told() {
     assert!(store.verify(&mut |_, _| ()).unwrap().is_whole());
 }
 
+/// The trap: the file is gone, and with it the only word that what came before was freed and not lost.
+#[test]
+fn a_missing_base_counts_as_lost_segments_until_it_is_said_that_they_were_freed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, before) = freed(&dir.path().join("s"));
+    let dir = dir.path().join("s");
+    std::fs::remove_file(&path).unwrap();
+    let refused = options().open(&dir).map(drop).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Corrupt, "{refused}");
+    let found = repair(&dir).examine().unwrap();
+    assert_eq!(found.damages.len(), 1);
+    let range = &found.damages[0].0;
+    let base = found.base.unwrap();
+    assert_eq!((range.at, range.end), (Lsn::ZERO, base.begins));
+    assert!(base.missing && base.path == path && base.streams_known == 3);
+    let done = repair(&dir).renew_base().unwrap();
+    assert_eq!(done, base);
+    assert!(done.lost()[0].contains("was freed"), "{:?}", done.lost());
+    let again = repair(&dir).examine().unwrap();
+    assert!(again.damages.is_empty() && again.base.is_none());
+    let store = options().background(false).open(&dir).unwrap();
+    let after = facts(&store);
+    assert!(after[..3] == before[..3]);
+    for (after, before) in after.iter().zip(&before) {
+        assert!(after.0 == before.0 || after.0.is_none(), "{after:?}");
+        assert_eq!(after.1, before.1, "index files have all pinned records");
+    }
+    let is_complete = |store: &Store| store.receipts(None).unwrap().is_complete();
+    assert!(
+        is_complete(&store),
+        "index files have all pinned records, and no remote"
+    );
+    assert!(store.verify(&mut |_, _| ()).unwrap().is_whole());
+    let _ = store.commit(transaction("s/1", b"on")).unwrap();
+    store.free().unwrap();
+    store.close().unwrap();
+    // A store that never freed anything has none, and needs none.
+    let whole = dir.with_file_name("whole");
+    let store = options().init(&whole, "b".parse().unwrap()).unwrap();
+    store.close().unwrap();
+    assert_eq!(repair(&whole).examine().unwrap().base, None);
+    assert_eq!(
+        repair(&whole).renew_base().unwrap_err().kind(),
+        ErrorKind::Invalid
+    );
+}
+
+/// The trap: the records that would say that there were remotes are lost with the base, so nothing seemed to have been
+/// received, and all of it would have been taken again (R1).
+#[test]
+fn without_all_pinned_records_a_renewed_base_does_not_say_that_nothing_was_received_r1() {
+    for missing in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, _) = freed(&dir.path().join("s"));
+        let dir = dir.path().join("s");
+        match missing {
+            true => std::fs::remove_file(&path).unwrap(),
+            false => std::fs::write(&path, b"nothing").unwrap(),
+        }
+        let begins = path.file_name().unwrap().to_str().unwrap().replace("base-", "");
+        std::fs::remove_file(dir.join(format!("log/{begins}.idx"))).unwrap();
+        let done = repair(&dir).renew_base().unwrap();
+        assert!(!done.pinned_now);
+        let store = options().background(false).open(&dir).unwrap();
+        let is_complete = || store.receipts(None).unwrap().is_complete();
+        assert!(!is_complete());
+        for n in 0..60u32 {
+            let _ = store
+                .commit(transaction("s/1", &n.to_le_bytes().repeat(12_500)))
+                .unwrap();
+        }
+        store.make_sidecars().unwrap();
+        assert!(store.free().unwrap() >= 1);
+        assert!(!is_complete(), "nor does any later one");
+    }
+}
+
 /// The trap: an index file of another history beside the log. What it says came before would be invented.
 #[test]
 fn an_index_file_that_is_not_in_line_is_not_believed() {

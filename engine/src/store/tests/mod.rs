@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 mod archive;
 mod damaged_base;
+mod damaged_received;
 mod files;
 mod freed_forms;
 mod freeing_meanwhile;

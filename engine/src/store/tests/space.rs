@@ -24,7 +24,7 @@ fn what_one_handle_sets_is_what_the_other_finds_and_nothing_is_forever() {
 }
 
 /// A store of small segments without a thread, whose log is kept as told.
-fn keeping(dir: &std::path::Path, retention: Retention) -> Store {
+pub(super) fn keeping(dir: &std::path::Path, retention: Retention) -> Store {
     options()
         .background(false)
         .retention(retention)
@@ -380,7 +380,7 @@ fn an_idle_store_frees_what_is_old_enough_and_says_when() {
     }
 }
 /// Commits what was received of a site, 50 kB each, as a site with a remote does.
-fn receive(store: &Store, from: u64, count: u64) {
+pub(super) fn receive(store: &Store, from: u64, count: u64) {
     for number in from..from + count {
         let mut transaction = crate::Transaction::new();
         let payload = number.to_le_bytes().repeat(6_250);
@@ -423,7 +423,7 @@ fn known(store: &Store, count: u64) -> u64 {
 }
 
 /// Files of a store's log whose names begin so, oldest first.
-fn files(root: &std::path::Path, prefix: &str) -> Vec<std::path::PathBuf> {
+pub(super) fn files(root: &std::path::Path, prefix: &str) -> Vec<std::path::PathBuf> {
     let names = std::fs::read_dir(root.join("log")).unwrap();
     let paths = names.map(|entry| entry.unwrap().path());
     let named = |path: &std::path::PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with(prefix);

@@ -10,7 +10,7 @@ mod sending;
 use std::time::Duration;
 
 use milepost_engine::frame::NewFrame;
-use milepost_engine::{Chain, Epoch, Error, Event, Lsn, Origin, Position, Result, StoreId};
+use milepost_engine::{Chain, Epoch, Error, Event, Lsn, Origin, Position, Result, SiteName, StoreId};
 
 use super::*;
 use crate::message::{Address, Carried, Header, Item, Message, Point};
@@ -51,6 +51,8 @@ struct Ours {
     /// No transaction of more events than this fits.
     most_events: Option<u32>,
     fails: bool,
+    /// What told of the rest was lost.
+    forgets: bool,
 }
 
 impl OwnLog for Ours {
@@ -77,6 +79,14 @@ impl OwnLog for Ours {
             |known: &Origin| (known.site, known.epoch, known.lsn) == (origin.site, origin.epoch, origin.lsn);
         let held = self.held.iter().filter(|(known, _)| same(known));
         Ok(held.map(|(_, event)| *event).collect())
+    }
+
+    fn forgot(&self, _: &Origin) -> Result<Option<String>> {
+        Ok(self.forgets.then(|| "lost".to_owned()))
+    }
+
+    fn forgot_newest(&self, _: StoreId, _: &SiteName) -> Result<bool> {
+        Ok(self.forgets)
     }
 
     fn is_staged(&self, _: &Origin) -> bool {
