@@ -96,8 +96,9 @@ impl Store {
         };
         let mut cursor = Cursor::new(dir, &segment);
         let begun = match cursor.block(*first, None)? {
-            Found::Block(block, _) => block.header().first_time,
-            Found::Nothing(_) => return Ok((0, Duration::ZERO)),
+            Found::Block(block, _) if !block.header().lost => block.header().first_time,
+            // Who stands for what was lost does not know when that was written.
+            _ => return Ok((0, Duration::ZERO)),
         };
         let durable = self.watermarks().durable;
         let micros = self.newest_time()?.saturating_sub(begun);

@@ -139,6 +139,11 @@ impl Place {
         assert_eq!(found, left);
         assert_eq!(store.lineage().unwrap(), Some((self.epoch, done.end)));
         assert_eq!(store.epoch(), done.epoch);
+        let grew_over = store.disk().unwrap().over.as_secs();
+        assert!(
+            grew_over < 1_000_000_000,
+            "the log grew since 1970: {grew_over} s"
+        );
         for (at, end) in &done.ranges {
             let (value, _) = store
                 .pinned(format!("lost/{:016x}", at.0).as_bytes())
