@@ -13,7 +13,7 @@
 use std::collections::BTreeSet;
 
 use crate::storage::{OpenMode, Storage};
-use crate::store::{Newest, received_file};
+use crate::store::{Newest, REMOTE, received_file};
 use crate::width::{to_u64, to_usize, u32_to_usize};
 use crate::{Chain, Error, Lsn, Result, StoreId, StreamName};
 
@@ -56,6 +56,18 @@ impl Salvage {
     /// Pinned records that are known as they were where the log begins.
     pub(crate) fn pinned(&self) -> u64 {
         to_u64(self.pinned.len())
+    }
+
+    /// A base that lost pinned records may have lost those that say what was received, and from whom: then no more is
+    /// said of it than that nobody knows (R1).
+    fn doubt_what_was_received(&mut self) {
+        let lost = self.had.is_some_and(|(_, pinned)| self.pinned() < pinned);
+        if lost && !self.pinned_now {
+            (self.received.told, self.received.doubted) = (false, true);
+        } else if lost && !self.received.told {
+            // A program that told nothing is judged by the remotes it knew then.
+            self.received.doubted = true;
+        }
     }
 
     /// The bytes of a whole base that says what is known, before a block that names `chain`.
@@ -128,6 +140,7 @@ pub(crate) fn salvage(
         let kept: Vec<Lsn> = firsts.iter().copied().filter(|first| *first >= end).collect();
         from_sidecars(storage, id, &kept, chain, &mut found)?;
     }
+    found.doubt_what_was_received();
     Ok(Some(found))
 }
 
@@ -312,15 +325,21 @@ fn from_sidecars(
                 }
             })?;
             if number == 0 {
+                let mut pinned_again = false;
                 for number in 0..sidecar.pinned_count() {
                     let record = sidecar.pinned_at(number)?;
                     if record.lsn < found.end {
                         let state = (record.value.to_vec(), record.lsn);
                         found.pinned.entry(record.key.to_vec()).or_insert(state);
+                    } else {
+                        pinned_again |= record.key.starts_with(REMOTE);
                     }
                 }
                 found.pinned_now = true;
-                found.received.doubted = false;
+                // Whether there was a remote before is told by its record, unless that was set again since.
+                if !pinned_again && found.received.file.0 == Lsn::ZERO {
+                    found.received.doubted = false;
+                }
             }
             Ok(())
         };

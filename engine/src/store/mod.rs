@@ -43,7 +43,7 @@ pub use options::{Durability, Options};
 pub use phase::{Phase, PhaseLock};
 pub use raw::{Damage, DamageKind, Loss, LostFrame, RawEnd, RawLog, RawPiece};
 pub use received::{Forgotten, Receipt, Receipts, ReceivedDamage};
-pub(crate) use received::{Newest, received_file};
+pub(crate) use received::{Newest, REMOTE, received_file};
 pub use repair::{BaseDamage, Cost, Examined, Repair, RepairHow, Repaired};
 pub use restore::Restored;
 pub use space::{Retention, Space};

@@ -250,9 +250,13 @@ impl ReceivePhase {
             name: remote.site.clone(),
             generation: remote.generation,
         };
-        let records = PairRecords::load(&neighbour, |key| {
+        let mut records = PairRecords::load(&neighbour, |key| {
             Ok(self.store.pinned(key)?.map(|(value, _)| value))
         })?;
+        if records.received.point == Point::NONE && self.store.may_lack_pinned()? {
+            // How far we received may have been forgotten, and the pair not: it is met as for the first time.
+            records.pair = None;
+        }
         let me = Me {
             name: self.store.site().clone(),
             id: self.store.id(),

@@ -56,6 +56,12 @@ impl InputKey {
             return Ok(Some(mark));
         }
         match store.pinned_with_prefix(PREFIX)?.last() {
+            None if store.may_lack_pinned()? => Err(Failure::failed(format!(
+                "where an import into {} stopped may have been lost with a damaged base: compare the end of {} with \
+                 `milepost export`, and import the lines that are missing without --resume",
+                store.root().display(),
+                input.name(),
+            ))),
             None => Ok(None),
             Some((_, value, _)) => Err(Failure::failed(format!(
                 "{} is not an input whose import into {} was begun (that was {}); leave --resume away to import it",

@@ -34,7 +34,7 @@ pub(super) use renew::Chained;
 pub use renew::{Forgotten, ReceivedDamage};
 
 /// What the key of a remote begins with: while there never was one, nothing was received (docs/format.md, "Catalog").
-const REMOTE: &[u8] = b"catalog/remote/";
+pub(crate) const REMOTE: &[u8] = b"catalog/remote/";
 
 /// Where the files begin that a base names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -299,6 +299,14 @@ impl Shared {
 
     /// False when there never was a remote before `end`.
     pub(super) fn may_have_received(&self, end: Lsn) -> Result<bool> {
+        if self
+            .streams
+            .index
+            .base()
+            .is_some_and(|base| base.received().doubted)
+        {
+            return Ok(true);
+        }
         self.streams.index.is_pinned_before(end, REMOTE)
     }
 
@@ -341,6 +349,17 @@ fn note(frame: &FrameRef<'_>, gathered: &mut Gathered) -> Result<()> {
 }
 
 impl Store {
+    /// True when pinned records may be missing that were set before the log begins: a repair had to make its beginning
+    /// again and could not tell all of them. Who finds none of a key does not know then that there never was one.
+    ///
+    /// # Errors
+    /// `Corrupt` when the base is missing or damaged.
+    pub fn may_lack_pinned(&self) -> Result<bool> {
+        self.shared().follow_freed()?;
+        let base = self.shared().streams.index.base();
+        Ok(base.is_some_and(|base| base.received().doubted))
+    }
+
     /// What was received before the log begins, as of now; files that `known` has open are not opened again.
     ///
     /// # Errors

@@ -94,6 +94,14 @@ impl BaseDamage {
                 false => "unless they were set again since",
             };
             lost.push(format!("{pinned}, {still}"));
+            if !self.pinned_now {
+                lost.push(
+                    "with them perhaps remotes, subscriptions, how far was received, and where imports stopped: what was \
+                     received before may be refused when it comes again, and `import --resume` is refused where it finds \
+                     no mark"
+                        .to_owned(),
+                );
+            }
         }
         if !self.scanned_known {
             lost.push(

@@ -9,6 +9,11 @@ const STREAMS: u32 = 12;
 /// A closed store whose beginning was freed, with a sidecar for every sealed segment; file of the base, versions and
 /// pinned records.
 fn freed(dir: &std::path::Path) -> (std::path::PathBuf, Facts) {
+    freed_pinning(dir, None)
+}
+
+/// The same, with a record that is set by every transaction.
+fn freed_pinning(dir: &std::path::Path, always: Option<&[u8]>) -> (std::path::PathBuf, Facts) {
     let store = options()
         .background(false)
         .retention(Retention::Bytes(3 << 20))
@@ -21,6 +26,10 @@ fn freed(dir: &std::path::Path) -> (std::path::PathBuf, Facts) {
             key: stream.into_bytes(),
             value: Some(n.to_le_bytes().to_vec()),
         });
+        if let Some(key) = always {
+            let (key, value) = (key.to_vec(), Some(n.to_le_bytes().to_vec()));
+            transaction.pin(crate::Pinned { key, value });
+        }
         let _ = store.commit(transaction).unwrap();
     }
     store.make_sidecars().unwrap();
@@ -203,6 +212,53 @@ fn without_all_pinned_records_a_renewed_base_does_not_say_that_nothing_was_recei
         assert!(store.free().unwrap() >= 1);
         assert!(!is_complete(), "nor does any later one");
     }
+}
+
+/// The trap: the header is whole and says that what was received is told, and pinned records that say from whom are
+/// lost with a page (R1).
+#[test]
+fn a_base_that_lost_pinned_records_says_no_more_of_what_was_received_r1() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, _) = freed(&dir.path().join("s"));
+    let dir = dir.path().join("s");
+    let whole = std::fs::read(&path).unwrap();
+    let begins = path.file_name().unwrap().to_str().unwrap().replace("base-", "");
+    std::fs::remove_file(dir.join(format!("log/{begins}.idx"))).unwrap();
+    let (mut lost, mut kept) = (0, 0);
+    for at in (256..whole.len()).step_by(100) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x55;
+        std::fs::write(&path, &bytes).unwrap();
+        let done = repair(&dir).renew_base().unwrap();
+        assert!(done.pinned.is_some() && !done.pinned_now);
+        let has_lost = done.pinned != Some(done.pinned_known);
+        let store = options().background(false).open(&dir).unwrap();
+        assert_eq!(store.may_lack_pinned().unwrap(), has_lost, "byte {at}");
+        assert_eq!(
+            store.receipts(None).unwrap().is_complete(),
+            !has_lost,
+            "byte {at}"
+        );
+        assert_eq!(done.lost().iter().any(|text| text.contains("remotes")), has_lost);
+        store.close().unwrap();
+        std::fs::write(dir.join(format!("log/{begins}.idx")), b"none").unwrap();
+        (lost, kept) = (lost + u32::from(has_lost), kept + u32::from(!has_lost));
+    }
+    assert!(lost > 1 && kept > 1, "{lost} and {kept}");
+}
+
+/// The trap: the index file behind a missing base has all pinned records as they are now, and a remote that was set
+/// again behind it no longer says that it was there before.
+#[test]
+fn a_remote_that_was_set_again_does_not_say_that_there_was_none_r1() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, _) = freed_pinning(&dir.path().join("s"), Some(b"catalog/remote/b"));
+    let dir = dir.path().join("s");
+    std::fs::remove_file(&path).unwrap();
+    let done = repair(&dir).renew_base().unwrap();
+    assert!(done.pinned_now);
+    let store = options().background(false).open(&dir).unwrap();
+    assert!(!store.receipts(None).unwrap().is_complete());
 }
 
 /// The trap: an index file of another history beside the log. What it says came before would be invented.
