@@ -40,6 +40,8 @@ pub(crate) struct Salvage {
     pub(crate) pinned_now: bool,
     /// How far the scan phase had come is what it said, and where what was received is kept.
     pub(crate) scanned_known: bool,
+    /// The chain that its header, where that is whole, says to stand before the first block.
+    pub(crate) end_chain: Option<Chain>,
     counts: Counts,
     pinned: PinnedState,
     totals: Option<Totals>,
@@ -117,6 +119,7 @@ pub(crate) fn salvage(
         had: None,
         pinned_now: false,
         scanned_known: false,
+        end_chain: None,
         counts: Counts::new(),
         pinned: PinnedState::new(),
         totals: None,
@@ -133,6 +136,7 @@ pub(crate) fn salvage(
         found.had = Some((header.streams, header.pinned));
         (found.totals, found.scanned, found.scanned_known) = (Some(header.totals), header.scanned, true);
         found.received = header.received;
+        found.end_chain = Some(header.end_chain);
         Parts::new(&bytes, &header).read(&header, &mut found);
     }
     found.bytes = bytes;

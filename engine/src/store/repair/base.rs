@@ -132,7 +132,7 @@ impl Repair {
     ///
     /// # Errors
     /// `Invalid` when the base is not damaged, when another repair was interrupted, or when the first block of the log
-    /// is damaged too, which is to be repaired first; `Full`. Run it again after an error.
+    /// is damaged too, which is to be repaired first; `Corrupt` when base and log are of different histories; `Full`. Run it again after an error.
     pub fn renew_base(self) -> Result<BaseDamage> {
         if super::Plan::read(&*self.raw.storage, self.raw.identity.owner.id)?.is_some() {
             let text = "a repair of the log was interrupted: run it again to finish it, then the base";
@@ -148,6 +148,13 @@ impl Repair {
                         first";
             return Err(Error::invalid(text).at_lsn(found.end));
         };
+        if found.end_chain.is_some_and(|known| known != chain) {
+            let text = "the damaged base says that another block stands here: the segment, or the base, is of another copy \
+                        of the store; put the right file in its place, or restore a backup";
+            return Err(Error::corrupt(text)
+                .at_path(self.raw.storage.root().join("log").join(plain_name(found.end)))
+                .at_lsn(found.end));
+        }
         let damage = BaseDamage::of(&self.raw, &found);
         keep_aside(&self.raw, &found, &damage)?;
         let bytes = found.renewed(self.raw.identity.owner.id, chain)?;

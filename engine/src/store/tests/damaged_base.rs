@@ -19,7 +19,12 @@ fn freed_pinning(dir: &std::path::Path, always: Option<&[u8]>) -> (std::path::Pa
         .retention(Retention::Bytes(3 << 20))
         .init(dir, "a".parse().unwrap())
         .unwrap();
-    for n in 0..120u32 {
+    grow(&store, 0..120, always);
+    free_and_close(store, dir)
+}
+
+fn grow(store: &Store, numbers: std::ops::Range<u32>, always: Option<&[u8]>) {
+    for n in numbers {
         let stream = format!("s/{}", if n < STREAMS { n } else { n % 3 });
         let mut transaction = transaction(&stream, &n.to_le_bytes().repeat(12_500));
         transaction.pin(crate::Pinned {
@@ -32,6 +37,9 @@ fn freed_pinning(dir: &std::path::Path, always: Option<&[u8]>) -> (std::path::Pa
         }
         let _ = store.commit(transaction).unwrap();
     }
+}
+
+fn free_and_close(store: Store, dir: &std::path::Path) -> (std::path::PathBuf, Facts) {
     store.make_sidecars().unwrap();
     assert!(store.free().unwrap() >= 2);
     assert!(
@@ -259,6 +267,52 @@ fn a_remote_that_was_set_again_does_not_say_that_there_was_none_r1() {
     assert!(done.pinned_now);
     let store = options().background(false).open(&dir).unwrap();
     assert!(!store.receipts(None).unwrap().is_complete());
+}
+
+/// The trap: the first segment is one of a copy that went on by itself, and the base, which alone knows better, is
+/// damaged elsewhere. A new one would make one history of two (E3).
+#[test]
+fn a_base_is_not_made_again_before_a_segment_of_another_history_e3() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two) = (dir.path().join("one"), dir.path().join("two"));
+    let keeping = || options().background(false).retention(Retention::Bytes(3 << 20));
+    let store = keeping().init(&one, "a".parse().unwrap()).unwrap();
+    grow(&store, 0..30, None);
+    store.close().unwrap();
+    copy_all(&one, &two);
+    let bases = [&one, &two].map(|root| {
+        let store = keeping().open(root).unwrap();
+        grow(&store, 30..120, None);
+        free_and_close(store, root).0
+    });
+    assert_eq!(bases[0].file_name(), bases[1].file_name());
+    let begins = bases[0]
+        .file_name()
+        .unwrap()
+        .to_str()
+        .unwrap()
+        .replace("base-", "");
+    let first = |root: &std::path::Path| root.join(format!("log/{begins}.log"));
+    std::fs::copy(first(&two), first(&one)).unwrap();
+    let mut bytes = std::fs::read(&bases[0]).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&bases[0], &bytes).unwrap();
+    let refused = repair(&one).renew_base().unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Corrupt, "{refused}");
+    assert!(refused.to_string().contains("another copy"), "{refused}");
+    assert_eq!(std::fs::read(&bases[0]).unwrap(), bytes);
+}
+
+fn copy_all(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_all(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
 }
 
 /// The trap: an index file of another history beside the log. What it says came before would be invented.
