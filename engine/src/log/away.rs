@@ -297,6 +297,11 @@ pub(crate) fn make_archive(
         let made = archive.create_dir("log").and_then(|()| archive.sync_dir(""));
         return made.map_err(failed).map(|()| archive);
     }
+    if !take_over && has_segments(storage, path) {
+        let text = "the folder holds segments and does not say whose: choose another folder; or, if they are this store's \
+                    (its archive lost the file `archive`), run `milepost archive` with --to and --take-over";
+        return Err(Error::conflict(text).at_path(path));
+    }
     if let Some(foreign) = names
         .iter()
         .find(|name| !["log", ARCHIVE_NEW].contains(&name.as_str()))

@@ -25,6 +25,12 @@ use super::packed::{Meanwhile, STEP, TEMPORARY, remove};
 use super::recover::write_all;
 use super::segment::SegmentDir;
 
+const OTHER_THERE: &str = "another file of this name lies in the archive, and both were left as they are: it may hold what a \
+                           repair here took for lost, or be of another copy of this store. Keep it elsewhere, or name another \
+                           archive, and run `milepost archive` again";
+const OTHER_HERE: &str = "another file of this name lies here, and both were left as they are: keep the wrong one elsewhere, \
+                          and run `milepost archive` with --back again";
+
 /// Moves the sealed segment [first, end) to the archive.
 pub(crate) fn send_away(
     dir: &Arc<SegmentDir>,
@@ -42,8 +48,14 @@ pub(crate) fn send_away(
         Form::Away => return Ok(()),
     };
     let (chain_before, chain_after) = verified(dir, first, end, meanwhile.step)?;
-    let failed =
-        |error| Error::io("move a segment to the archive", archive.root().join(&name), error).at_lsn(first);
+    let failed = |error: io::Error| {
+        let path = archive.root().join(&name);
+        match error.kind() {
+            io::ErrorKind::AlreadyExists => Error::conflict(OTHER_THERE).at_path(path),
+            _ => Error::io("move a segment to the archive", path, error),
+        }
+        .at_lsn(first)
+    };
     let from = storage.open(&name, OpenMode::Read).map_err(failed)?;
     let file_len = from.len().map_err(failed)?;
     // What lies behind the blocks of a raw segment means nothing.
@@ -115,7 +127,14 @@ pub(crate) fn fetch_back(
         away::archive(storage, dir.owner(), first)?,
     );
     away::open_file(&*archive, &name, stub)?;
-    let failed = |error| Error::io("bring a segment back", storage.root().join(&name), error).at_lsn(first);
+    let failed = |error: io::Error| {
+        let path = storage.root().join(&name);
+        match error.kind() {
+            io::ErrorKind::AlreadyExists => Error::conflict(OTHER_HERE).at_path(path),
+            _ => Error::io("bring a segment back", path, error),
+        }
+        .at_lsn(first)
+    };
     let raw = stub.form == Form::Raw;
     let copy = Copy {
         from: (&*archive, &name),
@@ -156,14 +175,15 @@ struct Copy<'a> {
 }
 
 impl Copy<'_> {
-    /// Makes the copy, durable in contents and name, and compared.
+    /// Makes the copy, durable in contents and name, and compared; `AlreadyExists` where another file has that name.
     fn make(&self, name: &str, rng: &dyn Rng) -> io::Result<()> {
         let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
         match self.to.open(name, OpenMode::Read) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             // Of a run that died behind it.
             Ok(there) if self.is_same(&*there)? => return self.to.sync_dir(folder),
-            Ok(_) => self.to.unlink(name)?,
+            // Copies get their name whole: this is no half-made one, and may be the last of its kind.
+            Ok(_) => return Err(io::ErrorKind::AlreadyExists.into()),
             Err(error) => return Err(error),
         }
         let temporary = format!("{name}{TEMPORARY}{:016x}", rng.next_u64());

@@ -9,7 +9,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::log::{Form, Meanwhile, away, fetch_back, packed, send_away};
+use crate::block::BlockKind;
+use crate::log::{Form, Meanwhile, away, fetch_back, packed, parse_segment_name, send_away};
 use crate::storage::overlap;
 use crate::{Error, Lsn, Result, Store};
 
@@ -70,6 +71,9 @@ impl Store {
 
     fn set_archive_there(&self, path: PathBuf, take_over: bool) -> Result<()> {
         let dir = &self.log().dir;
+        if take_over {
+            self.shared().refuse_what_is_not_ours(&path)?;
+        }
         let archive = away::make_archive(&**self.storage(), self.owner(), &path, take_over)?;
         for first in of_form(dir, Form::Away)? {
             let Some(stub) = dir.only_away(first)? else {
@@ -193,6 +197,46 @@ impl Store {
 }
 
 impl Shared {
+    /// Refuses to take a folder over that holds what this log never had: segments of another store, or newer ones, which
+    /// this store, put back to an earlier state, would write again with other contents.
+    fn refuse_what_is_not_ours(&self, path: &Path) -> Result<()> {
+        let failed = |error| Error::io("look at what an archive holds", path, error);
+        let archive = self.storage.beside(path).map_err(failed)?;
+        let names = match archive.list("log") {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            names => names.map_err(failed)?,
+        };
+        let is_marked = archive
+            .list("")
+            .map_err(failed)?
+            .iter()
+            .any(|name| name == "archive");
+        let end = self.log.control.appended();
+        for name in names {
+            let Some((first, form)) = parse_segment_name(BlockKind::Log, &name) else {
+                continue;
+            };
+            let (file, at) = (format!("log/{name}"), path.join("log").join(&name));
+            if first >= end {
+                let text = format!(
+                    "this segment is newer than the log here, which ends at LSN {end}: this store is an earlier state of \
+                     the one that moved it there. Restore a newer backup, or choose another archive"
+                );
+                return Err(Error::conflict(text).at_path(at).at_lsn(first));
+            }
+            if !is_marked
+                && !self
+                    .is_our_segment(&*archive, &file, first, form)
+                    .map_err(failed)?
+            {
+                let text = "this file is no segment of this store that can be read: move it elsewhere first, or choose \
+                            another archive";
+                return Err(Error::conflict(text).at_path(at).at_lsn(first));
+            }
+        }
+        Ok(())
+    }
+
     fn count_away(&self, found: Archived) -> Result<Archived> {
         let dir = &self.log.dir;
         Ok(Archived {

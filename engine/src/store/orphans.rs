@@ -80,7 +80,13 @@ impl Shared {
     }
 
     /// Whether a file is a segment of this store that begins at `first`, by what stands in it.
-    fn is_our_segment(&self, archive: &dyn Storage, name: &str, first: Lsn, form: Form) -> io::Result<bool> {
+    pub(super) fn is_our_segment(
+        &self,
+        archive: &dyn Storage,
+        name: &str,
+        first: Lsn,
+        form: Form,
+    ) -> io::Result<bool> {
         let (file, owner) = (archive.open(name, OpenMode::Read)?, self.identity.owner);
         let mut bytes = [0; HEADER_LEN];
         let read = match form {

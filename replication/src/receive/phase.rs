@@ -9,10 +9,9 @@ use crate::agent::{LinkNumber, Links, Stop};
 use crate::catalog::{Catalog, Remote};
 use crate::heartbeat::Heartbeat;
 use crate::link::{Incoming, LinkError, MessageId, PollCursor, PollRequest};
-use crate::message::{Limits, Message, MessageFault, decode, decode_header};
+use crate::message::{Limits, Message, MessageFault, Point, decode, decode_header};
 use crate::tracking::{
-    Leave, Me, NOTE, Neighbour, PairRecords, PairState, Patience, Point, PollCause, ProbeRecord, Receiver,
-    Verdict,
+    Leave, Me, NOTE, Neighbour, PairRecords, PairState, Patience, PollCause, ProbeRecord, Receiver, Verdict,
 };
 
 use super::group::Group;

@@ -178,3 +178,71 @@ fn what_was_freed_while_the_archive_was_away_goes_when_it_is_there_again_and_not
         assert!(store.verify(&mut |_, _| ()).unwrap().is_whole());
     }
 }
+
+/// The trap: a segment seemed lost and was isolated, and its file is found again in the archive. What stands here now
+/// under its name must not take the place of the only good copy (E1).
+#[test]
+fn a_file_in_the_archive_that_holds_something_else_is_never_written_over_e1() {
+    for compress in [false, true] {
+        let place = Place::new(compress);
+        let there = place.there();
+        std::fs::rename(&there[1].0, place.path("found again")).unwrap();
+        let repair = crate::Repair::open(place.path("s"), options()).unwrap();
+        repair.run(crate::RepairHow::Isolate, &mut |_| ()).unwrap();
+        let raw = there[1].0.with_extension("log");
+        std::fs::rename(place.path("found again"), &raw).unwrap();
+        let store = place.open("s");
+        store.make_sidecars().unwrap();
+        let error = store.archive(&mut |_, _| ()).unwrap_err();
+        assert_eq!((error.kind(), error.path()), (ErrorKind::Conflict, Some(&*raw)));
+        assert!(store.shared().tend_forms(&mut |_| Ok(())).is_err());
+        assert!(std::fs::read(&raw).unwrap() == there[1].1);
+        std::fs::rename(&raw, place.path("kept")).unwrap();
+        store.archive(&mut |_, _| ()).unwrap();
+        assert!(store.verify(&mut |_, _| ()).unwrap().is_whole());
+    }
+}
+
+/// The trap: an archive lost its mark, and looks like a folder that nobody uses.
+#[test]
+fn an_archive_without_its_mark_is_nobody_elses_and_its_stores_when_that_says_so() {
+    let place = Place::new(false);
+    let there = place.there();
+    std::fs::remove_file(place.path("a/archive")).unwrap();
+    let other = options()
+        .background(false)
+        .init(place.path("t"), "a".parse().unwrap())
+        .unwrap();
+    fill(&other, &mut words(48));
+    let own = place.open("s");
+    for refused in [
+        other.set_archive(place.path("a")),
+        other.take_archive_over(place.path("a")),
+        own.set_archive(place.path("a")),
+    ] {
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Conflict);
+    }
+    assert!(place.there() == there && !place.path("a/archive").exists());
+    own.take_archive_over(place.path("a")).unwrap();
+    assert!(answers(&own, &place.streams) == place.before);
+}
+
+/// The trap: the store's folder is put back to what it was, and takes over the archive in which its later self left more.
+#[test]
+fn an_earlier_state_of_a_store_does_not_take_an_archive_over_that_has_more() {
+    let place = Place::new(false);
+    copy(&place.path("s"), &place.path("earlier"));
+    let store = place.open("s");
+    grow(&store);
+    grow(&store);
+    store.archive(&mut |_, _| ()).unwrap();
+    store.close().unwrap();
+    let there = place.there();
+    let earlier = place.open("earlier");
+    let error = earlier.take_archive_over(place.path("a")).unwrap_err();
+    assert!(
+        error.kind() == ErrorKind::Conflict && error.to_string().contains("earlier state"),
+        "{error}"
+    );
+    assert!(place.there() == there);
+}
