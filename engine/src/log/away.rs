@@ -17,11 +17,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::block::Owner;
+use crate::block::{BlockKind, Owner};
 use crate::storage::{OpenMode, Storage, StorageFile};
 use crate::{Chain, Error, Lsn, Result, Space, StoreId};
 
-use super::form::Form;
+use super::form::{Form, packed_name, segment_name};
 
 const STUB_MAGIC: [u8; 8] = *b"MPAWAYS1";
 const ARCHIVE_MAGIC: [u8; 8] = *b"MPARCHIV";
@@ -136,6 +136,22 @@ pub(crate) fn archive(storage: &dyn Storage, owner: Owner, at: Lsn) -> Result<Ar
         return Err(Error::unavailable(text).at_path(storage.root()).at_lsn(at));
     };
     open_archive(storage, owner, &path).map_err(|error| error.at_lsn(at))
+}
+
+/// What to do where the archive has a file of the segment that begins at `first` and nothing here says so; nothing
+/// where it has none, or is not there.
+pub(crate) fn hint(storage: &dyn Storage, owner: Owner, first: Lsn) -> String {
+    let here = |name: String| {
+        let archive = archive(storage, owner, first).ok()?;
+        archive.open(&name, OpenMode::Read).ok()?;
+        Some(format!(
+            "; the archive has a file of this segment: copy {} to {}",
+            archive.root().join(&name).display(),
+            storage.root().join("log").display()
+        ))
+    };
+    let names = [segment_name(BlockKind::Log, first), packed_name(first)];
+    names.into_iter().find_map(here).unwrap_or_default()
 }
 
 /// The archive in `path`, there and this store's.

@@ -141,10 +141,11 @@ fn refuse_lost_segments(dir: &SegmentDir, firsts: &[Lsn], last: Lsn) -> Result<(
     if let Some(first) = firsts.first().filter(|first| **first != Lsn::ZERO)
         && !dir.has_freed(Lsn(first.0.saturating_sub(1)))?
     {
-        return Err(Error::corrupt(
+        return Err(Error::corrupt(format!(
             "the first files of the log are missing, and no base says that they were freed; nothing was changed: \
-             put them back or restore a backup",
-        )
+             put them back or restore a backup{}",
+            super::away::hint(&**storage, dir.owner(), Lsn::ZERO)
+        ))
         .at_path(folder));
     }
     let names = storage.list(dir.folder());

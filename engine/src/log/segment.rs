@@ -483,7 +483,8 @@ impl SegmentDir {
             let name = segment_name(self.kind, at);
             format!(
                 "no block begins here, and there is no file {name} that would go on from here: it is missing, or \
-                 this one is damaged"
+                 this one is damaged{}",
+                super::away::hint(&*self.storage, self.owner, at)
             )
         }))
     }

@@ -402,7 +402,8 @@ fn sync_names(dir: &SegmentDir) -> Result<()> {
 fn missing_base(dir: &SegmentDir, first: Lsn) -> Error {
     let text = "the log begins here, and no whole base file says what was before: its first files are missing, or the \
                 base is; nothing was changed: put them back, restore a backup, or see what `milepost repair` can save";
-    Error::corrupt(text)
+    let hint = crate::log::away::hint(&**dir.storage(), dir.owner(), Lsn::ZERO);
+    Error::corrupt(format!("{text}{hint}"))
         .at_path(dir.storage().root().join(dir.folder()))
         .at_lsn(first)
 }

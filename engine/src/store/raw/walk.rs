@@ -179,7 +179,8 @@ impl Walk<'_> {
         }
         let name = crate::log::segment_name(self.raw.dir.kind(), self.at);
         let path = self.raw.storage.root().join(name);
-        let reason = "the first files of the log are missing".to_owned();
+        let hint = crate::log::away::hint(&*self.raw.storage, self.raw.identity.owner, self.at);
+        let reason = format!("the first files of the log are missing{hint}");
         let mut damage = self.nothing(DamageKind::Missing, first, path, reason);
         damage.chain_after = self.chain_at(first)?;
         self.damage(&damage)

@@ -352,3 +352,29 @@ fn a_stub_that_does_not_fit_its_neighbours_is_damage_while_the_archive_is_away()
     // What it hands on does not fit the next one.
     assert_eq!(of(|stub| stub.chain_after.0 ^= 1), 1);
 }
+
+/// The trap: a stub is gone, and its segment whole in the archive, where nobody looked.
+#[test]
+fn a_stub_that_is_missing_is_told_with_the_file_to_copy_back() {
+    for gone in [0, 1] {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, streams, before) = archived(dir.path(), false);
+        let there = files(&dir.path().join("a"), "log");
+        std::fs::remove_file(&files(&root, "away")[gone]).unwrap();
+        let found = Repair::open(&root, options()).unwrap().examine().unwrap();
+        let told = &found.damages[0].0.reason;
+        assert!(told.contains(there[gone].to_str().unwrap()), "{told}");
+        let opened = options().background(false).open(&root);
+        let error = opened.and_then(|store| {
+            let mut scan = store.scan(Lsn::ZERO)?;
+            while scan.next_block()?.is_some() {}
+            Ok(())
+        });
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains(there[gone].to_str().unwrap()), "{error}");
+        let name = there[gone].file_name().unwrap();
+        std::fs::copy(&there[gone], root.join("log").join(name)).unwrap();
+        let store = options().background(false).open(&root).unwrap();
+        assert!(answers(&store, &streams) == before && store.verify(&mut |_, _| ()).unwrap().is_whole());
+    }
+}
