@@ -48,6 +48,7 @@ impl BlockKind {
         }
     }
 
+    #[inline]
     fn of_magic(magic: [u8; 4]) -> Option<BlockKind> {
         [BlockKind::Log, BlockKind::Queue]
             .into_iter()
@@ -278,6 +279,7 @@ impl BlockHeader {
         self.chain.after(self.header_crc, self.nonce, self.lsn)
     }
 
+    #[inline]
     fn lengths_agree(&self) -> bool {
         let inside = to_usize(u64::from(self.filter_len) + u64::from(self.body_len)) + HEADER_LEN;
         let aligned = |length: u32| length.is_multiple_of(8);
@@ -347,6 +349,7 @@ struct Fields<'a> {
 }
 
 impl Fields<'_> {
+    #[inline(always)]
     fn bytes<const N: usize>(&mut self) -> [u8; N] {
         let start = self.at;
         self.at += N;
@@ -356,14 +359,17 @@ impl Fields<'_> {
         }
     }
 
+    #[inline(always)]
     fn u16(&mut self) -> u16 {
         u16::from_le_bytes(self.bytes())
     }
 
+    #[inline(always)]
     fn u32(&mut self) -> u32 {
         u32::from_le_bytes(self.bytes())
     }
 
+    #[inline(always)]
     fn u64(&mut self) -> u64 {
         u64::from_le_bytes(self.bytes())
     }
