@@ -32,8 +32,8 @@ pub trait OwnLog {
     /// Those of the store.
     fn events_of(&self, origin: &Origin) -> Result<Vec<HeldEvent>>;
 
-    /// Why there may be more of that transaction in what was received than [`OwnLog::events_of`] gives, if there may: a repair
-    /// could not save what told it.
+    /// Why there may be more of that transaction in what was received than [`OwnLog::events_of`] gives, if there may: what
+    /// told it was lost, or never kept.
     ///
     /// # Errors
     /// Those of the store.

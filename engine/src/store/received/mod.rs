@@ -61,6 +61,7 @@ pub struct Receipts {
     storage: Arc<dyn Storage>,
     begins: Lsn,
     complete: bool,
+    doubted: bool,
     /// Newest first.
     files: Vec<Arc<Part>>,
     last: Mutex<ReadLast>,
@@ -83,17 +84,27 @@ impl Receipts {
         self.begins
     }
 
-    /// False when something was freed by a program, or before a hold was dropped, that did not keep it: what is not
-    /// found may have been received all the same.
+    /// False when something was freed by a program, or before a hold was dropped, that did not keep it, or when a repair
+    /// made the base that tells it: what is not found may have been received all the same.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.complete
     }
 
-    /// Why what [`Receipts::events`] gives of a transaction may not be all that was received of it: a repair found what
-    /// told it damaged.
+    /// True when a repair made the base and knew not all pinned records: that there is none of a site does not say that
+    /// nothing was received of it.
+    #[must_use]
+    pub fn is_doubted(&self) -> bool {
+        self.doubted
+    }
+
+    /// Why what [`Receipts::events`] gives of a transaction may not be all that was received of it: what told it was found
+    /// damaged, or was never kept.
     #[must_use]
     pub fn lost_of(&self, site: StoreId, epoch: Epoch, lsn: Lsn) -> Option<Error> {
+        if !self.complete {
+            return Some(self.unknown());
+        }
         let lost = |file: &&Arc<Part>| {
             let lineage = file.tables.lineage((site, epoch));
             let lineage = lineage.filter(|one| one.lowest <= lsn && lsn <= one.highest);
@@ -106,10 +117,28 @@ impl Receipts {
             .map(|file| lost_part(&*self.storage, &file.head.place))
     }
 
-    /// True when a repair could not tell whose transactions were received in a part: [`Receipts::newest`] may be too low.
+    /// True when nobody can tell whose transactions were received in a part, or in all: [`Receipts::newest`] may be too
+    /// low.
     #[must_use]
     pub fn has_lost_tables(&self) -> bool {
-        self.files.iter().any(|file| file.head.tables_lost)
+        !self.complete || self.files.iter().any(|file| file.head.tables_lost)
+    }
+
+    /// Of a base that does not tell what was received.
+    fn unknown(&self) -> Error {
+        let why = if self.doubted {
+            "the base, which names what was received before the log begins, was damaged or missing, and the repair that made \
+             it again knew neither that nor all pinned records"
+        } else {
+            "the base does not say that all is kept of what was received before the log begins: it was damaged or missing and \
+             made again by a repair, or a program freed the log that did not keep it"
+        };
+        let text = format!(
+            "{why}, so that it may have been here before: restore a backup that has it, or make this site anew"
+        );
+        Error::new(ErrorKind::Behind, text)
+            .at_path(self.storage.root())
+            .at_lsn(self.begins)
     }
 
     /// Parts of our log, oldest first, of which a repair could not save all that was told of what was received.
@@ -222,6 +251,7 @@ impl Receipts {
             storage: Arc::clone(storage),
             begins: base.map_or(Lsn::ZERO, Base::end),
             complete: newest.told,
+            doubted: newest.doubted,
             files,
             last: Mutex::default(),
         })
