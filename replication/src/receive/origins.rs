@@ -249,6 +249,12 @@ impl OwnLog for Origins {
         lost.map_or(Ok(false), |receipts| self.may_have_met(receipts, site, name))
     }
 
+    fn doubts_records(&self) -> Result<bool> {
+        let mut found = self.found.borrow_mut();
+        found.follow_freed(&self.store)?;
+        Ok(found.receipts.as_ref().is_some_and(Receipts::is_doubted))
+    }
+
     fn is_staged(&self, origin: &Origin) -> bool {
         self.staged.borrow().has(origin)
     }

@@ -45,6 +45,13 @@ pub trait OwnLog {
     /// Those of the store.
     fn forgot_newest(&self, site: StoreId, name: &SiteName) -> Result<bool>;
 
+    /// True when pinned records may be lost, since a repair: that there is none of a pair's position does not say that nothing
+    /// was received.
+    ///
+    /// # Errors
+    /// Those of the store.
+    fn doubts_records(&self) -> Result<bool>;
+
     /// True while a transaction became a frame, from whatever neighbour it came, and is not in the log yet.
     fn is_staged(&self, origin: &Origin) -> bool;
 
