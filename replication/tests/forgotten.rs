@@ -109,3 +109,106 @@ fn what_may_have_been_here_is_refused_with_the_reason_and_not_taken_twice_r1_r4(
     );
     assert_eq!(numbers(&shop, "down/1").0, 40, "nothing came twice");
 }
+
+/// Takes from a site the base that names what it received and the files themselves, and with `all` also what else has the
+/// pinned records of the freed part; repairs it.
+fn base_forgets(site: Site, all: bool) -> Site {
+    // The log begins with a sealed segment, whose index file has the records too.
+    site.commit(&[("own/1", "not scanned, so not freed")]);
+    site.store.rotate(0).unwrap();
+    site.commit(&[("own/1", "the next segment has begun")]);
+    site.store.tend().unwrap();
+    closed(site, |root| {
+        let log = root.join("log");
+        let names = std::fs::read_dir(&log).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        for name in names.collect::<Vec<_>>() {
+            let path = log.join(&name);
+            if name.starts_with("received-") {
+                std::fs::remove_file(path).unwrap();
+            } else if name.starts_with("base-") {
+                std::fs::write(path, b"nothing").unwrap();
+            } else if all && name.ends_with(".idx") {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
+        let done = Repair::open(root, options()).unwrap().renew_base().unwrap();
+        assert_eq!(done.pinned_now, !all);
+    })
+}
+
+/// The trap: one question that nobody can answer ended every poll, and nobody else's messages were taken.
+#[test]
+fn a_base_that_does_not_say_what_was_received_stops_one_history_and_nobody_else_r1_r6() {
+    let (dir, net) = (tempfile::tempdir().unwrap(), Net::default());
+    let (head, shop, first) = freed(dir.path(), &net);
+    let later = |site: &str| {
+        let site = Site::new(dir.path(), site, &net);
+        site.publish("news", &format!("{}/**", site.store.site()), None);
+        site.remote("shop");
+        site
+    };
+    let other = later("other");
+    shop.remote("other");
+    other.subscribe("shop", "news", None, Start::Now);
+    let turns = |sites: &[&Site]| (0..4).for_each(|_| sites.iter().for_each(|site| site.turn()));
+    bulk(&other, "other/1", 0..5);
+    turns(&[&other, &shop]);
+    trim(&shop);
+    assert_eq!(numbers(&shop, "down/1"), (40, 40));
+    let shop = base_forgets(shop, false);
+    let receipts = shop.store.receipts(None).unwrap();
+    assert!(!receipts.is_complete() && !receipts.is_doubted());
+    head.unsubscribe(&first, false);
+    for (site, other) in [(&head, "shop"), (&shop, "head")] {
+        site.definitions().remove_remote(&name(other)).unwrap();
+        site.remote(other);
+    }
+    head.subscribe("shop", "all", None, Start::Beginning);
+    turns(&[&head]);
+    bulk(&other, "other/1", 5..10);
+    let new = later("third");
+    shop.remote("third");
+    new.subscribe("shop", "news", None, Start::Beginning);
+    bulk(&new, "third/1", 0..5);
+    turns(&[&head, &other, &new, &shop]);
+    assert_eq!(numbers(&shop, "other/1").0, 10);
+    assert_eq!(numbers(&shop, "third/1").0, 5, "it was never met");
+    // How many were freed is lost with the base.
+    assert_eq!(numbers(&shop, "down/1"), (0, 0), "nothing came twice");
+    let kept = quarantined(&shop.store).unwrap();
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    let told = &kept[0].reason;
+    assert!(
+        told.contains("may have been received before") && told.contains("made again by a repair"),
+        "{told}"
+    );
+}
+
+/// The trap: the records are lost that would say who was met, so that everybody seems to be new.
+#[test]
+fn where_not_even_the_pinned_records_are_known_nobody_is_taken_for_new_r1_r4() {
+    let (dir, net) = (tempfile::tempdir().unwrap(), Net::default());
+    let (head, shop, first) = freed(dir.path(), &net);
+    shop.commit(&[("own/1", "what comes next is another segment's")]);
+    exchange(&[&head, &shop], 3);
+    assert_eq!(numbers(&shop, "down/1"), (40, 40));
+    let shop = base_forgets(shop, true);
+    assert!(shop.store.receipts(None).unwrap().is_doubted());
+    assert!(shop.store.pinned(b"catalog/remote/head").unwrap().is_none());
+    head.unsubscribe(&first, false);
+    head.definitions().remove_remote(&name("shop")).unwrap();
+    head.remote("shop");
+    shop.remote("head");
+    head.subscribe("shop", "all", None, Start::Beginning);
+    for _ in 0..4 {
+        head.turn();
+        shop.turn();
+    }
+    let kept = quarantined(&shop.store).unwrap();
+    assert!(!kept.is_empty());
+    for one in &kept {
+        assert!(one.reason.contains("nor all pinned records"), "{one:?}");
+    }
+    assert_eq!(numbers(&shop, "down/1"), (0, 0), "nothing came twice");
+}

@@ -144,6 +144,19 @@ fn a_loop_of_three_sites_stops_the_pair_and_ends_with_5_r4() {
     assert!(other.is_file());
 }
 
+/// Stops the pair with head, or lets it go on.
+fn set_stopped(shop: &Site, reason: Option<&str>) {
+    let key = PairRecord::key(&name("head"));
+    let (value, _) = shop.store.pinned(&key).unwrap().unwrap();
+    let mut record = PairRecord::read(&value).unwrap();
+    record.stopped = reason.map(|reason| StopReason::Loop(reason.to_owned()));
+    let mut transaction = milepost_engine::Transaction::new();
+    let event = milepost_engine::Event::new("own/1", "k", "1").unwrap();
+    transaction.push(&event).unwrap();
+    transaction.pin(record.pin(&name("head")).unwrap());
+    let _ = shop.store.commit(transaction).unwrap().committed().unwrap();
+}
+
 /// Every message of a stopped pair is set aside for the same reason, which stood in the last line once for each.
 #[test]
 fn a_stopped_pair_is_told_once_with_how_many_of_its_messages_wait_r6() {
@@ -152,15 +165,7 @@ fn a_stopped_pair_is_told_once_with_how_many_of_its_messages_wait_r6() {
     head.commit(&[("s/1", "before")]);
     head.turn();
     shop.receive();
-    let key = PairRecord::key(&name("head"));
-    let (value, _) = shop.store.pinned(&key).unwrap().unwrap();
-    let mut record = PairRecord::read(&value).unwrap();
-    record.stopped = Some(StopReason::Loop("a loop for this test".to_owned()));
-    let mut transaction = milepost_engine::Transaction::new();
-    let event = milepost_engine::Event::new("own/1", "k", "1").unwrap();
-    transaction.push(&event).unwrap();
-    transaction.pin(record.pin(&name("head")).unwrap());
-    let _ = shop.store.commit(transaction).unwrap().committed().unwrap();
+    set_stopped(&shop, Some("a loop for this test"));
     for number in 0..4 {
         head.commit(&[("s/1", &number.to_string())]);
         head.scan();
@@ -178,6 +183,51 @@ fn a_stopped_pair_is_told_once_with_how_many_of_its_messages_wait_r6() {
         assert!(told.contains(&format!("{waiting} messages of it wait")), "{told}");
     }
     assert_eq!(quarantined(&shop.store).unwrap().len(), waiting);
+}
+
+/// The trap: the copy for eyes went as soon as the message was looked at again, also in a dry run, and before its effect
+/// was durable.
+#[test]
+fn what_is_kept_of_a_message_goes_when_the_message_is_taken_and_durable_r6() {
+    let net = Net::default();
+    let (_dir, head, shop) = one_way(&net);
+    head.commit(&[("s/1", "before")]);
+    head.turn();
+    shop.receive();
+    set_stopped(&shop, Some("a loop for this test"));
+    head.commit(&[("s/1", "kept")]);
+    head.turn();
+    shop.receive();
+    let kept = || quarantined(&shop.store).unwrap().len();
+    assert_eq!((shop.payloads().len(), kept()), (1, 1));
+    set_stopped(&shop, None);
+    let dry = ReceiveOptions {
+        apply: false,
+        ..shop.receive_options()
+    };
+    let would = receive_with(&shop, dry).poll(PollCause::Due).unwrap();
+    assert_eq!((would.transactions, kept()), (1, 1));
+    // No room for what it brings.
+    let mut space = shop.store.space().unwrap();
+    space.limit = 8 << 20;
+    shop.store.set_space(&space).unwrap();
+    for len in [10_000, 100, 1] {
+        let payload = "x".repeat(len);
+        let fill = || {
+            let mut transaction = milepost_engine::Transaction::new();
+            let event = milepost_engine::Event::new("own/1", "k", payload.as_bytes()).unwrap();
+            transaction.push(&event).unwrap();
+            shop.store.commit(transaction).is_err()
+        };
+        assert!((0..1000).any(|_| fill()), "the log is full");
+    }
+    shop.receive_phase().poll(PollCause::Due).unwrap_err();
+    assert_eq!((kept(), net.waiting("shop")), (1, 1));
+    space.limit = 0;
+    shop.store.set_space(&space).unwrap();
+    shop.receive();
+    assert_eq!(shop.payloads(), ["before", "kept"]);
+    assert_eq!((kept(), net.waiting("shop")), (0, 0));
 }
 
 #[test]

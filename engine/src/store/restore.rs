@@ -213,7 +213,8 @@ fn copy(
     let mut here = Boundary::new(manifest.oldest, Some(backup.chain_before()?));
     if manifest.oldest > Lsn::ZERO {
         let base = Base::at(&*backup.storage, manifest.identity.owner.id, manifest.oldest)?;
-        received::copy(&backup.storage, new, &base, || rng.next_u64())?;
+        let (id, named) = (base.store_id(), base.received().file);
+        received::copy(&*backup.storage, &**new, id, named, || rng.next_u64())?;
         base::write(&**new, base.end(), &base.bytes(&*backup.storage)?, rng.next_u64())?;
     }
     let (total, mut read) = (manifest.end.since(manifest.oldest), 0);

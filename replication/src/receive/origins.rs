@@ -71,8 +71,13 @@ impl Origins {
 }
 
 impl Origins {
-    /// False when nothing of a site was ever received: what was passed on is pinned for ever, a pair with the first that
-    /// came of it, and a remote that was removed stays in the catalog. A site never changes its name.
+    /// False when nothing of a site was ever received, which only all pinned records can say.
+    fn may_have_met(&self, receipts: &Receipts, site: StoreId, name: &SiteName) -> Result<bool> {
+        Ok(receipts.is_doubted() || self.was_met(site, name)?)
+    }
+
+    /// False when pinned records show that nothing of a site was ever received: what was passed on is pinned for ever, a pair
+    /// with the first that came of it, and a remote that was removed stays in the catalog. A site never changes its name.
     fn was_met(&self, site: StoreId, name: &SiteName) -> Result<bool> {
         let pinned = |key: &[u8]| Ok::<_, Error>(self.store.pinned(key)?.is_some());
         Ok(pinned(&newest_key(site))?
@@ -103,9 +108,6 @@ impl Found {
             Some(known) if known.begins() == begins => known,
             known => store.receipts(known.as_ref())?,
         };
-        if !receipts.is_complete() {
-            return Err(unknown(&receipts, store));
-        }
         Ok(self.receipts.insert(receipts).begins())
     }
 
@@ -186,15 +188,6 @@ impl Found {
     }
 }
 
-/// What was received in the freed part would be applied again (R1, R4).
-fn unknown(receipts: &Receipts, store: &Store) -> Error {
-    let text = "what was received before the log begins was freed by a program that did not keep it, so what comes from \
-                neighbours may have been here before: restore a backup that has it, or make this site anew";
-    Error::new(ErrorKind::Behind, text)
-        .at_path(store.root())
-        .at_lsn(receipts.begins())
-}
-
 impl OwnLog for Origins {
     fn position_at(&self, lsn: Lsn) -> Result<Option<Position>> {
         self.store.position_at(lsn)
@@ -234,12 +227,14 @@ impl OwnLog for Origins {
     fn forgot(&self, origin: &Origin) -> Result<Option<String>> {
         let mut found = self.found.borrow_mut();
         found.catch_up(&self.store)?;
-        let lost = found
-            .receipts
-            .as_ref()
-            .and_then(|receipts| receipts.lost_of(origin.site, origin.epoch, origin.lsn));
+        let Some(receipts) = &found.receipts else {
+            return Ok(None);
+        };
+        let lost = receipts.lost_of(origin.site, origin.epoch, origin.lsn);
         match lost {
-            Some(lost) if self.was_met(origin.site, &origin.name)? => Ok(Some(lost.to_string())),
+            Some(lost) if self.may_have_met(receipts, origin.site, &origin.name)? => {
+                Ok(Some(lost.to_string()))
+            }
             _ => Ok(None),
         }
     }
@@ -247,8 +242,17 @@ impl OwnLog for Origins {
     fn forgot_newest(&self, site: StoreId, name: &SiteName) -> Result<bool> {
         let mut found = self.found.borrow_mut();
         found.catch_up(&self.store)?;
-        let lost = found.receipts.as_ref().is_some_and(Receipts::has_lost_tables);
-        Ok(lost && self.was_met(site, name)?)
+        let lost = found
+            .receipts
+            .as_ref()
+            .filter(|receipts| receipts.has_lost_tables());
+        lost.map_or(Ok(false), |receipts| self.may_have_met(receipts, site, name))
+    }
+
+    fn doubts_records(&self) -> Result<bool> {
+        let mut found = self.found.borrow_mut();
+        found.follow_freed(&self.store)?;
+        Ok(found.receipts.as_ref().is_some_and(Receipts::is_doubted))
     }
 
     fn is_staged(&self, origin: &Origin) -> bool {

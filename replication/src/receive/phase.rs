@@ -17,7 +17,7 @@ use crate::tracking::{
 use super::group::Group;
 use super::inbox::{Inbox, MessageKey, Order};
 use super::origins::Origins;
-use super::quarantine;
+use super::quarantine::{self, Kept};
 
 /// Most messages asked of a link at a time.
 const BATCH_COUNT: usize = 256;
@@ -93,6 +93,8 @@ pub struct ReceivePhase {
     beat: Heartbeat,
     /// True when there may be something in quarantine.
     aside: bool,
+    /// What may be in quarantine of messages that are taken, and goes once their effect is durable.
+    taken: BTreeSet<Kept>,
     /// Sites that were remotes at the last look.
     known: BTreeSet<SiteName>,
     _lock: PhaseLock,
@@ -113,6 +115,9 @@ impl ReceivePhase {
     /// `Conflict` naming the holder when another process has it.
     pub fn open(store: &Store, links: &Links, options: ReceiveOptions, stop: &Stop) -> Result<ReceivePhase> {
         let lock = store.lock_phase(Phase::Receive)?;
+        if options.apply {
+            quarantine::clear_unfinished(store)?;
+        }
         Ok(ReceivePhase {
             store: store.clone(),
             links: links.clone(),
@@ -127,6 +132,7 @@ impl ReceivePhase {
             strangers: BTreeSet::new(),
             beat: Heartbeat::new(store),
             aside: !quarantine::quarantined(store)?.is_empty(),
+            taken: BTreeSet::new(),
             known: BTreeSet::new(),
             _lock: lock,
         })
@@ -150,6 +156,7 @@ impl ReceivePhase {
             self.group.clear();
             self.origins.settled();
             self.leaving.clear();
+            self.taken.clear();
         }
         outcome.map(|()| received)
     }
@@ -443,10 +450,10 @@ impl ReceivePhase {
             _ => {}
         }
         if leave == Leave::WhenDurable {
-            if self.aside {
+            if self.aside && self.options.apply {
                 // What needed an operator is taken now: its cause is gone.
                 let bytes = self.inbox.get(sender, &order).unwrap_or_default();
-                quarantine::forget(&self.store, sender, bytes)?;
+                self.taken.insert(Kept::of(sender.as_str(), bytes));
             }
             self.inbox.remove(sender, &order);
             self.leave(order.2);
@@ -478,6 +485,9 @@ impl ReceivePhase {
         }
         self.pairs.values_mut().for_each(|pair| pair.receiver.noted());
         self.origins.settled();
+        // Before they leave their link: were it interrupted, they come again and are forgotten then.
+        quarantine::forget(&self.store, &self.taken)?;
+        self.taken.clear();
         self.remove_leaving(received)
     }
 

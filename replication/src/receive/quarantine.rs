@@ -6,10 +6,13 @@
 //! ```
 //!
 //! The message itself stays on its link: what is kept here is for eyes. The digest is of sender, generation and the range of
-//! what it carries, or of the whole message where that cannot be read. A file is written once; the
-//! same message again, though its sender says other things beside, is the same file. Of one sender at most sixteen are kept: a pair that is stopped goes
-//! on to be sent to, and the first messages say why. They go when the message is taken after all, or the remote
-//! is removed.
+//! what it carries, or of the whole message where that cannot be read. The
+//! same message again, though its sender says other things beside, is the same file, and its reason is the last one. Of one
+//! sender at most sixteen are kept: a pair that is stopped goes on to be sent to, and the first messages say why. They go
+//! when the message is taken after all, once its effect is durable, or the remote is removed.
+//!
+//! The reason is durable before the message is there, and goes behind it: no message is without one. What a crash left in
+//! between is cleared when the phase is opened next.
 
 use milepost_engine::storage::{OpenMode, Storage};
 use milepost_engine::width::to_u64;
@@ -39,7 +42,7 @@ pub struct Quarantined {
 /// `Full` or `Internal` when the files cannot be written.
 pub(super) fn keep(store: &Store, sender: &str, bytes: &[u8], reason: &str) -> Result<()> {
     let storage = &**store.storage();
-    let name = stem(sender, bytes);
+    let Kept(name) = Kept::of(sender, bytes);
     let path = storage.root().join(&name);
     let write = || -> std::io::Result<()> {
         storage.create_dir(FOLDER)?;
@@ -48,19 +51,67 @@ pub(super) fn keep(store: &Store, sender: &str, bytes: &[u8], reason: &str) -> R
         let known = names
             .iter()
             .any(|known| format!("{FOLDER}/{known}") == format!("{name}.mp"));
-        if known || names.iter().filter(of_sender).count() >= OF_ONE_MAX {
+        if !known && names.iter().filter(of_sender).count() >= OF_ONE_MAX {
             return Ok(());
         }
-        write_whole(storage, &format!("{name}.mp"), bytes)?;
-        write_whole(storage, &format!("{name}.txt"), reason.as_bytes())?;
+        let told = format!("{name}.txt");
+        let shown = reason.as_bytes().get(..REASON_MAX).unwrap_or(reason.as_bytes());
+        if known && read_reason(storage, &told).is_ok_and(|told| told == shown) {
+            return Ok(());
+        }
+        write_whole(storage, &told, shown)?;
+        // Its name is durable before that of the message.
         storage.sync_dir(FOLDER)?;
+        if !known {
+            write_whole(storage, &format!("{name}.mp"), bytes)?;
+            storage.sync_dir(FOLDER)?;
+        }
         storage.sync_dir("")
     };
     write().map_err(|error| Error::io("keep a message in quarantine", path, error))
 }
 
-/// Name of a message's files, without their ending: of what it carries, because its sender writes the rest anew whenever it
-/// sends that again.
+/// What is kept of a message, if anything is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Kept(String);
+
+impl Kept {
+    /// Name of a message's files, without their ending: of what it carries, because its sender writes the rest anew whenever it
+    /// sends that again.
+    pub(super) fn of(sender: &str, bytes: &[u8]) -> Kept {
+        Kept(stem(sender, bytes))
+    }
+}
+
+/// Removes what a crash left of messages that were about to be kept or forgotten. Only for who has the phase.
+///
+/// # Errors
+/// `Internal` when the folder cannot be read or changed.
+pub(super) fn clear_unfinished(store: &Store) -> Result<()> {
+    let storage = &**store.storage();
+    let clear = || -> std::io::Result<()> {
+        let Some(names) = names(storage)? else {
+            return Ok(());
+        };
+        let is_unfinished = |name: &&String| {
+            let whole = name.strip_suffix(".tmp").unwrap_or(name);
+            let stem = whole.strip_suffix(".mp").or_else(|| whole.strip_suffix(".txt"));
+            // Other names are not ours.
+            let stem = stem.filter(|stem| {
+                stem.rsplit_once('-')
+                    .is_some_and(|(sender, _)| is_of(stem, sender))
+            });
+            let lone = |stem: &str| !names.iter().any(|name| name.strip_suffix(".mp") == Some(stem));
+            stem.is_some_and(|stem| name.ends_with(".tmp") || lone(stem))
+        };
+        for name in names.iter().filter(is_unfinished) {
+            unlink(storage, &format!("{FOLDER}/{name}"))?;
+        }
+        Ok(())
+    };
+    clear().map_err(|error| Error::io("clear the quarantine", storage.root().join(FOLDER), error))
+}
+
 fn stem(sender: &str, bytes: &[u8]) -> String {
     let digest = match decode_header(bytes, &Limits::default()) {
         Ok(header) => {
@@ -80,25 +131,41 @@ fn stem(sender: &str, bytes: &[u8]) -> String {
     format!("{FOLDER}/{sender}-{digest:016x}")
 }
 
-/// Removes what is kept of a message, if anything is: it was taken after all.
+/// Removes what is kept of messages, if anything is, durably: they were taken after all.
 ///
 /// # Errors
 /// `Internal` when the files cannot be removed.
-pub(super) fn forget(store: &Store, sender: &SiteName, bytes: &[u8]) -> Result<()> {
-    let (storage, name) = (&**store.storage(), stem(sender.as_str(), bytes));
-    for ending in ["mp", "txt"] {
-        match storage.unlink(&format!("{name}.{ending}")) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::io(
-                    "clear the quarantine",
-                    storage.root().join(name),
-                    error,
-                ));
+pub(super) fn forget<'a>(store: &Store, taken: impl IntoIterator<Item = &'a Kept>) -> Result<()> {
+    let storage = &**store.storage();
+    let forget = || -> std::io::Result<()> {
+        let mut removed = false;
+        for Kept(name) in taken {
+            for ending in ["mp", "txt"] {
+                removed |= unlink(storage, &format!("{name}.{ending}"))?;
             }
-            _ => {}
         }
+        if removed { storage.sync_dir(FOLDER) } else { Ok(()) }
+    };
+    forget().map_err(|error| Error::io("clear the quarantine", storage.root().join(FOLDER), error))
+}
+
+/// False when there was none.
+fn unlink(storage: &dyn Storage, name: &str) -> std::io::Result<bool> {
+    match storage.unlink(name) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        done => done.map(|()| true),
     }
-    Ok(())
+}
+
+/// Names in the folder, sorted; `None` without one.
+fn names(storage: &dyn Storage) -> std::io::Result<Option<Vec<String>>> {
+    match storage.list(FOLDER) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        names => names.map(|mut names| {
+            names.sort();
+            Some(names)
+        }),
+    }
 }
 
 /// Removes what is kept of a sender.
@@ -108,16 +175,16 @@ pub(super) fn forget(store: &Store, sender: &SiteName, bytes: &[u8]) -> Result<(
 pub(crate) fn clear(store: &Store, sender: &SiteName) -> Result<()> {
     let storage = &**store.storage();
     let clear = || -> std::io::Result<()> {
-        let names = match storage.list(FOLDER) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            names => names?,
+        // Sorted: a message goes before its reason.
+        let Some(names) = names(storage)? else {
+            return Ok(());
         };
         let of_sender = |name: &&String| {
             let stem = name.strip_suffix(".mp").or_else(|| name.strip_suffix(".txt"));
             stem.is_some_and(|stem| is_of(stem, sender.as_str()))
         };
         for name in names.iter().filter(of_sender) {
-            storage.unlink(&format!("{FOLDER}/{name}"))?;
+            unlink(storage, &format!("{FOLDER}/{name}"))?;
         }
         storage.sync_dir(FOLDER)
     };
@@ -154,21 +221,14 @@ fn write_whole(storage: &dyn Storage, name: &str, bytes: &[u8]) -> std::io::Resu
 /// `Internal` when the folder cannot be read.
 pub fn quarantined(store: &Store) -> Result<Vec<Quarantined>> {
     let storage = &**store.storage();
-    let mut names = match storage.list(FOLDER) {
-        Ok(names) => names,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => {
-            return Err(Error::io(
-                "list the quarantine",
-                storage.root().join(FOLDER),
-                error,
-            ));
-        }
-    };
-    names.sort();
+    let names = names(storage);
+    let names =
+        names.map_err(|error| Error::io("list the quarantine", storage.root().join(FOLDER), error))?;
+    let names = names.unwrap_or_default();
     let mut found = Vec::new();
     for name in names.iter().filter_map(|name| name.strip_suffix(".mp")) {
         let reason = read_reason(storage, &format!("{FOLDER}/{name}.txt")).unwrap_or_default();
+        let reason = String::from_utf8_lossy(&reason).into_owned();
         found.push(Quarantined {
             file: format!("{FOLDER}/{name}.mp"),
             reason,
@@ -177,9 +237,86 @@ pub fn quarantined(store: &Store) -> Result<Vec<Quarantined>> {
     Ok(found)
 }
 
-fn read_reason(storage: &dyn Storage, name: &str) -> std::io::Result<String> {
+fn read_reason(storage: &dyn Storage, name: &str) -> std::io::Result<Vec<u8>> {
     let mut bytes = vec![0; REASON_MAX];
     let read = storage.open(name, OpenMode::Read)?.read_at(&mut bytes, 0)?;
     bytes.truncate(read);
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use milepost_engine::Options;
+
+    use super::*;
+
+    fn store() -> (tempfile::TempDir, Store, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("s");
+        let store = Options::new()
+            .segment_bytes(1 << 20)
+            .init(&root, "bern".parse().unwrap())
+            .unwrap();
+        (dir, store, root.join(FOLDER))
+    }
+
+    fn reasons(store: &Store) -> Vec<String> {
+        let all = quarantined(store).unwrap();
+        all.into_iter().map(|kept| kept.reason).collect()
+    }
+
+    #[test]
+    fn the_reason_is_there_before_the_message_and_the_last_one_is_shown() {
+        let (_dir, store, folder) = store();
+        let Kept(name) = Kept::of("hq", b"message");
+        let path = |ending: &str| store.storage().root().join(format!("{name}.{ending}"));
+        // Nothing can be written under that name, as if the power failed there.
+        std::fs::create_dir_all(path("mp.tmp")).unwrap();
+        keep(&store, "hq", b"message", "a fork").unwrap_err();
+        assert_eq!(std::fs::read(path("txt")).unwrap(), b"a fork");
+        assert!(!path("mp").exists());
+        std::fs::remove_dir(path("mp.tmp")).unwrap();
+        keep(&store, "hq", b"message", "a fork").unwrap();
+        assert_eq!(reasons(&store), ["a fork"]);
+        keep(&store, "hq", b"message", "a loop").unwrap();
+        assert_eq!(reasons(&store), ["a loop"]);
+        // As an earlier program left it.
+        std::fs::remove_file(path("txt")).unwrap();
+        keep(&store, "hq", b"message", "a loop").unwrap();
+        assert_eq!(reasons(&store), ["a loop"]);
+        for number in 1..20u8 {
+            keep(&store, "hq", &[number], "more").unwrap();
+        }
+        assert_eq!(reasons(&store).len(), OF_ONE_MAX);
+        keep(&store, "hq", b"message", "again").unwrap();
+        assert!(
+            reasons(&store).contains(&"again".to_owned()),
+            "though there are as many as can be"
+        );
+        forget(&store, [&Kept::of("hq", b"message")]).unwrap();
+        assert_eq!(reasons(&store).len(), OF_ONE_MAX - 1);
+        assert_eq!(std::fs::read_dir(folder).unwrap().count(), 2 * (OF_ONE_MAX - 1));
+    }
+
+    #[test]
+    fn what_a_crash_left_is_cleared_and_nothing_else() {
+        let (_dir, store, folder) = store();
+        clear_unfinished(&store).unwrap();
+        keep(&store, "hq", b"message", "a fork").unwrap();
+        let stem = "hq-3-0123456789abcdef";
+        for name in ["mp.tmp", "txt.tmp", "txt"] {
+            std::fs::write(folder.join(format!("{stem}.{name}")), "half").unwrap();
+        }
+        for name in ["notes.txt", "notes.tmp"] {
+            std::fs::write(folder.join(name), "mine").unwrap();
+        }
+        clear_unfinished(&store).unwrap();
+        let mut left = names(&**store.storage()).unwrap().unwrap();
+        left.retain(|name| !name.starts_with("notes"));
+        assert_eq!(left.len(), 2, "{left:?}");
+        assert_eq!(reasons(&store), ["a fork"]);
+        assert_eq!(std::fs::read_dir(folder).unwrap().count(), 4);
+    }
 }

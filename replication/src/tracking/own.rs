@@ -32,8 +32,8 @@ pub trait OwnLog {
     /// Those of the store.
     fn events_of(&self, origin: &Origin) -> Result<Vec<HeldEvent>>;
 
-    /// Why there may be more of that transaction in what was received than [`OwnLog::events_of`] gives, if there may: a repair
-    /// could not save what told it.
+    /// Why there may be more of that transaction in what was received than [`OwnLog::events_of`] gives, if there may: what
+    /// told it was lost, or never kept.
     ///
     /// # Errors
     /// Those of the store.
@@ -44,6 +44,13 @@ pub trait OwnLog {
     /// # Errors
     /// Those of the store.
     fn forgot_newest(&self, site: StoreId, name: &SiteName) -> Result<bool>;
+
+    /// True when pinned records may be lost, since a repair: that there is none of a pair's position does not say that nothing
+    /// was received.
+    ///
+    /// # Errors
+    /// Those of the store.
+    fn doubts_records(&self) -> Result<bool>;
 
     /// True while a transaction became a frame, from whatever neighbour it came, and is not in the log yet.
     fn is_staged(&self, origin: &Origin) -> bool;

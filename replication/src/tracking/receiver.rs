@@ -294,6 +294,19 @@ impl Receiver {
         }
     }
 
+    /// A pair that is at its beginning may have lost its place with a damaged base, and then its history comes again (R1).
+    fn begin_again(&mut self, own: &dyn OwnLog) -> Result<()> {
+        let Some(pair) = &mut self.records.pair else {
+            return Ok(());
+        };
+        let held = match own.doubts_records()? {
+            true => Lsn::MAX,
+            false => own.newest_of(pair.site)?,
+        };
+        pair.held = pair.held.max(held);
+        Ok(())
+    }
+
     fn receive_data(&mut self, message: &Message, own: &dyn OwnLog) -> Result<Verdict> {
         let (header, r) = (&message.header, self.staged);
         let (previous, last) = (header.previous, header.last);
@@ -334,7 +347,12 @@ impl Receiver {
                 }
                 Ok(Verdict::Duplicate)
             }
-            Some(point) if point == r => self.apply(message, own),
+            Some(point) if point == r => {
+                if r.is_none() {
+                    self.begin_again(own)?;
+                }
+                self.apply(message, own)
+            }
             _ => {
                 let range = Range {
                     after: r,

@@ -231,6 +231,10 @@ impl OwnLog for MemLog {
         Ok(false)
     }
 
+    fn doubts_records(&self) -> Result<bool> {
+        Ok(false)
+    }
+
     fn is_staged(&self, _: &Origin) -> bool {
         // Frames are in this log as soon as they are made.
         false

@@ -351,11 +351,18 @@ impl Run<'_> {
             Some(base) => base.clone(),
             None => Base::at(&**store.storage(), id, wanted)?,
         };
-        received::copy(store.storage(), &self.to, &base, || store.rng().next_u64())?;
+        let mut named = base.received();
+        if kept.is_none() && !first {
+            // A repair of the store may have renewed them since, and these hold more.
+            let there = received::whole_chain(&*self.to, id, named.file.0);
+            named.file = there.unwrap_or(named.file);
+        }
+        let from = &**store.storage();
+        received::copy(from, &*self.to, id, named.file, || store.rng().next_u64())?;
         if kept.is_some() {
             return Ok(());
         }
-        let bytes = base.bytes(&**store.storage())?;
+        let bytes = base.bytes_naming(from, named)?;
         base::write(&*self.to, wanted, &bytes, store.rng().next_u64())
     }
 

@@ -61,6 +61,7 @@ pub struct Receipts {
     storage: Arc<dyn Storage>,
     begins: Lsn,
     complete: bool,
+    doubted: bool,
     /// Newest first.
     files: Vec<Arc<Part>>,
     last: Mutex<ReadLast>,
@@ -83,17 +84,27 @@ impl Receipts {
         self.begins
     }
 
-    /// False when something was freed by a program, or before a hold was dropped, that did not keep it: what is not
-    /// found may have been received all the same.
+    /// False when something was freed by a program, or before a hold was dropped, that did not keep it, or when a repair
+    /// made the base that tells it: what is not found may have been received all the same.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.complete
     }
 
-    /// Why what [`Receipts::events`] gives of a transaction may not be all that was received of it: a repair found what
-    /// told it damaged.
+    /// True when a repair made the base and knew not all pinned records: that there is none of a site does not say that
+    /// nothing was received of it.
+    #[must_use]
+    pub fn is_doubted(&self) -> bool {
+        self.doubted
+    }
+
+    /// Why what [`Receipts::events`] gives of a transaction may not be all that was received of it: what told it was found
+    /// damaged, or was never kept.
     #[must_use]
     pub fn lost_of(&self, site: StoreId, epoch: Epoch, lsn: Lsn) -> Option<Error> {
+        if !self.complete {
+            return Some(self.unknown());
+        }
         let lost = |file: &&Arc<Part>| {
             let lineage = file.tables.lineage((site, epoch));
             let lineage = lineage.filter(|one| one.lowest <= lsn && lsn <= one.highest);
@@ -106,10 +117,28 @@ impl Receipts {
             .map(|file| lost_part(&*self.storage, &file.head.place))
     }
 
-    /// True when a repair could not tell whose transactions were received in a part: [`Receipts::newest`] may be too low.
+    /// True when nobody can tell whose transactions were received in a part, or in all: [`Receipts::newest`] may be too
+    /// low.
     #[must_use]
     pub fn has_lost_tables(&self) -> bool {
-        self.files.iter().any(|file| file.head.tables_lost)
+        !self.complete || self.files.iter().any(|file| file.head.tables_lost)
+    }
+
+    /// Of a base that does not tell what was received.
+    fn unknown(&self) -> Error {
+        let why = if self.doubted {
+            "the base, which names what was received before the log begins, was damaged or missing, and the repair that made \
+             it again knew neither that nor all pinned records"
+        } else {
+            "the base does not say that all is kept of what was received before the log begins: it was damaged or missing and \
+             made again by a repair, or a program freed the log that did not keep it"
+        };
+        let text = format!(
+            "{why}, so that it may have been here before: restore a backup that has it, or make this site anew"
+        );
+        Error::new(ErrorKind::Behind, text)
+            .at_path(self.storage.root())
+            .at_lsn(self.begins)
     }
 
     /// Parts of our log, oldest first, of which a repair could not save all that was told of what was received.
@@ -222,6 +251,7 @@ impl Receipts {
             storage: Arc::clone(storage),
             begins: base.map_or(Lsn::ZERO, Base::end),
             complete: newest.told,
+            doubted: newest.doubted,
             files,
             last: Mutex::default(),
         })
@@ -370,36 +400,62 @@ impl Store {
     }
 }
 
-/// Copies what a base names to another storage, where it is not there yet.
+/// Copies the files that a base names, the newest first, to another storage where they are not whole already. No whole
+/// file there gives way to one that a repair made.
 pub(super) fn copy(
-    from: &Arc<dyn Storage>,
-    to: &Arc<dyn Storage>,
-    base: &Base,
+    from: &dyn Storage,
+    to: &dyn Storage,
+    id: StoreId,
+    named: (Lsn, u32),
     mut word: impl FnMut() -> u64,
 ) -> Result<()> {
-    for file in &Receipts::of_base(from, Some(base), None)?.files {
-        let (end, crc) = (file.head.place.end, file.head.crc);
-        let whole = |storage: &dyn Storage| {
-            let bytes = read_at(storage, end, 0, to_usize(file.head.len)).ok()?;
-            let same = |page: &layout::Page| {
-                let at = to_usize(page.offset);
-                let raw = bytes.get(at..at.checked_add(u32_to_usize(page.len))?)?;
-                page.read(raw)
-            };
-            let head = Head::parse(&bytes).filter(|head| head.crc == crc)?;
-            let tables = head.tables(bytes.get(HEAD_LEN..HEAD_LEN.checked_add(head.tables_len())?)?)?;
-            tables
-                .pages
-                .iter()
-                .all(|page| same(page).is_some())
-                .then_some(bytes)
+    let mut next = named;
+    while next.0 > Lsn::ZERO {
+        let (end, crc) = next;
+        let there = whole(to, id, end).map(|(head, _)| head);
+        let Some(head) = there.filter(|head| head.crc == crc) else {
+            let (head, bytes) = whole(from, id, end).ok_or_else(|| damaged(from, end))?;
+            if head.crc != crc || (head.renewed && there.is_some()) {
+                return Err(other(from, to, end));
+            }
+            base::put(to, end, &layout::file_name(end), &bytes, word())?;
+            next = head.place.previous;
+            continue;
         };
-        if whole(&**to).is_none() {
-            let bytes = whole(&**from).ok_or_else(|| damaged(&**from, end))?;
-            base::put(&**to, end, &layout::file_name(end), &bytes, word())?;
-        }
+        next = head.place.previous;
     }
     Ok(())
+}
+
+/// The file of that end as a base can name it, when it and all before it are whole, whoever named them.
+pub(super) fn whole_chain(storage: &dyn Storage, id: StoreId, end: Lsn) -> Option<(Lsn, u32)> {
+    let mut newest = None;
+    let mut next = (end, None);
+    while next.0 > Lsn::ZERO {
+        let (head, _) = whole(storage, id, next.0)?;
+        if next.1.is_some_and(|crc| crc != head.crc) {
+            return None;
+        }
+        newest = newest.or(Some((end, head.crc)));
+        next = (head.place.previous.0, Some(head.place.previous.1));
+    }
+    newest
+}
+
+/// A file of which every byte stands under its checksum.
+fn whole(storage: &dyn Storage, id: StoreId, end: Lsn) -> Option<(Head, Vec<u8>)> {
+    let len = open(storage, end).ok()?.len().ok()?;
+    let bytes = read_at(storage, end, 0, to_usize(len)).ok()?;
+    let head = Head::parse(&bytes).filter(|head| head.len == to_u64(bytes.len()))?;
+    let tables = head.tables(bytes.get(HEAD_LEN..HEAD_LEN.checked_add(head.tables_len())?)?)?;
+    let same = |page: &layout::Page| {
+        let at = to_usize(page.offset);
+        let raw = bytes.get(at..at.checked_add(u32_to_usize(page.len))?)?;
+        page.read(raw)
+    };
+    let own = head.place.end == end && head.place.store_id == id;
+    let whole = own && tables.pages.iter().all(|page| same(page).is_some());
+    whole.then_some((head, bytes))
 }
 
 /// Removes files of a freeing that did not come to its base.
@@ -481,6 +537,18 @@ fn lost_part(storage: &dyn Storage, place: &Place) -> Error {
     Error::new(ErrorKind::Behind, text)
         .at_path(storage.root().join(layout::file_name(place.end)))
         .at_lsn(place.end)
+}
+
+/// Of two copies neither is the one that is wanted.
+fn other(from: &dyn Storage, to: &dyn Storage, end: Lsn) -> Error {
+    let name = layout::file_name(end);
+    let text = format!(
+        "this file of what was received is not whole, or what names it is not, and {} is another one, such as a repair \
+         makes: keep what is here, run `milepost repair` on the store, which tells of a repair that was interrupted, and \
+         else choose another folder",
+        from.root().join(&name).display()
+    );
+    Error::conflict(text).at_path(to.root().join(name)).at_lsn(end)
 }
 
 /// What stands there cannot be made again.

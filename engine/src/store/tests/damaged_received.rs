@@ -191,3 +191,102 @@ fn a_file_that_is_not_the_one_that_is_named_is_not_believed() {
     assert_eq!((told.len(), &told[0].forgotten), (1, &None));
     assert!(open(&root).receipts(None).unwrap().has_lost_tables());
 }
+
+/// A store with its backup, and the files of both about what was received.
+struct BackedUp {
+    dir: tempfile::TempDir,
+    root: PathBuf,
+    kept: Vec<PathBuf>,
+    before: Vec<(usize, bool)>,
+    backup: PathBuf,
+    copies: Vec<(PathBuf, Vec<u8>)>,
+}
+
+impl BackedUp {
+    fn new() -> BackedUp {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, backup) = (dir.path().join("s"), dir.path().join("backup"));
+        let kept = freed(&root);
+        let store = open(&root);
+        let before = asked(&store);
+        store.backup(&backup, false, &mut |_, _| ()).unwrap();
+        store.close().unwrap();
+        let copies = files(&backup, "received-").into_iter();
+        let copies = copies
+            .map(|path| (path.clone(), std::fs::read(path).unwrap()))
+            .collect();
+        BackedUp {
+            dir,
+            root,
+            kept,
+            before,
+            backup,
+            copies,
+        }
+    }
+
+    /// The backup goes on, its files stay as they were, and of what it restores nothing is lost.
+    fn goes_on(&self) {
+        let store = open(&self.root);
+        let newest = COUNT + store.watermarks().durable.0;
+        receive(&store, newest, 1);
+        let done = store.backup(&self.backup, false, &mut |_, _| ()).unwrap();
+        assert!(done.copied_bytes > 0);
+        store.close().unwrap();
+        for (path, bytes) in &self.copies {
+            assert!(std::fs::read(path).unwrap() == *bytes, "{path:?}");
+        }
+        let again = tempfile::tempdir_in(self.dir.path()).unwrap().keep();
+        options().restore(&self.backup, &again, &mut |_, _| ()).unwrap();
+        let again = open(&again);
+        assert!(again.receipts(None).unwrap().lost_parts().is_empty());
+        assert_eq!(asked(&again), self.before);
+        assert!(again.verify(&mut |_, _| ()).unwrap().is_whole());
+    }
+}
+
+/// The trap: the backup's base names files by checksums that the store's no longer have, so that no run would ever end again.
+#[test]
+fn a_backup_goes_on_with_its_whole_files_before_and_after_a_repair_of_what_was_received() {
+    let damages: [fn(&mut Vec<u8>); 3] = [
+        |bytes| bytes[40] ^= 1,
+        |bytes| bytes[100] ^= 1,
+        |bytes| *bytes.last_mut().unwrap() ^= 1,
+    ];
+    for damage in damages {
+        let place = BackedUp::new();
+        let mut bytes = std::fs::read(&place.kept[0]).unwrap();
+        damage(&mut bytes);
+        std::fs::write(&place.kept[0], bytes).unwrap();
+        place.goes_on();
+        assert_eq!(repair(&place.root).renew_received().unwrap().len(), 1);
+        assert_eq!(open(&place.root).receipts(None).unwrap().lost_parts().len(), 1);
+        place.goes_on();
+        // Its base alone can be made again of the store's, and names what is there.
+        std::fs::remove_file(files(&place.backup, "base-").remove(0)).unwrap();
+        place.goes_on();
+    }
+}
+
+#[test]
+fn a_file_that_is_whole_in_neither_is_told_and_no_whole_one_gives_way_to_a_renewed_one() {
+    let place = BackedUp::new();
+    std::fs::remove_file(&place.kept[1]).unwrap();
+    let _ = repair(&place.root).renew_received().unwrap();
+    std::fs::remove_file(&place.copies[1].0).unwrap();
+    let refused = |at: usize| {
+        let store = open(&place.root);
+        let error = store.backup(&place.backup, false, &mut |_, _| ()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+        assert_eq!(error.path(), Some(&*place.copies[at].0), "{error}");
+        for (number, (path, bytes)) in place.copies.iter().enumerate() {
+            assert!(number == 1 || std::fs::read(path).unwrap() == *bytes, "{path:?}");
+        }
+    };
+    refused(1);
+    // Without its base nobody there says which is the right one.
+    std::fs::remove_file(files(&place.backup, "base-").remove(0)).unwrap();
+    refused(place.copies.len() - 1);
+    let other = place.dir.path().join("other");
+    open(&place.root).backup(other, false, &mut |_, _| ()).unwrap();
+}

@@ -79,6 +79,54 @@ fn what_a_restored_hub_passes_on_again_is_dropped_and_the_position_moves_r4() {
     assert_eq!(receiver.staged(), at(20));
 }
 
+/// The trap: a repair of the base kept the record of the pair and lost the one of its position, so that everything came
+/// again, as if it were new.
+#[test]
+fn a_pair_whose_position_was_lost_takes_nothing_twice_r1() {
+    let neighbour = Neighbour {
+        name: "hq".parse().unwrap(),
+        generation: 1,
+    };
+    let pair = holding(20).records().pair.clone().unwrap();
+    assert_eq!(pair.held, Lsn::ZERO);
+    let pinned = pair.pin(&neighbour.name).unwrap();
+    let without_position = || {
+        let found = |key: Vec<u8>| (key == pinned.key).then(|| pinned.value.clone()).flatten();
+        let records = PairRecords::load(&neighbour, |key| Ok(found(key.to_vec()))).unwrap();
+        receiver_from(records, 1)
+    };
+    let from_hq = Origin {
+        site: HQ,
+        name: neighbour.name.clone(),
+        epoch: ITS_EPOCH,
+        lsn: Lsn(20),
+    };
+    let own = log_with(&from_hq, &[(0, "a")]);
+    let again = || vec![with(at(20), None, &[(0, "a")]), with(at(30), None, &[(0, "b")])];
+    let mut receiver = without_position();
+    let begin = Point::NONE;
+    let apply = applied(receiver.receive(&message(begin, again()), None, &own).unwrap());
+    assert_eq!((apply.transactions, apply.held), (1, 1));
+    let forgets = |doubts| Ours {
+        forgets: true,
+        doubts,
+        ..Ours::default()
+    };
+    let taken = |doubts| {
+        let mut receiver = without_position();
+        receiver
+            .receive(&message(begin, again()), None, &forgets(doubts))
+            .unwrap()
+    };
+    // Where all pinned records are known, nothing was received of it.
+    assert_eq!(applied(taken(false)).transactions, 2);
+    let verdict = taken(true);
+    assert!(
+        matches!(verdict, Verdict::Refused(Refusal::Forgotten { .. })),
+        "{verdict:?}"
+    );
+}
+
 #[test]
 fn events_of_a_transaction_that_are_new_here_are_applied_without_the_others_r4() {
     let own = log_with(&from_genf(500), &[(1, "b")]);

@@ -53,6 +53,8 @@ struct Ours {
     fails: bool,
     /// What told of the rest was lost.
     forgets: bool,
+    /// So were pinned records.
+    doubts: bool,
 }
 
 impl OwnLog for Ours {
@@ -87,6 +89,10 @@ impl OwnLog for Ours {
 
     fn forgot_newest(&self, _: StoreId, _: &SiteName) -> Result<bool> {
         Ok(self.forgets)
+    }
+
+    fn doubts_records(&self) -> Result<bool> {
+        Ok(self.doubts)
     }
 
     fn is_staged(&self, _: &Origin) -> bool {
