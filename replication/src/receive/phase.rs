@@ -9,7 +9,7 @@ use crate::agent::{LinkNumber, Links, Stop};
 use crate::catalog::{Catalog, Remote};
 use crate::heartbeat::Heartbeat;
 use crate::link::{Incoming, LinkError, MessageId, PollCursor, PollRequest};
-use crate::message::{Limits, Message, MessageFault, Point, decode, decode_header};
+use crate::message::{Limits, Message, MessageFault, decode, decode_header};
 use crate::tracking::{
     Leave, Me, NOTE, Neighbour, PairRecords, PairState, Patience, PollCause, ProbeRecord, Receiver, Verdict,
 };
@@ -257,13 +257,9 @@ impl ReceivePhase {
             name: remote.site.clone(),
             generation: remote.generation,
         };
-        let mut records = PairRecords::load(&neighbour, |key| {
+        let records = PairRecords::load(&neighbour, |key| {
             Ok(self.store.pinned(key)?.map(|(value, _)| value))
         })?;
-        if records.received.point == Point::NONE && self.store.may_lack_pinned()? {
-            // How far we received may have been forgotten, and the pair not: it is met as for the first time.
-            records.pair = None;
-        }
         let me = Me {
             name: self.store.site().clone(),
             id: self.store.id(),

@@ -56,7 +56,7 @@ impl InputKey {
             return Ok(Some(mark));
         }
         match store.pinned_with_prefix(PREFIX)?.last() {
-            None if store.may_lack_pinned()? => Err(Failure::failed(format!(
+            None if store.receipts(None)?.is_doubted() => Err(Failure::failed(format!(
                 "where an import into {} stopped may have been lost with a damaged base: compare the end of {} with \
                  `milepost export`, and import the lines that are missing without --resume",
                 store.root().display(),

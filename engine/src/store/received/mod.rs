@@ -379,17 +379,6 @@ fn note(frame: &FrameRef<'_>, gathered: &mut Gathered) -> Result<()> {
 }
 
 impl Store {
-    /// True when pinned records may be missing that were set before the log begins: a repair had to make its beginning
-    /// again and could not tell all of them. Who finds none of a key does not know then that there never was one.
-    ///
-    /// # Errors
-    /// `Corrupt` when the base is missing or damaged.
-    pub fn may_lack_pinned(&self) -> Result<bool> {
-        self.shared().follow_freed()?;
-        let base = self.shared().streams.index.base();
-        Ok(base.is_some_and(|base| base.received().doubted))
-    }
-
     /// What was received before the log begins, as of now; files that `known` has open are not opened again.
     ///
     /// # Errors

@@ -241,7 +241,7 @@ fn a_base_that_lost_pinned_records_says_no_more_of_what_was_received_r1() {
         assert!(done.pinned.is_some() && !done.pinned_now);
         let has_lost = done.pinned != Some(done.pinned_known);
         let store = options().background(false).open(&dir).unwrap();
-        assert_eq!(store.may_lack_pinned().unwrap(), has_lost, "byte {at}");
+        assert_eq!(store.receipts(None).unwrap().is_doubted(), has_lost, "byte {at}");
         assert_eq!(
             store.receipts(None).unwrap().is_complete(),
             !has_lost,
