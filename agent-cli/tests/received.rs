@@ -116,3 +116,29 @@ fn a_missing_file_of_what_was_received_is_told_everywhere_and_repaired_when_told
     }
     assert_eq!(place.run(&["read", "shop", "new", "--json"]).json().len(), 1);
 }
+
+/// The trap: the marks of imports were lost with the base, so an import that is resumed would begin at its first line.
+#[test]
+fn an_import_is_not_resumed_where_its_mark_may_have_been_lost() {
+    let (place, _) = freed();
+    place.write(
+        "more",
+        "{\"events\":[{\"stream\":\"s\",\"kind\":\"k\",\"payload\":\"1\"}]}\n",
+    );
+    let resume = ["import", "shop", "--input", "more", "--resume"];
+    let names = || std::fs::read_dir(place.path("shop/log")).unwrap();
+    for path in names().map(|entry| entry.unwrap().path()) {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if name.starts_with("base-") || name.ends_with(".idx") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    place.run(&["repair", "shop", "--base"]).ok();
+    let told = place.run(&resume).fails(1);
+    assert!(told.contains("may have been lost"), "{told}");
+    place.run(&resume[..4]).ok();
+    assert!(
+        place.run(&resume).ok().contains("1 lines"),
+        "its own mark is there now"
+    );
+}
