@@ -28,7 +28,7 @@ pub struct Backup {
     /// Folder of the backup, made if it is missing
     #[arg(value_name = "TO")]
     to: PathBuf,
-    /// Read all that the backup holds already, and copy again what is damaged
+    /// Read all that the backup holds already, and copy again what is damaged; what a repair took out of the store stays
     #[arg(long)]
     check: bool,
     /// Print the facts as one JSON object
@@ -58,7 +58,8 @@ impl Backup {
             progress.reach_of(done, total)
         });
         drop(progress);
-        let done = done.map_err(|error| Failure::from(error).then("what the backup held before is whole"))?;
+        let done =
+            done.map_err(|error| Failure::from(error).then("what the backup held before is as it was"))?;
         let facts = facts(&done, self.to.display().to_string());
         let copied = facts.copied_segments.len();
         output::tell(

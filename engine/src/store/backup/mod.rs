@@ -9,7 +9,8 @@
 //!
 //! Guarantees: a run that is killed at any moment leaves what the former run completed, because it only adds
 //! behind the end that the file `backup` names, or puts a whole new file in place of a damaged one; the next run
-//! goes on with what it left. Every block is verified as it is copied. A store is compared with the backup by
+//! goes on with what it left. Every block is verified as it is copied, and no block that a repair of the store took out
+//! takes the place of one that the backup still has. A store is compared with the backup by
 //! chain before anything is written: one that was put back, or went another way, is refused (E3).
 //!
 //! A backup is no store: it has no file `store`, so nothing opens it by mistake. Two sites that go on from one
@@ -18,6 +19,7 @@
 
 mod check;
 mod copy;
+mod keep;
 mod manifest;
 
 pub use check::{Backup, BackupFacts};
@@ -409,12 +411,22 @@ impl Run<'_> {
         Ok(from)
     }
 
-    /// Puts a whole new copy in place of a damaged one.
+    /// Puts a whole new copy in place of a damaged one. What the copy alone holds, and the store has lost, stays.
     fn replace(&mut self, first: Lsn, end: Lsn) -> Result<()> {
         let name = segment_name(BlockKind::Log, first);
         let new = format!("{name}{REPLACING}");
         let from = Boundary::new(first, self.chain_before(first)?);
+        let held = self.held_alone(first, end)?;
         self.write(first, from, end, &new)?;
+        if !held.is_empty() {
+            self.put_back(first, &held, &new)?;
+        }
+        let rest = self.pieces(first.plus(1), end)?;
+        for piece in &rest {
+            let name = segment_name(BlockKind::Log, *piece);
+            let gone = self.to.unlink(&name).and_then(|()| self.to.sync_dir("log"));
+            gone.map_err(|error| Error::io("replace a damaged copy", self.to.root().join(name), error))?;
+        }
         let renamed = self.to.rename(&new, &name);
         renamed.map_err(|error| Error::io("replace a damaged copy", self.to.root().join(&name), error))?;
         self.copies.forget(first);
@@ -447,23 +459,29 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Whether the copy holds [first, end): its length and its first block, or every block.
+    /// Whether the copy holds [first, end): lengths and first blocks of its files, or every block.
     fn is_whole(&mut self, first: Lsn, end: Lsn) -> Result<bool> {
-        if self.copies.list()?.binary_search(&first).is_err() {
+        let pieces = self.pieces(first, end)?;
+        if pieces.first() != Some(&first) {
             return Ok(false);
         }
         let before = self.chain_before(first)?;
-        self.copies.forget(first);
-        let segment = self.copies.open(first)?;
-        if segment.len() < end.since(first) {
-            return Ok(false);
-        }
         if self.thorough {
-            let reached = whole(&self.copies, first, Boundary::new(first, before), end, self.told)?;
+            let reached = self.copied(Boundary::new(first, before), end)?;
             return Ok(reached.at == end && chain_at(self.source, end, self.end)? == reached.chain);
         }
-        let mut cursor = Cursor::new(&self.copies, &segment);
-        Ok(matches!(cursor.block(first, before)?, Found::Block(..)))
+        for (number, piece) in pieces.iter().enumerate() {
+            let end = pieces.get(number + 1).copied().unwrap_or(end);
+            let before = before.filter(|_| number == 0);
+            self.copies.forget(*piece);
+            let segment = self.copies.open(*piece)?;
+            let mut cursor = Cursor::new(&self.copies, &segment);
+            if segment.len() < end.since(*piece) || !matches!(cursor.block(*piece, before)?, Found::Block(..))
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Chain before the first block of a segment, as the log says.

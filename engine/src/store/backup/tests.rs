@@ -276,6 +276,96 @@ fn damage_in_the_backup_is_found_and_copied_again() {
     assert_eq!(numbers(&restored(&place, "b", "r")).len(), 250);
 }
 
+/// Flips a byte in the block of each of these commits, of the file that holds it.
+fn damage(folder: &Path, lsns: &[Lsn]) {
+    for at in lsns {
+        let names = contents(&folder.join("log")).into_iter().map(|(path, _)| path);
+        let first = |path: &Path| u64::from_str_radix(path.file_stem()?.to_str()?, 16).ok();
+        let mut logs = names.filter_map(|path| Some((first(&path)?, path)));
+        let (first, path) = logs.rfind(|(first, _)| *first <= at.0).unwrap();
+        flip(&path, (at.0 - first) as usize + 5_000);
+    }
+}
+
+/// A store whose repair took out the blocks of these commits, and its backup from before.
+fn backed_up_and_repaired(place: &Place, lost: std::ops::Range<usize>) -> (Store, Vec<Lsn>) {
+    let store = place.store("s");
+    commit(&store, 0, 250);
+    backup(&store, &place.path("b")).unwrap();
+    let events = store.read_stream("s", StreamVersion(0)).unwrap();
+    let lsns: Vec<Lsn> = events.map(|event| event.unwrap().lsn).collect();
+    store.close().unwrap();
+    damage(&place.path("s"), &lsns[lost]);
+    let repair = crate::Repair::open(place.path("s"), options()).unwrap();
+    repair.run(crate::RepairHow::Isolate, &mut |_| ()).unwrap();
+    (options().open(place.path("s")).unwrap(), lsns)
+}
+
+/// The trap: copied again from the store, the segment would have lost blocks where the backup has good ones.
+#[test]
+fn a_damaged_copy_that_is_made_again_keeps_what_the_store_has_lost() {
+    let place = Place::new();
+    let (store, lsns) = backed_up_and_repaired(&place, 120..123);
+    let to = place.path("b");
+    damage(&to, &lsns[140..141]);
+    let done = store.backup(&to, true, &mut |_, _| ()).unwrap();
+    assert_eq!(done.replaced.len(), 1, "{done:?}");
+    assert_eq!(numbers(&restored(&place, "b", "r")), (0..250).collect::<Vec<_>>());
+    assert_eq!(numbers(&store).len(), 247);
+    let again = store.backup(&to, true, &mut |_, _| ()).unwrap();
+    assert!(again.replaced.is_empty(), "{again:?}");
+}
+
+#[test]
+fn a_damaged_copy_that_holds_a_part_of_what_the_store_has_lost_is_not_replaced() {
+    let place = Place::new();
+    let (store, lsns) = backed_up_and_repaired(&place, 120..123);
+    let to = place.path("b");
+    damage(&to, &lsns[121..122]);
+    let before = contents(&to);
+    let error = store.backup(&to, true, &mut |_, _| ()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+    assert!(
+        error.lsn().unwrap() < lsns[120] && error.path().unwrap().starts_with(&to),
+        "{error}"
+    );
+    assert!(error.to_string().contains("another folder"), "{error}");
+    assert!(contents(&to) == before, "nothing was changed");
+    // Nothing is left to keep.
+    damage(&to, &lsns[120..121]);
+    damage(&to, &lsns[122..123]);
+    let done = store.backup(&to, true, &mut |_, _| ()).unwrap();
+    assert_eq!(done.replaced.len(), 1, "{done:?}");
+    assert_eq!(numbers(&restored(&place, "b", "r")).len(), 247);
+}
+
+/// The trap: what two lost files become is one file, and longer than the copy of the first.
+#[test]
+fn copies_of_two_files_that_the_store_has_lost_stay_as_they_are() {
+    let place = Place::new();
+    let (store, to) = (place.store("s"), place.path("b"));
+    commit(&store, 0, 400);
+    backup(&store, &to).unwrap();
+    store.close().unwrap();
+    let logs: Vec<PathBuf> = contents(&place.path("s/log"))
+        .into_iter()
+        .map(|(path, _)| path)
+        .filter(|path| path.extension().is_some_and(|end| end == "log"))
+        .collect();
+    assert!(logs.len() >= 4, "{logs:?}");
+    for gone in &logs[1..3] {
+        std::fs::remove_file(gone).unwrap();
+    }
+    let repair = crate::Repair::open(place.path("s"), options()).unwrap();
+    repair.run(crate::RepairHow::Isolate, &mut |_| ()).unwrap();
+    let store = options().open(place.path("s")).unwrap();
+    for thorough in [false, true] {
+        let done = store.backup(&to, thorough, &mut |_, _| ()).unwrap();
+        assert!(done.replaced.is_empty(), "{done:?}");
+    }
+    assert_eq!(numbers(&restored(&place, "b", "r")), (0..400).collect::<Vec<_>>());
+}
+
 #[test]
 fn what_a_killed_run_left_is_no_backup_and_the_next_run_goes_on_with_it() {
     let place = Place::new();

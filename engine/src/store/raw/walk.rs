@@ -114,8 +114,8 @@ impl RawLog {
             let end = firsts.get(number + 1).copied().unwrap_or(*last);
             walk.sealed(*first, end)?;
         }
-        walk.last(*last)?;
-        walk.witnesses(*last)?;
+        let ended = walk.last(*last)?;
+        walk.witnesses(*last, ended)?;
         Ok(RawEnd {
             at: walk.at,
             durable: walk.durable.min(Lsn(bound.0)),
@@ -278,8 +278,9 @@ impl Walk<'_> {
         Ok(damage)
     }
 
-    /// The segment that ends the log: behind what was durable anything may stand, and means nothing.
-    fn last(&mut self, first: Lsn) -> Result<()> {
+    /// The segment that ends the log: behind what was durable anything may stand, and means nothing. Returns the damage
+    /// that it ends with, which is not shown yet.
+    fn last(&mut self, first: Lsn) -> Result<Option<Damage>> {
         let segment = self.raw.dir.open(first)?;
         let limit = segment.end().min(self.known.bound.unwrap_or(Lsn::MAX));
         let mut cursor = Cursor::new(&self.raw.dir, &segment);
@@ -297,22 +298,39 @@ impl Walk<'_> {
             // The first block was durable before the store had its name.
             let durable = self.durable.max(Lsn(u64::from(self.at == Lsn::ZERO)));
             if self.at >= durable {
-                return Ok(());
+                return Ok(None);
             }
             match self.between(&mut cursor, limit, reason.clone())? {
                 Some(damage) => self.damage(&damage)?,
                 None => {
-                    let damage = self.nothing(DamageKind::End, durable, cursor.path(), reason);
-                    return self.damage(&damage);
+                    return Ok(Some(self.nothing(
+                        DamageKind::End,
+                        durable,
+                        cursor.path(),
+                        reason,
+                    )));
                 }
             }
         }
     }
 
-    /// Files that know of more than the last segment holds.
-    fn witnesses(&mut self, last: Lsn) -> Result<()> {
+    /// Shows the damage that the log ends with, once: what the last segment shows of it, and what other files know of
+    /// more than that holds.
+    fn witnesses(&mut self, last: Lsn, ended: Option<Damage>) -> Result<()> {
+        let damage = match self.witness(last)? {
+            Some((path, reason)) => self.nothing(DamageKind::End, self.durable.max(self.at), path, reason),
+            None => match ended {
+                Some(ended) => ended,
+                None => return Ok(()),
+            },
+        };
+        self.damage(&damage)
+    }
+
+    /// Why the log went on behind its last segment, or the rest of that is gone, with the file.
+    fn witness(&mut self, last: Lsn) -> Result<Option<(PathBuf, String)>> {
         if self.known.bound.is_some() {
-            return Ok(());
+            return Ok(None);
         }
         let segment = self.raw.dir.open(last)?;
         let path = self.raw.dir.path(&segment);
@@ -330,10 +348,9 @@ impl Walk<'_> {
                 "the file has {len} bytes of at least {full}: it was cut, and what stood in the rest is gone"
             )
         } else {
-            return Ok(());
+            return Ok(None);
         };
-        let damage = self.nothing(DamageKind::End, self.durable.max(self.at), path, reason);
-        self.damage(&damage)
+        Ok(Some((path, reason)))
     }
 }
 

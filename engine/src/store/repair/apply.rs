@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! queue to damaged/ ─► `log/closed` and sidecars from the damage on and the marks of views removed
-//! ─► cut: later segments to damaged/, rest of the last one zeroed   isolate: lost blocks, kept blocks written again (S3)
-//! ─► all of it synced ─► block of the new epoch, with lost/… records ─► log/newest
+//! ─► segments behind the end to damaged/ ─► isolate: lost blocks ─► kept blocks written again (S3), rest of the last
+//! one zeroed ─► all of it synced ─► block of the new epoch, with lost/… records ─► log/newest
 //! ```
 
 use std::io::ErrorKind as Io;
@@ -44,19 +44,16 @@ pub(super) fn apply(raw: &RawLog, plan: &Plan, options: &Options) -> Result<()> 
     remove_sidecars(&**storage, plan.damaged)?;
     close_views(&**storage)?;
     newest::write(&**storage, plan.store, plan.last);
-    match plan.how {
-        RepairHow::Cut => {
-            for first in raw.dir.list()?.into_iter().filter(|first| *first > plan.last) {
-                for name in raw.dir.names_of(first)? {
-                    move_aside(&**storage, &name)?;
-                }
-                raw.dir.forget(first);
-            }
+    // Isolating, too, leaves nothing behind the end: a file of which no block is left would be the log's last.
+    for first in raw.dir.list()?.into_iter().filter(|first| *first > plan.last) {
+        for name in raw.dir.names_of(first)? {
+            move_aside(&**storage, &name)?;
         }
-        RepairHow::Isolate => {
-            for range in &plan.ranges {
-                replace(raw, plan, range, options)?;
-            }
+        raw.dir.forget(first);
+    }
+    if plan.how == RepairHow::Isolate {
+        for range in &plan.ranges {
+            replace(raw, plan, range, options)?;
         }
     }
     end_log(raw, plan, options)

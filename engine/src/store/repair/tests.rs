@@ -393,6 +393,43 @@ fn a_last_file_that_was_cut_short_loses_what_stood_behind() {
     place.holds(&left, &done);
 }
 
+/// The trap: the log ends anew in the file before, and the one that nothing is left of stays behind it.
+#[test]
+fn a_last_file_of_which_nothing_is_left_goes_and_the_loss_is_told_once() {
+    for len in [Some(0), Some(100), None] {
+        let place = Place::new();
+        let last = *place.segments.last().unwrap();
+        match len {
+            Some(len) => {
+                let file = std::fs::OpenOptions::new().write(true).open(place.file(last));
+                file.unwrap().set_len(len).unwrap();
+            }
+            None => std::fs::remove_file(place.file(last)).unwrap(),
+        }
+        let found = place.examine();
+        let ranges: Vec<_> = found
+            .damages
+            .iter()
+            .map(|(damage, _)| (damage.at, damage.end))
+            .collect();
+        assert_eq!(ranges, [(last, place.durable)], "{len:?}");
+        assert_eq!(found.isolate.unwrap().bytes, place.durable.since(last), "{len:?}");
+        let (done, _) = place.repair(RepairHow::Isolate);
+        assert_eq!(
+            (done.end, done.ranges.as_slice()),
+            (last, ranges.as_slice()),
+            "{len:?}"
+        );
+        let left: Vec<_> = place
+            .truth
+            .iter()
+            .filter(|known| known.lsn < last)
+            .cloned()
+            .collect();
+        place.holds(&left, &done);
+    }
+}
+
 #[test]
 fn where_two_histories_meet_only_a_cut_is_offered() {
     let place = Place::new();
