@@ -281,6 +281,32 @@ fn a_full_log_says_who_keeps_it_and_its_reserve_takes_the_way_out_and_no_event()
     goes_on(&store, &options().open(&root).unwrap(), total);
 }
 
+/// The trap: a part of it is in the log, so it is not absent, and was passed over with what is.
+#[test]
+fn who_commits_more_than_fits_is_told_what_to_do_when_a_part_of_it_was_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = options()
+        .background(false)
+        .limit(3 << 20)
+        .init(dir.path().join("s"), "a".parse().unwrap())
+        .unwrap();
+    let frames = (0..60).map(|_| {
+        let mut frame = crate::frame::NewFrame::transaction();
+        let event = crate::Event::new("s/0", "k", vec![7; 50_000]);
+        frame.push_event(0, &event.unwrap()).unwrap();
+        frame
+    });
+    let full = store.append_frames(frames.collect(), crate::Durability::Buffered);
+    let full = full.unwrap_err();
+    assert!(
+        full.kind() == ErrorKind::Full && full.written().is_some(),
+        "{full}"
+    );
+    for word in ["LogFull", "--limit", "retention is forever"] {
+        assert!(full.to_string().contains(word), "{word} in {full}");
+    }
+}
+
 /// What another process allows, the handle of a full log finds by itself.
 fn goes_on(store: &Store, other: &Store, mut total: u32) {
     let before = total;
