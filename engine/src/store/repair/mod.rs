@@ -305,9 +305,17 @@ impl Repair {
         };
         for first in self.raw.dir.list()?.iter().copied().filter(written) {
             if self.raw.dir.only_away(first)?.is_some() {
-                let text = "a segment that the repair has to write lies in the archive, and nothing was changed: bring it \
+                let back = "a segment that the repair has to write lies in the archive, and nothing was changed: bring it \
                             back with `milepost archive` and --back, then repair; where that ends at a segment that is \
                             missing there, what comes before it is here by then";
+                let gone = "a segment that the cut has to write lies in the archive, which is taken for lost, and nothing was \
+                            changed: `milepost repair` with --isolate and --without-archive keeps what is here";
+                let cut = plan.how == RepairHow::Cut;
+                let text = if cut && self.raw.without_archive {
+                    gone
+                } else {
+                    back
+                };
                 return Err(Error::invalid(text)
                     .at_path(self.raw.storage.root())
                     .at_lsn(first));
