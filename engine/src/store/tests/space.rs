@@ -217,6 +217,21 @@ fn nothing_goes_that_somebody_holds_and_everything_is_held_by_a_hold_that_is_dam
     assert_eq!(store.free().unwrap_err().kind(), ErrorKind::Corrupt);
 }
 
+/// What cannot be kept is refused however a hold is taken: its lengths would not be what follows.
+#[test]
+fn a_hold_whose_owner_is_too_long_is_neither_taken_nor_moved() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = keeping(&dir.path().join("s"), Retention::Forever);
+    let long = crate::Hold::new("k", &"x".repeat(300), Lsn::ZERO);
+    let taken = store.hold("mine", &long).unwrap_err();
+    let moved = store.move_hold("mine", |_| Ok(Some(long))).unwrap_err();
+    assert_eq!(
+        (taken.kind(), moved.kind()),
+        (ErrorKind::Invalid, ErrorKind::Invalid)
+    );
+    assert!(store.holds().unwrap().is_empty());
+}
+
 /// Commits until the log is full; what it said.
 fn until_full(store: &Store, total: &mut u32) -> crate::Error {
     loop {
