@@ -130,11 +130,22 @@ fn damaged_settings_and_holds_are_told_by_stat_and_verify_with_all_the_rest() {
     place.run(&["stat", "shop"]).ok();
     place.run(&["verify", "shop"]).ok();
     place.write("shop/holds/mine", "not what it was");
-    for words in [["stat", "shop"], ["verify", "shop"]] {
+    for words in [
+        vec!["stat", "shop"],
+        vec!["verify", "shop"],
+        vec!["hold", "list", "shop"],
+    ] {
         let ran = place.run(&words);
         assert!(ran.out.contains("shop/holds/mine"), "{}", ran.out);
         ran.fails(6);
     }
+    let ran = place.run(&["space", "shop", "--free"]);
+    assert!(
+        ran.err.contains("nothing was freed") && ran.err.contains("hold drop"),
+        "{}",
+        ran.err
+    );
+    ran.ok();
     place.write("shop/space", "not what it was");
     let ran = place.run(&["verify", "shop", "--json"]);
     let facts: serde_json::Value = serde_json::from_str(&ran.out).unwrap();

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use milepost_engine::{Hold as Claim, Lsn, NamedHold};
 use serde::Serialize;
 
+use super::stat::damaged;
 use super::store_dir::StoreDir;
 use crate::arguments::{moment, pause};
 use crate::failure::{EXIT_CODES, Failure, Outcome};
@@ -16,7 +17,7 @@ use crate::output;
 /// A hold keeps everything above its position until it is dropped, moved on by its owner, or its time is over.
 /// Replication takes one by itself and keeps it; a backup holds the log only while it runs, so what is freed between two
 /// of its runs goes, also where no backup has it: take a hold for that. One for yourself keeps what a program of yours
-/// still has to read. A hold whose file is damaged keeps everything.
+/// still has to read. A hold whose file is damaged keeps everything; `hold list` shows it, and exits 6.
 #[derive(Args)]
 #[command(after_long_help = format!(
     "Examples:\n  milepost hold list shop\n  milepost hold add shop nightly --owner ops --expires 2d\n  milepost hold drop shop nightly\n\n{EXIT_CODES}"
@@ -97,7 +98,12 @@ impl List {
     fn run(self) -> Outcome {
         let store = self.store.open()?;
         let holds: Vec<Facts> = store.holds()?.iter().map(facts).collect();
-        output::list(self.json, holds.iter(), text).map(|_| ())
+        output::list(self.json, holds.iter(), text)?;
+        match holds.iter().filter(|hold| hold.damage.is_some()).count() {
+            0 => Ok(()),
+            1 => Err(damaged("a hold is damaged")),
+            many => Err(damaged(&format!("{many} holds are damaged"))),
+        }
     }
 }
 
@@ -109,16 +115,20 @@ impl Add {
             ));
         }
         let store = self.store.open()?;
-        let from = self.from.map_or_else(|| store.oldest(), |from| Ok(Lsn(from)))?;
         let expires = self.expires.map(|span| {
             let micros = i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
             store.clock().wall_micros().saturating_add(micros)
         });
         let claim = Claim {
             expires,
-            ..Claim::new("operator", &self.owner, from)
+            ..Claim::new("operator", &self.owner, Lsn(self.from.unwrap_or(0)))
         };
-        store.hold(&self.name, &claim).map_err(Failure::of_words)
+        let held = match self.from {
+            Some(_) => store.hold(&self.name, &claim),
+            // Where the log begins is known to who takes it: another process may free meanwhile.
+            None => store.move_hold(&self.name, |_| Ok(Some(claim))).map(drop),
+        };
+        held.map_err(Failure::of_words)
     }
 }
 

@@ -70,6 +70,9 @@ impl Space {
                 failure.then(&format!("free something{next}"))
             }
         })?;
+        if freed == Some(0) {
+            tell_damaged_holds(&store)?;
+        }
         let facts = facts(&space, freed);
         let limit = match facts.limit {
             0 => "no limit".to_owned(),
@@ -103,6 +106,16 @@ impl Space {
             (changed, ..) => changed.map_err(Failure::of_words),
         }
     }
+}
+
+/// Why nothing goes, when a hold that cannot be read keeps everything.
+fn tell_damaged_holds(store: &Store) -> Outcome {
+    for held in store.holds()? {
+        if let Err(error) = held.hold {
+            tracing::warn!("nothing was freed: {error}");
+        }
+    }
+    Ok(())
 }
 
 fn facts(space: &Settings, freed: Option<u64>) -> Facts {

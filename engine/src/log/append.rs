@@ -81,8 +81,9 @@ impl Log {
             refused = still.map(|still| from + still);
         }
         let Some(from) = refused else { return outcomes };
-        for (request, outcome) in requests.iter().zip(&mut outcomes).skip(from) {
-            if request.is_control() {
+        for (number, (request, outcome)) in requests.iter().zip(&mut outcomes).enumerate() {
+            // What comes before is in the log, the last of it perhaps in part.
+            if number >= from && request.is_control() {
                 let (alone, _) = self.write_once(std::slice::from_ref(request), judge);
                 *outcome = alone.into_iter().next().unwrap_or_else(|| Err(no_outcome()));
             }

@@ -200,10 +200,6 @@ impl Store {
     /// the lock's time limit.
     pub fn hold(&self, name: &str, hold: &Hold) -> Result<()> {
         let file = file_of(name)?;
-        if hold.kind.len() > MOST_KIND || hold.owner.len() > MOST_OWNER {
-            let text = format!("a hold's kind has at most {MOST_KIND} bytes, its owner {MOST_OWNER}");
-            return Err(Error::invalid(text));
-        }
         let _lock = self.shared().lock_space()?;
         self.hold_locked(name, &file, hold)
     }
@@ -238,6 +234,10 @@ impl Store {
 
     /// As [`Store::hold`], by who has the lock of space.
     fn hold_locked(&self, name: &str, file: &str, hold: &Hold) -> Result<()> {
+        if hold.kind.len() > MOST_KIND || hold.owner.len() > MOST_OWNER {
+            let text = format!("a hold's kind has at most {MOST_KIND} bytes, its owner {MOST_OWNER}");
+            return Err(Error::invalid(text));
+        }
         let (shared, storage) = (self.shared(), &**self.storage());
         let freed = shared.log.control.lsn(Cell::Freed);
         if hold.lsn < freed {

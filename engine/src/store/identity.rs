@@ -20,6 +20,9 @@ use super::whole_file::take;
 pub(crate) const STORE_FILE: &str = "store";
 /// Its name while the store is being made, and the lock of who makes it.
 pub(crate) const NEW_FILE: &str = "store.new";
+/// What to do about one that is lost. Where a backup has it: docs/format.md, "Backup".
+pub(super) const PUT_BACK: &str = "put that file back from a copy of the store's folder, or from a backup, which has it within its own \
+    file: `dd if=BACKUP/backup of=DIR/store bs=64 skip=1 count=4`";
 /// Length of the file.
 pub(super) const LEN: usize = 256;
 const SECRET_AT: usize = 120;
@@ -69,9 +72,9 @@ impl Identity {
     /// Reads the file's bytes.
     pub(super) fn decode(bytes: &[u8]) -> Result<Identity> {
         let damaged = || {
-            Error::corrupt(
-                "the file that names the store is damaged; its log is untouched: restore this one file from a backup",
-            )
+            Error::corrupt(format!(
+                "the file that names the store is damaged; its log is untouched: {PUT_BACK}"
+            ))
         };
         let raw: &[u8; LEN] = bytes.try_into().map_err(|_| damaged())?;
         let (covered, crc) = raw.split_at(CRC_AT);

@@ -17,7 +17,7 @@ use crate::storage::{LockMode, OpenMode, Storage};
 use crate::{Chain, Epoch, Error, ErrorKind, Lsn, Result, SiteName, Store, StoreId};
 
 use super::Options;
-use super::identity::{Identity, NEW_FILE, SEGMENT_BYTES, STORE_FILE};
+use super::identity::{Identity, NEW_FILE, PUT_BACK, SEGMENT_BYTES, STORE_FILE};
 use super::lineage::{self, Beginning, Fork};
 use super::open::refuse_file_system;
 use super::space::{self, Space};
@@ -155,9 +155,9 @@ fn check_vacant(storage: &Arc<dyn Storage>) -> Result<()> {
     }
 }
 
-/// An interrupted attempt leaves at most one segment with at most its first block. More is the log of a store
-/// whose file `store` was lost, and no place for another.
-fn refuse_orphaned_log(storage: &Arc<dyn Storage>) -> Result<()> {
+/// True for the log of a store whose file `store` was lost: an interrupted attempt leaves at most one segment with at
+/// most its first block.
+pub(super) fn is_orphaned_log(storage: &Arc<dyn Storage>) -> Result<bool> {
     let dir = Arc::new(SegmentDir::new(
         Arc::clone(storage),
         BlockKind::Log,
@@ -175,13 +175,18 @@ fn refuse_orphaned_log(storage: &Arc<dyn Storage>) -> Result<()> {
         }
         _ => false,
     };
-    if attempt {
+    Ok(!attempt)
+}
+
+/// A log without its file `store` is no place for another.
+fn refuse_orphaned_log(storage: &Arc<dyn Storage>) -> Result<()> {
+    if !is_orphaned_log(storage)? {
         return Ok(());
     }
-    Err(Error::conflict(
-        "the folder holds the log of a store whose file `store` is missing; nothing was changed: put that file \
-         back from a copy or a backup, or choose another folder",
-    )
+    Err(Error::conflict(format!(
+        "the folder holds the log of a store whose file `store` is missing; nothing was changed: {PUT_BACK}, or choose \
+         another folder"
+    ))
     .at_path(storage.root()))
 }
 

@@ -24,7 +24,8 @@ use crate::{Chain, Error, ErrorKind, Lsn, Result};
 use super::Options;
 use super::backup::BACKUP_FILE;
 use super::free;
-use super::identity::{Identity, STORE_FILE};
+use super::identity::{Identity, PUT_BACK, STORE_FILE};
+use super::make::is_orphaned_log;
 use super::repair::REPAIR_FILE;
 
 /// Name of the control page's file.
@@ -63,7 +64,7 @@ pub(super) fn open(storage: &Arc<dyn Storage>, options: &Options) -> Result<Open
     let file = storage
         .open(STORE_FILE, OpenMode::ReadWrite)
         .map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => no_store(&**storage),
+            std::io::ErrorKind::NotFound => no_store(storage),
             std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => Error::io(
                 "open the store, which takes the right to write even for reading (locks, the control page): use a \
                  copy that can be written, or another user,",
@@ -111,11 +112,13 @@ pub(super) fn open(storage: &Arc<dyn Storage>, options: &Options) -> Result<Open
 }
 
 /// A backup is not opened in place: two sites that go on from one state are what R5 is about.
-fn no_store(storage: &dyn Storage) -> Error {
+fn no_store(storage: &Arc<dyn Storage>) -> Error {
     let text = if storage.open(BACKUP_FILE, OpenMode::Read).is_ok() {
-        "this is a backup and not a store; make a store of it with `milepost restore`"
+        "this is a backup and not a store; make a store of it with `milepost restore`".to_owned()
+    } else if is_orphaned_log(storage).unwrap_or(false) {
+        format!("the file `store` is missing, and the log of its store is here: {PUT_BACK}")
     } else {
-        "there is no store here; make one with `milepost init`"
+        "there is no store here; make one with `milepost init`".to_owned()
     };
     Error::new(ErrorKind::NoStore, text).at_path(storage.root())
 }

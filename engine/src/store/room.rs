@@ -26,6 +26,10 @@ impl Growth {
 impl Shared {
     /// Refuses what would leave no room. `from` is the directory that the bytes come from and go away in.
     pub(super) fn check_room(&self, growth: &Growth, from: Option<&dyn Storage>) -> Result<()> {
+        if growth.most == 0 {
+            // Nothing is to be given another form.
+            return Ok(());
+        }
         self.log.check_growth(growth.more)?;
         let (path, segment) = (self.storage.root().join("log"), self.log.segment_bytes);
         let failed = |error| Error::io("ask what the disk has left", &path, error);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use milepost_engine::{DiskUse, Lsn, Store};
+use milepost_engine::{DiskUse, Lsn, Result, Store};
 use serde::Serialize;
 
 use super::super::verify::Damage;
@@ -48,7 +48,7 @@ const DAY: u64 = 86_400;
 const YOUNG: Duration = Duration::from_secs(60);
 
 /// Asks the store. Settings and holds that are damaged are told, and keep everything.
-pub fn gather(store: &Store, damage: &mut Vec<Damage>) -> Outcome<Disk> {
+pub fn gather(store: &Store, damage: &mut Vec<Damage>) -> Result<Disk> {
     let (disk, space, begins) = (store.disk()?, store.space(), store.oldest()?);
     let mut keepers = Vec::new();
     let (freed_next, due) = match &space {

@@ -13,6 +13,9 @@ use crate::failure::{EXIT_CODES, Exit, Failure, Outcome};
 use crate::output::{self, Out};
 use crate::progress::Progress;
 
+/// How often a store is asked that another process is freeing.
+const TRIES: usize = 8;
+
 /// Print what a store is and how far it is.
 ///
 /// Identity, size, how far the log is written (appended), on disk (durable) and taken over into the
@@ -64,7 +67,7 @@ impl Stat {
     /// Prints the facts.
     pub fn run(self) -> Outcome {
         let store = self.store.open()?;
-        let facts = gather(&store)?;
+        let facts = unless_freed(|| gather(&store))?;
         if self.json {
             output::tell(true, &facts, format_args!(""))?;
         } else {
@@ -78,7 +81,19 @@ impl Stat {
     }
 }
 
-fn damaged(what: &str) -> Failure {
+/// Asks again, a few times, when what was asked for was freed meanwhile by another process.
+fn unless_freed<T>(mut ask: impl FnMut() -> Result<T>) -> Result<T> {
+    for _ in 1..TRIES {
+        match ask() {
+            Err(error) if error.kind() == ErrorKind::Behind => {}
+            told => return told,
+        }
+    }
+    ask()
+}
+
+/// Damaged files, each of which was told before.
+pub(super) fn damaged(what: &str) -> Failure {
     let text = format!("{what}; what follows from it and what to do is told beside the rest");
     Failure::new(Exit::Damaged, text)
 }
@@ -121,7 +136,7 @@ fn print(facts: &Facts) -> Outcome {
     out.flush()
 }
 
-fn gather(store: &Store) -> Outcome<Facts> {
+fn gather(store: &Store) -> Result<Facts> {
     let marks = store.watermarks();
     let (oldest, mut damage) = (store.oldest()?, Vec::new());
     let received = store.receipts(None);
@@ -131,7 +146,7 @@ fn gather(store: &Store) -> Outcome<Facts> {
             damage.push(Damage::from(&error));
             Vec::new()
         }
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(error),
     };
     let received_lost = received_lost.into_iter().map(|(begin, end)| (begin.0, end.0));
     let mut facts = Facts {
@@ -188,7 +203,7 @@ fn count(store: &Store, oldest: Lsn, end: Lsn, facts: &mut Facts) -> Result<()> 
     Ok(())
 }
 
-fn phases(store: &Store) -> Outcome<Vec<PhaseFacts>> {
+fn phases(store: &Store) -> Result<Vec<PhaseFacts>> {
     let mut phases = Vec::new();
     for (phase, name) in [
         (Phase::Receive, "receive"),
@@ -201,4 +216,30 @@ fn phases(store: &Store) -> Outcome<Vec<PhaseFacts>> {
         });
     }
     Ok(phases)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_freed_meanwhile_is_asked_for_again_and_not_without_end() {
+        let asked = |freed: usize| {
+            let mut times = 0;
+            let told = unless_freed(|| {
+                times += 1;
+                match times > freed {
+                    true => Ok(times),
+                    false => Err(milepost_engine::Error::behind("freed")),
+                }
+            });
+            (told.ok(), times)
+        };
+        assert_eq!(asked(0), (Some(1), 1));
+        assert_eq!(asked(3), (Some(4), 4));
+        assert_eq!(asked(100), (None, TRIES));
+        let other = unless_freed::<()>(|| Err(milepost_engine::Error::corrupt("damaged")));
+        assert_eq!(other.unwrap_err().kind(), ErrorKind::Corrupt);
+    }
 }

@@ -28,7 +28,8 @@ use crate::width::{to_u64, to_usize};
 use crate::{Chain, Error, ErrorKind, Lsn, Result};
 
 use super::backup::Backup;
-use super::identity::{Identity, STORE_FILE};
+use super::identity::{Identity, PUT_BACK, STORE_FILE};
+use super::make::is_orphaned_log;
 
 /// A log, to be read as it is.
 pub struct RawLog {
@@ -97,7 +98,12 @@ impl RawLog {
     fn of_backup(storage: Arc<dyn Storage>) -> Result<RawLog> {
         let backup = match Backup::open_in(Arc::clone(&storage)) {
             Err(error) if error.kind() == crate::ErrorKind::NoStore => {
-                let text = "there is no store here, and no backup";
+                let text = match is_orphaned_log(&storage).unwrap_or(false) {
+                    true => {
+                        format!("the file `store` is missing, and the log of its store is here: {PUT_BACK}")
+                    }
+                    false => "there is no store here, and no backup".to_owned(),
+                };
                 return Err(Error::new(crate::ErrorKind::NoStore, text).at_path(storage.root()));
             }
             other => other?,

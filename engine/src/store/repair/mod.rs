@@ -192,10 +192,12 @@ impl Repair {
             events: lost.events + behind.events,
             unknown_bytes: lost.unknown_bytes,
         };
-        found.isolate = isolable(&found.damages).map(|()| Cost {
-            end: trailing(&found.damages, end.at),
-            ..lost
-        });
+        let kept = trailing(&found.damages, end.at);
+        found.isolate = isolable(&found.damages).map(|()| Cost { end: kept, ..lost });
+        if !found.damages.is_empty() && self.leaves_nothing(kept)? {
+            let text = "nothing whole is left behind what was freed, so no log can go on from there: restore a backup";
+            found.isolate = found.isolate.and(Err(text.to_owned()));
+        }
         found.end = Some(end);
         Ok(found)
     }
@@ -244,9 +246,9 @@ impl Repair {
         if let (RepairHow::Isolate, Err(reason)) = (how, &found.isolate) {
             return Err(Error::invalid(reason.clone()).at_lsn(first.at));
         }
-        if how == RepairHow::Cut && first.at > Lsn::ZERO && self.raw.dir.list()?.first() >= Some(&first.at) {
+        if how == RepairHow::Cut && self.leaves_nothing(first.at)? {
             let text = "the log's beginning was freed, and a cut here would leave nothing of the rest: isolate the damage \
-                        instead, or restore a backup";
+                        instead, if anything behind it is whole, or restore a backup";
             return Err(Error::invalid(text).at_lsn(first.at));
         }
         let genesis = Chain::genesis(self.raw.identity.owner.id);
@@ -293,6 +295,11 @@ impl Repair {
         Ok(plan)
     }
 
+    /// Whether a log whose beginning was freed and that ends at `end` would hold no block.
+    fn leaves_nothing(&self, end: Lsn) -> Result<bool> {
+        Ok(end > Lsn::ZERO && self.raw.dir.list()?.first() >= Some(&end))
+    }
+
     /// What lies in an archive is not written by a repair. Of what a cut takes away whole the stubs go.
     fn refuse_archived(&self, plan: &Plan) -> Result<()> {
         let written = |first: &Lsn| match plan.how {
@@ -305,9 +312,17 @@ impl Repair {
         };
         for first in self.raw.dir.list()?.iter().copied().filter(written) {
             if self.raw.dir.only_away(first)?.is_some() {
-                let text = "a segment that the repair has to write lies in the archive, and nothing was changed: bring it \
+                let back = "a segment that the repair has to write lies in the archive, and nothing was changed: bring it \
                             back with `milepost archive` and --back, then repair; where that ends at a segment that is \
                             missing there, what comes before it is here by then";
+                let gone = "a segment that the cut has to write lies in the archive, which is taken for lost, and nothing was \
+                            changed: `milepost repair` with --isolate and --without-archive keeps what is here";
+                let cut = plan.how == RepairHow::Cut;
+                let text = if cut && self.raw.without_archive {
+                    gone
+                } else {
+                    back
+                };
                 return Err(Error::invalid(text)
                     .at_path(self.raw.storage.root())
                     .at_lsn(first));

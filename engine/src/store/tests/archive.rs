@@ -243,6 +243,13 @@ fn a_repair_goes_on_without_an_archive_that_is_away_only_when_it_is_told_to() {
     std::fs::rename(dir.path().join("a"), dir.path().join("gone")).unwrap();
     let refused = Repair::open(&root, options()).unwrap().examine().unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Unavailable, "{refused}");
+    // The cut would have to write in what is gone, and nothing brings that back.
+    let cut = Repair::open(&root, options()).unwrap().without_archive();
+    let refused = cut.run(RepairHow::Cut, &mut |_| ()).unwrap_err().to_string();
+    assert!(
+        refused.contains("--isolate") && !refused.contains("--back"),
+        "{refused}"
+    );
     let repair = Repair::open(&root, options()).unwrap().without_archive();
     let found = repair.examine().unwrap();
     let away = files(&root, "away").len();

@@ -351,3 +351,29 @@ fn an_index_file_that_is_not_in_line_is_not_believed() {
     let store = options().background(false).open(&dir).unwrap();
     assert!(store.verify(&mut |_, _| ()).unwrap().is_whole());
 }
+
+/// The trap: the plan would name an end in front of the log's first file, and no run of it could come to an end.
+#[test]
+fn a_freed_log_of_which_nothing_is_left_is_refused_before_anything_is_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("s");
+    let _ = freed(&root);
+    let logs: Vec<_> = std::fs::read_dir(root.join("log"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    for log in logs
+        .iter()
+        .filter(|path| path.extension().is_some_and(|end| end == "log"))
+    {
+        let file = std::fs::OpenOptions::new().write(true).open(log).unwrap();
+        file.set_len(100).unwrap();
+    }
+    let refused = repair(&root).examine().unwrap().isolate.unwrap_err();
+    assert!(refused.contains("restore a backup"), "{refused}");
+    for how in [crate::RepairHow::Isolate, crate::RepairHow::Cut] {
+        let error = repair(&root).run(how, &mut |_| ()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+        assert!(!root.join("repair").exists() && !root.join("damaged").exists());
+    }
+}

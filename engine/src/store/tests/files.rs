@@ -67,6 +67,36 @@ fn no_store_is_made_over_a_log_whose_store_file_is_missing() {
     assert_eq!(payloads(&options().open(&root).unwrap()), [b"precious"]);
 }
 
+/// Of the file `store` a backup has every byte, and says so does who misses it.
+#[test]
+fn a_store_file_that_is_missing_or_damaged_is_taken_from_a_backup_as_it_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, to) = (dir.path().join("s"), dir.path().join("b"));
+    let store = options().init(&root, "a".parse().unwrap()).unwrap();
+    let _ = store.commit(transaction("s", b"precious")).unwrap();
+    store.backup(&to, false, &mut |_, _| ()).unwrap();
+    store.close().unwrap();
+    for damaged in [false, true] {
+        if damaged {
+            std::fs::write(root.join("store"), "not what it was").unwrap();
+        } else {
+            std::fs::remove_file(root.join("store")).unwrap();
+        }
+        let raw = crate::RawLog::open(&root).err().unwrap();
+        for error in [raw, options().open(&root).err().unwrap()] {
+            let told = error.to_string();
+            assert!(
+                told.contains("if=BACKUP/backup of=DIR/store bs=64 skip=1 count=4"),
+                "{told}"
+            );
+            assert!(!told.contains("milepost init"), "{told}");
+        }
+        let backup = std::fs::read(to.join("backup")).unwrap();
+        std::fs::write(root.join("store"), &backup[64..64 + 4 * 64]).unwrap();
+        assert_eq!(payloads(&options().open(&root).unwrap()), [b"precious"]);
+    }
+}
+
 #[test]
 fn an_interrupted_attempt_is_cleared_away() {
     let dir = tempfile::tempdir().unwrap();

@@ -163,3 +163,12 @@ fn what_the_disk_has_no_room_for_is_refused_with_numbers() {
         }
     }
 }
+
+#[test]
+fn where_nothing_is_to_come_back_no_room_is_asked_for() {
+    let place = filled();
+    place.store.set_archive_as(place.dir.path().join("a")).unwrap();
+    place.left.store(0, Ordering::Relaxed);
+    undo(&place.store).unwrap();
+    back(&place.store).unwrap();
+}

@@ -217,6 +217,21 @@ fn nothing_goes_that_somebody_holds_and_everything_is_held_by_a_hold_that_is_dam
     assert_eq!(store.free().unwrap_err().kind(), ErrorKind::Corrupt);
 }
 
+/// What cannot be kept is refused however a hold is taken: its lengths would not be what follows.
+#[test]
+fn a_hold_whose_owner_is_too_long_is_neither_taken_nor_moved() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = keeping(&dir.path().join("s"), Retention::Forever);
+    let long = crate::Hold::new("k", &"x".repeat(300), Lsn::ZERO);
+    let taken = store.hold("mine", &long).unwrap_err();
+    let moved = store.move_hold("mine", |_| Ok(Some(long))).unwrap_err();
+    assert_eq!(
+        (taken.kind(), moved.kind()),
+        (ErrorKind::Invalid, ErrorKind::Invalid)
+    );
+    assert!(store.holds().unwrap().is_empty());
+}
+
 /// Commits until the log is full; what it said.
 fn until_full(store: &Store, total: &mut u32) -> crate::Error {
     loop {
@@ -279,6 +294,32 @@ fn a_full_log_says_who_keeps_it_and_its_reserve_takes_the_way_out_and_no_event()
     assert!(store.segments().unwrap().iter().map(|(_, len)| len).sum::<u64>() <= 4 << 20);
     assert!(store.position_at(marked).unwrap().is_some());
     goes_on(&store, &options().open(&root).unwrap(), total);
+}
+
+/// The trap: a part of it is in the log, so it is not absent, and was passed over with what is.
+#[test]
+fn who_commits_more_than_fits_is_told_what_to_do_when_a_part_of_it_was_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = options()
+        .background(false)
+        .limit(3 << 20)
+        .init(dir.path().join("s"), "a".parse().unwrap())
+        .unwrap();
+    let frames = (0..60).map(|_| {
+        let mut frame = crate::frame::NewFrame::transaction();
+        let event = crate::Event::new("s/0", "k", vec![7; 50_000]);
+        frame.push_event(0, &event.unwrap()).unwrap();
+        frame
+    });
+    let full = store.append_frames(frames.collect(), crate::Durability::Buffered);
+    let full = full.unwrap_err();
+    assert!(
+        full.kind() == ErrorKind::Full && full.written().is_some(),
+        "{full}"
+    );
+    for word in ["LogFull", "--limit", "retention is forever"] {
+        assert!(full.to_string().contains(word), "{word} in {full}");
+    }
 }
 
 /// What another process allows, the handle of a full log finds by itself.
