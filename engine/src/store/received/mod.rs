@@ -127,8 +127,8 @@ impl Receipts {
     /// Of a base that does not tell what was received.
     fn unknown(&self) -> Error {
         let why = if self.doubted {
-            "the base, which names what was received before the log begins, was damaged or missing, and the repair that made \
-             it again knew neither that nor all pinned records"
+            "pinned records from before the log begins are lost with a damaged or missing base, which a repair made again, and \
+             with them from whom what was received"
         } else {
             "the base does not say that all is kept of what was received before the log begins: it was damaged or missing and \
              made again by a repair, or a program freed the log that did not keep it"
