@@ -84,10 +84,11 @@ impl QueueWriter {
             control.cells().store(Cell::QueueAppended, tail.at.0);
             control.cells().store(Cell::Scanned, aux);
         }
-        // What a dead writer wrote and did not publish is whole and in line, so it counts.
+        // What a dead writer wrote and did not publish is whole and in line, so it counts: first for who asks how far the
+        // scan has come, then for who frees.
+        let scanned = store.begin_scan(tail.at, control.lsn(Cell::Scanned).max(Lsn(aux)), anew)?;
         control.cells().raise(Cell::QueueDurable, tail.at.0);
         control.cells().raise(Cell::ScannedDurable, aux);
-        let scanned = store.begin_scan(tail.at, control.lsn(Cell::Scanned).max(Lsn(aux)), anew)?;
         let (nonce, segment_bytes) = (
             store.rng().next_u64(),
             super::segment_bytes(store.segment_bytes()),
