@@ -157,15 +157,21 @@ fn set_stopped(shop: &Site, reason: Option<&str>) {
     let _ = shop.store.commit(transaction).unwrap().committed().unwrap();
 }
 
-/// Every message of a stopped pair is set aside for the same reason, which stood in the last line once for each.
-#[test]
-fn a_stopped_pair_is_told_once_with_how_many_of_its_messages_wait_r6() {
-    let net = Net::default();
-    let (_dir, head, shop) = one_way(&net);
+/// A pair that is stopped at the subscriber, behind its first transaction.
+fn stopped(net: &Net) -> (tempfile::TempDir, Site, Site) {
+    let (dir, head, shop) = one_way(net);
     head.commit(&[("s/1", "before")]);
     head.turn();
     shop.receive();
     set_stopped(&shop, Some("a loop for this test"));
+    (dir, head, shop)
+}
+
+/// Every message of a stopped pair is set aside for the same reason, which stood in the last line once for each.
+#[test]
+fn a_stopped_pair_is_told_once_with_how_many_of_its_messages_wait_r6() {
+    let net = Net::default();
+    let (_dir, head, shop) = stopped(&net);
     for number in 0..4 {
         head.commit(&[("s/1", &number.to_string())]);
         head.scan();
@@ -190,11 +196,7 @@ fn a_stopped_pair_is_told_once_with_how_many_of_its_messages_wait_r6() {
 #[test]
 fn what_is_kept_of_a_message_goes_when_the_message_is_taken_and_durable_r6() {
     let net = Net::default();
-    let (_dir, head, shop) = one_way(&net);
-    head.commit(&[("s/1", "before")]);
-    head.turn();
-    shop.receive();
-    set_stopped(&shop, Some("a loop for this test"));
+    let (_dir, head, shop) = stopped(&net);
     head.commit(&[("s/1", "kept")]);
     head.turn();
     shop.receive();

@@ -29,7 +29,7 @@ const VERSION: u32 = 1;
 const STUB_LEN: usize = 88;
 const ARCHIVE_LEN: usize = 40;
 /// File of an archive that says whose it is.
-const ARCHIVE_FILE: &str = "archive";
+pub(crate) const ARCHIVE_FILE: &str = "archive";
 const ARCHIVE_NEW: &str = "archive.new";
 
 /// What a stub says.

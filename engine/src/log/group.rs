@@ -435,6 +435,17 @@ mod tests {
         (log, begins, ends)
     }
 
+    /// Has a first request in its sync, which lasts.
+    fn begin_sync<'scope>(
+        scope: &'scope thread::Scope<'scope, '_>,
+        group: &'scope Group<u64, u64>,
+        log: &'scope Slow,
+        begins: &Receiver<Lsn>,
+    ) {
+        scope.spawn(|| group.submit(1, Wait::Synced, log));
+        assert_eq!(begins.recv_timeout(PATIENCE).unwrap(), Lsn(1));
+    }
+
     /// Waits until so many requests stand in batches that are not written.
     fn until_waiting(group: &Group<u64, u64>, count: usize) {
         while group
@@ -483,8 +494,7 @@ mod tests {
         let group = Group::default();
         thread::scope(|scope| {
             let (group, log) = (&group, &log);
-            scope.spawn(|| group.submit(1, Wait::Synced, log));
-            assert_eq!(begins.recv_timeout(PATIENCE).unwrap(), Lsn(1));
+            begin_sync(scope, group, log, &begins);
             for request in 2..5 {
                 scope.spawn(move || assert_eq!(group.submit(request, Wait::Synced, log), request));
                 until_waiting(group, request as usize - 1);
@@ -503,8 +513,7 @@ mod tests {
         let group = Group::default();
         thread::scope(|scope| {
             let (group, log) = (&group, &log);
-            scope.spawn(|| group.submit(1, Wait::Synced, log));
-            assert_eq!(begins.recv_timeout(PATIENCE).unwrap(), Lsn(1));
+            begin_sync(scope, group, log, &begins);
             let crowd = 2 + 2 * u64::try_from(CROWD).unwrap();
             let told: Vec<_> = (2..crowd)
                 .map(|request| {
@@ -532,8 +541,7 @@ mod tests {
         let group = Group::default();
         thread::scope(|scope| {
             let (group, log) = (&group, &log);
-            scope.spawn(|| group.submit(1, Wait::Synced, log));
-            assert_eq!(begins.recv_timeout(PATIENCE).unwrap(), Lsn(1));
+            begin_sync(scope, group, log, &begins);
             for (waiting, request) in [MOST_BYTES - 1, 2, MOST_BYTES * 2].into_iter().enumerate() {
                 scope.spawn(move || assert_eq!(group.submit(request, Wait::Synced, log), request));
                 until_waiting(group, waiting + 1);

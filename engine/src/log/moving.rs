@@ -10,6 +10,7 @@
 //! holds the lock of those who give segments another form.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::clock::Rng;
@@ -48,13 +49,9 @@ pub(crate) fn send_away(
         Form::Away => return Ok(()),
     };
     let (chain_before, chain_after) = verified(dir, first, end, meanwhile.step)?;
-    let failed = |error: io::Error| {
+    let failed = |error| {
         let path = archive.root().join(&name);
-        match error.kind() {
-            io::ErrorKind::AlreadyExists => Error::conflict(OTHER_THERE).at_path(path),
-            _ => Error::io("move a segment to the archive", path, error),
-        }
-        .at_lsn(first)
+        told("move a segment to the archive", OTHER_THERE, path, error).at_lsn(first)
     };
     let from = storage.open(&name, OpenMode::Read).map_err(failed)?;
     let file_len = from.len().map_err(failed)?;
@@ -127,13 +124,9 @@ pub(crate) fn fetch_back(
         away::archive(storage, dir.owner(), first)?,
     );
     away::open_file(&*archive, &name, stub)?;
-    let failed = |error: io::Error| {
+    let failed = |error| {
         let path = storage.root().join(&name);
-        match error.kind() {
-            io::ErrorKind::AlreadyExists => Error::conflict(OTHER_HERE).at_path(path),
-            _ => Error::io("bring a segment back", path, error),
-        }
-        .at_lsn(first)
+        told("bring a segment back", OTHER_HERE, path, error).at_lsn(first)
     };
     let raw = stub.form == Form::Raw;
     let copy = Copy {
@@ -163,6 +156,14 @@ pub(crate) fn fetch_back(
         }
     }
     Ok(())
+}
+
+/// What a failed [`Copy`] is: where another file has the name, `other` says what to do.
+fn told(doing: &'static str, other: &'static str, path: PathBuf, error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::AlreadyExists => Error::conflict(other).at_path(path),
+        _ => Error::io(doing, path, error),
+    }
 }
 
 /// A file that is copied whole from one directory to the same name in another.

@@ -210,7 +210,7 @@ impl Shared {
             .list("")
             .map_err(failed)?
             .iter()
-            .any(|name| name == "archive");
+            .any(|name| name == away::ARCHIVE_FILE);
         let end = self.log.control.appended();
         for name in names {
             let Some((first, form)) = parse_segment_name(BlockKind::Log, &name) else {
