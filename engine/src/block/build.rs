@@ -5,14 +5,20 @@ use crate::planted::{self, Bug};
 use crate::width::{align8, to_u64, u32_to_usize};
 use crate::{Chain, Epoch, Lsn};
 
-use super::{BlockHeader, BlockKind, HEADER_LEN, MAX_BLOCK_LEN, Owner, StreamFilter};
+use super::{BlockHeader, BlockKind, HEADER_LEN, MAX_BLOCK_LEN, Owner, StreamFilter, keep_distinct};
+
+/// Bytes of a frame from which on it is not copied where it can be borrowed: below, a piece more to write costs as much.
+pub(super) const LARGE: usize = 4 << 10;
 
 /// A block under construction. Frames are copied once, behind room for the header and the filter that the first one
-/// needs; where others need a larger one, they are moved up when the block is sealed.
-pub struct BlockBuilder {
+/// needs; where others need a larger one, they are moved up when the block is sealed. A large frame that is alone in
+/// its block need not be copied at all ([`BlockBuilder::push_borrowed`]).
+pub struct BlockBuilder<'a> {
     bytes: Vec<u8>,
     /// Where the frames begin in `bytes`; 0 without any.
     body_at: usize,
+    /// The only frame so far, where it is not in `bytes`.
+    alone: Option<&'a [u8]>,
     /// Where each frame begins in the body.
     starts: Vec<usize>,
     /// Of all frames, each frame's own once.
@@ -55,19 +61,38 @@ pub struct SealedBlock {
     pub frame_lsns: Vec<Lsn>,
 }
 
-impl Default for BlockBuilder {
+/// A [`SealedBlock`] whose only frame may stand somewhere else.
+pub(crate) struct BlockInPieces<'a> {
+    /// All its bytes, or those before `frame`; in the memory that the builder was given.
+    pub front: Vec<u8>,
+    frame: &'a [u8],
+    /// Behind `frame`.
+    zeros: Vec<u8>,
+    pub header: BlockHeader,
+    pub frame_lsns: Vec<Lsn>,
+}
+
+impl BlockInPieces<'_> {
+    /// Its bytes one after another; some may be empty.
+    pub fn pieces(&self) -> [&[u8]; 3] {
+        [&self.front, self.frame, &self.zeros]
+    }
+}
+
+impl Default for BlockBuilder<'_> {
     fn default() -> Self {
         BlockBuilder::new()
     }
 }
 
-impl BlockBuilder {
+impl<'a> BlockBuilder<'a> {
     /// An empty block.
     #[must_use]
-    pub fn new() -> BlockBuilder {
+    pub fn new() -> BlockBuilder<'a> {
         BlockBuilder {
             bytes: Vec::new(),
             body_at: 0,
+            alone: None,
             starts: Vec::new(),
             stream_hashes: Vec::new(),
             event_count: 0,
@@ -77,7 +102,7 @@ impl BlockBuilder {
     }
 
     /// An empty block that is put together in `bytes`, so that it need not be given memory again.
-    pub(crate) fn reusing(bytes: Vec<u8>) -> BlockBuilder {
+    pub(crate) fn reusing(bytes: Vec<u8>) -> BlockBuilder<'a> {
         let mut builder = BlockBuilder::new();
         builder.bytes = bytes;
         builder.bytes.clear();
@@ -91,7 +116,7 @@ impl BlockBuilder {
     }
 
     fn body_len(&self) -> usize {
-        self.bytes.len() - self.body_at
+        self.bytes.len() - self.body_at + self.alone.map_or(0, <[u8]>::len)
     }
 
     /// Upper bound of the sealed block's length if `frame` were added.
@@ -106,6 +131,27 @@ impl BlockBuilder {
     /// # Panics
     /// When the block would grow beyond [`MAX_BLOCK_LEN`]: callers ask [`BlockBuilder::len_with`] first.
     pub fn push(&mut self, frame: &EncodedFrame) {
+        self.note(frame);
+        if let Some(alone) = self.alone.take() {
+            self.bytes.extend_from_slice(alone);
+        }
+        self.bytes.extend_from_slice(frame.bytes());
+    }
+
+    /// Adds a frame that outlives the block: a large one is copied only if another one comes.
+    ///
+    /// # Panics
+    /// As [`BlockBuilder::push`].
+    pub(crate) fn push_borrowed(&mut self, frame: &'a EncodedFrame) {
+        if !self.is_empty() || frame.bytes().len() < LARGE {
+            return self.push(frame);
+        }
+        self.note(frame);
+        self.alone = Some(frame.bytes());
+    }
+
+    /// Counts a frame whose bytes come next.
+    fn note(&mut self, frame: &EncodedFrame) {
         assert!(
             to_u64(self.len_with(frame)) <= u64::from(MAX_BLOCK_LEN),
             "a block holds at most 1 GiB"
@@ -114,12 +160,10 @@ impl BlockBuilder {
         if self.starts.is_empty() {
             self.first_time = frame.time();
             self.body_at = HEADER_LEN + StreamFilter::len_for(frame.stream_hashes().len());
-            self.bytes.reserve(self.body_at + frame.bytes().len());
             self.bytes.resize(self.body_at, 0);
         }
         self.last_time = frame.time();
         self.starts.push(self.body_len());
-        self.bytes.extend_from_slice(frame.bytes());
         self.stream_hashes.extend_from_slice(frame.stream_hashes());
         self.event_count += frame.event_count();
     }
@@ -127,30 +171,53 @@ impl BlockBuilder {
     /// Seals the block: filter, checksums, header. `pad_to` (a power of two, or 1) rounds the block's
     /// length up with zeros, so that the next block begins in a sector of its own.
     #[must_use]
+    pub fn seal(self, seal: &Seal, pad_to: usize) -> SealedBlock {
+        let block = self.seal_in_pieces(seal, pad_to);
+        let mut bytes = block.front;
+        bytes.extend_from_slice(block.frame);
+        bytes.extend_from_slice(&block.zeros);
+        SealedBlock {
+            bytes,
+            header: block.header,
+            frame_lsns: block.frame_lsns,
+        }
+    }
+
+    /// Has the body begin at `body_at` and zeros follow it up to `block_len`; those that do not fit in behind it are
+    /// returned.
+    fn move_body(&mut self, body_at: usize, block_len: usize) -> Vec<u8> {
+        let body_len = self.body_len();
+        if self.alone.is_some() {
+            return vec![0; block_len - body_at - body_len];
+        }
+        if body_at != self.body_at {
+            self.bytes.resize(self.bytes.len().max(body_at + body_len), 0);
+            self.bytes
+                .copy_within(self.body_at..self.body_at + body_len, body_at);
+        }
+        self.bytes.resize(body_at + body_len, 0);
+        self.bytes.resize(block_len, 0);
+        Vec::new()
+    }
+
+    /// As [`BlockBuilder::seal`]; a frame that is only borrowed stays where it is.
     #[expect(clippy::expect_used, reason = "push keeps every length below 1 GiB")]
-    pub fn seal(mut self, seal: &Seal, pad_to: usize) -> SealedBlock {
+    pub(crate) fn seal_in_pieces(mut self, seal: &Seal, pad_to: usize) -> BlockInPieces<'a> {
         if self.starts.len() > 1 {
-            self.stream_hashes.sort_unstable();
-            self.stream_hashes.dedup();
+            keep_distinct(&mut self.stream_hashes);
         }
         let filter_len = StreamFilter::len_for(self.stream_hashes.len());
         let (body_at, body_len) = (HEADER_LEN + filter_len, self.body_len());
         let pad_to = if planted::is(Bug::NoPadding) { 1 } else { pad_to };
         let block_len = align8((body_at + body_len).next_multiple_of(pad_to.max(1)));
+        let zeros = self.move_body(body_at, block_len);
         let mut bytes = self.bytes;
-        if body_at != self.body_at {
-            bytes.resize(bytes.len().max(body_at + body_len), 0);
-            bytes.copy_within(self.body_at..self.body_at + body_len, body_at);
-        }
-        bytes.resize(body_at + body_len, 0);
-        bytes.resize(block_len, 0);
         let (front, body) = bytes.split_at_mut(body_at);
+        let body = self.alone.unwrap_or(body);
         let body_crc = crc32fast::hash(body.get(..body_len).unwrap_or_default());
         let (_, filter) = front.split_at_mut(HEADER_LEN);
         filter.fill(0);
-        for hash in &self.stream_hashes {
-            StreamFilter::insert(filter, *hash);
-        }
+        StreamFilter::insert(filter, self.stream_hashes.iter().copied());
         let narrow = |length: usize| u32::try_from(length).expect("a block is at most 1 GiB");
         let filter_crc = crc32fast::hash(filter);
         let mut header = BlockHeader {
@@ -181,8 +248,10 @@ impl BlockBuilder {
             .iter()
             .map(|start| seal.lsn.plus(to_u64(body_at + start)))
             .collect();
-        SealedBlock {
-            bytes,
+        BlockInPieces {
+            front: bytes,
+            frame: self.alone.unwrap_or_default(),
+            zeros,
             header,
             frame_lsns,
         }

@@ -5,10 +5,16 @@
 //! Bit i of six is (a + i * b) mod m; bit n is bit (n mod 8) of byte (n div 8). At ten bits for each
 //! distinct stream about one foreign block in a hundred is read for nothing.
 
+use std::collections::HashSet;
+
+use foldhash::fast::RandomState;
+
 use crate::width::{align8, to_u64, to_usize};
 
 const HASHES: u64 = 6;
 const BITS_PER_STREAM: usize = 10;
+/// Below so many hashes sorting them is the fastest way to find those that repeat.
+const FEW: usize = 64;
 
 /// A filter's bytes.
 #[derive(Clone, Copy)]
@@ -47,9 +53,16 @@ impl<'a> StreamFilter<'a> {
         align8((streams * BITS_PER_STREAM).div_ceil(8))
     }
 
-    /// Marks a stream in a filter that is being built.
-    pub(crate) fn insert(bytes: &mut [u8], stream_hash: u64) {
-        for bit in bits(stream_hash, bytes.len()) {
+    /// Marks streams in a filter that is being built.
+    pub(crate) fn insert(bytes: &mut [u8], stream_hashes: impl IntoIterator<Item = u64>) {
+        if bytes.is_empty() {
+            return;
+        }
+        let remainder = Remainder::by(to_u64(bytes.len()) * 8);
+        for bit in stream_hashes
+            .into_iter()
+            .flat_map(|hash| bits_by(hash, remainder))
+        {
             if let Some(byte) = bytes.get_mut(to_usize(bit / 8)) {
                 *byte |= 1 << (bit % 8);
             }
@@ -57,10 +70,25 @@ impl<'a> StreamFilter<'a> {
     }
 }
 
-/// The six bit numbers of a hash in a filter of `len` bytes (not 0): two divisions, not six.
+/// Leaves each hash once. Keyed anew in every process: whoever chooses names of streams cannot make it slow.
+pub(crate) fn keep_distinct(stream_hashes: &mut Vec<u64>) {
+    if stream_hashes.len() < FEW {
+        stream_hashes.sort_unstable();
+        stream_hashes.dedup();
+        return;
+    }
+    let mut seen = HashSet::with_capacity_and_hasher(stream_hashes.len(), RandomState::default());
+    stream_hashes.retain(|hash| seen.insert(*hash));
+}
+
+/// The six bit numbers of a hash in a filter of `len` bytes (not 0): two remainders, not six.
 fn bits(hash: u64, len: usize) -> impl Iterator<Item = u64> {
-    let m = to_u64(len) * 8;
-    let (mut bit, step) = ((hash & 0xffff_ffff) % m, ((hash >> 32) | 1) % m);
+    bits_by(hash, Remainder::by(to_u64(len) * 8))
+}
+
+fn bits_by(hash: u64, remainder: Remainder) -> impl Iterator<Item = u64> {
+    let m = remainder.divisor;
+    let (mut bit, step) = (remainder.of(hash & 0xffff_ffff), remainder.of((hash >> 32) | 1));
     (0..HASHES).map(move |_| {
         let this = bit;
         bit += step;
@@ -69,4 +97,58 @@ fn bits(hash: u64, len: usize) -> impl Iterator<Item = u64> {
         }
         this
     })
+}
+
+/// Remainders by one divisor without dividing each time (Lemire, Kaser and Kurz, "Faster remainder by direct
+/// computation", 2019): exact for
+/// numbers and divisors of 32 bits; a larger divisor leaves such a number as it is.
+#[derive(Clone, Copy)]
+struct Remainder {
+    divisor: u64,
+    /// 2^64 / divisor, rounded up.
+    reciprocal: u64,
+}
+
+impl Remainder {
+    fn by(divisor: u64) -> Remainder {
+        let reciprocal = (u64::MAX / divisor).wrapping_add(1);
+        Remainder { divisor, reciprocal }
+    }
+
+    #[inline]
+    fn of(self, number: u64) -> u64 {
+        if self.divisor > u64::from(u32::MAX) {
+            return number;
+        }
+        let fraction = u128::from(self.reciprocal.wrapping_mul(number));
+        u64::try_from((fraction * u128::from(self.divisor)) >> 64).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn each_hash_is_left_once(hashes in prop::collection::vec(0..300_u64, 0..3 * FEW)) {
+            let mut left = hashes.clone();
+            keep_distinct(&mut left);
+            left.sort_unstable();
+            let expected: std::collections::BTreeSet<u64> = hashes.into_iter().collect();
+            prop_assert_eq!(left, expected.into_iter().collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn a_remainder_is_that_of_a_division(divisor in 1..1_u64 << 34, near in 0..8_u64, number: u32) {
+            let multiple = (u64::from(number) / divisor * divisor).wrapping_add(near).wrapping_sub(4);
+            for number in [u64::from(number), multiple & 0xffff_ffff] {
+                prop_assert_eq!(Remainder::by(divisor).of(number), number % divisor);
+                let small = divisor % 10_000 + 1;
+                prop_assert_eq!(Remainder::by(small).of(number), number % small);
+            }
+        }
+    }
 }

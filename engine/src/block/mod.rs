@@ -12,9 +12,11 @@ mod build;
 mod filter;
 mod header;
 
+pub(crate) use build::BlockInPieces;
 pub(crate) use build::lost_block;
 pub use build::{BlockBuilder, Seal, SealedBlock};
 pub use filter::StreamFilter;
+pub(crate) use filter::keep_distinct;
 pub use header::{BlockFault, BlockHeader, BlockKind, HEADER_LEN, Owner};
 
 use crate::frame::FrameRef;

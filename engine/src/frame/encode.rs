@@ -244,8 +244,7 @@ impl NewFrame {
         head.extend_from_slice(&count.to_le_bytes());
         let (fixed, _) = bytes.split_at_mut(FRAME_HEADER_LEN);
         fixed.copy_from_slice(&head);
-        self.stream_hashes.sort_unstable();
-        self.stream_hashes.dedup();
+        crate::block::keep_distinct(&mut self.stream_hashes);
         Ok(EncodedFrame {
             bytes,
             body_at,
@@ -320,7 +319,7 @@ impl EncodedFrame {
         self.bytes.is_empty()
     }
 
-    /// Hashes of the streams it has events of, ascending, each once.
+    /// Hashes of the streams it has events of, each once.
     #[must_use]
     pub fn stream_hashes(&self) -> &[u64] {
         &self.stream_hashes

@@ -205,7 +205,11 @@ fn each_header<'a>(bytes: &'a [u8], mut take: impl FnMut(&'a str, &'a str)) -> O
 ///
 /// # Errors
 /// `Invalid`.
+#[inline]
 pub(super) fn check_headers(bytes: &[u8]) -> Result<()> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
     each_header(bytes, |_, _| {}).ok_or_else(|| Error::invalid("an event's encoded headers cannot be read"))
 }
 
@@ -234,6 +238,7 @@ pub fn encode_headers(headers: &std::collections::BTreeMap<String, String>) -> V
 }
 
 /// Appends one encoded event to `out`. Lengths were checked by the caller.
+#[inline(always)]
 pub(super) fn encode(
     out: &mut Vec<u8>,
     ordinal: u32,
@@ -242,17 +247,20 @@ pub(super) fn encode(
     headers: (&[u8], u32),
     payload: (&[u8], u32),
 ) {
-    let start = out.len();
-    out.extend_from_slice(&payload.1.to_le_bytes());
-    out.extend_from_slice(&ordinal.to_le_bytes());
-    out.extend_from_slice(&stream.1.to_le_bytes());
-    out.extend_from_slice(&kind.1.to_le_bytes());
-    out.extend_from_slice(&headers.1.to_le_bytes());
+    let mut fixed = [0; FIXED_LEN];
+    fixed[..4].copy_from_slice(&payload.1.to_le_bytes());
+    fixed[4..8].copy_from_slice(&ordinal.to_le_bytes());
+    fixed[8..10].copy_from_slice(&stream.1.to_le_bytes());
+    fixed[10..12].copy_from_slice(&kind.1.to_le_bytes());
+    fixed[12..].copy_from_slice(&headers.1.to_le_bytes());
+    let len = FIXED_LEN + stream.0.len() + kind.0.len() + headers.0.len() + payload.0.len();
+    out.reserve(align8(len));
+    out.extend_from_slice(&fixed);
     out.extend_from_slice(stream.0.as_bytes());
     out.extend_from_slice(kind.0.as_bytes());
     out.extend_from_slice(headers.0);
     out.extend_from_slice(payload.0);
-    out.resize(start + align8(out.len() - start), 0);
+    out.resize(out.len() + align8(len) - len, 0);
 }
 
 /// Events of one frame.

@@ -95,9 +95,9 @@ pub(super) fn encode_base(
 ) -> Result<Vec<u8>> {
     let too_many = |_| Error::internal("a base holds more streams than it can number");
     let mut filter = vec![0; StreamFilter::len_for(counts.len())];
+    StreamFilter::insert(&mut filter, counts.keys().map(|(hash, _)| *hash));
     let (mut table, mut names) = (Vec::with_capacity(counts.len() * STREAM_LEN), Vec::new());
     for ((hash, name), count) in counts {
-        StreamFilter::insert(&mut filter, *hash);
         let name_at = u32::try_from(names.len()).map_err(too_many)?;
         let name_len = u16::try_from(name.len()).map_err(too_many)?;
         table.extend_from_slice(&hash.to_le_bytes());
@@ -163,9 +163,7 @@ fn lay_out(sections: [Vec<u8>; SECTIONS - 1]) -> (Vec<u8>, [Extent; SECTIONS]) {
 
 fn filter(entries: &[&StreamEntry]) -> Vec<u8> {
     let mut filter = vec![0; StreamFilter::len_for(entries.len())];
-    entries
-        .iter()
-        .for_each(|entry| StreamFilter::insert(&mut filter, entry.hash));
+    StreamFilter::insert(&mut filter, entries.iter().map(|entry| entry.hash));
     filter
 }
 

@@ -10,7 +10,7 @@
 
 use std::io::ErrorKind as Io;
 
-use crate::block::{BlockBuilder, BlockKind, Seal, SealedBlock};
+use crate::block::{BlockBuilder, BlockInPieces, BlockKind, Seal};
 use crate::frame::EncodedFrame;
 use crate::planted::{self, Bug};
 use crate::sync::MutexGuard;
@@ -54,8 +54,8 @@ struct Batch<'a> {
     /// Frames in the open block, as (request, is its last frame).
     open: Vec<usize>,
     /// Sealed blocks that go out with the next write, and the requests of their frames.
-    sealed: Vec<(SealedBlock, Vec<usize>)>,
-    builder: BlockBuilder,
+    sealed: Vec<(BlockInPieces<'a>, Vec<usize>)>,
+    builder: BlockBuilder<'a>,
     tail: Tail,
     /// The limit of the log refused a block.
     limited: bool,
@@ -205,7 +205,7 @@ impl Log {
                 if !batch.builder.is_empty() && batch.builder.len_with(frame) > self.block_bytes {
                     self.seal(batch, exclusive)?;
                 }
-                batch.builder.push(frame);
+                batch.builder.push_borrowed(frame);
                 batch.open.push(number);
             }
         }
@@ -229,10 +229,10 @@ impl Log {
             chain: batch.tail.chain,
             aux: 0,
         };
-        let block = builder.seal(&seal, self.pad_to);
+        let block = builder.seal_in_pieces(&seal, self.pad_to);
         let members = std::mem::take(&mut batch.open);
         let segment = self.dir.open(batch.tail.segment)?;
-        let len = to_u64(block.bytes.len());
+        let len = u64::from(block.header.block_len);
         let rolls = segment.offset(block.header.end()) > segment.len();
         let control = members
             .iter()
@@ -260,7 +260,7 @@ impl Log {
         };
         let (from, pieces): (Lsn, Vec<&[u8]>) = (
             first.header.lsn,
-            sealed.iter().map(|(block, _)| block.bytes.as_slice()).collect(),
+            sealed.iter().flat_map(|(block, _)| block.pieces()).collect(),
         );
         let wrote = self.write_pieces(batch.tail, from, &pieces);
         for (block, members) in &sealed {
@@ -271,7 +271,7 @@ impl Log {
                 }
             }
         }
-        let largest = sealed.into_iter().map(|(block, _)| block.bytes);
+        let largest = sealed.into_iter().map(|(block, _)| block.front);
         let largest = largest.filter(|bytes| bytes.capacity() <= MOST_ROOM);
         if let Some(bytes) = largest.max_by_key(Vec::capacity) {
             *self.block_room.lock() = bytes;

@@ -9,6 +9,7 @@ use super::*;
 use crate::frame::{EncodedFrame, FrameKind, NewFrame};
 use crate::{Epoch, Event, Origin, Pinned, Position, StoreId, StreamName, Via};
 
+mod borrowed;
 pub(crate) mod golden;
 
 /// What a frame should read back as.
