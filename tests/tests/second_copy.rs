@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use milepost_engine::frame::{FrameKind, NewFrame};
 use milepost_engine::storage::OpenMode;
-use milepost_engine::{Lsn, Options, Phase, QueueEntry, Retention, Store, Transaction};
+use milepost_engine::{Durability, Lsn, Options, Phase, QueueEntry, Retention, Store, Transaction};
 use milepost_tests::SimRng;
-use milepost_tests::disk::{Profile, Script, SimDisk, SimProcess, Verdict};
+use milepost_tests::disk::{Director, Op, OpKind, Profile, Script, SimDisk, SimProcess, Verdict};
 
 fn options(process: &SimProcess, rng: &SimRng) -> Options {
     let options = Options::new()
@@ -165,4 +165,57 @@ fn a_copy_that_was_left_behind_brings_nothing_back_and_goes() {
         "it is gone when the blocks are synced"
     );
     assert_eq!(payloads(&open(&disk.crash(&rng), &rng)).len(), 3);
+}
+
+/// Lets another process sync before the first write into a segment, and kills the writer behind it.
+struct Overtaken(Store);
+
+impl Director for Overtaken {
+    fn before(&self, op: &Op) -> Verdict {
+        if op.kind != OpKind::Write || !op.name.ends_with(".log") {
+            return Verdict::Go;
+        }
+        self.0.sync().unwrap();
+        Verdict::KillAfter(op.len)
+    }
+}
+
+/// The loss that this prevents: B begins to write over what A wrote and neither had synced (S1). A syncs it meanwhile, and
+/// B dies with the blocks in flight once more. A goes on in a new segment and dies too, with the machine up. Recovery
+/// writes the new segment's end again, under a second copy of its own, and power is lost: the first copy was gone, and with
+/// it the only whole block.
+#[test]
+fn a_copy_stays_until_its_blocks_are_on_the_disk_also_when_they_lie_in_a_former_segment() {
+    for seed in 0..6 {
+        let rng = SimRng::new(seed);
+        let disk = SimDisk::like(Profile::Garbage4096, seed);
+        let first = disk.start();
+        let store = options(&first, &rng)
+            .init_in(first.storage(), "bern".parse().unwrap())
+            .unwrap();
+        commit(&store, "first");
+        let mut second = Transaction::new();
+        second
+            .push_parts("stock", "noted", "second".repeat(2_000).as_bytes())
+            .unwrap();
+        let second = store.commit_with(second, Durability::Buffered);
+        second.unwrap().committed().unwrap();
+
+        let other = disk.directed(Arc::new(Overtaken(store.clone())));
+        let opened = options(&other, &rng).open_in(other.storage()).unwrap();
+        opened.sync().unwrap_err();
+        let left = first.storage().list("log").unwrap();
+        assert!(left.contains(&"rescue".to_owned()), "B died behind its write");
+
+        store.rotate(0).unwrap();
+        commit(&store, "third");
+        first.kill();
+        drop((store, opened));
+        drop(open(&disk, &rng));
+        for _ in 0..12 {
+            let store = open(&disk.crash(&rng), &rng);
+            assert_eq!(payloads(&store).len(), 3, "seed {seed}");
+            assert!(store.verify(&mut |_, _| ()).unwrap().damage.is_empty());
+        }
+    }
 }

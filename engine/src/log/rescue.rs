@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use crate::block::{Block, HEADER_LEN};
 use crate::planted::{self, Bug};
-use crate::storage::OpenMode;
+use crate::storage::{OpenMode, StorageFile};
 use crate::width::{to_u64, to_usize};
 use crate::{Chain, Error, Lsn, Result, StoreId};
 
@@ -72,7 +72,8 @@ fn write_portion(
     let (segment, dir) = (cursor.segment(), cursor.dir());
     let storage = &**dir.storage();
     if !planted::is(Bug::NoSecondCopy) {
-        let kept = keep(dir, at, blocks, || sync(segment));
+        settle_former(dir, segment, sync)?;
+        let kept = keep(dir, at, blocks);
         kept.map_err(|error| {
             let path = storage.root().join(dir.folder()).join(NEW);
             Error::io("copy blocks before they are written again", path, error)
@@ -96,17 +97,53 @@ pub(crate) fn remove(dir: &SegmentDir) -> io::Result<()> {
     }
 }
 
-/// Makes the second copy durable. What an earlier copy stands for is synced by `settle` before it goes.
-fn keep(dir: &SegmentDir, at: Lsn, blocks: &[u8], settle: impl Fn() -> io::Result<()>) -> io::Result<()> {
+/// A former copy is all that is left of its blocks while they are in flight once more, perhaps in a segment that was
+/// sealed since: who wrote over them died before its sync. So they are on the disk before another copy takes its place.
+/// Where their segment has another form by now, or is gone, that was synced when it was made.
+fn settle_former(
+    dir: &SegmentDir,
+    segment: &Segment,
+    sync: &dyn Fn(&Segment) -> io::Result<()>,
+) -> Result<()> {
+    let path = dir.storage().root().join(dir.folder()).join(NAME);
+    let failed = |error| Error::io("settle blocks that were written again", &path, error);
+    let Some((from, copy)) = read(dir).map_err(failed)? else {
+        return Ok(());
+    };
+    let Some(first) = dir.first_at_or_before(from)? else {
+        return Ok(());
+    };
+    let same = first == segment.first;
+    let file = if same {
+        Ok(Arc::clone(&segment.file))
+    } else {
+        dir.open_raw(first)
+    };
+    let settle = |file: Arc<dyn StorageFile>| {
+        let (mut there, offset) = (vec![0; copy.len()], from.since(first));
+        // Written again here, for a write-back may have failed that was told to who is dead (S1); but only over itself:
+        // a repair may have put something else in its place.
+        if file.read_at(&mut there, offset)? == copy.len() && there == copy {
+            // Who made the copy may have died before its name was durable.
+            dir.storage().sync_dir(dir.folder())?;
+            write_all(&*file, &[&copy], offset)?;
+        }
+        if same { sync(segment) } else { file.sync_data() }
+    };
+    match file {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        file => file.and_then(settle).map_err(|error| failed(error).at_lsn(from)),
+    }
+}
+
+/// Makes the second copy durable.
+fn keep(dir: &SegmentDir, at: Lsn, blocks: &[u8]) -> io::Result<()> {
     let (storage, folder) = (dir.storage(), dir.folder());
     let new = format!("{folder}/{NEW}");
     let file = storage.open(&new, OpenMode::OpenOrCreate)?;
     file.set_len(0)?;
     write_all(&*file, &[&head(dir.owner().id, at), blocks], 0)?;
     file.sync_data()?;
-    if storage.list(folder)?.iter().any(|name| name == NAME) {
-        settle()?;
-    }
     storage.rename(&new, &format!("{folder}/{NAME}"))?;
     storage.sync_dir(folder)
 }
@@ -236,7 +273,7 @@ mod tests {
             storage.create_dir("queue").unwrap();
             let dir = SegmentDir::new(storage, kind, ID.into(), || Lsn::ZERO);
             let blocks = golden::read(blocks);
-            keep(&dir, at, &blocks, || Ok(())).unwrap();
+            keep(&dir, at, &blocks).unwrap();
             let path = folder.path().join(place);
             let written = std::fs::read(&path).unwrap();
             let bytes = golden::kept(name, &written);
