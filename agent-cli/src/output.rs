@@ -84,6 +84,16 @@ pub fn tell(json: bool, value: &impl Serialize, text: fmt::Arguments<'_>) -> Out
     out.flush()
 }
 
+/// Prints bytes as they are.
+///
+/// # Errors
+/// Exit 1 when standard output cannot be written.
+pub fn bytes(bytes: &[u8]) -> Outcome {
+    let mut out = Out::new();
+    out.to.write_all(bytes).map_err(failed)?;
+    out.flush()
+}
+
 /// Prints facts one a line in the form asked for; how many there were.
 pub fn list<'a, T: Serialize + 'a>(
     json: bool,

@@ -9,6 +9,7 @@
 //! An option that the command line or the environment gave is not taken from the file. A name the
 //! command does not know is refused, with the file's name.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -18,25 +19,25 @@ use toml::{Table, Value};
 
 use crate::failure::{Failure, Outcome};
 
-/// The words of a command line together with what the file of its `--config` adds, if it names one.
-/// `words` are program, command, options.
+/// The words of a command line together with what the file of its `--config` adds, if it names one; and the options, by
+/// long name, that come from there. `words` are program, command, options.
 ///
 /// # Errors
 /// Exit 2 when the file cannot be read, is not TOML, or names what the command does not have.
-pub fn add_to(command: &Command, words: Vec<OsString>) -> Outcome<Vec<OsString>> {
+pub fn add_to(command: &Command, words: Vec<OsString>) -> Outcome<(Vec<OsString>, BTreeSet<String>)> {
     // The first look is lenient: what is missing may stand in the file, and what is wrong is told by
     // the second, strict one.
     let lenient = command.clone().ignore_errors(true).try_get_matches_from(&words);
     let Some((name, matches)) = lenient.as_ref().ok().and_then(ArgMatches::subcommand) else {
-        return Ok(words);
+        return Ok((words, BTreeSet::new()));
     };
     let Ok(Some(path)) = matches.try_get_one::<PathBuf>("config") else {
-        return Ok(words);
+        return Ok((words, BTreeSet::new()));
     };
     let Some(known) = command.find_subcommand(name) else {
-        return Ok(words);
+        return Ok((words, BTreeSet::new()));
     };
-    let mut added = Vec::new();
+    let (mut added, mut names) = (Vec::new(), BTreeSet::new());
     for (key, value) in read(path)? {
         let long = key.replace('_', "-");
         let argument = known
@@ -49,6 +50,7 @@ pub fn add_to(command: &Command, words: Vec<OsString>) -> Outcome<Vec<OsString>>
         let given = matches.value_source(argument.get_id().as_str());
         if !matches!(given, Some(ValueSource::CommandLine | ValueSource::EnvVariable)) {
             added.extend(spelled);
+            names.insert(long);
         }
     }
     let mut words = words;
@@ -57,7 +59,7 @@ pub fn add_to(command: &Command, words: Vec<OsString>) -> Outcome<Vec<OsString>>
         behind_command..behind_command,
         added.into_iter().map(OsString::from),
     );
-    Ok(words)
+    Ok((words, names))
 }
 
 fn read(path: &Path) -> Outcome<Table> {

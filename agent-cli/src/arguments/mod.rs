@@ -19,6 +19,7 @@ use std::ffi::OsString;
 use clap::{CommandFactory, FromArgMatches, Parser};
 
 use crate::commands::Command;
+use crate::commands::agent::origins;
 use crate::failure::{EXIT_CODES, Failure, Outcome};
 
 /// Milepost: an event-sourced store whose log replicates itself.
@@ -39,6 +40,11 @@ struct Cli {
     command: Command,
 }
 
+/// All commands and options, for what is made of them.
+pub fn definition() -> clap::Command {
+    Cli::command()
+}
+
 /// Reads a command line. Help and version are printed, and wrong usage is told, by the parser itself.
 ///
 /// # Errors
@@ -49,9 +55,15 @@ pub fn parse(words: impl Iterator<Item = OsString>) -> Outcome<Command> {
         let options = words.split_off(2);
         words.extend(historic::translate(options).map_err(Failure::usage)?);
     }
-    let words = file::add_to(&Cli::command(), words)?;
-    let matches = Cli::command().get_matches_from(words);
-    let cli = Cli::from_arg_matches(&matches).map_err(|error| Failure::usage(error.to_string()))?;
+    let definition = Cli::command();
+    let (words, from_file) = file::add_to(&definition, words)?;
+    let matches = definition.clone().get_matches_from(words);
+    let mut cli = Cli::from_arg_matches(&matches).map_err(|error| Failure::usage(error.to_string()))?;
+    if let (Command::Agent(agent), Some((name, of_agent))) = (&mut cli.command, matches.subcommand())
+        && let Some(defined) = definition.find_subcommand(name)
+    {
+        agent.given = origins::given(defined, of_agent, &from_file);
+    }
     Ok(cli.command)
 }
 

@@ -20,6 +20,7 @@ use crate::failure::{Failure, Outcome};
 
 /// Where log lines go, and how many of them.
 #[derive(Args)]
+#[command(next_help_heading = "Log output")]
 pub struct LogOutput {
     /// File for log output, appended to; -ot FILE truncates it first [default: standard error]
     #[arg(short = 'o', long = "log", value_name = "FILE", env = "MILEPOST_LOG")]

@@ -1,9 +1,10 @@
 //! The commands, one file each.
 
-mod agent;
+pub mod agent;
 mod append;
 mod archive;
 mod backup;
+mod completions;
 mod compress;
 mod dump;
 mod export;
@@ -12,6 +13,7 @@ pub mod import;
 mod init;
 pub mod leaving;
 mod log_output;
+mod man;
 mod publication;
 mod read;
 mod remote;
@@ -57,6 +59,8 @@ pub enum Command {
     Agent(Box<agent::Agent>),
     Serve(serve::Serve),
     Demo(crate::demo::Demo),
+    Completions(completions::Completions),
+    Man(man::Man),
 }
 
 impl Command {
@@ -93,6 +97,8 @@ impl Command {
             Command::Agent(command) => command.run(),
             Command::Serve(command) => command.run(),
             Command::Demo(command) => command.run(),
+            Command::Completions(command) => command.run(),
+            Command::Man(command) => command.run(),
         }
     }
 }
