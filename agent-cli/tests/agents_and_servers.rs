@@ -393,7 +393,7 @@ fn without_any_server_a_batch_exits_4_names_every_endpoint_and_loses_nothing() {
 fn wrong_usage_exits_2_and_says_what_is_wrong() {
     let place = over_directory();
     let cases: [(&[&str], &str); 7] = [
-        (&["-u"], "-u"),
+        (&["-w", "0"], "-w"),
         (&["-l", "100"], "-l"),
         (&["-rd", "soon"], "soon"),
         (&["-x", "tcpip(host=a)"], "tcpip"),

@@ -158,7 +158,13 @@ fn dump_shows_backups_the_queue_and_index_files() {
     place.run(&["backup", "shop", "copy"]).ok();
     let of_copy = place.run(&["dump", "copy", "--json"]).json();
     let of_store = place.run(&["dump", "shop", "--json"]).json();
-    assert_eq!(of(&of_copy, "frame"), of(&of_store, "frame"));
+    let (copied, frames) = (of(&of_copy, "frame"), of(&of_store, "frame"));
+    let (note, before) = frames.split_last().unwrap();
+    assert_eq!(copied, before);
+    assert_eq!(
+        note["pinned"][0], "backup",
+        "what the backup holds, for agents with -u"
+    );
     assert!(
         of(&of_copy, "frame")[0]["pinned"][0]
             .as_str()

@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::as_conversions))]
 
 pub mod agent;
+pub mod backup;
 pub mod catalog;
 pub mod endpoint;
 #[cfg(test)]

@@ -348,13 +348,6 @@ fn what_is_not_built_yet_is_refused_by_name_with_2() {
     for (options, named) in [
         (
             AgentOptions {
-                only_backed_up: true,
-                ..AgentOptions::default()
-            },
-            "-u",
-        ),
-        (
-            AgentOptions {
                 workers: Some(4),
                 ..AgentOptions::default()
             },

@@ -267,6 +267,7 @@ fn a_batch_run_frees_what_it_let_go() {
         net: net.clone(),
         runtime,
         message_bytes: 50_000,
+        only_backed_up: false,
         root,
     };
     for site in [&head, &shop, &head] {

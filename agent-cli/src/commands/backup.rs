@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use milepost_engine::BackedUp;
+use milepost_replication::backup::back_up;
 use serde::Serialize;
 
 use super::store_dir::StoreDir;
@@ -18,6 +19,8 @@ use crate::progress::Progress;
 /// another store's backup, or another history of this store, is refused. A backup is no store: nothing opens it
 /// but `milepost verify`, `milepost dump` and `milepost restore`, which makes a store of it. Views, index files
 /// and the stable queue are not copied: they are made again from the log.
+///
+/// Agents that run with -u (--only-backed-up) send and confirm what the last backup holds, and no more.
 #[derive(Args)]
 #[command(after_long_help = format!(
     "Examples:\n  milepost backup shop /mnt/disk/shop-backup\n  milepost backup shop /mnt/disk/shop-backup --check --json\n\n{EXIT_CODES}"
@@ -54,8 +57,8 @@ impl Backup {
     pub fn run(self) -> Outcome {
         let store = self.store.open()?;
         let mut progress = Progress::bytes("backup", Some(store.watermarks().durable.0));
-        let done = store.backup(&self.to, self.check, &mut |done, total| {
-            progress.reach_of(done, total)
+        let done = back_up(&store, &self.to, self.check, &mut |done, total| {
+            progress.reach_of(done, total);
         });
         drop(progress);
         let done =

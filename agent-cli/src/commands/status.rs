@@ -59,6 +59,9 @@ fn print_store(facts: &StoreStatus, out: &mut Out) -> Outcome {
         "log durable to {}, scanned to {} ({} bytes behind), {} bytes in the queue",
         facts.durable, facts.scanned, facts.scan_lag_bytes, facts.queue_bytes
     ))?;
+    if let Some(through) = facts.backed_up {
+        out.line(format_args!("last backup holds it to {through}"))?;
+    }
     for phase in &facts.phases {
         let holder = phase.holder.as_deref().unwrap_or("not running");
         out.line(format_args!("{:<8} {holder}", phase.phase))?;

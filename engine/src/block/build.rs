@@ -12,7 +12,7 @@ pub(super) const LARGE: usize = 4 << 10;
 
 /// A block under construction. Frames are copied once, behind room for the header and the filter that the first one
 /// needs; where others need a larger one, they are moved up when the block is sealed. A large frame that is alone in
-/// its block need not be copied at all ([`BlockBuilder::push_borrowed`]).
+/// its block need not be copied at all (`push_borrowed`).
 pub struct BlockBuilder<'a> {
     bytes: Vec<u8>,
     /// Where the frames begin in `bytes`; 0 without any.

@@ -81,7 +81,7 @@ pub struct AgentOptions {
     pub urgency: Duration,
     /// `-sd`: pause between looks for more to send.
     pub send_every: Duration,
-    /// `-u`: send and confirm only what the last backup covers. Not built yet.
+    /// `-u`: send and confirm only what the last backup covers ([`crate::backup`]).
     pub only_backed_up: bool,
     /// `-w`: threads that apply. One is built; `None` takes it.
     pub workers: Option<u32>,
@@ -142,11 +142,6 @@ impl AgentOptions {
                 "-l {}: a message is {least} to {most} bytes",
                 self.message_bytes
             )));
-        }
-        if self.only_backed_up {
-            return Err(Error::invalid(
-                "-u (--only-backed-up) is not built yet: there is no backup command",
-            ));
         }
         if self.workers.is_some_and(|workers| workers != 1) {
             return Err(Error::invalid(

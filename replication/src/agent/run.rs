@@ -117,6 +117,7 @@ fn open(store: &Store, links: &Links, options: &AgentOptions, stop: &Stop) -> Re
             options.urgency
         },
         send_every: options.send_every,
+        only_backed_up: options.only_backed_up,
     };
     let links = if batch {
         links.clone().for_one_round()

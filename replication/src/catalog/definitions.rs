@@ -8,7 +8,10 @@
 use milepost_engine::frame::NewFrame;
 use milepost_engine::{Durability, Error, Lsn, Pinned, Result, SiteName, Store};
 
-use crate::tracking::{PairRecord, PairState, ProbeRecord, ReceivedRecord, SentRecord, ToldRecord};
+use crate::backup::CoveredRecord;
+use crate::tracking::{
+    ConfirmedRecord, PairRecord, PairState, ProbeRecord, ReceivedRecord, SentRecord, ToldRecord,
+};
 
 use super::history::Subscribing;
 use super::record::{self, End, PublicationBytes, RemoteBytes, SubscriptionBytes};
@@ -244,6 +247,8 @@ impl<'a> Definitions<'a> {
             ToldRecord::key(site),
             ProbeRecord::key(site),
             SentRecord::key(site),
+            ConfirmedRecord::key(site),
+            CoveredRecord::key(site),
         ];
         tracking
             .into_iter()

@@ -104,14 +104,15 @@ impl SendPhase {
             return Ok(Ok(()));
         };
         let reached = previous.place().at.max(first.lsn());
-        if self.scanned.0.saturating_sub(reached.0) < STRETCH {
+        let scanned = self.scanned.min(self.covered());
+        if scanned.0.saturating_sub(reached.0) < STRETCH {
             return Ok(Ok(()));
         }
         let frees = self
             .store
             .segment_after(reached)?
-            .is_some_and(|next| next <= self.scanned);
-        let position = match self.store.position_at(self.scanned) {
+            .is_some_and(|next| next <= scanned);
+        let position = match self.store.position_at(scanned) {
             // The scan is further than we looked, and what it passed is freed already.
             Err(error) if error.kind() == ErrorKind::Behind => None,
             position => position?.filter(|_| frees),

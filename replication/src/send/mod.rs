@@ -11,6 +11,7 @@
 //! is freed only when all who are due something have confirmed (Q2). Refuses: to wait for a confirmation,
 //! and to send data again on a timer.
 
+mod backed_up;
 mod freeing;
 mod heirs;
 mod history;

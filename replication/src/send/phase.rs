@@ -9,6 +9,7 @@ use milepost_engine::width::{to_u64, to_usize};
 use milepost_engine::{Durability, ErrorKind, Lsn, Phase, PhaseLock, Result, Retention, SiteName, Store};
 
 use crate::agent::{LinkNumber, Links, Stop};
+use crate::backup::Coverage;
 use crate::catalog::{Catalog, Remote};
 use crate::heartbeat::Heartbeat;
 use crate::link::{Link, LinkError};
@@ -36,6 +37,8 @@ pub struct SendOptions {
     pub urgency: Duration,
     /// Pause between looks (`-sd`), from which the wait for a confirmation is derived.
     pub send_every: Duration,
+    /// Send and confirm only what the last backup covers (`-u`).
+    pub only_backed_up: bool,
 }
 
 /// What one round did.
@@ -82,6 +85,8 @@ pub struct SendPhase {
     pub(super) let_go_at: Option<Duration>,
     /// When the hold was last told whom it is for.
     pub(super) told_at: Option<Duration>,
+    /// What the last backup covers, where that counts (`-u`).
+    pub(super) coverage: Option<Coverage>,
     /// Where the store's lineage began: it changes only while nobody has the store open.
     lineage: Option<Lineage>,
 }
@@ -120,6 +125,7 @@ impl SendPhase {
             frees: false,
             let_go_at: None,
             told_at: None,
+            coverage: None,
             lineage: store.lineage()?.map(|(parent, fork)| Lineage { parent, fork }),
         })
     }
@@ -277,6 +283,7 @@ impl SendPhase {
         let postings = &mut self.postings;
         self.queue.follow(|entry, at| postings.note(entry, at))?;
         self.scanned = self.scanned.max(scanned);
+        self.look_at_backup()?;
         let catalog = Catalog::load(&self.store)?;
         if catalog != self.catalog {
             self.pairs.values_mut().for_each(|pair| pair.stream.forget());
@@ -308,8 +315,10 @@ impl SendPhase {
             Ok(self.store.pinned(key)?.map(|(value, _)| value))
         })?;
         let link = self.links.of(&remote, &self.catalog);
+        let confirm_at_most = self.confirm_at_most(&remote.site, records.generation())?;
         if let Some(pair) = self.pairs.get_mut(&remote.site) {
             pair.sender.note(records, now);
+            pair.sender.confirm_at_most(confirm_at_most);
             (pair.link, pair.remote) = (link, remote);
             return Ok(());
         }
@@ -323,7 +332,9 @@ impl SendPhase {
             urgency: self.options.urgency,
             probing,
         };
-        let sender = Sender::new(me, neighbour, records, pace, now);
+        let mut sender = Sender::new(me, neighbour, records, pace, now);
+        sender.confirmed_before(self.confirmed_record(&remote.site)?);
+        sender.confirm_at_most(confirm_at_most);
         let stream = Stream::new(remote.site.clone());
         self.pairs.insert(
             remote.site.clone(),
@@ -432,7 +443,8 @@ impl SendPhase {
         let mut packer = Packer::new(range.after, to_usize(self.options.message_bytes));
         let mut at = range.after.place();
         while !self.stop.is_requested() {
-            let next = self.with_sources(pair, |stream, sources| stream.next(sources, at))?;
+            // All of it was sent before, covered by a backup or not: nothing of it may be told as empty.
+            let next = self.with_sources_to(pair, Lsn::MAX, |stream, sources| stream.next(sources, at))?;
             let Some(carried) = next.filter(|carried| carried.point.place() <= range.up_to.place()) else {
                 let last = packer.finish_at(range.up_to).into_iter().collect();
                 return self.deliver_packed(pair, link, last, sent);
@@ -513,6 +525,9 @@ impl SendPhase {
             if let Some(record) = pair.sender.record() {
                 note.pin(record.pin(name)?);
             }
+            if let Some(record) = pair.sender.confirmed_record(self.confirmed_record(name)?) {
+                note.pin(record.pin(name)?);
+            }
         }
         if !note.pinned().is_empty() {
             self.store.append_frames(vec![note], Durability::Buffered)?;
@@ -542,6 +557,17 @@ impl SendPhase {
         pair: &mut Pair,
         ask: impl FnOnce(&mut Stream, &mut Sources<'_>) -> Result<T>,
     ) -> Result<T> {
+        let covered = self.covered();
+        self.with_sources_to(pair, covered, ask)
+    }
+
+    /// The same, with what the log has up to `covered` alone.
+    fn with_sources_to<T>(
+        &mut self,
+        pair: &mut Pair,
+        covered: Lsn,
+        ask: impl FnOnce(&mut Stream, &mut Sources<'_>) -> Result<T>,
+    ) -> Result<T> {
         let subscriptions = living(self.catalog.subscriptions_of(&pair.remote));
         let confirmed_once = pair.sender.confirmed_once();
         let mut sources = Sources {
@@ -551,6 +577,7 @@ impl SendPhase {
             scanned: self.scanned,
             subscriptions: &subscriptions,
             confirmed_once,
+            covered,
             stop: &self.stop,
         };
         ask(&mut pair.stream, &mut sources)

@@ -40,6 +40,8 @@ pub struct Sources<'a> {
     /// The remote had confirmed everything at or below before it went back to an older copy: the queue may
     /// have let that go, so it is read from the log.
     pub confirmed_once: Lsn,
+    /// Nothing of the log behind this is sent (`-u`).
+    pub covered: Lsn,
     /// Ends a long search through history.
     pub stop: &'a Stop,
 }
@@ -129,11 +131,14 @@ impl Stream {
         let mut live_after = after.at;
         loop {
             let live = match self.next_live(sources, live_after)? {
-                Found::Due(live) => Some(live),
+                Found::Due(live) => Some(live).filter(|live| live.lsn() <= sources.covered),
                 Found::End => None,
                 Found::NotYet => return Ok(None),
             };
-            let live_at = live.as_ref().map_or(Lsn::MAX, Live::lsn);
+            // What a subscription behind it brings waits as well.
+            let live_at = live
+                .as_ref()
+                .map_or(Lsn(sources.covered.0.saturating_add(1)), Live::lsn);
             match self.find_history(sources, after, live_at)? {
                 Found::Due(carried) => return Ok(Some(carried)),
                 Found::NotYet => return Ok(None),

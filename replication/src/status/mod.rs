@@ -8,6 +8,7 @@ mod lag;
 use milepost_engine::{ErrorKind, Lsn, Phase, Result, Store, Watermarks};
 use serde::Serialize;
 
+use crate::backup::Coverage;
 use crate::catalog::{Catalog, Remote};
 use crate::message::Point;
 use crate::receive::{Quarantined, quarantined};
@@ -31,6 +32,8 @@ pub struct StoreStatus {
     pub scanned: u64,
     /// Bytes of log that the scan has not seen.
     pub scan_lag_bytes: u64,
+    /// The last backup holds everything at or below; absent before the first.
+    pub backed_up: Option<u64>,
     /// Bytes in the stable queue.
     pub queue_bytes: u64,
     /// Who runs which phase.
@@ -107,6 +110,7 @@ pub fn status(store: &Store, read: &mut dyn FnMut(Lsn)) -> Result<StoreStatus> {
         durable: marks.durable.0,
         scanned: marks.scanned.0,
         scan_lag_bytes: scan_lag(store, marks)?,
+        backed_up: Coverage::of(store)?.backed_up().map(|through| through.0),
         queue_bytes: store.queue_bytes()?,
         phases: Phase::ALL.into_iter().map(holder).collect::<Result<_>>()?,
         remotes: catalog.remotes().map(remote).collect::<Result<_>>()?,

@@ -31,9 +31,9 @@ pub use receiver::{Me, Receiver};
 pub use sender::{Now, OwnEnd, Pace, SendAction, Sender};
 pub use staged::Staged;
 pub use state::{
-    NOTE, Neighbour, ORIGIN_PREFIX, PAIR_PREFIX, PROBE_PREFIX, PairRecord, PairRecords, PairState,
-    ProbeRecord, RECEIVED_PREFIX, ReceivedRecord, SENT_PREFIX, SentRecord, StopReason, TOLD_PREFIX,
-    ToldRecord, newest_key, newest_pin, read_newest,
+    CONFIRMED_PREFIX, ConfirmedRecord, NOTE, Neighbour, ORIGIN_PREFIX, PAIR_PREFIX, PROBE_PREFIX, PairRecord,
+    PairRecords, PairState, ProbeRecord, RECEIVED_PREFIX, ReceivedRecord, SENT_PREFIX, SentRecord,
+    StopReason, TOLD_PREFIX, ToldRecord, newest_key, newest_pin, read_newest,
 };
 pub use verdict::{Apply, Leave, Refusal, Verdict};
 

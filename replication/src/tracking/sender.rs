@@ -18,7 +18,9 @@ use crate::message::{Address, Header, Lineage, Message, Place, Point, Probe, Ran
 
 use super::probe::{Probing, ProbingTimes};
 use super::receiver::Me;
-use super::state::{Neighbour, PairRecord, PairRecords, ProbeRecord, SentRecord, StopReason, ToldRecord};
+use super::state::{
+    ConfirmedRecord, Neighbour, PairRecord, PairRecords, ProbeRecord, SentRecord, StopReason, ToldRecord,
+};
 
 /// What a site says of its own log in every message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,8 +83,12 @@ pub struct Sender {
     log_sent: Point,
     served: u64,
     requested_at: Option<Duration>,
-    /// Received position that the last delivered message told (`confirm_received`).
+    /// Received position that the last delivered message told (`confirm_received`),
     confirm_received: Point,
+    /// and what it told the neighbour to free.
+    confirmed: Point,
+    /// Nothing behind this is confirmed (`-u`).
+    confirm_at_most: Option<Point>,
     answers_given: u64,
     asked: u64,
     told_at: i64,
@@ -110,6 +116,8 @@ impl Sender {
             served: 0,
             requested_at: None,
             confirm_received: sent.confirm_received,
+            confirmed: sent.confirm_received,
+            confirm_at_most: None,
             answers_given: sent.answers_given,
             asked: sent.asked,
             told_at: sent.told_at,
@@ -168,6 +176,39 @@ impl Sender {
         let nothing = record == nothing;
         let known = self.records.sent == Some(record) || (self.records.sent.is_none() && nothing);
         (!known).then_some(record)
+    }
+
+    /// What a former send phase confirmed last, where that is known.
+    pub fn confirmed_before(&mut self, record: Option<ConfirmedRecord>) {
+        if let Some(record) = record.filter(|record| record.generation == self.records.generation()) {
+            self.confirmed = record.point;
+        }
+    }
+
+    /// From now on nothing behind `most` is confirmed (`-u`); `None` confirms all that is received.
+    pub fn confirm_at_most(&mut self, most: Option<Point>) {
+        self.confirm_at_most = most;
+    }
+
+    /// What to pin beside [`Sender::record`]: what was confirmed last, where that is not what was received. `known` is
+    /// the record as it is.
+    #[must_use]
+    pub fn confirmed_record(&self, known: Option<ConfirmedRecord>) -> Option<ConfirmedRecord> {
+        let record = ConfirmedRecord {
+            generation: self.records.generation(),
+            point: self.confirmed,
+        };
+        let needed = known.is_some() || self.confirmed != self.confirm_received;
+        (needed && known != Some(record)).then_some(record)
+    }
+
+    /// What of the neighbour's stream it may let go.
+    fn confirms(&self) -> Point {
+        let received = self.records.received.point;
+        match self.confirm_at_most {
+            Some(most) if most.place() < received.place() => most,
+            _ => received,
+        }
     }
 
     /// `log_sent`.
@@ -252,7 +293,7 @@ impl Sender {
         header.durable = own.durable;
         header.lineage = own.lineage;
         header.received = self.records.received.point;
-        header.confirmed = self.records.received.point;
+        header.confirmed = self.confirms();
         if self.told().answers_due > self.answers_given {
             header.answer = self.told().nonce;
         }
@@ -297,7 +338,7 @@ impl Sender {
         if std::mem::take(&mut self.tells_again) && again {
             self.told_again = self.told_again.saturating_add(1);
         }
-        self.confirm_received = header.received;
+        (self.confirm_received, self.confirmed) = (header.received, header.confirmed);
         self.told_at = now.wall_micros;
         // Every message tells what we have, and so is the answer to all that was owed when it was made.
         if header.received == self.records.received.point {
@@ -361,8 +402,10 @@ impl Sender {
 
     fn owes(&self) -> bool {
         let received = self.records.received.point;
-        let confirms = !received.is_none() && (received != self.confirm_received || self.tells_again);
-        confirms || self.told().answers_due > self.answers_given || self.asks()
+        let tells = !received.is_none() && (received != self.confirm_received || self.tells_again);
+        let confirms = self.confirms();
+        let confirms = !confirms.is_none() && confirms != self.confirmed;
+        tells || confirms || self.told().answers_due > self.answers_given || self.asks()
     }
 
     fn asks(&self) -> bool {

@@ -8,6 +8,7 @@
 //! | `origin/<site id>` | LSN, 8 bytes | receive | every transaction that a neighbour passed on |
 //! | `probe/<remote>` | [`ProbeRecord`] | send | a note frame before the probe leaves |
 //! | `sent/<remote>` | [`SentRecord`] | send | a note frame when the phase ends, for all remotes together |
+//! | `confirmed/<remote>` | [`ConfirmedRecord`] | send | with it, under `-u` |
 //!
 //! Every key has one writer, so that no record is ever overwritten by a process that did not read its
 //! last value. Values are bincode in the engine's configuration (`engine::codec`).
@@ -39,6 +40,9 @@ pub const TOLD_PREFIX: &str = "told/";
 pub const PROBE_PREFIX: &str = "probe/";
 /// Key prefix of [`SentRecord`].
 pub const SENT_PREFIX: &str = "sent/";
+
+/// Key prefix of [`ConfirmedRecord`].
+pub const CONFIRMED_PREFIX: &str = "confirmed/";
 
 /// Key prefix of the highest LSN, at the site it names, of a transaction that was passed on to us; the site's
 /// id in hexadecimal follows. It outlives every pair (R4).
@@ -265,6 +269,20 @@ pub struct SentRecord {
 
 impl PairState for SentRecord {
     const PREFIX: &'static str = SENT_PREFIX;
+}
+
+/// What the neighbour was told to free, where that is less than what we have of its stream (`-u`): so that the next send
+/// phase knows whether it is to be told more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct ConfirmedRecord {
+    /// Generation of the pair.
+    pub generation: u32,
+    /// `confirmed` of the last message.
+    pub point: Point,
+}
+
+impl PairState for ConfirmedRecord {
+    const PREFIX: &'static str = CONFIRMED_PREFIX;
 }
 
 /// A remote as the catalog defines it, as far as tracking is concerned.

@@ -195,6 +195,7 @@ impl Site {
                 message_bytes: self.message_bytes,
                 urgency: Duration::ZERO,
                 send_every: Duration::from_secs(60),
+                only_backed_up: false,
             };
             let stop = Stop::new();
             self.sending = Some(SendPhase::open(self.store(), &self.links(&stop), options, &stop).unwrap());

@@ -151,6 +151,8 @@ pub struct Site {
     pub net: Net,
     pub runtime: Arc<Runtime>,
     pub message_bytes: u64,
+    /// `-u`
+    pub only_backed_up: bool,
     pub root: PathBuf,
 }
 
@@ -174,6 +176,7 @@ impl Site {
             net: net.clone(),
             runtime,
             message_bytes: 50_000,
+            only_backed_up: false,
             root,
         }
     }
@@ -251,6 +254,7 @@ impl Site {
             message_bytes: self.message_bytes,
             urgency: Duration::ZERO,
             send_every: Duration::from_secs(60),
+            only_backed_up: self.only_backed_up,
         };
         SendPhase::open(&self.store, &self.links(&stop), options, &stop).unwrap()
     }
@@ -352,7 +356,7 @@ pub fn copy(from: &Path, to: &Path) {
 /// Closes a site, does something with its folder, and opens it again.
 pub fn closed(site: Site, work: impl FnOnce(&Path)) -> Site {
     let (root, net, runtime) = (site.root.clone(), site.net.clone(), site.runtime.clone());
-    let message_bytes = site.message_bytes;
+    let (message_bytes, only_backed_up) = (site.message_bytes, site.only_backed_up);
     site.store.close().unwrap();
     work(&root);
     let store = options().open(&root).unwrap();
@@ -361,6 +365,7 @@ pub fn closed(site: Site, work: impl FnOnce(&Path)) -> Site {
         net,
         runtime,
         message_bytes,
+        only_backed_up,
         root,
     }
 }

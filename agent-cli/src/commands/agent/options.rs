@@ -99,7 +99,8 @@ struct SendArgs {
     /// Largest message in bytes, at least 10000; longer transactions take several
     #[arg(short = 'l', long, value_name = "N", default_value = "50000", env = "MILEPOST_MESSAGE_BYTES", value_parser = size::parse)]
     message_bytes: u64,
-    /// Send and confirm only what the last backup covers (refused: backups do not tell it yet)
+    /// Send, and let neighbours free, only what the last `milepost backup` holds: a store that is
+    /// lost and restored from it then goes on with them
     #[arg(short = 'u', long, env = "MILEPOST_ONLY_BACKED_UP", value_parser = FalseyValueParser::new())]
     only_backed_up: bool,
 }

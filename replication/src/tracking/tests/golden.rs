@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use milepost_engine::Pinned;
 
 use super::*;
+use crate::backup::{BACKUP_KEY, BackupRecord, CoveredRecord};
 use crate::golden::{Records, assert_laid_out, kept_records};
 use crate::message::Range;
 use crate::tracking::state::{newest_pin, read_newest};
@@ -144,4 +145,32 @@ fn records_of_a_pair_are_written_and_read_as_ever() {
         (28, &128u64.to_le_bytes()),
     ];
     assert_laid_out("received/hq", received, fields);
+}
+
+#[test]
+fn records_of_what_a_backup_covers_are_written_and_read_as_ever() {
+    let hq = "hq".parse().unwrap();
+    let covered = CoveredRecord {
+        generation: 3,
+        point: at(256),
+    };
+    let confirmed = ConfirmedRecord {
+        generation: 3,
+        point: at(128),
+    };
+    let backup = BackupRecord {
+        through: Lsn(0x1122_3344_5566_7788),
+    };
+    let written = vec![
+        record(backup.pin().unwrap()),
+        record(covered.pin(&hq).unwrap()),
+        record(confirmed.pin(&hq).unwrap()),
+    ];
+    let kept = kept_records("backed-up", &written);
+    assert_eq!(kept, written);
+    assert_read(&kept, "hq", &covered);
+    assert_read(&kept, "hq", &confirmed);
+    let (key, value) = &kept[0];
+    assert_eq!(key, BACKUP_KEY);
+    assert_eq!(value[..], 0x1122_3344_5566_7788_u64.to_le_bytes());
 }
