@@ -12,13 +12,13 @@
 //! frees looks at the holds under the same lock, so what was promised is there. One whose time is over holds nothing
 //! and is swept; one that is damaged holds everything, because nobody knows from where on.
 
-use crate::storage::Cell;
+use crate::storage::{Cell, Storage};
 use crate::{Error, Lsn, Result, Store, StoreId};
 
 use super::Shared;
 use super::whole_file::{self, take};
 
-const FOLDER: &str = "holds";
+pub(super) const FOLDER: &str = "holds";
 /// The name under which one is written: no hold's.
 const NEW_FILE: &str = "holds/.new";
 const MAGIC: [u8; 8] = *b"MPHOLD01";
@@ -187,6 +187,69 @@ impl Shared {
         };
         let path = self.storage.root().join(file);
         removed.map_err(|error| Error::io("drop a hold", path, error))
+    }
+}
+
+/// Holds as they stand in their files, by name: what goes with a backup.
+pub(super) struct Kept(Vec<(String, Vec<u8>)>);
+
+impl Kept {
+    /// Those of a store that do not end by themselves. They are read before the end of a backup is: one that moved on since
+    /// would let go of more than what the backup knows.
+    pub(super) fn of(shared: &Shared) -> Result<Kept> {
+        let id = shared.identity.owner.id;
+        let holds = shared.holds()?.into_iter().filter_map(|named| {
+            let hold = named.hold.unwrap_or_else(|error| {
+                tracing::warn!(%error, hold = named.name, "a hold cannot be read: what is restored from the backup is kept whole");
+                Hold::new("unknown", "not readable when it was backed up", Lsn::ZERO)
+            });
+            let lasts = hold.expires.is_none();
+            lasts.then(|| (named.name, hold.encode(id)))
+        });
+        Ok(Kept(holds.collect()))
+    }
+
+    /// Those that a backup has; damaged ones as they are, because they hold everything.
+    pub(super) fn read(backup: &dyn Storage) -> Result<Kept> {
+        let failed = |error| Error::io("read the holds", backup.root().join(FOLDER), error);
+        let names = match backup.list(FOLDER) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            names => names.map_err(failed)?,
+        };
+        let mut holds = Vec::new();
+        for name in names.into_iter().filter(|name| file_of(name).is_ok()) {
+            let file = format!("{FOLDER}/{name}");
+            let bytes = whole_file::read(backup, &file, FIXED_LEN + MOST_KIND + MOST_OWNER);
+            holds.extend(bytes.map_err(failed)?.map(|bytes| (name, bytes)));
+        }
+        Ok(Kept(holds))
+    }
+
+    /// Makes them the holds of a backup or a new store: one after another, so that a crash leaves some as they were, which
+    /// hold more.
+    pub(super) fn write(&self, to: &dyn Storage) -> Result<()> {
+        let written = || {
+            to.create_dir(FOLDER).and_then(|()| to.sync_dir(""))?;
+            for (name, bytes) in &self.0 {
+                whole_file::replace(to, NEW_FILE, &format!("{FOLDER}/{name}"), bytes)?;
+            }
+            let is_kept = |name: &String| self.0.iter().any(|(kept, _)| kept == name);
+            for name in to.list(FOLDER)?.iter().filter(|name| !is_kept(name)) {
+                to.unlink(&format!("{FOLDER}/{name}"))?;
+            }
+            to.sync_dir(FOLDER)
+        };
+        written().map_err(|error| Error::io("copy the holds", to.root().join(FOLDER), error))
+    }
+}
+
+/// Clears away what an interrupted attempt to restore left.
+pub(super) fn clear(storage: &dyn Storage) -> std::io::Result<()> {
+    match storage.list(FOLDER) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        names => names?
+            .iter()
+            .try_for_each(|name| storage.unlink(&format!("{FOLDER}/{name}"))),
     }
 }
 

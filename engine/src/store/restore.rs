@@ -23,6 +23,7 @@ use crate::width::to_u64;
 use crate::{Epoch, Error, ErrorKind, Lsn, Options, Result, Space};
 
 use super::backup::{Backup, Boundary, Target, blocks};
+use super::hold;
 use super::identity::{NEW_FILE, STORE_FILE};
 use super::lineage::{self, Beginning, Fork};
 use super::open::refuse_file_system;
@@ -111,6 +112,7 @@ impl Options {
             self,
         )?;
         let space = settings(&backup, &*new)?;
+        backup.holds()?.write(&*new)?;
         manifest.identity.write(&*new, &*making)?;
         let cleared = new.unlink(RESTORING).and_then(|()| new.sync_dir(""));
         if let Err(error) = cleared {
@@ -165,6 +167,7 @@ fn begin(new: &Arc<dyn Storage>, options: &Options) -> Result<Arc<dyn StorageFil
             new.unlink(&format!("{folder}/{name}")).map_err(failed)?;
         }
     }
+    hold::clear(&**new).map_err(failed)?;
     match new.unlink(SPACE_FILE) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}
@@ -182,7 +185,15 @@ fn refuse_occupied(new: &dyn Storage) -> Result<()> {
         return refused("there is a store here already; restore to a new folder".to_owned());
     }
     let known: &[&str] = if has(RESTORING) {
-        &[RESTORING, NEW_FILE, "log", "queue", SPACE_FILE, space::NEW_FILE]
+        &[
+            RESTORING,
+            NEW_FILE,
+            "log",
+            "queue",
+            SPACE_FILE,
+            space::NEW_FILE,
+            hold::FOLDER,
+        ]
     } else {
         &[NEW_FILE]
     };

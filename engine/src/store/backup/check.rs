@@ -11,6 +11,7 @@ use crate::log::SegmentDir;
 use crate::storage::{LocalStorage, LockMode, OpenMode, Storage, StorageFile};
 use crate::{Chain, Epoch, Error, ErrorKind, Lsn, Result, SiteName, Space, StoreId};
 
+use super::super::hold::Kept;
 use super::super::identity::STORE_FILE;
 use super::super::received::Receipts;
 use super::super::space::SPACE_FILE;
@@ -114,6 +115,11 @@ impl Backup {
                 _ => error,
             }
         })
+    }
+
+    /// Who held the log when the backup was made, and from where on.
+    pub(in crate::store) fn holds(&self) -> Result<Kept> {
+        Kept::read(&*self.storage)
     }
 
     /// The copied segments.

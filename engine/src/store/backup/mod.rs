@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! TO/backup.lock   locked while one runs          TO/backup   what is complete, and whose: written last
-//! TO/log/<16 hex>.log   the blocks of a segment and nothing behind them      TO/space   how long the log is kept
+//! TO/log/<16 hex>.log   the blocks of a segment and nothing behind them      TO/space   how long the log is kept, and TO/holds/… for whom
 //!
 //! sync, durable end E ─► segments that TO lacks ─► blocks behind TO's end, up to E ─► synced ─► `backup` names E
 //! ```
@@ -37,7 +37,7 @@ use crate::storage::{LocalStorage, LockMode, OpenMode, Storage, StorageFile, ove
 use crate::width::to_u64;
 use crate::{Chain, Epoch, Error, ErrorKind, Lsn, Result, Store};
 
-use super::hold::Hold;
+use super::hold::{self, Hold};
 use super::identity::STORE_FILE;
 use super::received;
 
@@ -119,6 +119,7 @@ impl Store {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<BackedUp> {
         let lock = begin(&*to)?;
+        let holds = hold::Kept::of(self.shared())?;
         self.sync()?;
         let _held = Held::take(self, to.root())?;
         let (source, end) = (&self.log().dir, self.watermarks().durable);
@@ -162,6 +163,7 @@ impl Store {
         let (mut done, copies) = (run.done, run.copies.list()?);
         done.segments = to_u64(copies.len());
         self.complete(&*to, &done, &copies)?;
+        holds.write(&*to)?;
         drop(lock);
         Ok(done)
     }

@@ -434,3 +434,53 @@ fn a_backup_taken_while_several_handles_commit_holds_whole_transactions_in_order
     assert_eq!(found, numbers(&store));
     assert_eq!(found.len(), 300);
 }
+
+/// Retention frees what nobody holds: a restored store that had lost its holds let go, at its first opening, of what remotes were
+/// still due.
+#[test]
+fn holds_go_with_a_backup_as_they_were_when_it_began_and_come_back_with_it() {
+    let place = Place::new();
+    let store = options()
+        .retention(crate::Retention::UntilScanned)
+        .init(place.path("store"), "bern".parse().unwrap())
+        .unwrap();
+    let hold = |name: &str, lsn: Lsn, expires: Option<i64>| {
+        let hold = Hold {
+            expires,
+            ..Hold::new("replication", "whoever", lsn)
+        };
+        store.hold(name, &hold).unwrap();
+    };
+    commit(&store, 0, 300);
+    hold("lasting", Lsn::ZERO, None);
+    hold("dropped", Lsn::ZERO, None);
+    hold("ending", Lsn::ZERO, Some(i64::MAX));
+    let names = |store: &Store| -> Vec<(String, Lsn)> {
+        let holds = store.holds().unwrap().into_iter();
+        holds.map(|hold| (hold.name, hold.hold.unwrap().lsn)).collect()
+    };
+    backup(&store, &place.path("backup")).unwrap();
+    let restored_store = restored(&place, "backup", "first");
+    let lasting = |lsn| ("lasting".to_owned(), lsn);
+    assert_eq!(
+        names(&restored_store),
+        [("dropped".to_owned(), Lsn::ZERO), lasting(Lsn::ZERO)]
+    );
+    // Everything is scanned, so nothing but the holds keeps the log.
+    let lock = restored_store.lock_phase(crate::Phase::Scan).unwrap();
+    let mut queue = restored_store.queue_writer(&lock).unwrap();
+    let durable = restored_store.watermarks().durable;
+    queue.append(Vec::new(), Lsn(durable.0 - 1)).unwrap();
+    queue.sync().unwrap();
+    assert_eq!(restored_store.free().unwrap(), 0);
+    restored_store.drop_hold("dropped").unwrap();
+    restored_store.drop_hold("lasting").unwrap();
+    assert!(restored_store.free().unwrap() > 0, "the trap: it would have gone");
+
+    // The next run takes them as they are by then.
+    store.drop_hold("dropped").unwrap();
+    let moved = store.watermarks().durable;
+    hold("lasting", moved, None);
+    backup(&store, &place.path("backup")).unwrap();
+    assert_eq!(names(&restored(&place, "backup", "second")), [lasting(moved)]);
+}
