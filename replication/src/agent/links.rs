@@ -19,7 +19,7 @@ use super::open::effective;
 const FINISH_WITHIN: Duration = Duration::from_secs(2);
 
 /// Number of a link within its process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkNumber(usize);
 
 impl fmt::Display for LinkNumber {

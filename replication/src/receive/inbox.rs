@@ -1,7 +1,7 @@
 //! [`Inbox`]: messages that were polled and cannot be applied yet. A cache: all of it is still on its
 //! link, so whatever falls out comes again.
 //!
-//! Memory is shared fairly: when it is full, the sender that holds most gives up its furthest message,
+//! Memory is shared fairly: when it is full, the sender that holds most gives up its furthest message with data,
 //! and nobody loses its last 256 KiB for another's sake.
 
 use std::collections::BTreeMap;
@@ -72,7 +72,12 @@ impl Inbox {
         else {
             return false;
         };
-        if let Some((_, bytes)) = sender.messages.pop_last() {
+        // One without data waits for nothing. A probe stands at the far end of all that was sent, and its answer may be
+        // what the others wait for.
+        let has_data = |(previous, last, _): &Order| previous != last;
+        let furthest = sender.messages.keys().rev().find(|order| has_data(order));
+        let furthest = furthest.or(sender.messages.keys().next_back()).cloned();
+        if let Some(bytes) = furthest.and_then(|order| sender.messages.remove(&order)) {
             sender.held -= to_u64(bytes.len());
             self.held -= to_u64(bytes.len());
         }
@@ -121,5 +126,49 @@ impl Inbox {
     pub fn clear(&mut self) {
         self.senders.clear();
         self.held = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use milepost_engine::Lsn;
+
+    use super::*;
+    use crate::message::Place;
+
+    fn place(at: u64) -> Place {
+        Place {
+            at: Lsn(at),
+            back: Lsn::ZERO,
+        }
+    }
+
+    fn order(previous: u64, last: u64) -> Order {
+        let key = MessageKey {
+            link: LinkNumber::default(),
+            id: MessageId::new(format!("{previous}-{last}").as_str()),
+        };
+        (place(previous), place(last), key)
+    }
+
+    /// The trap: a restored site waits for the first message of many; the probe whose answer would bring it stands behind
+    /// them all, and was the first to fall out, in every poll anew.
+    #[test]
+    fn a_message_without_data_does_not_fall_out_for_those_that_wait_behind_a_gap() {
+        let (mut inbox, sender) = (Inbox::new(1 << 20), "hq".parse().unwrap());
+        let probe = order(90_000, 90_000);
+        inbox.put(&sender, probe.clone(), vec![0; 300]);
+        for number in 1..400 {
+            inbox.put(&sender, order(number * 100, number * 100 + 100), vec![0; 10_000]);
+        }
+        assert!(inbox.get(&sender, &probe).is_some());
+        assert_eq!(inbox.first(&sender), Some(&order(100, 200)), "the nearest stay");
+        let kept = inbox.orders(&sender).len();
+        assert!((100..110).contains(&kept), "{kept} are kept of 1 MiB");
+        // Of many without data the furthest fall out as well, once nothing else is left.
+        for number in 0..9_000 {
+            inbox.put(&sender, order(100_000 + number, 100_000 + number), vec![0; 300]);
+        }
+        assert!(inbox.held <= 1 << 20);
     }
 }
