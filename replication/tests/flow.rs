@@ -399,3 +399,38 @@ fn a_sender_that_sent_again_goes_on_after_the_queue_was_freed() {
     shop.turn();
     assert_eq!(shop.received().len(), 41);
 }
+
+/// The loss that this prevents: the head office was restored, or lost its queue, and was asked for a range again before the scan
+/// had made the queue anew. It told the range as empty, and the shop went past it.
+#[test]
+fn a_range_that_is_asked_for_while_the_queue_is_made_again_is_not_told_as_empty_r1() {
+    let net = Net::default();
+    let (_dir, head, shop) = head_and_shop(&net);
+    let round = |site: &Site| {
+        let mut phase = site.send_phase();
+        phase.round(Serve::Everybody).unwrap();
+        phase.remember().unwrap();
+        site.store.sync().unwrap();
+    };
+    for (number, fate) in [("0", 1), ("1", 0), ("2", 1)] {
+        head.commit(&[("orders/1", number)]);
+        head.scan();
+        net.set_fate(move |_| fate);
+        round(&head);
+    }
+    // The shop misses one, and asks for it.
+    shop.receive();
+    shop.receive();
+    round(&shop);
+    assert_eq!(shop.payloads(), numbers(0..1));
+    let head = closed(head, |root| std::fs::remove_dir_all(root.join("queue")).unwrap());
+    head.receive();
+    round(&head);
+    shop.receive();
+    assert_eq!(shop.payloads(), numbers(0..1), "nothing is told yet");
+    head.scan();
+    round(&head);
+    shop.receive();
+    shop.receive();
+    assert_eq!(shop.payloads(), numbers(0..3));
+}

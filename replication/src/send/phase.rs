@@ -335,6 +335,9 @@ impl SendPhase {
         let mut sender = Sender::new(me, neighbour, records, pace, now);
         sender.confirmed_before(self.confirmed_record(&remote.site)?);
         sender.confirm_at_most(confirm_at_most);
+        if self.lineage.is_some() {
+            sender.was_restored();
+        }
         let stream = Stream::new(remote.site.clone());
         self.pairs.insert(
             remote.site.clone(),
@@ -380,6 +383,10 @@ impl SendPhase {
             };
             let outcome = match action {
                 SendAction::Data { previous } => self.send_data(pair, &*link, previous, sent)?,
+                SendAction::Serve { range, .. } if range.up_to.place().at > self.scanned => {
+                    // It was sent before, and the queue is being made again: what it lacks is not nothing.
+                    return Ok(Ok(()));
+                }
                 SendAction::Serve { number, range } => {
                     let outcome = self.send_range(pair, &*link, range, sent)?;
                     if outcome.is_ok() {
@@ -445,6 +452,10 @@ impl SendPhase {
         while !self.stop.is_requested() {
             // All of it was sent before, covered by a backup or not: nothing of it may be told as empty.
             let next = self.with_sources_to(pair, Lsn::MAX, |stream, sources| stream.next(sources, at))?;
+            if next.is_none() && self.stop.is_requested() {
+                // The search ended early, and says nothing of what is there.
+                break;
+            }
             let Some(carried) = next.filter(|carried| carried.point.place() <= range.up_to.place()) else {
                 let last = packer.finish_at(range.up_to).into_iter().collect();
                 return self.deliver_packed(pair, link, last, sent);

@@ -57,14 +57,14 @@ pub(super) fn note(
         told.confirmed = header.confirmed;
     }
     let answered = probe.filter(|probe| header.answer == Some(probe.nonce) && told.answered != header.answer);
-    let mut noted = Noted::Fine;
-    if let Some(probe) = answered {
-        if let Err(stop) = note_answer(told, header, probe, own)? {
-            return Ok(Err(stop));
-        }
-    } else if header.received.place() < held {
-        noted = Noted::Lower;
+    if let Some(probe) = answered
+        && let Err(stop) = note_answer(told, header, probe, own)?
+    {
+        return Ok(Err(stop));
     }
+    // Also of an answer: the probe may have left before the neighbour told what it holds no more, and proves nothing of that.
+    let lower = header.received.place() < told.received.place();
+    let noted = if lower { Noted::Lower } else { Noted::Fine };
     Ok(note_requests(told, header, own)?.map(|()| noted))
 }
 

@@ -374,11 +374,19 @@ impl Receiver {
         else {
             return;
         };
-        let past = std::mem::replace(&mut pair.epoch, header.epoch);
-        pair.past_epochs.push(past);
-        if pair.past_epochs.len() > MAX_PAST_EPOCHS {
-            pair.past_epochs.remove(0);
+        let parent = header.lineage.map(|lineage| lineage.parent);
+        // One that left a lineage which we saw left is a late message of a lineage between, or of an older backup. If it
+        // counted as the newest, the newest would be late for ever.
+        if parent.is_some_and(|parent| pair.past_epochs.contains(&parent)) {
+            return;
         }
+        let past = std::mem::replace(&mut pair.epoch, header.epoch);
+        // What was restored twice before it was heard of left one that we never saw, and its messages may still come.
+        let unseen = parent.filter(|parent| *parent != past);
+        pair.past_epochs
+            .extend([Some(past), unseen].into_iter().flatten());
+        let too_many = pair.past_epochs.len().saturating_sub(MAX_PAST_EPOCHS);
+        pair.past_epochs.drain(..too_many);
     }
 
     fn epoch(&self) -> milepost_engine::Epoch {

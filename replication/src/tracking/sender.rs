@@ -89,6 +89,8 @@ pub struct Sender {
     confirmed: Point,
     /// Nothing behind this is confirmed (`-u`).
     confirm_at_most: Option<Point>,
+    /// This store was made of a backup, or repaired: the neighbour may hold it to more than it has, also to more than nothing.
+    restored: bool,
     answers_given: u64,
     asked: u64,
     told_at: i64,
@@ -118,6 +120,7 @@ impl Sender {
             confirm_received: sent.confirm_received,
             confirmed: sent.confirm_received,
             confirm_at_most: None,
+            restored: false,
             answers_given: sent.answers_given,
             asked: sent.asked,
             told_at: sent.told_at,
@@ -133,7 +136,9 @@ impl Sender {
     /// [`Sender::next`].
     pub fn note(&mut self, records: PairRecords, now: Now) {
         if records.generation() != self.records.generation() {
+            let restored = self.restored;
             *self = Sender::new(self.me.clone(), self.neighbour.clone(), records, self.pace, now);
+            self.restored = restored;
             return;
         }
         let (before, told) = (&self.records.told, &records.told);
@@ -188,6 +193,11 @@ impl Sender {
     /// From now on nothing behind `most` is confirmed (`-u`); `None` confirms all that is received.
     pub fn confirm_at_most(&mut self, most: Option<Point>) {
         self.confirm_at_most = most;
+    }
+
+    /// This store was made of a backup or repaired ([`OwnEnd::lineage`]).
+    pub fn was_restored(&mut self) {
+        self.restored = true;
     }
 
     /// What to pin beside [`Sender::record`]: what was confirmed last, where that is not what was received. `known` is
@@ -402,7 +412,8 @@ impl Sender {
 
     fn owes(&self) -> bool {
         let received = self.records.received.point;
-        let tells = !received.is_none() && (received != self.confirm_received || self.tells_again);
+        let tells =
+            (self.restored || !received.is_none()) && (received != self.confirm_received || self.tells_again);
         let confirms = self.confirms();
         let confirms = !confirms.is_none() && confirms != self.confirmed;
         tells || confirms || self.told().answers_due > self.answers_given || self.asks()

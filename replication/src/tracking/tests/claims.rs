@@ -189,6 +189,19 @@ fn an_answer_that_was_overtaken_by_better_news_is_no_return_to_the_past() {
     );
 }
 
+/// The neighbour told more after the probe had left, was restored to less, and then answers: that proves nothing, and were it
+/// not suspected, nobody would ask again.
+#[test]
+fn an_answer_below_what_is_held_by_now_is_suspected_where_it_proves_nothing() {
+    let mut receiver = told(100);
+    let _ = answers(&mut receiver, 50, &probe(10, 90));
+    let told = &receiver.records().told;
+    assert_eq!(
+        (told.received, told.went_back, told.suspicions),
+        (ours(100), 0, 1)
+    );
+}
+
 #[test]
 fn an_answer_with_another_nonce_or_none_open_proves_nothing() {
     let mut receiver = told(200);
