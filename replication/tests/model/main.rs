@@ -37,7 +37,12 @@
 //!   begins anew, what is held is known by its origin, and the rest comes. While it is away nothing is
 //!   expected.
 //!
-//! **Left out**: operators that restore a site to an older copy, who are in `went_back.rs` and
+//! **Sites that send only what is backed up** (`-u`) are backed up now and then, and whenever their definitions change. They are lost at
+//! any time and restored from their last backup: what they had committed since is gone, for the model too, and nothing else is;
+//! no pair stops for it. Left out with them, as CHANGELOG.md's known limits say: a pair that is made anew, and messages of several lineages at
+//! once on the link.
+//!
+//! **Left out**: other operators that restore a site to an older copy, who are in `went_back.rs` and
 //! `tests/tests/restored_sites.rs`.
 //!
 //! `MILEPOST_SEED=n` repeats one seed and prints its story; one seed is one run.
@@ -74,6 +79,8 @@ struct Total {
     freed: u64,
     /// Pairs that an operator had to make anew because of that.
     anew: u64,
+    /// Sites that were lost and restored from their last backup.
+    restored: u64,
 }
 
 fn number(variable: &str) -> Option<u64> {
@@ -96,6 +103,7 @@ fn run(seed: u64, trace: &Trace) -> Result<Total, String> {
         messages,
         freed,
         anew,
+        restored: story.restored,
     })
 }
 
@@ -149,10 +157,13 @@ fn every_store_holds_what_the_model_says_r1_r3_r4() {
     let received: u64 = totals.clone().map(|total| total.received).sum();
     let messages: u64 = totals.clone().map(|total| total.messages).sum();
     let freed: u64 = totals.clone().map(|total| total.freed).sum();
-    let anew: u64 = totals.map(|total| total.anew).sum();
+    let anew: u64 = totals.clone().map(|total| total.anew).sum();
+    let restored: u64 = totals.map(|total| total.restored).sum();
     println!(
-        "{received} transactions received from {messages} messages; {freed} segments freed, {anew} pairs made anew for it"
+        "{received} transactions received from {messages} messages; {freed} segments freed, {anew} pairs made anew for it; \
+         {restored} sites restored from their last backup"
     );
+    assert!(restored > seeds / 2, "{restored} sites restored in {seeds} seeds");
     assert!(freed > seeds, "{freed} segments freed in {seeds} seeds");
     // Sites to which nothing comes prove nothing.
     assert!(received > 20 * seeds, "{received} transactions in {seeds} seeds");

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use milepost_engine::{Lsn, Options, Retention, SiteName, Store};
 use milepost_replication::agent::{Links, Stop};
+use milepost_replication::backup::back_up;
 use milepost_replication::catalog::Definitions;
 use milepost_replication::message::Place;
 use milepost_replication::receive::{ReceiveOptions, ReceivePhase};
@@ -57,6 +58,12 @@ pub struct Site {
     pub group: u32,
     /// What it frees of its log once nobody needs it.
     pub frees: bool,
+    /// It sends and confirms only what its last backup holds (`-u`).
+    pub only_backed_up: bool,
+    /// Counts its lives: each has a backup of its own.
+    life: u32,
+    /// What `seen` was when it was backed up last.
+    kept: Option<(Lsn, Vec<Logged>)>,
     /// What its log has held so far, also what was freed since, and up to where.
     seen: RefCell<(Lsn, Vec<Logged>)>,
 }
@@ -113,8 +120,48 @@ impl Site {
             patience: Patience::NONE,
             group: 20,
             frees,
+            only_backed_up: false,
+            life: 0,
+            kept: None,
             seen: RefCell::default(),
         }
+    }
+
+    fn backup(&self) -> PathBuf {
+        self.root.with_extension(format!("backup-{}", self.life))
+    }
+
+    pub fn back_up(&mut self) {
+        self.store().sync().unwrap();
+        self.log();
+        let backed_up = back_up(self.store(), self.backup(), false, &mut |_, _| ());
+        if let Err(error) = backed_up {
+            // Some of the log was freed that no run copied: the operator takes another folder, as the message says.
+            assert!(error.to_string().contains("choose another folder"), "{error}");
+            self.life += 1;
+            back_up(self.store(), self.backup(), false, &mut |_, _| ()).unwrap();
+        }
+        self.kept = Some(self.seen.borrow().clone());
+    }
+
+    /// Its folder is lost, and it is made again of its last backup.
+    pub fn restore(&mut self) {
+        self.end_phases(false);
+        drop(self.store.take());
+        std::fs::remove_dir_all(&self.root).unwrap();
+        let options = self.options.clone();
+        options
+            .restore(self.backup(), &self.root, &mut |_, _| ())
+            .unwrap();
+        self.store = Some(options.open(&self.root).unwrap());
+        *self.seen.borrow_mut() = self.kept.clone().unwrap();
+        self.life += 1;
+        self.back_up();
+    }
+
+    /// It was made of a backup before, or took to another folder for it.
+    pub fn was_restored(&self) -> bool {
+        self.life > 0
     }
 
     /// Frees what may go; how many segments. What it held is noted before.
@@ -195,7 +242,7 @@ impl Site {
                 message_bytes: self.message_bytes,
                 urgency: Duration::ZERO,
                 send_every: Duration::from_secs(60),
-                only_backed_up: false,
+                only_backed_up: self.only_backed_up,
             };
             let stop = Stop::new();
             self.sending = Some(SendPhase::open(self.store(), &self.links(&stop), options, &stop).unwrap());

@@ -88,6 +88,15 @@ impl Edge {
     }
 }
 
+/// A site's commits and definitions.
+#[derive(Clone, Default)]
+struct Kept {
+    commits: Commits,
+    publications: Publications,
+    /// By the number of the edge.
+    makings: Vec<(usize, Vec<Making>)>,
+}
+
 pub struct Story {
     pub chance: Chance,
     pub time: Time,
@@ -101,8 +110,12 @@ pub struct Story {
     events: u64,
     /// Big transactions are many, so that queues are freed by whole segments.
     heavy: bool,
+    /// What the model knew of each site when that was backed up last.
+    kept: Vec<Kept>,
     /// Counts makings of pairs.
     pub makings: u64,
+    /// Sites that were lost and made again of their last backup.
+    pub restored: u64,
     /// Segments that were freed, and pairs that had to be made anew for it.
     pub freed: (u64, u64),
 }
@@ -121,7 +134,12 @@ impl Story {
             if frees {
                 trace.tell(format!("{} frees its log", NAMES[number]));
             }
-            Site::new(dir, NAMES[number], &wire, own, (time.clone(), frees))
+            let mut site = Site::new(dir, NAMES[number], &wire, own, (time.clone(), frees));
+            site.only_backed_up = chance.percent(30);
+            if site.only_backed_up {
+                trace.tell(format!("{} sends only what is backed up", NAMES[number]));
+            }
+            site
         };
         let sites = (0..count).map(site).collect();
         let edges = map.iter().map(|(from, to, publishes)| Edge {
@@ -141,10 +159,13 @@ impl Story {
             trace: trace.clone(),
             events: 0,
             heavy,
+            kept: vec![Kept::default(); count],
             makings: 0,
+            restored: 0,
             freed: (0, 0),
         };
         story.begin();
+        (0..count).for_each(|site| story.back_up(site));
         story
     }
 
@@ -177,10 +198,12 @@ impl Story {
             69..=72 => {
                 self.turns()?;
             }
-            73..=77 => self.subscribe(edge),
-            78..=81 => self.end_subscription(edge),
-            82..=83 => self.remove_or_add_remote(edge),
-            84..=85 => self.publish(site),
+            73..=77 => self.define(self.edges[edge].from, |story| story.subscribe(edge)),
+            78..=81 => self.define(self.edges[edge].from, |story| story.end_subscription(edge)),
+            // A making that the neighbour's backup does not know may get a number once more.
+            82..=83 if self.is_backed_up(edge) => {}
+            82..=83 => self.define(self.edges[edge].from, |story| story.remove_or_add_remote(edge)),
+            84..=85 => self.define(site, |story| story.publish(site)),
             86..=89 => self.end_phases(site),
             90..=92 => self.reopen(site),
             93..=94 => {
@@ -198,7 +221,70 @@ impl Story {
             self.sites[site].store().rotate(0).unwrap();
             self.free(site);
         }
+        if self.sites[site].only_backed_up {
+            match self.chance.below(100) {
+                0..=11 => self.back_up(site),
+                12..=15 => self.restore(site),
+                _ => {}
+            }
+        }
         Ok(())
+    }
+
+    /// One end of an edge sends only what is backed up.
+    fn is_backed_up(&self, edge: usize) -> bool {
+        let Edge { from, to, .. } = self.edges[edge];
+        self.sites[from].only_backed_up || self.sites[to].only_backed_up
+    }
+
+    /// Changes definitions; a site that sends only what is backed up is backed up then: a pair that was made anew since
+    /// would be of an earlier making again.
+    fn define(&mut self, site: usize, change: impl FnOnce(&mut Story)) {
+        change(self);
+        self.back_up(site);
+    }
+
+    /// A site that sends only what is backed up is backed up.
+    fn back_up(&mut self, site: usize) {
+        if !self.sites[site].only_backed_up {
+            return;
+        }
+        self.sites[site].back_up();
+        let own = self
+            .edges
+            .iter()
+            .enumerate()
+            .filter(|(_, edge)| edge.from == site);
+        self.kept[site] = Kept {
+            commits: self.commits[site].clone(),
+            publications: self.publications[site].clone(),
+            makings: own.map(|(number, edge)| (number, edge.makings.clone())).collect(),
+        };
+        self.tell(format!("{} is backed up", NAMES[site]));
+    }
+
+    /// A site is lost and made again of its last backup: of what came after it, it has sent nothing, and its neighbours
+    /// keep what they had sent.
+    fn restore(&mut self, site: usize) {
+        if self.sites[site].was_restored() {
+            // Of a site that was restored before, messages of several lineages could be on the link, which nobody can tell apart.
+            self.wire.lose_from(NAMES[site]);
+        }
+        self.sites[site].restore();
+        let Kept {
+            commits,
+            publications,
+            makings,
+        } = self.kept[site].clone();
+        (self.commits[site], self.publications[site]) = (commits, publications);
+        for (edge, makings) in makings {
+            self.edges[edge].makings = makings;
+        }
+        self.restored += 1;
+        self.tell(format!(
+            "{} is lost, and restored from its last backup",
+            NAMES[site]
+        ));
     }
 
     pub fn commit_some(&mut self, site: usize) {
@@ -308,7 +394,7 @@ impl Story {
         }
         self.tell(told);
         self.freed.1 += 1;
-        self.remove_or_add_remote(number);
+        self.define(site, |story| story.remove_or_add_remote(number));
         Ok(())
     }
 
@@ -375,7 +461,7 @@ impl Story {
         self.tell("the faults stop".to_owned());
         for edge in 0..self.edges.len() {
             if self.edges[edge].making().is_none() {
-                self.remove_or_add_remote(edge);
+                self.define(self.edges[edge].from, |story| story.remove_or_add_remote(edge));
             }
         }
         if self.chance.percent(50) {
@@ -392,10 +478,11 @@ impl Story {
             // An operator who made a pair anew leaves nobody without a remote now.
             for edge in 0..self.edges.len() {
                 if self.edges[edge].making().is_none() {
-                    self.remove_or_add_remote(edge);
+                    self.define(self.edges[edge].from, |story| story.remove_or_add_remote(edge));
                     idle = 0;
                 }
             }
+            self.told_as_one(|story| (0..story.sites.len()).for_each(|site| story.back_up(site)));
             let messages = self.wire.messages();
             let applied = self.told_as_one(Story::turns)?;
             idle = if applied == 0 { idle + 1 } else { 0 };

@@ -44,6 +44,7 @@ struct Held {
 }
 
 struct Parcel {
+    from: String,
     bytes: Vec<u8>,
     ripe_at: Duration,
 }
@@ -73,6 +74,14 @@ impl Wire {
             .iter()
             .filter(|((a, b, generation), _)| a == from && b == to && *generation >= since);
         own.map(|(_, place)| *place).max().unwrap_or_default()
+    }
+
+    /// What a site has put on the link, and is not taken yet, is lost.
+    pub fn lose_from(&self, from: &str) {
+        let mut held = self.held.lock().unwrap();
+        for mail in held.mail.values_mut() {
+            mail.retain(|_, parcel| parcel.from != from);
+        }
     }
 
     pub fn end(&self, own: &str) -> Arc<dyn Link> {
@@ -114,7 +123,9 @@ impl Wire {
             };
             let ripe_at = self.time.monotonic() + Duration::from_secs(chance.below(longest));
             let mail = held.mail.entry(to.to_owned()).or_default();
-            mail.insert(format!("{:016x}", chance.next_u64()), Parcel { bytes, ripe_at });
+            let from = from.to_owned();
+            let parcel = Parcel { from, bytes, ripe_at };
+            mail.insert(format!("{:016x}", chance.next_u64()), parcel);
         }
         // It is there, and the sender is told that it is not.
         if chance.percent(weather.refuse) {
