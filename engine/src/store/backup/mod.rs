@@ -162,8 +162,14 @@ impl Store {
         run.segments(self.oldest()?)?;
         let (mut done, copies) = (run.done, run.copies.list()?);
         done.segments = to_u64(copies.len());
+        if done.former_end == Lsn::ZERO {
+            // There is no backup yet whose holds these could let go of.
+            holds.write(&*to)?;
+        }
         self.complete(&*to, &done, &copies)?;
-        holds.write(&*to)?;
+        if let Err(error) = holds.write(&*to) {
+            tracing::warn!(%error, "the backup is whole, but its holds are those of the run before: the next run mends that");
+        }
         drop(lock);
         Ok(done)
     }
