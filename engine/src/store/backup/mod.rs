@@ -162,14 +162,7 @@ impl Store {
         run.segments(self.oldest()?)?;
         let (mut done, copies) = (run.done, run.copies.list()?);
         done.segments = to_u64(copies.len());
-        if done.former_end == Lsn::ZERO {
-            // There is no backup yet whose holds these could let go of.
-            holds.write(&*to)?;
-        }
-        self.complete(&*to, &done, &copies)?;
-        if let Err(error) = holds.write(&*to) {
-            tracing::warn!(%error, "the backup is whole, but its holds are those of the run before: the next run mends that");
-        }
+        self.complete(&*to, &done, &copies, &holds)?;
         drop(lock);
         Ok(done)
     }
@@ -191,8 +184,12 @@ impl Store {
         Ok(former)
     }
 
-    /// The last step: from here on the backup is complete up to the new end.
-    fn complete(&self, to: &dyn Storage, done: &BackedUp, copies: &[Lsn]) -> Result<()> {
+    /// The last step: with its manifest the backup is complete up to the new end.
+    fn complete(&self, to: &dyn Storage, done: &BackedUp, copies: &[Lsn], holds: &hold::Kept) -> Result<()> {
+        if done.former_end == Lsn::ZERO {
+            // There is no backup yet whose holds these could let go of.
+            holds.write(to)?;
+        }
         match self.space() {
             Ok(space) => space.copy_to(to, self.owner())?,
             // The log is worth a copy all the same; what a former run copied stays.
@@ -209,7 +206,11 @@ impl Store {
             completed: self.clock().wall_micros(),
             ..Manifest::begun(self.shared().identity.clone())
         }
-        .write(to)
+        .write(to)?;
+        if let Err(error) = holds.write(to) {
+            tracing::warn!(%error, "the backup is whole, but its holds are those of the run before: the next run mends that");
+        }
+        Ok(())
     }
 
     /// Refuses a backup that is not the beginning of this log.
