@@ -25,7 +25,7 @@ type Row = (
     &'static str,
 );
 
-const OPTIONS: [Row; 26] = [
+const OPTIONS: [Row; 27] = [
     ("receive", &["-r"], &["--receive"], "1", "true", "true"),
     ("scan", &["-i"], &["--scan"], "1", "true", "true"),
     ("send", &["-s"], &["--send"], "1", "true", "true"),
@@ -107,6 +107,14 @@ const OPTIONS: [Row; 26] = [
         "2",
         "2",
         "2",
+    ),
+    (
+        "send-now",
+        &["--send-now", "a", "--send-now", "b"],
+        &["--send-now", "a,b"],
+        "a,b",
+        "[\"a\", \"b\"]",
+        "a,b",
     ),
     ("log", &["-o", "f"], &["--log", "f"], "f", "\"f\"", "f"),
     ("quiet", &["-q"], &["--quiet"], "1", "true", "true"),

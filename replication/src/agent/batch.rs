@@ -31,6 +31,7 @@ fn rounds(running: &mut Running, exit: &mut Exit) -> Result<()> {
         receive,
         scan,
         send,
+        serve,
     } = running;
     let mut told = Vec::new();
     if let Some(phase) = receive {
@@ -48,7 +49,7 @@ fn rounds(running: &mut Running, exit: &mut Exit) -> Result<()> {
         } else if let Some(waited) = wait_for_scan(store, marker, options.marker_wait, stop)? {
             add(exit, not_scanned(store, marker, waited, stop)?);
         }
-        add(exit, send_all(phase, &told)?);
+        add(exit, send_all(phase, *serve, &told)?);
     }
     if let Some(phase) = scan {
         phase.sync()?;
@@ -82,8 +83,8 @@ fn receive_all(phase: &mut ReceivePhase, links: &Links, stop: &Stop) -> Result<E
 }
 
 /// `told` are stopped pairs that the receive phase told of.
-fn send_all(phase: &mut SendPhase, told: &[(SiteName, String)]) -> Result<Exit> {
-    let sent = phase.round(Serve::Everybody)?;
+fn send_all(phase: &mut SendPhase, serve: Serve, told: &[(SiteName, String)]) -> Result<Exit> {
+    let sent = phase.round(serve)?;
     phase.remember()?;
     let (messages, transactions) = (sent.messages, sent.transactions);
     tracing::info!(messages, transactions, "sent");

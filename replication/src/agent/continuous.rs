@@ -32,6 +32,7 @@ pub(super) fn run(running: Running) -> Exit {
         receive,
         scan,
         send,
+        serve: _,
     } = running;
     let exit = Mutex::new(Exit::DONE);
     let ended = |outcome: Result<Exit>| {
@@ -214,6 +215,7 @@ fn wait_for_more(
         .into_iter()
         .flatten()
         .fold(options.send_every, Duration::min);
+    let mut seen = seen;
     while !stop.is_requested() {
         let waited = clock.monotonic().saturating_sub(started);
         let Some(left) = limit.checked_sub(waited).filter(|left| !left.is_zero()) else {
@@ -221,6 +223,11 @@ fn wait_for_more(
         };
         if !phase.is_open() {
             clock.sleep(left.min(LOOK_EVERY));
+            let durable = store.watermarks().durable;
+            if durable != seen && phase.is_asked()? {
+                return Ok(());
+            }
+            seen = durable;
         } else if phase.wait(left.min(LOOK_EVERY))? || store.watermarks().durable != seen {
             return Ok(());
         }

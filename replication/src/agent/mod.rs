@@ -3,6 +3,7 @@
 //! ```text
 //! run ─► open store ─► take phase locks (exit 3 names the holder) ─► batch | continuous ─► Exit
 //! batch       receive until a poll brings nothing new ─► scan ─► marker ─► wait until it is through ─► send
+//! --send-now  the wish noted ─► scan, marker, send to those remotes, here or in the process that sends
 //! continuous  one thread a phase, woken by pushes, by commits, by the queue; left by a Stop
 //! ```
 //!
@@ -16,6 +17,7 @@ mod links;
 mod open;
 mod options;
 mod run;
+mod send_now;
 mod stop;
 
 pub use exit::{Exit, ExitCode};

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use milepost_engine::{Error, Result};
+use milepost_engine::{Error, Result, SiteName};
 
 use crate::endpoint::EndpointList;
 use crate::message::{MAX_MESSAGE_BYTES, MIN_MESSAGE_BYTES};
@@ -98,6 +98,8 @@ pub struct AgentOptions {
     pub connect_timeout: Duration,
     /// `--marker-wait`: how long batch waits while the scan stands still.
     pub marker_wait: Duration,
+    /// `--send-now`: send to these at once, whatever their schedules, and leave.
+    pub send_now: Vec<SiteName>,
 }
 
 impl Default for AgentOptions {
@@ -122,6 +124,7 @@ impl Default for AgentOptions {
             endpoints: Vec::new(),
             connect_timeout: Duration::from_secs(5),
             marker_wait: Duration::from_secs(60),
+            send_now: Vec::new(),
         }
     }
 }
@@ -153,6 +156,11 @@ impl AgentOptions {
         }
         if !self.endpoints.is_empty() {
             EndpointList::parse(&self.endpoints)?;
+        }
+        if !self.send_now.is_empty() && (self.phases != Phases::default() || !self.apply) {
+            return Err(Error::invalid(
+                "--send-now scans and sends, and nothing else: leave out -r -i -s -a",
+            ));
         }
         if self.rotate.is_some() && !self.phases.scan {
             return Err(Error::invalid(

@@ -8,10 +8,10 @@ use crate::catalog::{Catalog, keep_history};
 use crate::link::{LinkError, MessageId};
 use crate::receive::{ReceiveOptions, ReceivePhase, SetAside};
 use crate::scan::ScanPhase;
-use crate::send::{SendOptions, SendPhase};
+use crate::send::{SendOptions, SendPhase, Serve};
 use crate::tracking::Patience;
 
-use super::{AgentOptions, Exit, ExitCode, Links, Stop, batch, continuous, link_opener};
+use super::{AgentOptions, Exit, ExitCode, Links, Stop, batch, continuous, link_opener, send_now};
 
 /// The phases that a process runs.
 pub(super) struct Running {
@@ -22,6 +22,8 @@ pub(super) struct Running {
     pub receive: Option<ReceivePhase>,
     pub scan: Option<ScanPhase>,
     pub send: Option<SendPhase>,
+    /// In batch: who is sent to.
+    pub serve: Serve,
 }
 
 /// Runs an agent on a store until it is done, fails, or `stop` is requested, and closes the store. Blocks;
@@ -62,6 +64,9 @@ pub fn run(store: Store, options: &AgentOptions, stop: &Stop) -> Exit {
 pub fn run_on(store: &Store, links: &Links, options: &AgentOptions, stop: &Stop) -> Exit {
     if let Err(error) = options.check() {
         return Exit::because(ExitCode::Usage, error.to_string());
+    }
+    if !options.send_now.is_empty() {
+        return send_now::run(store, links, options, stop);
     }
     let (batch, running) = match open(store, links, options, stop) {
         Ok(opened) => opened,
@@ -109,16 +114,7 @@ fn open(store: &Store, links: &Links, options: &AgentOptions, stop: &Stop) -> Re
         apply: options.apply,
         patience,
     };
-    let send = SendOptions {
-        message_bytes: options.message_bytes,
-        urgency: if batch {
-            std::time::Duration::ZERO
-        } else {
-            options.urgency
-        },
-        send_every: options.send_every,
-        only_backed_up: options.only_backed_up,
-    };
+    let send = send_options(options, batch);
     let links = if batch {
         links.clone().for_one_round()
     } else {
@@ -138,8 +134,23 @@ fn open(store: &Store, links: &Links, options: &AgentOptions, stop: &Stop) -> Re
             .send
             .then(|| SendPhase::open(store, &links, send, stop))
             .transpose()?,
+        serve: Serve::Everybody,
     };
     Ok((batch, running))
+}
+
+/// How messages are sent; a batch run collects no requests.
+pub(super) fn send_options(options: &AgentOptions, batch: bool) -> SendOptions {
+    SendOptions {
+        message_bytes: options.message_bytes,
+        urgency: if batch {
+            std::time::Duration::ZERO
+        } else {
+            options.urgency
+        },
+        send_every: options.send_every,
+        only_backed_up: options.only_backed_up,
+    }
 }
 
 /// How a failed link ends a batch run.

@@ -9,6 +9,7 @@ use milepost_engine::frame::NewFrame;
 use milepost_engine::{Durability, Error, Lsn, Pinned, Result, SiteName, Store};
 
 use crate::backup::CoveredRecord;
+use crate::send::{SEND_NOW_PREFIX, SENT_NOW_PREFIX};
 use crate::tracking::{
     ConfirmedRecord, PairRecord, PairState, ProbeRecord, ReceivedRecord, SentRecord, ToldRecord,
 };
@@ -249,6 +250,8 @@ impl<'a> Definitions<'a> {
             SentRecord::key(site),
             ConfirmedRecord::key(site),
             CoveredRecord::key(site),
+            format!("{SEND_NOW_PREFIX}{site}").into_bytes(),
+            format!("{SENT_NOW_PREFIX}{site}").into_bytes(),
         ];
         tracking
             .into_iter()

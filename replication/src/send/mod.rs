@@ -11,6 +11,7 @@
 //! is freed only when all who are due something have confirmed (Q2). Refuses: to wait for a confirmation,
 //! and to send data again on a timer.
 
+mod asked;
 mod backed_up;
 mod freeing;
 mod heirs;
@@ -22,6 +23,9 @@ mod queue;
 mod stream;
 mod turn;
 
+#[cfg(test)]
+pub(crate) use asked::fulfilled;
+pub use asked::{SEND_NOW_PREFIX, SENT_NOW_PREFIX, SentNow, ask_to_send, asked_to_send, sent_now};
 pub(crate) use freeing::freed;
 pub use heirs::{Heirs, living};
 pub use history::{Found, History};

@@ -19,6 +19,7 @@ use crate::tracking::{
     Sender,
 };
 
+use super::asked::asked_to_send;
 use super::heirs::living;
 use super::postings::Postings;
 use super::queue::QueueEntries;
@@ -61,6 +62,8 @@ pub enum Serve {
     InTurn,
     /// All, whatever their schedules: a batch run.
     Everybody,
+    /// Those that somebody asked for, and no other.
+    Asked,
 }
 
 /// The send phase of one store.
@@ -89,6 +92,8 @@ pub struct SendPhase {
     pub(super) coverage: Option<Coverage>,
     /// Where the store's lineage began: it changes only while nobody has the store open.
     lineage: Option<Lineage>,
+    /// Wishes to be fulfilled (`--send-now`), as of the last look.
+    pub(super) asked: BTreeMap<SiteName, Lsn>,
 }
 
 pub(super) struct Pair {
@@ -96,7 +101,7 @@ pub(super) struct Pair {
     link: LinkNumber,
     pub(super) sender: Sender,
     pub(super) stream: Stream,
-    turn: Turn,
+    pub(super) turn: Turn,
     /// What it is due was freed.
     pub(super) behind: Option<String>,
 }
@@ -127,6 +132,7 @@ impl SendPhase {
             told_at: None,
             coverage: None,
             lineage: store.lineage()?.map(|(parent, fork)| Lineage { parent, fork }),
+            asked: BTreeMap::new(),
         })
     }
 
@@ -140,15 +146,7 @@ impl SendPhase {
         let mut sent = Sent::default();
         let now = self.now();
         let durable = self.store.watermarks().durable;
-        let mut due = Vec::new();
-        for (name, pair) in &mut self.pairs {
-            let turn = pair
-                .turn
-                .open(pair.remote.schedule, now.monotonic, now.wall_micros);
-            if turn || serve == Serve::Everybody {
-                due.push(name.clone());
-            }
-        }
+        let due = self.due(serve, now);
         let mut failed: BTreeSet<LinkNumber> = BTreeSet::new();
         self.begin_links(&due)?;
         for name in due {
@@ -174,9 +172,12 @@ impl SendPhase {
             let noted = pair
                 .turn
                 .served(served, closed_at, |target| self.is_scanned_to(target));
-            let number = pair.link;
+            let (number, closed) = (pair.link, !pair.turn.is_open());
             self.pairs.insert(name.clone(), pair);
             noted?;
+            if closed {
+                self.fulfil(&name)?;
+            }
             if let Err(error) = outcome? {
                 if error.is_unreachable() {
                     failed.insert(number);
@@ -284,6 +285,7 @@ impl SendPhase {
         self.queue.follow(|entry, at| postings.note(entry, at))?;
         self.scanned = self.scanned.max(scanned);
         self.look_at_backup()?;
+        self.asked = asked_to_send(&self.store)?;
         let catalog = Catalog::load(&self.store)?;
         if catalog != self.catalog {
             self.pairs.values_mut().for_each(|pair| pair.stream.forget());

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! closed ── its time comes ──► open, nothing sent ── something sent ──► open, to the durable end of then
-//!    ▲                             │ SEND AT: its minute is over              │ all of it handed to the link
+//!    ▲ └───── somebody asks (--send-now) ─────────────────────────────────► open, to the end of then
+//!    │                             │ SEND AT: its minute is over              │ all of it handed to the link
 //!    └─────────────────────────────┴──────────────────────────────────────────┘
 //! ```
 //!
@@ -61,6 +62,18 @@ impl Turn {
             _ => {}
         }
         self.open.is_some()
+    }
+
+    /// True while it is open.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Opens the turn, or keeps it open, until everything up to `end` is sent: somebody asked.
+    pub fn ask(&mut self, end: Lsn) {
+        let open = self.open.get_or_insert(Open { target: None });
+        open.target = Some(open.target.map_or(end, |target| target.max(end)));
     }
 
     /// Notes what came of serving; `reached` says whether everything up to an end of the log was scanned.
@@ -136,6 +149,35 @@ mod tests {
         assert!(turn.open(NIGHTLY, seconds(300), TWO + 300_000_000));
         serve(&mut turn, true, true, 500, 500, 300);
         assert!(!turn.open(NIGHTLY, seconds(301), TWO + 301_000_000));
+    }
+
+    #[test]
+    fn who_asks_opens_a_turn_that_closes_once_all_up_to_there_is_sent_and_the_next_comes_in_its_time() {
+        let mut turn = Turn::default();
+        assert!(!turn.open(NIGHTLY, seconds(9), TWO + 300_000_000));
+        turn.ask(Lsn(100));
+        assert!(turn.open(NIGHTLY, seconds(9), TWO + 300_000_000));
+        serve(&mut turn, true, true, 200, 99, 10);
+        assert!(
+            turn.open(NIGHTLY, seconds(10), TWO + 301_000_000),
+            "not all is scanned"
+        );
+        turn.ask(Lsn(150));
+        serve(&mut turn, true, true, 200, 149, 11);
+        assert!(
+            turn.open(NIGHTLY, seconds(11), TWO + 302_000_000),
+            "somebody asked again"
+        );
+        serve(&mut turn, false, true, 200, 150, 12);
+        assert!(
+            !turn.open(NIGHTLY, seconds(12), TWO + 303_000_000),
+            "also with nothing to send"
+        );
+        turn.ask(Lsn(160));
+        assert!(
+            turn.open(Schedule::None, seconds(13), 0),
+            "also without a schedule"
+        );
     }
 
     #[test]

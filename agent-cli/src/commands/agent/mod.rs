@@ -33,7 +33,7 @@ use origins::Given;
 #[command(after_long_help = format!(
     "Examples:\n  milepost agent shop1 -b\n  milepost agent hq -i -rd 30s -o scan.log -os 10M\n  \
      milepost agent shop1 -x 'tcpip(host=127.0.0.1;port=7001)' -x 'tcpip(host=127.0.0.1;port=7002)' -fr 3 -fd 2\n  \
-     milepost agent shop1 --config agent.toml\n\n\
+     milepost agent shop1 --config agent.toml\n  milepost agent hq --send-now shop1\n\n\
      Historic spellings of several letters: -ot (--log-truncate --log), -os (--log-roll), -rd (--receive-every),\n\
      -rp (--patience), -ru (--urgency), -sd (--send-every), -fr (--primary-retries), -fd (--primary-retry-delay),\n\
      -x ADDRESS (--server), -x [N] (--rotate).\n\n{EXIT_CODES}"

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::FalseyValueParser;
+use milepost_engine::SiteName;
 use milepost_replication::agent::{AgentOptions, Phases};
 
 use crate::arguments::{pause, size};
@@ -103,6 +104,10 @@ struct SendArgs {
     /// lost and restored from it then goes on with them
     #[arg(short = 'u', long, env = "MILEPOST_ONLY_BACKED_UP", value_parser = FalseyValueParser::new())]
     only_backed_up: bool,
+    /// Send to SITE at once, whatever its schedule, and leave; repeat it for more. Where another process
+    /// sends, it is told, and waited for as long as --marker-wait
+    #[arg(long, value_name = "SITE", value_delimiter = ',', env = "MILEPOST_SEND_NOW")]
+    send_now: Vec<SiteName>,
 }
 
 /// Which servers are tried, and how often.
@@ -159,6 +164,7 @@ impl RunArgs {
             endpoints: servers.servers.clone(),
             connect_timeout: servers.connect_timeout,
             marker_wait: phases.marker_wait,
+            send_now: send.send_now.clone(),
         }
     }
 }

@@ -8,6 +8,7 @@ use super::*;
 use crate::backup::{BACKUP_KEY, BackupRecord, CoveredRecord};
 use crate::golden::{Records, assert_laid_out, kept_records};
 use crate::message::Range;
+use crate::send::fulfilled;
 use crate::tracking::state::{newest_pin, read_newest};
 
 fn pair(stopped: Option<StopReason>) -> PairRecord {
@@ -173,4 +174,15 @@ fn records_of_what_a_backup_covers_are_written_and_read_as_ever() {
     let (key, value) = &kept[0];
     assert_eq!(key, BACKUP_KEY);
     assert_eq!(value[..], 0x1122_3344_5566_7788_u64.to_le_bytes());
+}
+
+#[test]
+fn the_record_of_a_wish_that_was_fulfilled_is_written_and_read_as_ever() {
+    let asked = Lsn(0x1122_3344_5566_7788);
+    let written = vec![record(fulfilled(&"hq".parse().unwrap(), asked).unwrap())];
+    let kept = kept_records("sent-now", &written);
+    assert_eq!(kept, written);
+    let (key, value) = &kept[0];
+    assert_eq!(key, "sent-now/hq");
+    assert_eq!(value[..], asked.0.to_le_bytes());
 }
