@@ -13,6 +13,7 @@
 //! It refuses messages larger than that, names with a path in them, and to guess: what cannot be done
 //! is a [`LinkError`] whose kind says what the caller does next.
 
+pub mod conformance;
 mod directory;
 mod error;
 mod server;
@@ -173,7 +174,7 @@ impl PollCursor {
 ///
 /// # Errors
 /// `Invalid` when it is empty or above [`MAX_MESSAGE_BYTES`].
-fn check_size(message: &[u8]) -> Result<(), LinkError> {
+pub(crate) fn check_size(message: &[u8]) -> Result<(), LinkError> {
     match message.len() {
         0 => Err(LinkError::invalid("an empty message cannot be delivered")),
         1..=MAX_MESSAGE_BYTES => Ok(()),
