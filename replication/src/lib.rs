@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod backup;
+pub mod bundle;
 pub mod catalog;
 pub mod endpoint;
 #[cfg(test)]

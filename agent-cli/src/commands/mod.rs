@@ -4,6 +4,7 @@ pub mod agent;
 mod append;
 mod archive;
 mod backup;
+mod bundle;
 mod completions;
 mod compress;
 mod dump;
@@ -56,6 +57,7 @@ pub enum Command {
     Remote(remote::Remote),
     Subscription(subscription::Subscription),
     Status(status::Status),
+    Bundle(bundle::Bundle),
     Agent(Box<agent::Agent>),
     Serve(serve::Serve),
     Demo(crate::demo::Demo),
@@ -94,6 +96,7 @@ impl Command {
             Command::Remote(command) => command.run(),
             Command::Subscription(command) => command.run(),
             Command::Status(command) => command.run(),
+            Command::Bundle(command) => command.run(),
             Command::Agent(command) => command.run(),
             Command::Serve(command) => command.run(),
             Command::Demo(command) => command.run(),

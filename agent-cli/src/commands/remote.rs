@@ -30,7 +30,8 @@ enum Action {
 /// A link is a directory (file:///dir) or a Milepost server (milepost://host:port, or in the historic
 /// spelling tcpip(host=NAME;port=NUMBER)). Several servers are one list: the first is the primary, the
 /// others are tried at once, in order, when it cannot be reached. A directory stands alone; on a stick or
-/// a share, let it be a folder inside the mount, so that it is missing when the mount is. A remote with neither --send-every nor
+/// a share, let it be a folder inside the mount, so that it is missing when the mount is. A site without any network has the
+/// link bundle: agents leave it alone, and `milepost bundle` makes and reads what is carried there and back. A remote with neither --send-every nor
 /// --send-at makes every agent that sends a batch run: one round, then it exits.
 #[derive(Args)]
 #[command(
@@ -38,7 +39,8 @@ enum Action {
     group = ArgGroup::new("schedule"),
     after_long_help = format!(
         "Examples:\n  milepost remote add hq shop1 --link milepost://a:7001 milepost://b:7001 --send-every 30s\n  \
-         milepost remote add shop1 hq --link file:///mnt/exchange --send-at 02:30 --consolidated\n\n{EXIT_CODES}"
+         milepost remote add shop1 hq --link file:///mnt/exchange --send-at 02:30 --consolidated\n  \
+         milepost remote add hq island --link bundle:\n\n{EXIT_CODES}"
     )
 )]
 struct Add {
@@ -131,7 +133,7 @@ impl Add {
         let on_server = |link: &&LinkAddress| matches!(link, LinkAddress::Server(_));
         if self.links.len() > 1 && self.links.iter().filter(on_server).count() < self.links.len() {
             return Err(Failure::usage(
-                "a directory has no alternates: give it as the only --link of the remote",
+                "only servers have alternates: give a directory, or bundle:, as the only --link of the remote",
             ));
         }
         let store = self.store.open_site()?;
@@ -163,6 +165,7 @@ impl List {
 
 fn text(remote: &Neighbour) -> String {
     let schedule = match remote.schedule {
+        _ if remote.is_carried() => "carried: milepost bundle export and import".to_owned(),
         Schedule::None => "sent to in batch runs only (no --send-every, no --send-at)".to_owned(),
         Schedule::EverySeconds(seconds) => format!("sent to every {seconds} s"),
         Schedule::AtMinute(minute) => format!("sent to at {:02}:{:02} UTC", minute / 60, minute % 60),

@@ -83,7 +83,7 @@ fn receive_all(phase: &mut ReceivePhase, links: &Links, stop: &Stop) -> Result<E
 }
 
 /// `told` are stopped pairs that the receive phase told of.
-fn send_all(phase: &mut SendPhase, serve: Serve, told: &[(SiteName, String)]) -> Result<Exit> {
+fn send_all(phase: &mut SendPhase, serve: Serve<'_>, told: &[(SiteName, String)]) -> Result<Exit> {
     let sent = phase.round(serve)?;
     phase.remember()?;
     let (messages, transactions) = (sent.messages, sent.transactions);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use milepost_engine::{Error, Store};
 
+use crate::bundle::ByBundleOnly;
 use crate::catalog::{Catalog, Remote};
 use crate::endpoint::{EndpointList, LinkAddress, PrimaryRetries};
 use crate::link::{DirectoryLink, Link, ServerLink, ServerLinkOptions};
@@ -33,6 +34,10 @@ pub fn link_opener(store: &Store, options: &AgentOptions) -> Box<OpenLink> {
                     "a directory ({dir}) has no alternates; give it alone"
                 )));
             }
+            Some(LinkAddress::Bundle) if addresses.len() == 1 => Arc::new(ByBundleOnly),
+            Some(LinkAddress::Bundle) => {
+                return Err(Error::invalid("bundle: has no alternates; give it alone"));
+            }
             Some(LinkAddress::Server(_)) => {
                 let list = EndpointList::parse(addresses)?;
                 let options = ServerLinkOptions {
@@ -51,9 +56,9 @@ pub fn link_opener(store: &Store, options: &AgentOptions) -> Box<OpenLink> {
 }
 
 /// The addresses a remote is reached at: its own, or the endpoints of the command line (`-x`). These are for
-/// the remotes whose own are servers, and for all when no remote has one.
+/// the remotes whose own are servers, and for all when no remote has one; never for those reached by bundles.
 pub(super) fn effective<'a>(remote: &'a Remote, catalog: &Catalog, endpoints: &'a [String]) -> &'a [String] {
-    if endpoints.is_empty() {
+    if endpoints.is_empty() || remote.is_carried() {
         return &remote.links;
     }
     if is_on_server(remote) || !catalog.remotes().any(is_on_server) {

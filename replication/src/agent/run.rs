@@ -23,7 +23,7 @@ pub(super) struct Running {
     pub scan: Option<ScanPhase>,
     pub send: Option<SendPhase>,
     /// In batch: who is sent to.
-    pub serve: Serve,
+    pub serve: Serve<'static>,
 }
 
 /// Runs an agent on a store until it is done, fails, or `stop` is requested, and closes the store. Blocks;

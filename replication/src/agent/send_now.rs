@@ -7,7 +7,7 @@
 
 use milepost_engine::{Error, ErrorKind, Lsn, Phase, Result, SiteName, Store};
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Remote};
 use crate::heartbeat::Heartbeat;
 use crate::scan::ScanPhase;
 use crate::send::{SendPhase, Serve, ask_to_send, sent_now};
@@ -35,6 +35,12 @@ pub(super) fn run(store: &Store, links: &Links, options: &AgentOptions, stop: &S
 
 fn check(store: &Store, sites: &[SiteName]) -> Result<()> {
     let catalog = Catalog::load(store)?;
+    let carried = |site: &&SiteName| catalog.remote(site).is_some_and(Remote::is_carried);
+    if let Some(site) = sites.iter().find(carried) {
+        return Err(Error::invalid(format!(
+            "--send-now {site}: it is reached by bundles alone; `milepost bundle export` makes one"
+        )));
+    }
     let Some(unknown) = sites.iter().find(|site| catalog.remote(site).is_none()) else {
         return Ok(());
     };

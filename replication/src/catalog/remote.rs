@@ -6,6 +6,8 @@ use bincode::{Decode, Encode};
 use milepost_engine::{Error, Lsn, Result, SiteName};
 use serde::Serialize;
 
+use crate::endpoint::LinkAddress;
+
 /// A neighbour site.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Remote {
@@ -26,6 +28,21 @@ pub struct Remote {
     pub schedule: Schedule,
     /// True for the one neighbour above this site.
     pub consolidated: bool,
+}
+
+impl Remote {
+    /// True for one that is reached by bundles alone: agents leave it to `milepost bundle`.
+    #[must_use]
+    pub fn is_carried(&self) -> bool {
+        let first = self.links.first();
+        first.is_some_and(|text| matches!(text.parse(), Ok(LinkAddress::Bundle)))
+    }
+
+    /// True for one that agents serve, and only in batch runs.
+    #[must_use]
+    pub fn is_unscheduled(&self) -> bool {
+        self.schedule == Schedule::None && !self.is_carried()
+    }
 }
 
 /// When a remote is sent to.
@@ -62,7 +79,8 @@ pub(super) fn check(site: &SiteName, links: &[String], schedule: Schedule) -> Re
             "remote {site} has no link; give at least one address"
         )));
     }
-    if let Some(empty) = links.iter().find(|link| !link.contains("://")) {
+    let is_address = |link: &str| link.contains("://") || matches!(link.parse(), Ok(LinkAddress::Bundle));
+    if let Some(empty) = links.iter().find(|link| !is_address(link)) {
         return Err(Error::invalid(format!(
             "link {empty:?} of remote {site} is no address such as file:///dir or milepost://host:port"
         )));

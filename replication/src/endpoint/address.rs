@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! file:///dir                    a directory, absolute, taken as written
+//! bundle:                        by bundles alone, which somebody carries
 //! milepost://host:port           a server; [v6]:port for IPv6
 //! milepost+tls://host:port       a server over TLS
 //! tcpip(host=h;port=p)           a server, in the historic spelling; keywords in any case and order
@@ -15,11 +16,16 @@ use std::str::FromStr;
 
 use milepost_engine::{Error, Result};
 
+/// How the address of no link is written.
+const BUNDLE: &str = "bundle:";
+
 /// Where a link leads.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum LinkAddress {
     /// A directory, shared by sites that can all write to it.
     Directory(PathBuf),
+    /// No link at all: bundles are carried to and fro.
+    Bundle,
     /// A Milepost server.
     Server(Endpoint),
 }
@@ -158,6 +164,7 @@ impl fmt::Display for LinkAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             LinkAddress::Directory(path) => write!(f, "file://{}", path.display()),
+            LinkAddress::Bundle => f.write_str(BUNDLE),
             LinkAddress::Server(endpoint) => endpoint.fmt(f),
         }
     }
@@ -167,6 +174,9 @@ impl FromStr for LinkAddress {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<LinkAddress> {
+        if text.trim() == BUNDLE {
+            return Ok(LinkAddress::Bundle);
+        }
         let Some(path) = text.trim().strip_prefix("file://") else {
             let server = text.parse().map(LinkAddress::Server);
             return server.map_err(|error| match looks_like_a_path(text) {
@@ -253,6 +263,8 @@ mod tests {
         let directory: LinkAddress = "file:///var/mail/a b".parse().unwrap();
         assert_eq!(directory, LinkAddress::Directory("/var/mail/a b".into()));
         assert_eq!(directory.to_string(), "file:///var/mail/a b");
+        assert_eq!(" bundle: ".parse::<LinkAddress>().unwrap(), LinkAddress::Bundle);
+        assert_eq!(LinkAddress::Bundle.to_string(), "bundle:");
     }
 
     #[test]
@@ -275,6 +287,8 @@ mod tests {
             "tcpip(host=hq;port=1",
             "file://relative",
             "file:/x",
+            "bundle",
+            "bundle:/x",
         ];
         for text in texts {
             assert!(text.parse::<LinkAddress>().is_err(), "{text}");

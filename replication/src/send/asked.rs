@@ -16,7 +16,8 @@ use milepost_engine::{Durability, Error, Lsn, Pinned, Result, SiteName, Store, c
 
 use crate::tracking::{NOTE, Now};
 
-use super::phase::{SendPhase, Serve};
+use super::phase::SendPhase;
+use super::serve::Serve;
 
 /// Key prefix of a wish; the remote's name follows. Its value is empty: which wish it is says the LSN of its frame.
 pub const SEND_NOW_PREFIX: &str = "send-now/";
@@ -92,7 +93,7 @@ fn sent_now_key(remote: &SiteName) -> Vec<u8> {
 
 impl SendPhase {
     /// Remotes that a round serves.
-    pub(super) fn due(&mut self, serve: Serve, now: Now) -> Vec<SiteName> {
+    pub(super) fn due(&mut self, serve: Serve<'_>, now: Now) -> Vec<SiteName> {
         let mut due = Vec::new();
         for (name, pair) in &mut self.pairs {
             let asked = self.asked.get(name);
@@ -101,12 +102,7 @@ impl SendPhase {
             }
             let schedule = pair.remote.schedule;
             let turn = pair.turn.open(schedule, now.monotonic, now.wall_micros);
-            let served = match serve {
-                Serve::InTurn => turn,
-                Serve::Everybody => true,
-                Serve::Asked => asked.is_some(),
-            };
-            if served {
+            if serve.is_for(&pair.remote, turn, asked.is_some()) {
                 due.push(name.clone());
             }
         }

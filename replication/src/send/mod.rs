@@ -20,6 +20,7 @@ mod past;
 mod phase;
 mod postings;
 mod queue;
+mod serve;
 mod stream;
 mod turn;
 
@@ -30,7 +31,8 @@ pub(crate) use freeing::freed;
 pub use heirs::{Heirs, living};
 pub use history::{Found, History};
 pub use past::Past;
-pub use phase::{SendOptions, SendPhase, Sent, Serve};
+pub use phase::{SendOptions, SendPhase, Sent};
 pub use postings::{Due, Postings};
 pub use queue::QueueEntries;
+pub use serve::Serve;
 pub use stream::{Sources, Stream};

@@ -23,6 +23,7 @@ use super::asked::asked_to_send;
 use super::heirs::living;
 use super::postings::Postings;
 use super::queue::QueueEntries;
+use super::serve::Serve;
 use super::stream::{Sources, Stream};
 use super::turn::{Served, Turn};
 
@@ -53,17 +54,6 @@ pub struct Sent {
     pub bytes: u64,
     /// Remotes whose link failed, with the reason.
     pub failed_links: Vec<(SiteName, LinkError)>,
-}
-
-/// Which remotes a round serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Serve {
-    /// Those whose turn has come.
-    InTurn,
-    /// All, whatever their schedules: a batch run.
-    Everybody,
-    /// Those that somebody asked for, and no other.
-    Asked,
 }
 
 /// The send phase of one store.
@@ -140,7 +130,7 @@ impl SendPhase {
     ///
     /// # Errors
     /// Those of the store. What links took stays sent; sending again is harmless.
-    pub fn round(&mut self, serve: Serve) -> Result<Sent> {
+    pub fn round(&mut self, serve: Serve<'_>) -> Result<Sent> {
         self.beat.begin();
         self.look()?;
         let mut sent = Sent::default();
@@ -205,9 +195,8 @@ impl SendPhase {
 
     fn untils(&self) -> impl Iterator<Item = Duration> {
         let (now, wall) = (self.store.clock().monotonic(), self.store.clock().wall_micros());
-        self.pairs
-            .values()
-            .filter_map(move |pair| pair.turn.until(pair.remote.schedule, now, wall))
+        let served = self.pairs.values().filter(|pair| !pair.remote.is_carried());
+        served.filter_map(move |pair| pair.turn.until(pair.remote.schedule, now, wall))
     }
 
     /// True when no frame before an end of the log is missing in what is scanned and noted.
@@ -222,7 +211,7 @@ impl SendPhase {
 
     /// Remotes without a schedule, which a continuous agent never sends to.
     pub fn unscheduled(&self) -> impl Iterator<Item = &SiteName> {
-        let none = |pair: &&Pair| pair.remote.schedule == crate::catalog::Schedule::None;
+        let none = |pair: &&Pair| pair.remote.is_unscheduled();
         self.pairs.values().filter(none).map(|pair| &pair.remote.site)
     }
 
@@ -241,7 +230,8 @@ impl SendPhase {
     #[must_use]
     pub fn until_timer(&self) -> Option<Duration> {
         let now = self.store.clock().monotonic();
-        let wakes = self.pairs.values().filter_map(|pair| pair.sender.wakes_at());
+        let served = self.pairs.values().filter(|pair| !pair.remote.is_carried());
+        let wakes = served.filter_map(|pair| pair.sender.wakes_at());
         wakes.min().map(|at| at.saturating_sub(now))
     }
 
@@ -251,9 +241,7 @@ impl SendPhase {
     /// # Errors
     /// As [`Catalog::load`].
     pub fn is_batch_by_schedule(store: &Store) -> Result<bool> {
-        Ok(Catalog::load(store)?
-            .remotes()
-            .any(|remote| remote.schedule == crate::catalog::Schedule::None))
+        Ok(Catalog::load(store)?.remotes().any(Remote::is_unscheduled))
     }
 
     /// Remotes whose pair is stopped, with the reason.
@@ -279,7 +267,7 @@ impl SendPhase {
 
     /// The order matters: entries up to the scan's position first, then the catalog, which is then at
     /// least as new as any of them, so that none is taken for nobody's.
-    fn look(&mut self) -> Result<()> {
+    pub(super) fn look(&mut self) -> Result<()> {
         let scanned = self.store.scanned_through();
         let postings = &mut self.postings;
         self.queue.follow(|entry, at| postings.note(entry, at))?;

@@ -183,6 +183,11 @@ impl Sender {
         (!known).then_some(record)
     }
 
+    /// What was sent and is not confirmed is sent again: an operator knows that it is lost.
+    pub fn send_again(&mut self) {
+        self.log_sent = self.told().confirmed;
+    }
+
     /// What a former send phase confirmed last, where that is known.
     pub fn confirmed_before(&mut self, record: Option<ConfirmedRecord>) {
         if let Some(record) = record.filter(|record| record.generation == self.records.generation()) {

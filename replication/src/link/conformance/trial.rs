@@ -13,8 +13,8 @@ use milepost_engine::SiteName;
 use super::{Medium, Options};
 use crate::link::{Batch, Incoming, Link, LinkError, MessageId, PollCursor, PollRequest};
 
-/// Batches of a round, for one message, before the round counts as endless.
-const BATCHES_FOR_ONE: usize = 4;
+/// Batches before a round counts as endless: no rule has a fraction as many messages.
+const MOST_BATCHES: usize = 1_024;
 
 /// A rule at work.
 pub type Attempt = Pin<Box<dyn Future<Output = Verdict> + Send>>;
@@ -134,7 +134,7 @@ impl Trial {
             found.extend(batch.messages);
             batches += 1;
             let Some(next) = batch.next else { return Ok(found) };
-            if batches > 16 + BATCHES_FOR_ONE * (found.len().min(10_000)) && batches > 64 || batches > 4_096 {
+            if batches >= MOST_BATCHES {
                 return broken(format!(
                     "a round has not ended after {batches} batches, which gave {} messages; its cursor is {:?}",
                     found.len(),
