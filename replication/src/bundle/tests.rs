@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use milepost_engine::clock::SystemRng;
-use milepost_engine::{Epoch, ErrorKind, SiteName, StoreId};
+use milepost_engine::{Chain, Epoch, ErrorKind, Lsn, Position, SiteName, StoreId};
 use tempfile::TempDir;
 
 use super::layout::{HEAD_LEN, HEADER_LEN, Head, Header, HeaderFault, MAGIC};
@@ -13,6 +13,8 @@ use super::writer::remove_left_over;
 use super::*;
 use crate::golden::{Records, assert_laid_out, kept_records};
 use crate::link::{Link, LinkError, MAX_MESSAGE_BYTES, MessageId, PollRequest};
+use crate::message::Point;
+use crate::tracking::PairState;
 
 fn site(name: &str) -> SiteName {
     SiteName::new(name).unwrap()
@@ -107,6 +109,49 @@ fn assert_head_laid_out(head_bytes: &[u8]) {
             (28, &crc),
         ],
     );
+}
+
+/// The records are bincode: what is kept must be what is written, and read as it was.
+#[test]
+fn the_records_of_bundles_are_written_as_they_were_kept_and_read_again() {
+    let position = Position {
+        epoch: Epoch(7),
+        lsn: Lsn(0x1_0203),
+        chain: Chain(0x1122_3344_5566_7788),
+    };
+    let mut outgoing = Outgoing {
+        epoch: Epoch(7),
+        ..Outgoing::default()
+    };
+    outgoing.add(Exported {
+        number: 9,
+        id: header().id,
+        created: 1_700_000_000_000_000,
+        messages: 3,
+        transactions: 300,
+        bytes: 70_000,
+        last: Point::live(position),
+    });
+    let incoming = Incoming {
+        epoch: Epoch(8),
+        taken: header().acknowledged,
+        acknowledged_epoch: Epoch(7),
+        acknowledged: Ranges::of(vec![(2, 9)]).unwrap(),
+    };
+    let pins = [
+        outgoing.pin(&site("bern")).unwrap(),
+        incoming.pin(&site("bern")).unwrap(),
+    ];
+    let text = |key: Vec<u8>| String::from_utf8(key).unwrap();
+    let records: Records = pins
+        .into_iter()
+        .map(|pin| (text(pin.key), pin.value.unwrap()))
+        .collect();
+    let kept = kept_records("bundle-records", &records);
+    assert_eq!(kept, records);
+    assert_eq!(kept[0].0, "bundles/out/bern");
+    assert_eq!(Outgoing::read(&kept[0].1).unwrap(), outgoing);
+    assert_eq!(Incoming::read(&kept[1].1).unwrap(), incoming);
 }
 
 #[test]
