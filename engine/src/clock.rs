@@ -14,7 +14,8 @@ pub trait Clock: Send + Sync + 'static {
     fn sleep(&self, pause: Duration);
 }
 
-/// Randomness, as used for ids, nonces and jitter. Not a source of keys.
+/// Randomness, as used for ids, nonces, jitter and keys of pairs: outside simulations every bit of it comes from the
+/// operating system.
 pub trait Rng: Send + Sync + 'static {
     /// 64 random bits.
     fn next_u64(&self) -> u64;

@@ -12,7 +12,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
@@ -39,6 +39,11 @@ const REFUSED: [(u64, &str); 13] = [
     (0x2003_0528, "OrangeFS, a network file system"),
     (0x786f_4256, "vboxsf, a file system passed through from a host"),
 ];
+
+/// What the owner of a file may do with it, as its mode says.
+const OWNERS: u32 = 0o700;
+/// What others may.
+const OTHERS: u32 = 0o077;
 
 /// A store's directory on a local file system.
 #[derive(Clone, Debug)]
@@ -218,6 +223,16 @@ impl Storage for LocalStorage {
 
     fn sync_dir(&self, folder: &str) -> io::Result<()> {
         self.folder(folder)?.sync_all()
+    }
+
+    fn make_private(&self, name: &str) -> io::Result<()> {
+        let place = self.place(name)?;
+        let own = fs::metadata(&place)?.mode() & OWNERS;
+        fs::set_permissions(place, fs::Permissions::from_mode(own))
+    }
+
+    fn is_private(&self, name: &str) -> io::Result<bool> {
+        Ok(fs::metadata(self.place(name)?)?.mode() & OTHERS == 0)
     }
 
     fn cells(&self, name: &str, fresh: bool) -> io::Result<Arc<dyn SharedCells>> {

@@ -72,6 +72,18 @@ pub trait Storage: Send + Sync + 'static {
     /// Makes the names of a folder durable. `""` is the root.
     fn sync_dir(&self, folder: &str) -> io::Result<()>;
 
+    /// Takes a file or folder away from everybody but its owner. Where there is but one, nothing is to be done.
+    fn make_private(&self, name: &str) -> io::Result<()> {
+        let _ = name;
+        Ok(())
+    }
+
+    /// True when nobody but its owner can reach into a file or folder.
+    fn is_private(&self, name: &str) -> io::Result<bool> {
+        let _ = name;
+        Ok(true)
+    }
+
     /// Opens the page of shared words; `fresh` makes a new one, all zero, in place of any old one.
     fn cells(&self, name: &str, fresh: bool) -> io::Result<Arc<dyn SharedCells>>;
 

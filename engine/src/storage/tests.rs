@@ -296,3 +296,28 @@ fn space_that_is_released_reads_as_zeros_and_the_length_stays() {
         assert!(blocks() < before / 4);
     }
 }
+
+#[test]
+fn what_was_made_private_is_nobody_elses_and_what_is_open_to_others_is_told() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let (dir, storage) = storage();
+    storage.create_dir("keys").unwrap();
+    storage.open("keys/hq", OpenMode::CreateNew).unwrap();
+    let mode = |name: &str| {
+        std::fs::metadata(dir.path().join(name))
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o777
+    };
+    for (name, open, own) in [("keys", 0o755, 0o700), ("keys/hq", 0o640, 0o600)] {
+        let open = std::fs::Permissions::from_mode(open);
+        std::fs::set_permissions(dir.path().join(name), open).unwrap();
+        assert!(!storage.is_private(name).unwrap());
+        storage.make_private(name).unwrap();
+        assert_eq!(mode(name), own);
+        assert!(storage.is_private(name).unwrap());
+    }
+    assert!(storage.make_private("../keys").is_err());
+}
