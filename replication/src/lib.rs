@@ -11,6 +11,7 @@ pub mod endpoint;
 #[path = "../../tests/fixtures/golden.rs"]
 mod golden;
 mod heartbeat;
+pub mod keys;
 pub mod link;
 pub mod message;
 pub mod receive;

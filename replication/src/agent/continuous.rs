@@ -102,7 +102,7 @@ fn receive_on(
         let pushed = !left.is_zero() && !in_use.is_empty() && links.wait_for_push(&in_use, left);
         cause = if pushed { PollCause::Push } else { PollCause::Due };
     }
-    if crate::receive::quarantined(store)?.is_empty() {
+    if crate::receive::quarantined(store)?.is_empty() && !phase.distrusts() {
         asides.clear();
     }
     Ok(exit_of_quarantine(&phase.stopped(), &asides))

@@ -167,6 +167,9 @@ pub(super) fn exit_of_link(address: &str, error: &LinkError) -> Exit {
 pub const GO_ON: &str = "find out which of the two sites is right, then begin the pair anew: end its subscriptions, \
                      remove and add the remote, and subscribe again";
 
+/// Most senders and reasons that are counted: what strangers write may give ever new ones.
+const MOST_ASIDES: usize = 256;
+
 /// Messages that were set aside, by sender and reason: one of them, and how many.
 #[derive(Default)]
 pub(super) struct Asides(BTreeMap<(String, String), (MessageId, u64)>);
@@ -175,6 +178,10 @@ impl Asides {
     /// Adds what a poll set aside.
     pub(super) fn add(&mut self, more: Vec<SetAside>) {
         for one in more {
+            let full = self.0.len() >= MOST_ASIDES;
+            if full && !self.0.contains_key(&(one.sender.clone(), one.reason.clone())) {
+                continue;
+            }
             let counted = self.0.entry((one.sender, one.reason));
             counted.or_insert((one.message, 0)).1 += 1;
         }

@@ -10,6 +10,7 @@ use milepost_engine::{Durability, Error, Lsn, Pinned, Result, SiteName, Store};
 
 use crate::backup::CoveredRecord;
 use crate::send::{SEND_NOW_PREFIX, SENT_NOW_PREFIX};
+use crate::keys::DistrustRecord;
 use crate::tracking::{
     ConfirmedRecord, PairRecord, PairState, ProbeRecord, ReceivedRecord, SentRecord, ToldRecord,
 };
@@ -252,6 +253,7 @@ impl<'a> Definitions<'a> {
             CoveredRecord::key(site),
             format!("{SEND_NOW_PREFIX}{site}").into_bytes(),
             format!("{SENT_NOW_PREFIX}{site}").into_bytes(),
+            DistrustRecord::key(site),
         ];
         tracking
             .into_iter()

@@ -3,7 +3,7 @@
 //! ```text
 //! 0   magic 4 | version 2 | reads 2
 //! 8   head_len 4 | body_len 4
-//! 16  raw_len 4 | flags 2 | reserved 2           flags: 1 body is LZ4; 2 sealed (not yet)
+//! 16  raw_len 4 | flags 2 | reserved 2           flags: 1 body is LZ4; 2 sealed
 //! 24  head_crc 4 | crc 4                         both computed with these 8 bytes as zeros
 //! 32  from id 16 | to id 16                      to id 0: never heard from
 //! 64  from_len 2 | to_len 2 | reserved 4 | from name, to name, padded together to 8
@@ -17,6 +17,7 @@ use milepost_engine::width::{align8, to_u64, u32_to_usize};
 use milepost_engine::{Epoch, Lsn, SiteName, StoreId};
 
 use super::bytes::{Front, Put};
+use super::seal::Seal;
 use super::{Address, Header, Lineage, MessageFault, Point, Probe, Range, Requests, VERSION};
 
 /// First bytes of every message.
@@ -29,12 +30,16 @@ pub(super) const CRC_AT: usize = 24;
 pub(super) const MAX_HEAD: usize = 64 << 10;
 /// Flag: the body is LZ4.
 pub(super) const FLAG_LZ4: u16 = 1;
+/// Flag: the message is sealed, and its head says with which key.
+pub(super) const FLAG_SEALED: u16 = 2;
 
 const FIELD_REQUIRED: u16 = 1;
 const TAG_REQUESTS: u16 = 1;
 const TAG_PROBE: u16 = 2;
 const TAG_ANSWER: u16 = 3;
 const TAG_LINEAGE: u16 = 4;
+/// The last tag of version 1, so that it stands behind whatever else is said.
+const TAG_SEAL: u16 = 15;
 
 /// What the head says of the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,8 +81,15 @@ impl Prefix {
     }
 }
 
+/// What a head says.
+pub(super) struct Head {
+    pub(super) header: Header,
+    pub(super) item_count: u32,
+    pub(super) seal: Option<Seal>,
+}
+
 /// Encodes the head without its lengths, flags and checksums, which [`super::encode`] knows later.
-pub(super) fn encode_head(header: &Header, item_count: u32) -> Vec<u8> {
+pub(super) fn encode_head(header: &Header, item_count: u32, seal: Option<&Seal>) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
     out.extend_from_slice(&MAGIC);
     out.put_u16(VERSION);
@@ -102,6 +114,9 @@ pub(super) fn encode_head(header: &Header, item_count: u32) -> Vec<u8> {
         point.put(&mut out);
     }
     encode_fields(header, &mut out);
+    if let Some(seal) = seal {
+        put_field(&mut out, TAG_SEAL, FIELD_REQUIRED, &seal.value());
+    }
     out
 }
 
@@ -143,17 +158,17 @@ fn put_field(out: &mut Vec<u8>, tag: u16, flags: u16, value: &[u8]) {
     out.put_padded(value);
 }
 
-/// Decodes a head whose checksum and version were verified; returns it and the number of items.
-pub(super) fn decode_head(head: &[u8], reads: u16) -> Result<(Header, u32), MessageFault> {
-    let mut front = Front(head);
+/// Decodes a head whose checksum and version were verified.
+pub(super) fn decode_head(bytes: &[u8], reads: u16) -> Result<Head, MessageFault> {
+    let mut front = Front(bytes);
     let fixed = take_fixed(&mut front, reads);
-    let (mut header, item_count) = fixed.ok_or(MessageFault::Contradiction("its head cannot be read"))?;
-    take_fields(&mut front, &mut header)?;
-    check_order(&header)?;
-    Ok((header, item_count))
+    let mut head = fixed.ok_or(MessageFault::Contradiction("its head cannot be read"))?;
+    take_fields(&mut front, &mut head)?;
+    check_order(&head.header)?;
+    Ok(head)
 }
 
-fn take_fixed(front: &mut Front<'_>, reads: u16) -> Option<(Header, u32)> {
+fn take_fixed(front: &mut Front<'_>, reads: u16) -> Option<Head> {
     front.bytes(PREFIX_LEN)?;
     let (from_id, to_id) = (front.site()?, front.site()?);
     let (from_len, to_len) = (usize::from(front.u16()?), usize::from(front.u16()?));
@@ -190,10 +205,14 @@ fn take_fixed(front: &mut Front<'_>, reads: u16) -> Option<(Header, u32)> {
         probe: None,
         answer: None,
     };
-    Some((header, item_count))
+    Some(Head {
+        header,
+        item_count,
+        seal: None,
+    })
 }
 
-fn take_fields(front: &mut Front<'_>, header: &mut Header) -> Result<(), MessageFault> {
+fn take_fields(front: &mut Front<'_>, into: &mut Head) -> Result<(), MessageFault> {
     let bad = || MessageFault::Contradiction("an optional field cannot be read");
     let mut before = 0;
     while !front.is_empty() {
@@ -204,7 +223,7 @@ fn take_fields(front: &mut Front<'_>, header: &mut Header) -> Result<(), Message
             return Err(MessageFault::Contradiction("its optional fields do not ascend"));
         }
         before = tag;
-        match take_field(tag, value, header) {
+        match take_field(tag, value, into) {
             Some(true) => {}
             Some(false) if flags & FIELD_REQUIRED == 0 => {}
             Some(false) => {
@@ -221,8 +240,8 @@ fn take_fields(front: &mut Front<'_>, header: &mut Header) -> Result<(), Message
 }
 
 /// `Some(false)` for a tag that is not known, `None` for a value that is not one.
-fn take_field(tag: u16, value: &[u8], header: &mut Header) -> Option<bool> {
-    let mut front = Front(value);
+fn take_field(tag: u16, value: &[u8], into: &mut Head) -> Option<bool> {
+    let (mut front, header) = (Front(value), &mut into.header);
     match tag {
         TAG_REQUESTS => header.requests = Some(take_requests(&mut front)?),
         TAG_PROBE => {
@@ -234,6 +253,7 @@ fn take_field(tag: u16, value: &[u8], header: &mut Header) -> Option<bool> {
             let (parent, fork) = (Epoch(front.u64()?), Lsn(front.u64()?));
             header.lineage = Some(Lineage { parent, fork });
         }
+        TAG_SEAL => into.seal = Some(Seal::take(&mut front)?),
         _ => return Some(false),
     }
     front.is_empty().then_some(true)
@@ -272,7 +292,7 @@ pub(super) const HEAD_ROOM: usize = {
     let addresses = 40 + 2 * SiteName::MAX_LEN;
     let fixed = 24 + 4 * Point::LEN;
     let requests = 16 + Requests::MAX_RANGES * 2 * Point::LEN;
-    PREFIX_LEN + addresses + fixed + requests + (16 + Point::LEN) + 16 + 24
+    PREFIX_LEN + addresses + fixed + requests + (16 + Point::LEN) + 16 + 24 + (8 + Seal::LEN)
 };
 
 /// Lengths of head and body as the prefix tells them, in bytes.

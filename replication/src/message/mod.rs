@@ -1,13 +1,13 @@
 //! Messages: what travels between two sites (docs/replication.md, "Message", is the authority on bytes).
 //!
 //! ```text
-//! | prefix 32 | addresses | fixed fields | optional fields | body: items, LZ4 or plain |
+//! | prefix 32 | addresses | fixed fields | optional fields | body: items, LZ4 or plain, sealed or not |
 //!   magic, version, lengths, CRC-32 of the head, CRC-32 of all
 //! ```
 //!
 //! Guarantees: what [`encode`] writes [`decode`] reads; any flipped bit, missing or surplus byte is a
 //! [`MessageFault`]; no length allocates before it was checked against its [`Limits`]. Trust grows in steps:
-//! magic → lengths → CRC of the head → version → fields → CRC of all → body. Refuses: opinions about
+//! magic → lengths → CRC of the head → version → CRC of all → fields → seal → body. Refuses: opinions about
 //! whether a message is due, new or welcome; that is `tracking`.
 
 mod bytes;
@@ -18,15 +18,16 @@ mod header;
 mod pack;
 mod part;
 mod place;
+mod seal;
 mod wire;
 
 pub use carried::Carried;
-pub use fault::MessageFault;
+pub use fault::{Distrust, MessageFault};
 pub use header::{Address, Header, Lineage, Probe, Requests};
 pub use pack::{MAX_MESSAGE_BYTES, MIN_MESSAGE_BYTES, Packed, Packer};
 pub use part::{Joined, Joiner, Part};
 pub use place::{Place, Point, Range};
-pub use wire::{Limits, decode, decode_header, encode};
+pub use wire::{Limits, check_seal, decode, decode_header, encode, encode_sealed};
 
 /// The version of messages that this program writes and the highest it reads.
 pub const VERSION: u16 = 1;

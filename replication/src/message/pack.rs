@@ -3,6 +3,8 @@
 use milepost_engine::Result;
 use milepost_engine::width::to_u64;
 
+use crate::keys::TAG_LEN;
+
 use super::envelope::HEAD_ROOM;
 use super::part::PART_HEAD;
 use super::{Carried, Header, Item, Message, Part, Point};
@@ -56,7 +58,7 @@ impl Packer {
     pub fn new(previous: Point, message_bytes: usize) -> Packer {
         let bytes = message_bytes.clamp(MIN_MESSAGE_BYTES, MAX_MESSAGE_BYTES);
         Packer {
-            room: bytes - HEAD_ROOM,
+            room: bytes - HEAD_ROOM - TAG_LEN,
             previous,
             items: Vec::new(),
             used: 0,

@@ -5,9 +5,12 @@ use std::borrow::Cow;
 use milepost_engine::width::{to_u64, u32_to_usize};
 use milepost_engine::{Error, Result};
 
+use crate::keys::{KeyId, Nonce, PairKey, PairKeys, TAG_LEN};
+
 use super::carried::{FLAG_OPTIONAL, ITEM_HEAD, KIND_TRANSACTION};
-use super::envelope::{self, CRC_AT, FLAG_LZ4, PREFIX_LEN, Prefix};
+use super::envelope::{self, CRC_AT, FLAG_LZ4, FLAG_SEALED, Head, PREFIX_LEN, Prefix};
 use super::part::KIND_PART;
+use super::seal::{self, Sealing};
 use super::{Carried, Header, Item, MAX_MESSAGE_BYTES, Message, MessageFault, Part, VERSION};
 
 /// LZ4 makes at most 255 bytes of one; more is a lie about a length.
@@ -31,12 +34,24 @@ impl Default for Limits {
     }
 }
 
-/// Encodes a message.
+/// Encodes a message of a pair without keys.
 ///
 /// # Errors
 /// `Invalid` when it exceeds [`MAX_MESSAGE_BYTES`] or its items are not in the order of their places
 /// between `previous` and `last`.
 pub fn encode(message: &Message) -> Result<Vec<u8>> {
+    encode_with(message, None)
+}
+
+/// Encodes a message and seals it. No two messages may ever have the same nonce under one key: draw it at random.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_sealed(message: &Message, key: &PairKey, nonce: Nonce) -> Result<Vec<u8>> {
+    encode_with(message, Some(Sealing { key, nonce }))
+}
+
+fn encode_with(message: &Message, sealing: Option<Sealing<'_>>) -> Result<Vec<u8>> {
     if let Some(fault) = order_fault(message) {
         return Err(Error::invalid(format!("a message was packed wrongly: {fault}")));
     }
@@ -48,11 +63,16 @@ pub fn encode(message: &Message) -> Result<Vec<u8>> {
         }
     }
     let packed = lz4_flex::block::compress(&raw);
-    let (body, flags) = if packed.len() < raw.len() {
+    let (body, packing) = if packed.len() < raw.len() {
         (&packed, FLAG_LZ4)
     } else {
         (&raw, 0)
     };
+    let (flags, tag_len) = match sealing {
+        Some(_) => (packing | FLAG_SEALED, TAG_LEN),
+        None => (packing, 0),
+    };
+    let len_with_tag = body.len() + tag_len;
     let too_large = || {
         Error::invalid(format!(
             "a message of {} bytes exceeds {MAX_MESSAGE_BYTES}",
@@ -60,40 +80,42 @@ pub fn encode(message: &Message) -> Result<Vec<u8>> {
         ))
     };
     let count = u32::try_from(message.items.len()).map_err(|_| too_large())?;
-    let mut bytes = envelope::encode_head(&message.header, count);
+    let seal = sealing.map(|sealing| sealing.seal());
+    let mut bytes = envelope::encode_head(&message.header, count, seal.as_ref());
     let lengths = (
         u32::try_from(bytes.len()),
-        u32::try_from(body.len()),
+        u32::try_from(len_with_tag),
         u32::try_from(raw.len()),
     );
     let (Ok(head_len), Ok(body_len), Ok(raw_len)) = lengths else {
         return Err(too_large());
     };
-    if raw.len() > MAX_MESSAGE_BYTES || bytes.len() + body.len() > MAX_MESSAGE_BYTES {
+    if raw.len() > MAX_MESSAGE_BYTES || bytes.len() + len_with_tag > MAX_MESSAGE_BYTES {
         return Err(too_large());
     }
     let fields = [head_len, body_len, raw_len, u32::from(flags)]
         .map(u32::to_le_bytes)
         .concat();
     put_at(&mut bytes, 8, &fields);
+    let body = match sealing {
+        Some(sealing) => Cow::Owned(sealing.close(&message.header, &bytes, body)?),
+        None => Cow::Borrowed(body),
+    };
     let head_crc = crc(&bytes);
-    bytes.extend_from_slice(body);
+    bytes.extend_from_slice(&body);
     let sums = [head_crc, crc(&bytes)].map(u32::to_le_bytes).concat();
     put_at(&mut bytes, CRC_AT, &sums);
     Ok(bytes)
 }
 
-/// Decodes a whole message.
+/// Decodes a whole message of a pair that has these keys.
 ///
 /// # Errors
 /// The [`MessageFault`] that says why the bytes are none that we take.
-pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Message, MessageFault> {
-    let (prefix, head, body) = checked_head(bytes, limits)?;
-    if crc(bytes) != prefix.crc {
-        return Err(MessageFault::Damaged("its checksum is wrong"));
-    }
-    let (header, count) = envelope::decode_head(head, prefix.reads)?;
-    if prefix.flags & !FLAG_LZ4 != 0 {
+pub fn decode(bytes: &[u8], limits: &Limits, keys: &PairKeys) -> Result<Message, MessageFault> {
+    let (prefix, head, body) = trusted(bytes, limits, keys)?;
+    let known = FLAG_LZ4 | FLAG_SEALED;
+    if prefix.flags & !known != 0 {
         let what = format!(
             "its body is stored in a way (flags {:#x}) that is not known here",
             prefix.flags
@@ -103,10 +125,10 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Message, MessageFault> {
             what,
         });
     }
-    let raw = unpack(&prefix, body, limits)?;
+    let raw = unpack(&prefix, &body, limits)?;
     let message = Message {
-        header,
-        items: decode_items(&raw, count)?,
+        header: head.header,
+        items: decode_items(&raw, head.item_count)?,
     };
     match order_fault(&message) {
         Some(fault) => Err(MessageFault::Contradiction(fault)),
@@ -114,14 +136,39 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Message, MessageFault> {
     }
 }
 
+/// Checks that a message is one that its sender can have made: its checksums, and the seal that a pair with these keys
+/// asks for. Says which key it is sealed with.
+///
+/// # Errors
+/// As [`decode`].
+pub fn check_seal(bytes: &[u8], limits: &Limits, keys: &PairKeys) -> Result<Option<KeyId>, MessageFault> {
+    let (_, head, _) = trusted(bytes, limits, keys)?;
+    Ok(head.seal.map(|seal| seal.key))
+}
+
+/// Prefix, head and opened body, once checksums and seal are found good.
+fn trusted<'a>(
+    bytes: &'a [u8],
+    limits: &Limits,
+    keys: &PairKeys,
+) -> Result<(Prefix, Head, Cow<'a, [u8]>), MessageFault> {
+    let (prefix, said, body) = checked_head(bytes, limits)?;
+    if crc(bytes) != prefix.crc {
+        return Err(MessageFault::Damaged("its checksum is wrong"));
+    }
+    let head = envelope::decode_head(said, prefix.reads)?;
+    let body = seal::opened(&prefix, said, &head, body, keys)?;
+    Ok((prefix, head, body))
+}
+
 /// Decodes what a message says, without touching its body: to put messages in order before any of them
-/// is unpacked. Only the head's checksum is verified, so nothing may be applied or answered on its word.
+/// is unpacked. Only the head's checksum is verified, and no seal, so nothing may be applied, noted or answered on its word.
 ///
 /// # Errors
 /// As [`decode`].
 pub fn decode_header(bytes: &[u8], limits: &Limits) -> Result<Header, MessageFault> {
     let (prefix, head, _) = checked_head(bytes, limits)?;
-    Ok(envelope::decode_head(head, prefix.reads)?.0)
+    Ok(envelope::decode_head(head, prefix.reads)?.header)
 }
 
 /// Prefix, head and body, once lengths, head checksum and version are found good.
@@ -158,12 +205,12 @@ fn unpack<'a>(prefix: &Prefix, body: &'a [u8], limits: &Limits) -> Result<Cow<'a
         return Err(MessageFault::TooLarge { claimed, limit });
     }
     if prefix.flags & FLAG_LZ4 == 0 {
-        let agrees = prefix.raw_len == prefix.body_len;
+        let agrees = claimed == to_u64(body.len());
         return agrees
             .then_some(Cow::Borrowed(body))
             .ok_or(MessageFault::Contradiction("its body has two lengths"));
     }
-    if claimed > u64::from(prefix.body_len).saturating_mul(LZ4_RATIO) {
+    if claimed > to_u64(body.len()).saturating_mul(LZ4_RATIO) {
         return Err(MessageFault::Contradiction(
             "its body claims to unpack to more than it can",
         ));

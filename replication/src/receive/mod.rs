@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Guarantees R1 (frames are appended as tracking made them, position inside), R2, R6. A message leaves
-//! its link only when its effect is durable here. Refuses: messages of sites that are no remotes; they
+//! its link only when its effect is durable here. What its seal does not show to be of its sender changes nothing. Refuses: messages of sites that are no remotes; they
 //! stay where they are.
 
 mod group;
@@ -16,6 +16,7 @@ mod inbox;
 mod origins;
 mod phase;
 mod quarantine;
+mod trust;
 
 pub use phase::{ReceiveOptions, ReceivePhase, Received, SetAside};
 pub(crate) use quarantine::clear as clear_quarantine;

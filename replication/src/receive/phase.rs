@@ -18,6 +18,7 @@ use super::group::Group;
 use super::inbox::{Inbox, MessageKey, Order};
 use super::origins::Origins;
 use super::quarantine::{self, Kept};
+use super::trust::Trust;
 
 /// Most messages asked of a link at a time.
 const BATCH_COUNT: usize = 256;
@@ -77,16 +78,16 @@ impl Received {
 
 /// The receive phase of one store.
 pub struct ReceivePhase {
-    store: Store,
+    pub(super) store: Store,
     links: Links,
     options: ReceiveOptions,
     stop: Stop,
-    pairs: BTreeMap<SiteName, Pair>,
-    inbox: Inbox,
+    pub(super) pairs: BTreeMap<SiteName, Pair>,
+    pub(super) inbox: Inbox,
     group: Group,
     origins: Origins,
     /// Messages that are done with: about to leave their link, kept there, or for an operator.
-    done: BTreeSet<MessageKey>,
+    pub(super) done: BTreeSet<MessageKey>,
     leaving: BTreeSet<MessageKey>,
     /// Messages of sites that are no remotes (yet); they wait on their link.
     strangers: BTreeSet<MessageKey>,
@@ -100,8 +101,9 @@ pub struct ReceivePhase {
     _lock: PhaseLock,
 }
 
-struct Pair {
+pub(super) struct Pair {
     neighbour: Neighbour,
+    pub(super) trust: Trust,
     receiver: Receiver,
     link: LinkNumber,
     /// Bytes of parts held after the last poll.
@@ -210,6 +212,7 @@ impl ReceivePhase {
             };
             pair.receiver.poll_ended(now, cause);
         }
+        self.judge_trust();
         self.settle(received)
     }
 
@@ -244,6 +247,7 @@ impl ReceivePhase {
             let link = self.links.of(remote, &catalog);
             if let Some(pair) = self.pairs.get_mut(&remote.site) {
                 pair.link = link;
+                self.look_at_keys(&remote.site)?;
                 continue;
             }
             let pair = self.begin_pair(remote, link)?;
@@ -267,6 +271,7 @@ impl ReceivePhase {
         let (patience, memory) = (self.options.patience, self.options.memory);
         let receiver = Receiver::new(me, neighbour.clone(), records, patience, memory);
         Ok(Pair {
+            trust: Trust::load(&self.store, &remote.site)?,
             neighbour,
             receiver,
             link,
@@ -336,6 +341,9 @@ impl ReceivePhase {
         };
         match decode_header(&incoming.bytes, &limits()) {
             Ok(header) if self.pairs.contains_key(&header.from.name) => {
+                if !self.is_trusted(&header.from.name, &key, &incoming.bytes, received) {
+                    return Ok(None);
+                }
                 let (previous, last) = Receiver::poll_order(&header);
                 self.inbox
                     .put(&header.from.name, (previous, last, key), incoming.bytes);
@@ -399,7 +407,7 @@ impl ReceivePhase {
         let (Some(pair), Some(bytes)) = (self.pairs.get_mut(sender), self.inbox.get(sender, order)) else {
             return Ok(None);
         };
-        let decoded: Result<Message, MessageFault> = decode(bytes, &limits());
+        let decoded: Result<Message, MessageFault> = decode(bytes, &limits(), pair.trust.keys());
         match decoded {
             Ok(message) => pair.receiver.receive(&message, probe, &self.origins).map(Some),
             Err(fault) => {
@@ -463,11 +471,9 @@ impl ReceivePhase {
             return Ok(());
         }
         let mut note = NewFrame::of_kind(NOTE, Vec::new());
-        for pair in self.pairs.values() {
-            pair.receiver
-                .notes()?
-                .into_iter()
-                .for_each(|record| note.pin(record));
+        for (name, pair) in &self.pairs {
+            let notes = pair.receiver.notes()?.into_iter().chain(pair.trust.notes(name)?);
+            notes.for_each(|record| note.pin(record));
         }
         if !note.pinned().is_empty() {
             received.moved = true;
@@ -479,7 +485,10 @@ impl ReceivePhase {
                 pair.receiver.durable();
             }
         }
-        self.pairs.values_mut().for_each(|pair| pair.receiver.noted());
+        for pair in self.pairs.values_mut() {
+            pair.receiver.noted();
+            pair.trust.noted();
+        }
         self.origins.settled();
         // Before they leave their link: were it interrupted, they come again and are forgotten then.
         quarantine::forget(&self.store, &self.taken)?;
@@ -514,7 +523,7 @@ impl ReceivePhase {
         Ok(())
     }
 
-    fn leave(&mut self, key: MessageKey) {
+    pub(super) fn leave(&mut self, key: MessageKey) {
         self.done.insert(key.clone());
         if self.options.apply {
             self.leaving.insert(key);
@@ -545,6 +554,6 @@ impl ReceivePhase {
     }
 }
 
-fn limits() -> Limits {
+pub(super) fn limits() -> Limits {
     Limits::default()
 }

@@ -131,6 +131,10 @@ impl SendPhase {
         pair: &mut Pair,
         sent: &mut Sent,
     ) -> Result<Result<(), LinkError>> {
+        if let Some(reason) = pair.keys.locked() {
+            // Before anything is read for it, and before a probe is noted that would not leave.
+            return Ok(Err(LinkError::invalid(reason)));
+        }
         match self.serve(pair, sent) {
             Err(error) if error.kind() == ErrorKind::Behind => {
                 let text = freed(&pair.remote.site, &error);

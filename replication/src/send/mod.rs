@@ -16,6 +16,7 @@ mod backed_up;
 mod freeing;
 mod heirs;
 mod history;
+mod outgoing;
 mod past;
 mod phase;
 mod postings;

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use milepost_engine::frame::NewFrame;
-use milepost_engine::width::{to_u64, to_usize};
+use milepost_engine::width::to_usize;
 use milepost_engine::{Durability, ErrorKind, Lsn, Phase, PhaseLock, Result, Retention, SiteName, Store};
 
 use crate::agent::{LinkNumber, Links, Stop};
 use crate::backup::Coverage;
 use crate::catalog::{Catalog, Remote};
 use crate::heartbeat::Heartbeat;
+use crate::keys::{PairKeys, keys_of};
 use crate::link::{Link, LinkError};
-use crate::message::{Lineage, Message, Packed, Packer, Point, Range, encode};
+use crate::message::{Lineage, Packer, Point, Range};
 use crate::tracking::{
     Me, NOTE, Neighbour, Now, OwnEnd, Pace, PairRecords, PairState, ProbeRecord, ProbingTimes, SendAction,
     Sender,
@@ -59,7 +60,7 @@ pub struct Sent {
 /// The send phase of one store.
 pub struct SendPhase {
     pub(super) store: Store,
-    links: Links,
+    pub(super) links: Links,
     pub(super) options: SendOptions,
     stop: Stop,
     pub(super) lock: PhaseLock,
@@ -92,6 +93,7 @@ pub(super) struct Pair {
     pub(super) sender: Sender,
     pub(super) stream: Stream,
     pub(super) turn: Turn,
+    pub(super) keys: PairKeys,
     /// What it is due was freed.
     pub(super) behind: Option<String>,
 }
@@ -301,15 +303,25 @@ impl SendPhase {
             name: remote.site.clone(),
             generation: remote.generation,
         };
-        let records = PairRecords::load(&neighbour, |key| {
+        let mut records = PairRecords::load(&neighbour, |key| {
             Ok(self.store.pinned(key)?.map(|(value, _)| value))
         })?;
         let link = self.links.of(&remote, &self.catalog);
         let confirm_at_most = self.confirm_at_most(&remote.site, records.generation())?;
+        let keys = keys_of(&self.store, &remote.site)?;
+        let trusted = self
+            .pairs
+            .get(&remote.site)
+            .map(|pair| pair.keys.trust_alike(&keys));
+        if trusted == Some(false) {
+            // What is on its way may be sealed with what nobody opens any more: it goes again, as after a kill.
+            self.pairs.remove(&remote.site);
+            records.sent = None;
+        }
         if let Some(pair) = self.pairs.get_mut(&remote.site) {
             pair.sender.note(records, now);
             pair.sender.confirm_at_most(confirm_at_most);
-            (pair.link, pair.remote) = (link, remote);
+            (pair.link, pair.remote, pair.keys) = (link, remote, keys);
             return Ok(());
         }
         let me = Me {
@@ -336,6 +348,7 @@ impl SendPhase {
                 link,
                 sender,
                 stream,
+                keys,
                 turn: Turn::default(),
                 behind: None,
             },
@@ -460,46 +473,6 @@ impl SendPhase {
         Ok(Err(LinkError::not_now(link.address(), "the agent is leaving")))
     }
 
-    pub(super) fn deliver_packed(
-        &self,
-        pair: &mut Pair,
-        link: &dyn Link,
-        packed: Vec<Packed>,
-        sent: &mut Sent,
-    ) -> Result<Result<(), LinkError>> {
-        for one in packed {
-            let message = one.under(pair.sender.header(&self.own_end()));
-            if let Err(error) = self.deliver(pair, link, &message, sent)? {
-                return Ok(Err(error));
-            }
-        }
-        Ok(Ok(()))
-    }
-
-    /// Hands one message to the link. Everything in it is durable here (R2): the queue is made of what
-    /// the scan read, and the scan stops at durable.
-    fn deliver(
-        &self,
-        pair: &mut Pair,
-        link: &dyn Link,
-        message: &Message,
-        sent: &mut Sent,
-    ) -> Result<Result<(), LinkError>> {
-        let bytes = encode(message)?;
-        let name = pair.remote.site.clone();
-        match self.links.finish(link.deliver(&name, &bytes)) {
-            Some(Ok(())) => {
-                pair.sender.delivered(message, self.now());
-                sent.messages += 1;
-                sent.bytes += to_u64(bytes.len());
-                tracing::debug!(to = %name, last = %message.header.last.place(), bytes = bytes.len(), "sent");
-                Ok(Ok(()))
-            }
-            Some(Err(error)) => Ok(Err(error)),
-            None => Ok(Err(LinkError::not_now(link.address(), "the agent is leaving"))),
-        }
-    }
-
     /// A probe is durable before it leaves, so that any receive phase can judge its answer.
     fn pin_probe(&self, pair: &Pair, record: &ProbeRecord) -> Result<()> {
         let name = &pair.remote.site;
@@ -537,7 +510,7 @@ impl SendPhase {
         Ok(())
     }
 
-    fn now(&self) -> Now {
+    pub(super) fn now(&self) -> Now {
         let clock = self.store.clock();
         Now {
             monotonic: clock.monotonic(),
@@ -545,7 +518,7 @@ impl SendPhase {
         }
     }
 
-    fn own_end(&self) -> OwnEnd {
+    pub(super) fn own_end(&self) -> OwnEnd {
         OwnEnd {
             epoch: self.store.epoch(),
             lineage: self.lineage,

@@ -10,10 +10,11 @@ use serde::Serialize;
 
 use crate::backup::Coverage;
 use crate::catalog::{Catalog, Remote};
+use crate::keys::{DistrustRecord, keys_of};
 use crate::message::Point;
 use crate::receive::{Quarantined, quarantined};
 use crate::send::freed;
-use crate::tracking::{Neighbour, PairRecords};
+use crate::tracking::{Neighbour, PairRecords, PairState};
 
 use lag::{Backlog, Lag};
 
@@ -85,6 +86,12 @@ pub struct RemoteStatus {
     pub lag_bytes: u64,
     /// Why nothing moves until an operator acts.
     pub stopped: Option<String>,
+    /// Id of the key that seals what goes to it; absent where messages go as they are.
+    pub key: Option<String>,
+    /// Why nothing goes and nothing is taken, where its messages should be sealed and no key may be used.
+    pub locked: Option<String>,
+    /// Why messages under its name were not believed to be of it, until all of them are.
+    pub distrusted: Option<String>,
 }
 
 /// Reads the status of a store from its log and queue. What is not scanned yet, and history that was not
@@ -136,6 +143,11 @@ fn remote_status(
         }
         lag => (lag?, None),
     };
+    let keys = keys_of(store, &remote.site)?;
+    let distrust = store.pinned(&DistrustRecord::key(&remote.site))?;
+    let distrust = distrust
+        .map(|(value, _)| DistrustRecord::read(&value))
+        .transpose()?;
     let text = |point: &Point| point.to_string();
     Ok(RemoteStatus {
         remote: remote.site.to_string(),
@@ -157,6 +169,9 @@ fn remote_status(
             .and_then(|pair| pair.stopped.as_ref())
             .map(ToString::to_string)
             .or(behind),
+        key: keys.sealing().map(|key| key.id().to_string()),
+        locked: keys.locked().map(str::to_owned),
+        distrusted: distrust.map(|distrust| distrust.reason),
     })
 }
 

@@ -178,6 +178,10 @@ impl Receiver {
         if fault.is_loss() {
             return Ok(Verdict::Lost);
         }
+        if let MessageFault::Untrusted(distrust) = fault {
+            // Who made it is not known: nothing in its head may begin or stop anything.
+            return Ok(Verdict::Refused(Refusal::Untrusted(distrust.clone())));
+        }
         let refused = header
             .map(|header| self.refuse(header, own))
             .transpose()?
@@ -196,6 +200,7 @@ impl Receiver {
                 self.stop(StopReason::NeedsNewer(*version, fault.to_string()))
             }
             MessageFault::Contradiction(_) => self.stop(StopReason::Contradiction(fault.to_string())),
+            MessageFault::Untrusted(distrust) => Verdict::Refused(Refusal::Untrusted(distrust.clone())),
         }
     }
 

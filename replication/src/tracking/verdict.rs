@@ -3,7 +3,7 @@
 use milepost_engine::StoreId;
 use milepost_engine::frame::NewFrame;
 
-use crate::message::{MessageFault, Point, Range};
+use crate::message::{Distrust, MessageFault, Point, Range};
 
 use super::staged::Staged;
 use super::state::StopReason;
@@ -136,6 +136,8 @@ pub enum Refusal {
         /// Id in the message.
         came: StoreId,
     },
+    /// Nothing shows that its sender made it.
+    Untrusted(Distrust),
     /// It exceeds what this site takes.
     TooLarge(MessageFault),
     /// A transaction that this store can never hold.
@@ -159,6 +161,7 @@ impl std::fmt::Display for Refusal {
             Refusal::OtherSite { known, came } => {
                 write!(f, "the remote was {known} at first contact and is {came} now; if it was made anew, remove the remote and add it again")
             }
+            Refusal::Untrusted(distrust) => distrust.fmt(f),
             Refusal::TooLarge(fault) => fault.fmt(f),
             Refusal::DoesNotFit(text) => f.write_str(text),
             Refusal::Forgotten { what, why } => write!(f, "{what} may have been received before (R1): {why}"),

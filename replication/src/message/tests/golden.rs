@@ -81,7 +81,7 @@ fn header() -> Header {
 }
 
 /// A message that says nothing, one that says all and is compressed, one whose body does not compress, and a part.
-fn messages() -> Vec<(&'static str, Message)> {
+pub(super) fn messages() -> Vec<(&'static str, Message)> {
     let to = Address {
         name: "bern".parse().unwrap(),
         id: None,

@@ -5,8 +5,10 @@ use milepost_engine::{Chain, Epoch, Event, Lsn, Origin, Position, StoreId};
 use proptest::prelude::*;
 
 use super::*;
+use crate::keys::PairKeys;
 
 mod golden;
+mod sealed;
 
 fn point(lsn: u64) -> Point {
     Point::live(Position {
@@ -89,7 +91,7 @@ fn forge(mut bytes: Vec<u8>) -> Vec<u8> {
 }
 
 fn take(bytes: &[u8]) -> Result<Message, MessageFault> {
-    decode(bytes, &Limits::default())
+    decode(bytes, &Limits::default(), &PairKeys::Unsealed)
 }
 
 #[test]
@@ -155,7 +157,7 @@ fn an_unknown_field_is_skipped_unless_it_is_required() {
 #[test]
 fn an_unknown_way_to_store_the_body_stops_the_pair() {
     let mut bytes = encode(&full()).unwrap();
-    bytes[20] |= 2;
+    bytes[20] |= 4;
     assert!(take(&forge(bytes)).unwrap_err().stops_pair());
 }
 
@@ -177,7 +179,7 @@ fn a_body_that_claims_to_unpack_to_more_is_refused_before_anything_is_allocated(
         ..Limits::default()
     };
     assert!(matches!(
-        decode(&bytes, &small),
+        decode(&bytes, &small, &PairKeys::Unsealed),
         Err(MessageFault::TooLarge { .. })
     ));
 }
