@@ -18,7 +18,8 @@ use crate::progress::Progress;
 /// run that is interrupted leaves what the former run completed; the next one goes on. A folder that holds
 /// another store's backup, or another history of this store, is refused. A backup is no store: nothing opens it
 /// but `milepost verify`, `milepost dump` and `milepost restore`, which makes a store of it. Views, index files
-/// and the stable queue are not copied: they are made again from the log.
+/// and the stable queue are not copied: they are made again from the log. Nor are the keys of pairs (`milepost key`): who has
+/// the backup cannot speak as this site. Keep them elsewhere, or draw new ones for what is restored.
 ///
 /// Agents that run with -u (--only-backed-up) send and confirm what the last backup holds, and no more.
 #[derive(Args)]

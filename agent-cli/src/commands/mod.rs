@@ -12,6 +12,7 @@ mod export;
 mod hold;
 pub mod import;
 mod init;
+mod key;
 pub mod leaving;
 mod log_output;
 mod man;
@@ -55,6 +56,7 @@ pub enum Command {
     Repair(repair::Repair),
     Publication(publication::Publication),
     Remote(remote::Remote),
+    Key(key::Key),
     Subscription(subscription::Subscription),
     Status(status::Status),
     Bundle(bundle::Bundle),
@@ -94,6 +96,7 @@ impl Command {
             Command::Repair(command) => command.run(),
             Command::Publication(command) => command.run(),
             Command::Remote(command) => command.run(),
+            Command::Key(command) => command.run(),
             Command::Subscription(command) => command.run(),
             Command::Status(command) => command.run(),
             Command::Bundle(command) => command.run(),

@@ -83,7 +83,8 @@ struct List {
 
 /// Remove a remote that has no subscription in force; what is unsent to it is dropped.
 ///
-/// What lies on its link already stays there: a folder of a site that never comes again may be deleted.
+/// What lies on its link already stays there: a folder of a site that never comes again may be deleted. Its keys stay, so that
+/// a remote that is added again is sealed as before; `milepost key drop` removes them.
 #[derive(Args)]
 #[command(after_long_help = format!("Example:\n  milepost remote remove hq shop1\n\n{EXIT_CODES}"))]
 struct Remove {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use milepost_engine::{Backup, Options, Store};
 use milepost_replication::catalog::{Catalog, keep_history};
+use milepost_replication::keys::Keys;
 use serde::Serialize;
 
 use crate::arguments::keep;
@@ -21,7 +22,8 @@ use crate::progress::{Progress, on_rebuild};
 /// from behind the backup's end go on, and what they had sent since comes again.
 ///
 /// How long the log is kept, its limit, and whether it is compressed are as they were when the backup was made, and are
-/// told. Holds are not restored, nor an archive: all segments are in the new store.
+/// told. Holds are not restored, nor an archive: all segments are in the new store. Keys are in no backup: remotes whose
+/// messages are sealed are named, and nothing goes to them until they have a key again (`milepost key`).
 #[derive(Args)]
 #[command(after_long_help = format!("Example:\n  milepost restore /mnt/disk/shop-backup shop\n\n{EXIT_CODES}"))]
 pub struct Restore {
@@ -54,6 +56,8 @@ struct Facts {
     compress: Option<bool>,
     /// The archive that the store had, and the new one has not.
     archive_of_store: Option<String>,
+    /// Remotes whose messages are sealed with keys that no backup has.
+    keys_missing: Vec<String>,
 }
 
 impl Restore {
@@ -68,7 +72,7 @@ impl Restore {
             progress.reach_of(done, total);
         })?;
         drop(progress);
-        keep_what_replication_needs(options.open(&self.new)?)?;
+        let keys_missing = set_up(options.open(&self.new)?)?;
         let facts = Facts {
             site: of.site.to_string(),
             store: of.store.to_string(),
@@ -85,18 +89,20 @@ impl Restore {
                 .as_ref()
                 .and_then(|space| space.archive.as_ref())
                 .map(|path| path.display().to_string()),
+            keys_missing,
         };
         output::tell(
             self.json,
             &facts,
             format_args!(
-                "restored site {} in {} up to LSN {}; lineage epoch {} goes on from {} there; {}",
+                "restored site {} in {} up to LSN {}; lineage epoch {} goes on from {} there; {}{}",
                 facts.site,
                 facts.dir,
                 facts.fork,
                 facts.epoch,
                 facts.parent,
-                settings(&facts)
+                settings(&facts),
+                keys(&facts)
             ),
         )
     }
@@ -132,10 +138,27 @@ fn settings(facts: &Facts) -> String {
     format!("as in the former store its log is kept {retention}, with {limit}{compress}{archive}{room}")
 }
 
-/// Holds are not backed up. What neighbours may ask for is held before anything can be freed.
-fn keep_what_replication_needs(store: Store) -> milepost_engine::Result<()> {
+/// What is to be done before sealed messages go and come again.
+fn keys(facts: &Facts) -> String {
+    if facts.keys_missing.is_empty() {
+        return String::new();
+    }
+    format!(
+        "; messages of {} are sealed, and keys are in no backup: put the folder `keys` of the former store here if you have \
+         it, else draw a new key for each with `milepost key add {} SITE --to FILE` and add it there",
+        facts.keys_missing.join(", "),
+        output::shown(&facts.dir)
+    )
+}
+
+/// Holds are not backed up: what neighbours may ask for is held before anything can be freed. Nor are keys; whose are missing.
+fn set_up(store: Store) -> milepost_engine::Result<Vec<String>> {
     if Catalog::load(&store)?.remotes().next().is_some() {
         keep_history(&store)?;
     }
-    store.close()
+    let locked = Keys::new(&store).all()?;
+    let locked = locked.iter().filter(|one| one.keys.locked().is_some());
+    let missing = locked.map(|one| one.remote.to_string()).collect();
+    store.close()?;
+    Ok(missing)
 }

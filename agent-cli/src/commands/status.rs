@@ -16,8 +16,9 @@ use crate::progress::Progress;
 /// resend_count and rereceive_count (losses it told us, and we told it), and how far it lags: the
 /// transactions that it is due and did not confirm, and the bytes of their events, whether they are
 /// queued, not scanned yet, or history that a subscription asks for. Positions are epoch/LSN/chain, or
-/// none; an LSN written as a<b is the commit at a, sent as history of the subscription made at b. For each phase: which process runs it, since when. Messages in quarantine are listed with their
-/// reasons.
+/// none; an LSN written as a<b is the commit at a, sent as history of the subscription made at b. For each phase: which process runs it, since when. A remote whose messages are sealed
+/// shows with which key, LOCKED with the reason where no key may be used, and NOT BELIEVED while messages come under its name
+/// that are not surely of it. Messages in quarantine are listed with their reasons.
 #[derive(Args)]
 #[command(after_long_help = format!("Example:\n  milepost status hq --json\n\n{EXIT_CODES}"))]
 pub struct Status {
@@ -86,6 +87,15 @@ fn print_remote(remote: &RemoteStatus, out: &mut Out) -> Outcome {
     out.line(format_args!("  confirm_received  {}", remote.confirm_received))?;
     out.line(format_args!("  resend_count      {}", remote.resend_count))?;
     out.line(format_args!("  rereceive_count   {}", remote.rereceive_count))?;
+    if let Some(key) = &remote.key {
+        out.line(format_args!("  sealed with key   {key}"))?;
+    }
+    if let Some(reason) = &remote.locked {
+        out.line(format_args!("  LOCKED            {reason}"))?;
+    }
+    if let Some(reason) = &remote.distrusted {
+        out.line(format_args!("  NOT BELIEVED      {reason}"))?;
+    }
     if let Some(reason) = &remote.stopped {
         out.line(format_args!("  STOPPED           {reason}"))?;
         out.line(format_args!("                    {GO_ON}"))?;
