@@ -148,11 +148,20 @@ impl Site {
     pub fn restore(&mut self) {
         self.end_phases(false);
         drop(self.store.take());
+        // The operator kept the keys, which are in no backup.
+        let (keys, kept) = (self.root.join("keys"), self.root.with_extension("keys"));
+        let has_keys = keys.is_dir();
+        if has_keys {
+            std::fs::rename(&keys, &kept).unwrap();
+        }
         std::fs::remove_dir_all(&self.root).unwrap();
         let options = self.options.clone();
         options
             .restore(self.backup(), &self.root, &mut |_, _| ())
             .unwrap();
+        if has_keys {
+            std::fs::rename(&kept, &keys).unwrap();
+        }
         self.store = Some(options.open(&self.root).unwrap());
         *self.seen.borrow_mut() = self.kept.clone().unwrap();
         self.life += 1;

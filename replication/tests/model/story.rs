@@ -12,6 +12,7 @@ use milepost_replication::tracking::{Patience, PollCause};
 use super::chance::{Chance, Time};
 use super::defined::{Making, Publications};
 use super::judge::{Commits, Side, events_are_genuine_and_single, own_commits_are_there, stream_is_as_due};
+use super::secrets::Secret;
 use super::site::{Logged, Site, Stopped, Told};
 use super::wire::{Weather, Wire};
 
@@ -118,6 +119,12 @@ pub struct Story {
     pub restored: u64,
     /// Segments that were freed, and pairs that had to be made anew for it.
     pub freed: (u64, u64),
+    /// Pairs that have a key.
+    pub secrets: Vec<Secret>,
+    /// Keys that were dropped for newer ones.
+    pub keys: u64,
+    /// What keys are drawn by.
+    pub dice: Chance,
 }
 
 impl Story {
@@ -163,8 +170,12 @@ impl Story {
             makings: 0,
             restored: 0,
             freed: (0, 0),
+            secrets: Vec::new(),
+            keys: 0,
+            dice: Chance::new(seed ^ 0x2222_0000),
         };
         story.begin();
+        story.share_keys();
         (0..count).for_each(|site| story.back_up(site));
         story
     }
@@ -186,6 +197,9 @@ impl Story {
     /// What a site refused that it must not refuse.
     pub fn step(&mut self) -> Result<(), String> {
         self.time.pass(Duration::from_secs(1));
+        if self.dice.percent(15) {
+            self.go_on_with_a_key();
+        }
         let site = self.chance.below(self.sites.len() as u64) as usize;
         let edge = self.chance.below(self.edges.len() as u64) as usize;
         match self.chance.below(100) {
