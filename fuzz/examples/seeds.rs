@@ -4,8 +4,9 @@
 
 use milepost_engine::frame::NewFrame;
 use milepost_engine::{Chain, Epoch, Event, Lsn, Origin, Position, StoreId};
+use milepost_replication::keys::{NONCE_LEN, PairKey};
 use milepost_replication::message::{
-    Address, Carried, Header, Item, Lineage, Message, Part, Point, Probe, Range, Requests, encode,
+    Address, Carried, Header, Item, Lineage, Message, Part, Point, Probe, Range, Requests, encode, encode_sealed,
 };
 
 fn main() {
@@ -20,6 +21,12 @@ fn main() {
     keep("bare", 1, &encode(&Message::bare(header())).unwrap());
     keep("full", 0, &encode(&full()).unwrap());
     keep("full-mended", 1, &encode(&full()).unwrap());
+    let key = PairKey::from_bytes([7; 32]);
+    for (name, message) in [("sealed-bare", Message::bare(header())), ("sealed-full", full())] {
+        let sealed = encode_sealed(&message, &key, [3; NONCE_LEN]).unwrap();
+        keep(name, 0x40, &sealed);
+        keep(&format!("{name}-mended"), 0x41, &sealed);
+    }
     let piece = transaction[..40].to_vec();
     let (total, digest) = (transaction.len() as u64, Part::digest_of(&transaction));
     let mut header = header();

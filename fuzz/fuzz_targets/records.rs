@@ -10,6 +10,7 @@ use milepost_engine::{Epoch, Lsn, Pinned, SiteName, StreamName, StreamPattern};
 use milepost_fuzz::one_frame::with_frame;
 use milepost_replication::catalog::{CATALOG_FRAME, Catalog, Matcher};
 use milepost_replication::endpoint::{Endpoint, EndpointList, LinkAddress};
+use milepost_replication::keys::KeyLine;
 use milepost_replication::scan::{ENTRY_FRAME, Entry};
 use milepost_replication::tracking::{Neighbour, PairRecords, read_newest};
 use milepost_replication::units::{parse_duration, parse_size};
@@ -54,6 +55,9 @@ fn names(text: &str) {
     }
     if let Ok(lsn) = first.parse::<Lsn>() {
         assert_eq!(lsn.to_string().parse::<Lsn>().ok(), Some(lsn));
+    }
+    if let Ok(line) = KeyLine::parse(first) {
+        assert_eq!(*line.text(), first.trim_ascii());
     }
     let _ = (parse_duration(first), parse_size(first));
     let Ok(pattern) = StreamPattern::new(first) else {
