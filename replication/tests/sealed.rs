@@ -207,6 +207,24 @@ fn all_that_ever_was_sent_changes_nothing_when_it_is_sent_again() {
         }
         joined.rounds(3);
         assert_eq!(joined.held(), before, "round {round}");
+        // What a site sent itself is from no remote of its, and waits; the rest is known, and gone.
+        for (mailbox, sender) in [("hq", "bern"), ("bern", "hq")] {
+            let of_the_other = |bytes: &&Vec<u8>| {
+                decode_header(bytes, &Limits::default())
+                    .unwrap()
+                    .from
+                    .name
+                    .as_str()
+                    == sender
+            };
+            assert_eq!(
+                files(&joined.folder, mailbox)
+                    .values()
+                    .filter(of_the_other)
+                    .count(),
+                0
+            );
+        }
     }
     for site in [&joined.hq, &joined.bern] {
         assert_nothing_doubled(site);
@@ -489,6 +507,20 @@ fn phases_that_run_see_keys_change_between_their_rounds() {
     assert_eq!(bern.payloads(), ["one", "two"]);
     assert_eq!(net.waiting("bern"), 0);
     assert!(!receiving.distrusts());
+    // A second one, which hq is to seal with once it hears that bern has it.
+    let second = Keys::new(&hq.store).add_fresh(&name("bern")).unwrap();
+    sending.round(Serve::Everybody).unwrap();
+    Keys::new(&bern.store).add(&name("hq"), &second, false).unwrap();
+    receiving.poll(PollCause::Due).unwrap();
+    bern.send();
+    hq.receive();
+    net.steal("bern");
+    hq.commit(&[("orders/1", "three")]);
+    hq.scan();
+    sending.round(Serve::Everybody).unwrap();
+    let sealed = net.steal("bern");
+    let under = |bytes: &Vec<u8>| bytes.windows(8).any(|there| there == second.key.id().0);
+    assert!(!sealed.is_empty() && sealed.iter().all(under));
 }
 
 /// Names on the wire that would lead out of a folder, were they used as they are.
@@ -527,7 +559,7 @@ fn a_name_in_a_message_is_never_a_path() {
         joined.put("bern", number, &summed(changed));
     }
     let before: Vec<_> = list(joined.bern.root.parent().unwrap());
-    joined.run("bern");
+    assert_eq!(joined.run("bern"), ExitCode::Quarantined);
     let after = list(joined.bern.root.parent().unwrap());
     let new: Vec<_> = after.iter().filter(|path| !before.contains(path)).collect();
     let quarantine = joined.bern.root.join("quarantine");
@@ -535,9 +567,22 @@ fn a_name_in_a_message_is_never_a_path() {
     let ours = |path: &&&PathBuf| {
         path.starts_with(&quarantine) || path.starts_with(&log) || path.starts_with(&joined.folder)
     };
+    let kept = list(&quarantine);
+    let kept: Vec<_> = kept
+        .iter()
+        .filter(|path| path.extension().is_some_and(|end| end == "mp"))
+        .collect();
+    assert_eq!(kept.len(), 9, "{kept:?}");
+    let ours_in_it = |path: &&PathBuf| {
+        path.file_name()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .starts_with("unknown-")
+    };
     assert!(
-        new.iter().any(|path| path.starts_with(&quarantine)),
-        "they are kept under a name of ours"
+        kept.iter().all(ours_in_it),
+        "they are kept under a name of ours: {kept:?}"
     );
     assert_eq!(
         new.iter().filter(|path| !ours(path)).collect::<Vec<_>>(),

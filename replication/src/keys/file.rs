@@ -177,5 +177,11 @@ mod tests {
         for (at, value) in [(8, 0), (12, 0), (12, 1), (12, 3), (13, 1), (13, 3), (13, 255)] {
             assert_eq!(with(at, value), FileFault::Damaged, "{value} at {at}");
         }
+        let none = encode(&KeyRing::default(), StoreId(7));
+        assert_eq!(
+            decode(&none, StoreId(7)).unwrap_err(),
+            FileFault::Damaged,
+            "no key at all"
+        );
     }
 }

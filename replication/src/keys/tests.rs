@@ -219,8 +219,11 @@ fn what_a_crash_leaves_half_done_is_never_an_open_pair() {
     // A file that was about to take its place goes when keys change next, and is nobody's key before.
     fs::write(hq.root.join("keys/.new"), &bytes).unwrap();
     assert_eq!(hq.keys().all().unwrap().len(), 1);
-    hq.keys().add_fresh(&site("thun")).unwrap();
+    hq.keys()
+        .drop_key(&site("thun"), KeyId(*b"no key.."))
+        .unwrap_err();
     assert!(!hq.root.join("keys/.new").exists());
+    hq.keys().add_fresh(&site("thun")).unwrap();
     // The key is gone, and the log still says that there should be one.
     fs::remove_file(hq.file("thun")).unwrap();
     hq.locked("thun");

@@ -258,6 +258,9 @@ fn sealed_messages_are_never_longer_than_asked() {
     let mut packer = Packer::new(Point::NONE, MIN_MESSAGE_BYTES);
     let mut header = full().header;
     header.durable = Lsn(u64::MAX);
+    // The longest that there are.
+    header.from.name = "f".repeat(64).parse().unwrap();
+    header.to.name = "t".repeat(64).parse().unwrap();
     header.requests = Some(Requests {
         number: 1,
         ranges: vec![

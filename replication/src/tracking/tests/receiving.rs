@@ -5,7 +5,8 @@ use milepost_engine::frame::FrameKind;
 use proptest::prelude::*;
 
 use super::*;
-use crate::message::{Lineage, MessageFault, Packer, Part, Probe};
+use crate::keys::KeyId;
+use crate::message::{Distrust, Lineage, MessageFault, Packer, Part, Probe};
 
 fn applied(verdict: Verdict) -> Apply {
     match verdict {
@@ -413,6 +414,28 @@ fn every_probe_is_answered_and_answers_and_confirmations_are_not() {
     confirmation.header.answer = Some(9);
     assert!(matches!(take(&mut receiver, &confirmation), Verdict::Noted));
     assert_eq!(answers_due(&receiver), 1);
+}
+
+/// The trap: a head that would stop the pair, or begin it anew, of a message that nobody vouches for.
+#[test]
+fn the_head_of_a_message_that_is_not_believed_changes_nothing() {
+    let mut receiver = holding(10);
+    let before = receiver.records().clone();
+    let mut anew = header();
+    anew.generation += 1;
+    for distrust in [Distrust::NoKey(KeyId([1; 8])), Distrust::Locked("why".into())] {
+        let fault = MessageFault::Untrusted(distrust.clone());
+        let verdict = receiver
+            .receive_fault(&fault, Some(&anew), &Ours::default())
+            .unwrap();
+        assert!(matches!(&verdict, Verdict::Refused(Refusal::Untrusted(why)) if *why == distrust));
+        assert_eq!(verdict.leave(), Leave::Stay);
+        assert_eq!(receiver.records(), &before);
+    }
+    let forged = MessageFault::Untrusted(Distrust::Forged(KeyId([1; 8])));
+    let verdict = receiver.receive_fault(&forged, Some(&anew), &Ours::default());
+    assert!(matches!(verdict.unwrap(), Verdict::Lost));
+    assert_eq!(receiver.records(), &before);
 }
 
 #[test]
