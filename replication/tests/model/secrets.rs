@@ -92,6 +92,7 @@ impl Story {
             Keys::new(self.sites[here].store())
                 .drop_key(&self.site_name(there), ids[1])
                 .unwrap();
+            self.keys += 1;
             self.tell(format!(
                 "{} drops key {} of {}",
                 self.name(here),
