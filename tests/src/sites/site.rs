@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use milepost_engine::frame::{FrameKind, NewFrame};
 use milepost_engine::{Lsn, SiteName};
+use milepost_replication::keys::PairKeys;
 use milepost_replication::message::{Limits, Message, Place, Point, decode, decode_header};
 use milepost_replication::tracking::{
     Leave, Me, NOTE, Neighbour, PairRecords, Patience, PollCause, Receiver, Sender, Verdict,
@@ -326,7 +327,7 @@ impl Site {
         let from = self.peers[peer].index;
         let (mut whole, mut settled) = (Vec::new(), Vec::new());
         for (id, bytes) in network.poll(from, self.index, now) {
-            match decode(&bytes, &Limits::default()) {
+            match decode(&bytes, &Limits::default(), &PairKeys::Unsealed) {
                 Ok(message) => whole.push((id, message)),
                 Err(fault) => {
                     let header = decode_header(&bytes, &Limits::default()).ok();
