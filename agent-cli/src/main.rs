@@ -13,6 +13,7 @@ mod arguments;
 mod commands;
 mod demo;
 mod failure;
+mod hook;
 mod output;
 mod payload;
 mod progress;

@@ -25,7 +25,7 @@ type Row = (
     &'static str,
 );
 
-const OPTIONS: [Row; 27] = [
+const OPTIONS: [Row; 29] = [
     ("receive", &["-r"], &["--receive"], "1", "true", "true"),
     ("scan", &["-i"], &["--scan"], "1", "true", "true"),
     ("send", &["-s"], &["--send"], "1", "true", "true"),
@@ -135,6 +135,15 @@ const OPTIONS: [Row; 27] = [
         "\"9s\"",
         "9s",
     ),
+    ("hook", &["--hook", "f"], &["--hook", "f"], "f", "\"f\"", "f"),
+    (
+        "hook-timeout",
+        &["--hook-timeout", "9s"],
+        &["--hook-timeout", "9s"],
+        "9s",
+        "\"9s\"",
+        "9s",
+    ),
     (
         "with-stdin",
         &["--with-stdin"],
@@ -222,6 +231,7 @@ fn no_option_is_missing_from_the_list_and_each_stands_in_help_manual_and_complet
         "Scan phase:",
         "Send phase:",
         "Servers:",
+        "Hooks:",
         "Log output:",
     ] {
         assert!(help.contains(group), "{group}");

@@ -93,6 +93,7 @@ fn remote(site: &SiteName, link: &str, consolidated: bool) -> NewRemote {
         links: vec![link.to_owned()],
         schedule: Schedule::None,
         consolidated,
+        on_error: Default::default(),
     }
 }
 

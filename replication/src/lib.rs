@@ -11,9 +11,11 @@ pub mod endpoint;
 #[path = "../../tests/fixtures/golden.rs"]
 mod golden;
 mod heartbeat;
+pub mod hooks;
 pub mod keys;
 pub mod link;
 pub mod message;
+pub mod quarantine;
 pub mod receive;
 pub mod scan;
 pub mod schedule;

@@ -191,6 +191,7 @@ fn a_remote_without_a_schedule_makes_every_sending_process_a_batch_run() {
         links: vec!["memory://".to_owned()],
         schedule: Schedule::None,
         consolidated: false,
+        on_error: Default::default(),
     };
     Definitions::new(&head.store)
         .add_remote(unscheduled, true)
@@ -219,6 +220,7 @@ fn the_whole_agent_works_over_a_directory() {
         };
         let remote = NewRemote {
             site: name(other),
+            on_error: Default::default(),
             links: vec![format!("file://{}", mail.display())],
             schedule: Schedule::EverySeconds(60),
             consolidated: false,
@@ -254,6 +256,7 @@ fn an_address_that_leads_nowhere_is_told_and_the_other_remotes_are_served() {
         links: vec!["ftp://somewhere".to_owned()],
         schedule: Schedule::EverySeconds(1),
         consolidated: false,
+        on_error: Default::default(),
     };
     Definitions::new(&head.store).add_remote(nowhere, false).unwrap();
     head.subscribe("far", "all", None, Start::Now);
@@ -313,6 +316,7 @@ fn links_that_can_be_reached_are_served_and_the_rest_ends_with_4() {
         links: vec!["dead://".to_owned()],
         schedule: Schedule::EverySeconds(1),
         consolidated: false,
+        on_error: Default::default(),
     };
     Definitions::new(&head.store).add_remote(dead, false).unwrap();
     head.subscribe("far", "all", None, Start::Now);

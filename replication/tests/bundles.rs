@@ -21,7 +21,7 @@ use milepost_replication::agent::{Exit, Stop};
 use milepost_replication::bundle::{
     ExportOptions, ImportOptions, Imported, Made, Outcome, RemoteBundles, bundles, export, import,
 };
-use milepost_replication::catalog::{NewRemote, Schedule, Start};
+use milepost_replication::catalog::{NewRemote, OnError, Schedule, Start};
 use support::*;
 
 /// A text that does not compress.
@@ -68,6 +68,7 @@ fn carried_remote(site: &Site, remote: &str) {
         links: vec!["bundle:".to_owned()],
         schedule: Schedule::None,
         consolidated: false,
+        on_error: OnError::Stop,
     };
     site.definitions().add_remote(new, false).unwrap();
 }

@@ -63,6 +63,7 @@ fn remote(site: &str, consolidated: bool) -> NewRemote {
         links,
         schedule,
         consolidated,
+        on_error: Default::default(),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use milepost_engine::{Lsn, Phase, Store};
 use milepost_replication::agent::{AgentOptions, Exit, ExitCode, Stop, run_on};
-use milepost_replication::catalog::{NewRemote, Schedule, Start};
+use milepost_replication::catalog::{NewRemote, OnError, Schedule, Start};
 use milepost_replication::send::{Serve, ask_to_send, asked_to_send, sent_now};
 use support::*;
 
@@ -24,6 +24,7 @@ fn nightly(net: &Net) -> (tempfile::TempDir, Site) {
             links: vec!["memory://".to_owned()],
             schedule,
             consolidated: false,
+            on_error: OnError::Stop,
         };
         head.definitions().add_remote(new, false).unwrap();
         head.subscribe(remote, "all", None, Start::Now);

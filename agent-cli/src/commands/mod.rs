@@ -17,6 +17,7 @@ pub mod leaving;
 mod log_output;
 mod man;
 mod publication;
+mod quarantine;
 mod read;
 mod remote;
 mod repair;
@@ -60,6 +61,7 @@ pub enum Command {
     Subscription(subscription::Subscription),
     Status(status::Status),
     Bundle(bundle::Bundle),
+    Quarantine(quarantine::Quarantine),
     Agent(Box<agent::Agent>),
     Serve(serve::Serve),
     Demo(crate::demo::Demo),
@@ -100,6 +102,7 @@ impl Command {
             Command::Subscription(command) => command.run(),
             Command::Status(command) => command.run(),
             Command::Bundle(command) => command.run(),
+            Command::Quarantine(command) => command.run(),
             Command::Agent(command) => command.run(),
             Command::Serve(command) => command.run(),
             Command::Demo(command) => command.run(),

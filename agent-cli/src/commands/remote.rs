@@ -2,7 +2,7 @@
 
 use clap::{ArgGroup, Args, Subcommand};
 use milepost_engine::SiteName;
-use milepost_replication::catalog::{Definitions, NewRemote, Remote as Neighbour, Schedule};
+use milepost_replication::catalog::{Definitions, NewRemote, OnError, Remote as Neighbour, Schedule};
 use milepost_replication::endpoint::LinkAddress;
 use serde::Serialize;
 
@@ -60,6 +60,10 @@ struct Add {
     /// The one neighbour above this site
     #[arg(long)]
     consolidated: bool,
+    /// What to do when a transaction of its cannot be applied: stop before it, or put it in quarantine and go on with all
+    /// that shares no stream with it
+    #[arg(long, value_name = "POLICY", default_value = "stop", value_parser = policy)]
+    on_error: OnError,
     /// Change the remote of this name
     #[arg(long)]
     replace: bool,
@@ -143,6 +147,7 @@ impl Add {
             links: self.links.iter().map(ToString::to_string).collect(),
             schedule,
             consolidated: self.consolidated,
+            on_error: self.on_error,
         };
         let made = Definitions::new(&store).add_remote(new, self.replace);
         let made = made.map_err(Failure::of_words)?;
@@ -172,8 +177,12 @@ fn text(remote: &Neighbour) -> String {
         Schedule::AtMinute(minute) => format!("sent to at {:02}:{:02} UTC", minute / 60, minute % 60),
     };
     let above = if remote.consolidated { ", consolidated" } else { "" };
+    let policy = match remote.on_error {
+        OnError::Stop => "",
+        OnError::GoOn => ", goes on when a transaction cannot be applied",
+    };
     format!(
-        "remote {}: {}, {schedule}{above}",
+        "remote {}: {}, {schedule}{above}{policy}",
         remote.site,
         remote.links.join(" ")
     )
@@ -181,6 +190,14 @@ fn text(remote: &Neighbour) -> String {
 
 fn link(text: &str) -> milepost_engine::Result<LinkAddress> {
     text.parse()
+}
+
+fn policy(text: &str) -> Result<OnError, String> {
+    match text {
+        "stop" => Ok(OnError::Stop),
+        "go-on" => Ok(OnError::GoOn),
+        _ => Err(format!("{text:?} is neither stop nor go-on")),
+    }
 }
 
 /// Minutes after midnight.

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use milepost_replication::agent::GO_ON;
-use milepost_replication::status::{RemoteStatus, StoreStatus, status};
+use milepost_replication::status::{RemoteStatus, Reported, StoreStatus, status};
 
 use super::store_dir::StoreDir;
 use crate::failure::{EXIT_CODES, Outcome};
@@ -96,9 +96,36 @@ fn print_remote(remote: &RemoteStatus, out: &mut Out) -> Outcome {
     if let Some(reason) = &remote.distrusted {
         out.line(format_args!("  NOT BELIEVED      {reason}"))?;
     }
+    if remote.held > 0 {
+        let (held, site) = (remote.held, &remote.remote);
+        out.line(format_args!(
+            "  HELD HERE         {held} transactions of {site}; see `milepost quarantine list`"
+        ))?;
+    }
+    if let Some(reported) = &remote.reported {
+        print_reported(reported, out)?;
+    }
     if let Some(reason) = &remote.stopped {
         out.line(format_args!("  STOPPED           {reason}"))?;
         out.line(format_args!("                    {GO_ON}"))?;
+    }
+    Ok(())
+}
+
+/// Words of another site: nothing in them is ours.
+fn print_reported(reported: &Reported, out: &mut Out) -> Outcome {
+    out.line(format_args!(
+        "  HELD THERE        {} transactions, and {} messages set aside",
+        reported.held, reported.refused
+    ))?;
+    for case in &reported.cases {
+        let what = case
+            .lsn
+            .map_or_else(|| "a message".to_owned(), |lsn| format!("our LSN {lsn}"));
+        out.line(format_args!(
+            "                    {what}: {}",
+            output::shown(&case.reason)
+        ))?;
     }
     Ok(())
 }

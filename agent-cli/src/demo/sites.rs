@@ -161,5 +161,6 @@ fn remote(site: &str, links: Vec<String>, consolidated: bool) -> Outcome<NewRemo
         links,
         schedule: Schedule::EverySeconds(1),
         consolidated,
+        on_error: Default::default(),
     })
 }

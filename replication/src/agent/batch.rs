@@ -10,7 +10,7 @@ use crate::scan::Scanned;
 use crate::send::{SendPhase, Serve};
 use crate::tracking::PollCause;
 
-use super::run::{Asides, Running, exit_of_link, exit_of_quarantine};
+use super::run::{Asides, Running, exit_of_held, exit_of_link, exit_of_quarantine};
 use super::{Exit, ExitCode, LOOK_EVERY, Links, Stop};
 
 /// Runs the phases once.
@@ -36,6 +36,7 @@ fn rounds(running: &mut Running, exit: &mut Exit) -> Result<()> {
     let mut told = Vec::new();
     if let Some(phase) = receive {
         add(exit, receive_all(phase, links, stop)?);
+        add(exit, exit_of_held(store)?);
         told = phase.stopped();
     }
     let mut scanned = Scanned::default();

@@ -15,7 +15,7 @@ use crate::scan::ScanPhase;
 use crate::send::{SendPhase, Serve};
 use crate::tracking::PollCause;
 
-use super::run::{Asides, Running, exit_of_quarantine};
+use super::run::{Asides, Running, exit_of_held, exit_of_quarantine};
 use super::{AgentOptions, Exit, LOOK_EVERY, Links, Stop};
 
 /// Pause before something that failed is tried again, and between polls that bring nothing though the
@@ -92,6 +92,12 @@ fn receive_on(
         if received.transactions > 0 {
             tracing::info!(transactions = received.transactions, "applied");
         }
+        if received.kept > 0 {
+            tracing::error!(
+                transactions = received.kept,
+                "put in quarantine; see `milepost quarantine list`"
+            );
+        }
         asides.add(received.quarantined);
         let in_use = phase.links_in_use();
         if in_use.is_empty() || (cause == PollCause::Push && !received.moved) {
@@ -105,7 +111,7 @@ fn receive_on(
     if crate::receive::quarantined(store)?.is_empty() && !phase.distrusts() {
         asides.clear();
     }
-    Ok(exit_of_quarantine(&phase.stopped(), &asides))
+    Ok(exit_of_quarantine(&phase.stopped(), &asides).and(exit_of_held(store)?))
 }
 
 fn scan_on(phase: ScanPhase, store: &Store, options: &AgentOptions, stop: &Stop) -> Result<Exit> {

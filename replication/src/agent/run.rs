@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use milepost_engine::{ErrorKind, Result, Store};
+use milepost_engine::{ErrorKind, Phase, Result, Store};
 
 use crate::catalog::{Catalog, keep_history};
+use crate::hooks::{Hooks, SharedHooks};
 use crate::link::{LinkError, MessageId};
+use crate::quarantine::held_of;
 use crate::receive::{ReceiveOptions, ReceivePhase, SetAside};
 use crate::scan::ScanPhase;
 use crate::send::{SendOptions, SendPhase, Serve};
 use crate::tracking::Patience;
 
-use super::{AgentOptions, Exit, ExitCode, Links, Stop, batch, continuous, link_opener, send_now};
+use super::{AgentOptions, Exit, ExitCode, Links, Phases, Stop, batch, continuous, link_opener, send_now};
 
 /// The phases that a process runs.
 pub(super) struct Running {
@@ -30,6 +32,12 @@ pub(super) struct Running {
 /// must not be called from within an async runtime.
 #[must_use]
 pub fn run(store: Store, options: &AgentOptions, stop: &Stop) -> Exit {
+    run_with(store, options, None, stop)
+}
+
+/// As [`run`], with hooks.
+#[must_use]
+pub fn run_with(store: Store, options: &AgentOptions, hooks: SharedHooks, stop: &Stop) -> Exit {
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -49,7 +57,7 @@ pub fn run(store: Store, options: &AgentOptions, stop: &Stop) -> Exit {
         runtime.handle().clone(),
         stop.clone(),
     );
-    let exit = run_on(&store, &links, options, stop);
+    let exit = run_on_with(&store, &links, options, hooks, stop);
     let closed = store.close();
     // A link that hangs must not keep the process.
     runtime.shutdown_background();
@@ -62,13 +70,26 @@ pub fn run(store: Store, options: &AgentOptions, stop: &Stop) -> Exit {
 /// As [`run`], on an open store and given links.
 #[must_use]
 pub fn run_on(store: &Store, links: &Links, options: &AgentOptions, stop: &Stop) -> Exit {
+    run_on_with(store, links, options, None, stop)
+}
+
+/// As [`run_on`], with hooks.
+#[must_use]
+pub fn run_on_with(
+    store: &Store,
+    links: &Links,
+    options: &AgentOptions,
+    hooks: SharedHooks,
+    stop: &Stop,
+) -> Exit {
     if let Err(error) = options.check() {
         return Exit::because(ExitCode::Usage, error.to_string());
     }
+    let hooks = hooks.filter(|_| options.apply);
     if !options.send_now.is_empty() {
-        return send_now::run(store, links, options, stop);
+        return send_now::run(store, links, options, &hooks, stop);
     }
-    let (batch, running) = match open(store, links, options, stop) {
+    let (batch, running) = match open(store, links, options, &hooks, stop) {
         Ok(opened) => opened,
         Err(error) if error.kind() == ErrorKind::Conflict => {
             let hint = if options.batch {
@@ -87,17 +108,54 @@ pub fn run_on(store: &Store, links: &Links, options: &AgentOptions, stop: &Stop)
              give every remote a schedule with `milepost remote add … --replace` for an agent that stays"
         );
     }
+    let told = Told::begin(options, hooks);
     let exit = if batch {
         batch::run(running)
     } else {
         continuous::run(running)
     };
+    drop(told);
     tracing::info!(code = exit.code.number(), "the agent leaves");
     exit
 }
 
+/// Tells hooks which phases run, until it is dropped.
+pub(super) struct Told {
+    phases: Vec<Phase>,
+    hooks: SharedHooks,
+}
+
+impl Told {
+    pub(super) fn begin(options: &AgentOptions, hooks: SharedHooks) -> Told {
+        let Phases { receive, scan, send } = options.phases;
+        let runs = Phase::ALL.into_iter().zip([receive, scan, send]);
+        let phases = runs.filter(|(_, runs)| *runs).map(|(phase, _)| phase).collect();
+        let told = Told { phases, hooks };
+        told.each(|hooks, phase| hooks.phase_began(phase));
+        told
+    }
+
+    fn each(&self, tell: impl Fn(&dyn Hooks, Phase)) {
+        if let Some(hooks) = &self.hooks {
+            self.phases.iter().for_each(|phase| tell(&**hooks, *phase));
+        }
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.each(|hooks, phase| hooks.phase_ended(phase));
+    }
+}
+
 /// Takes the locks of all phases before any of them works.
-fn open(store: &Store, links: &Links, options: &AgentOptions, stop: &Stop) -> Result<(bool, Running)> {
+fn open(
+    store: &Store,
+    links: &Links,
+    options: &AgentOptions,
+    hooks: &SharedHooks,
+    stop: &Stop,
+) -> Result<(bool, Running)> {
     let phases = options.phases;
     if Catalog::load(store)?.remotes().next().is_some() {
         keep_history(store)?;
@@ -128,12 +186,14 @@ fn open(store: &Store, links: &Links, options: &AgentOptions, stop: &Stop) -> Re
         receive: phases
             .receive
             .then(|| ReceivePhase::open(store, &links, receive, stop))
-            .transpose()?,
+            .transpose()?
+            .map(|phase| phase.with_hooks(hooks.clone())),
         scan: phases.scan.then(|| ScanPhase::open(store)).transpose()?,
         send: phases
             .send
             .then(|| SendPhase::open(store, &links, send, stop))
-            .transpose()?,
+            .transpose()?
+            .map(|phase| phase.with_hooks(hooks.clone())),
         serve: Serve::Everybody,
     };
     Ok((batch, running))
@@ -222,4 +282,22 @@ pub(super) fn exit_of_quarantine(stopped: &[(milepost_engine::SiteName, String)]
     } else {
         Exit::because(ExitCode::Quarantined, all.join("; "))
     }
+}
+
+/// How transactions in quarantine end a run that receives.
+pub(super) fn exit_of_held(store: &Store) -> Result<Exit> {
+    let mut all = Vec::new();
+    for remote in Catalog::load(store)?.remotes() {
+        if let Some((count, first)) = held_of(store, &remote.site)? {
+            let what = if count == 1 { "transaction" } else { "transactions" };
+            all.push(format!(
+                "{count} {what} of {} in quarantine, the first {first}; see `milepost quarantine list`",
+                remote.site
+            ));
+        }
+    }
+    Ok(match all.is_empty() {
+        true => Exit::DONE,
+        false => Exit::because(ExitCode::Quarantined, all.join("; ")),
+    })
 }

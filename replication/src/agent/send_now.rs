@@ -9,20 +9,32 @@ use milepost_engine::{Error, ErrorKind, Lsn, Phase, Result, SiteName, Store};
 
 use crate::catalog::{Catalog, Remote};
 use crate::heartbeat::Heartbeat;
+use crate::hooks::SharedHooks;
 use crate::scan::ScanPhase;
 use crate::send::{SendPhase, Serve, ask_to_send, sent_now};
 use crate::tracking::{Neighbour, PairRecords};
 
-use super::run::{Asides, Running, exit_of_quarantine, send_options};
-use super::{AgentOptions, Exit, ExitCode, LOOK_EVERY, Links, Stop, batch};
+use super::run::{Asides, Running, Told, exit_of_quarantine, send_options};
+use super::{AgentOptions, Exit, ExitCode, LOOK_EVERY, Links, Phases, Stop, batch};
 
 /// Sends to the remotes that `options` name, or sees to it that it is done.
-pub(super) fn run(store: &Store, links: &Links, options: &AgentOptions, stop: &Stop) -> Exit {
+pub(super) fn run(
+    store: &Store,
+    links: &Links,
+    options: &AgentOptions,
+    hooks: &SharedHooks,
+    stop: &Stop,
+) -> Exit {
     let done = check(store, &options.send_now).and_then(|()| {
         let asked = ask_to_send(store, &options.send_now)?;
         tracing::info!(%asked, "asked for {}", names(&options.send_now));
-        match open(store, links, options, stop)? {
-            Some(running) => Ok(batch::run(running)),
+        match open(store, links, options, hooks, stop)? {
+            Some(running) => {
+                let told = Told::begin(&running.options, hooks.clone());
+                let exit = batch::run(running);
+                drop(told);
+                Ok(exit)
+            }
             None => wait(store, asked, options, stop),
         }
     });
@@ -56,11 +68,17 @@ fn check(store: &Store, sites: &[SiteName]) -> Result<()> {
 }
 
 /// The phases this process runs for it; `None` when another one sends.
-fn open(store: &Store, links: &Links, options: &AgentOptions, stop: &Stop) -> Result<Option<Running>> {
+fn open(
+    store: &Store,
+    links: &Links,
+    options: &AgentOptions,
+    hooks: &SharedHooks,
+    stop: &Stop,
+) -> Result<Option<Running>> {
     let links = links.clone().for_one_round();
     let send = match SendPhase::open(store, &links, send_options(options, true), stop) {
         Err(error) if error.kind() == ErrorKind::Conflict => return Ok(None),
-        send => send?,
+        send => send?.with_hooks(hooks.clone()),
     };
     let scan = match ScanPhase::open(store) {
         Err(error) if error.kind() == ErrorKind::Conflict => None,
@@ -69,7 +87,14 @@ fn open(store: &Store, links: &Links, options: &AgentOptions, stop: &Stop) -> Re
     Ok(Some(Running {
         store: store.clone(),
         links,
-        options: options.clone(),
+        options: AgentOptions {
+            phases: Phases {
+                receive: false,
+                scan: scan.is_some(),
+                send: true,
+            },
+            ..options.clone()
+        },
         stop: stop.clone(),
         receive: None,
         scan,

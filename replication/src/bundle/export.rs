@@ -20,6 +20,7 @@ use super::outgoing::{BundleLink, Filled};
 use super::writer::{BundleWriter, remove_left_over};
 use crate::agent::{Links, Stop};
 use crate::catalog::{Catalog, Remote, keep_history};
+use crate::keys::keys_of;
 use crate::link::Link;
 use crate::scan::ScanPhase;
 use crate::send::{SendOptions, SendPhase, Sent, Serve};
@@ -95,7 +96,8 @@ pub fn export(store: &Store, remote: &SiteName, options: &ExportOptions) -> Resu
     scan(store, &stop)?;
     remove_left_over(&folder, store.site(), &remote.site)?;
     let writer = BundleWriter::begin(&folder, store.site(), &remote.site, &**store.rng())?;
-    let link = BundleLink::new(remote.site.clone(), writer, options.most_bytes);
+    let keys = keys_of(store, &remote.site)?;
+    let link = BundleLink::new(remote.site.clone(), keys, writer, options.most_bytes);
     *slot.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(link.clone());
     if options.again {
         phase.send_again(&remote.site)?;

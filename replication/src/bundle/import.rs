@@ -24,6 +24,7 @@ use super::reader::Bundle;
 use super::writer::{WHOLE, failed};
 use crate::agent::{Links, OpenLink, Stop};
 use crate::catalog::{Catalog, keep_history};
+use crate::hooks::SharedHooks;
 use crate::link::Link;
 use crate::receive::{ReceiveOptions, ReceivePhase, SetAside};
 use crate::tracking::{Patience, PollCause};
@@ -48,6 +49,8 @@ pub struct Imported {
     pub bundles: Vec<OneBundle>,
     /// Transactions applied.
     pub transactions: u64,
+    /// Transactions that were put in quarantine, by the policy of their remote.
+    pub held: u64,
     /// Messages that told nothing new.
     pub duplicates: u64,
     /// Files of the folder that are no bundle for this site, with the reason.
@@ -93,6 +96,14 @@ impl OneBundle {
 /// `Invalid` for a file that is no bundle for this site; `Corrupt` for one of which nothing can be read; `Conflict` naming the
 /// process that receives; else those of store and files. What was applied before stays applied.
 pub fn import(store: &Store, options: &ImportOptions) -> Result<Imported> {
+    import_with(store, options, None)
+}
+
+/// As [`import`], with hooks, which rule on what is applied.
+///
+/// # Errors
+/// As [`import`]; those of the hooks.
+pub fn import_with(store: &Store, options: &ImportOptions, hooks: SharedHooks) -> Result<Imported> {
     let mut imported = Imported::default();
     let bundles = find(store, &options.from, &mut imported)?;
     if bundles.is_empty() {
@@ -100,7 +111,7 @@ pub fn import(store: &Store, options: &ImportOptions) -> Result<Imported> {
     }
     keep_history(store)?;
     let link = CarriedLink::new(bundles);
-    receive(store, options, &link, &mut imported)?;
+    receive(store, options, &link, hooks, &mut imported)?;
     for (number, bundle) in link.bundles().iter().enumerate() {
         imported.bundles.push(came_to(&link, number, bundle));
     }
@@ -176,6 +187,7 @@ fn receive(
     store: &Store,
     options: &ImportOptions,
     link: &CarriedLink,
+    hooks: SharedHooks,
     imported: &mut Imported,
 ) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -196,10 +208,11 @@ fn receive(
             every: Duration::from_secs(60),
         },
     };
-    let mut phase = ReceivePhase::open(store, &links, receive, &stop)?;
+    let mut phase = ReceivePhase::open(store, &links, receive, &stop)?.with_hooks(hooks);
     loop {
         let received = phase.poll(PollCause::Due)?;
         imported.transactions += received.transactions;
+        imported.held += received.kept;
         imported.duplicates += received.duplicates;
         imported.quarantined.extend(received.quarantined);
         if let Some((_, error)) = received.failed_links.first() {

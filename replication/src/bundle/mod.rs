@@ -25,7 +25,7 @@ mod writer;
 
 pub use carried::CarriedLink;
 pub use export::{ExportOptions, Made, Outcome, export};
-pub use import::{ImportOptions, Imported, OneBundle, import};
+pub use import::{ImportOptions, Imported, OneBundle, import, import_with};
 pub use ledger::{
     Exported, ExportedFacts, IN_PREFIX, Incoming, OUT_PREFIX, Outgoing, RemoteBundles, bundles,
 };

@@ -6,6 +6,7 @@ use milepost_engine::width::to_u64;
 use milepost_engine::{Error, Result, SiteName};
 
 use super::writer::{BundleWriter, failed};
+use crate::keys::PairKeys;
 use crate::link::{Batch, Link, LinkError, LinkFuture, MessageId, PollRequest, check_size};
 use crate::message::{Item, Limits, decode};
 
@@ -18,6 +19,8 @@ const ADDRESS: &str = "bundle:";
 pub struct BundleLink {
     to: SiteName,
     most_bytes: Option<u64>,
+    /// Those of the pair, to count what goes sealed.
+    keys: Arc<PairKeys>,
     state: Arc<Mutex<State>>,
 }
 
@@ -44,7 +47,7 @@ pub struct Filled {
 impl BundleLink {
     /// The link to `to` over a file of at most so many bytes.
     #[must_use]
-    pub fn new(to: SiteName, writer: BundleWriter, most_bytes: Option<u64>) -> BundleLink {
+    pub fn new(to: SiteName, keys: PairKeys, writer: BundleWriter, most_bytes: Option<u64>) -> BundleLink {
         let state = State {
             writer: Some(writer),
             ..State::default()
@@ -52,6 +55,7 @@ impl BundleLink {
         BundleLink {
             to,
             most_bytes,
+            keys: Arc::new(keys),
             state: Arc::new(Mutex::new(state)),
         }
     }
@@ -112,14 +116,14 @@ impl BundleLink {
             *failure = Some(error);
             return Err(LinkError::not_now(ADDRESS, reason));
         }
-        *transactions += ends_in(message);
+        *transactions += ends_in(message, &self.keys);
         Ok(())
     }
 }
 
 /// How many transactions end in a message; what is no message has none.
-fn ends_in(message: &[u8]) -> u64 {
-    let Ok(message) = decode(message, &Limits::default()) else {
+fn ends_in(message: &[u8], keys: &PairKeys) -> u64 {
+    let Ok(message) = decode(message, &Limits::default(), keys) else {
         return 0;
     };
     let ends = |item: &&Item| match item {

@@ -12,6 +12,7 @@ use super::layout::{HEAD_LEN, HEADER_LEN, Head, Header, HeaderFault, MAGIC};
 use super::writer::remove_left_over;
 use super::*;
 use crate::golden::{Records, assert_laid_out, kept_records};
+use crate::keys::PairKeys;
 use crate::link::{Link, LinkError, MAX_MESSAGE_BYTES, MessageId, PollRequest};
 use crate::message::Point;
 use crate::tracking::PairState;
@@ -348,7 +349,7 @@ async fn a_bundles_link_takes_what_fits_for_its_addressee_and_gives_it_there_unt
     let (hq, bern) = (site("hq"), site("bern"));
     let writer = BundleWriter::begin(dir.path(), &hq, &bern, &SystemRng).unwrap();
     let most = writer.len_with(100) + 200;
-    let link = BundleLink::new(bern.clone(), writer, Some(most));
+    let link = BundleLink::new(bern.clone(), PairKeys::Unsealed, writer, Some(most));
     link.deliver(&bern, &[1; 100]).await.unwrap();
     assert!(matches!(
         link.deliver(&hq, b"x").await,

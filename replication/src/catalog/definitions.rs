@@ -9,17 +9,19 @@ use milepost_engine::frame::NewFrame;
 use milepost_engine::{Durability, Error, Lsn, Pinned, Result, SiteName, Store};
 
 use crate::backup::CoveredRecord;
-use crate::send::{SEND_NOW_PREFIX, SENT_NOW_PREFIX};
 use crate::keys::DistrustRecord;
+use crate::quarantine::held_prefix;
+use crate::send::{SEND_NOW_PREFIX, SENT_NOW_PREFIX};
 use crate::tracking::{
-    ConfirmedRecord, PairRecord, PairState, ProbeRecord, ReceivedRecord, SentRecord, ToldRecord,
+    ConfirmedRecord, PairRecord, PairState, ProbeRecord, ReceivedRecord, ReportedRecord, SentRecord,
+    ToldRecord,
 };
 
 use super::history::Subscribing;
 use super::record::{self, End, PublicationBytes, RemoteBytes, SubscriptionBytes};
 use super::{
-    Article, Catalog, Publication, Remote, Schedule, Start, SubscribeBy, Subscription, SubscriptionId,
-    publication, remote,
+    Article, Catalog, OnError, Publication, Remote, Schedule, Start, SubscribeBy, Subscription,
+    SubscriptionId, publication, remote,
 };
 
 /// Longest value a subscription may choose, in bytes.
@@ -63,6 +65,8 @@ pub struct NewRemote {
     pub schedule: Schedule,
     /// True for the one neighbour above.
     pub consolidated: bool,
+    /// What happens when a transaction of its cannot be applied.
+    pub on_error: OnError,
 }
 
 /// A subscription to be made.
@@ -177,22 +181,23 @@ impl<'a> Definitions<'a> {
         if new.consolidated {
             refuse_second_consolidated(&catalog, &site)?;
         }
-        let (previous, last) = self.previous::<RemoteBytes>(&key)?;
+        let (previous, last) = match self.store.pinned(&key)? {
+            Some((value, at)) => (at, Some(record::remote_body(&value, at)?.0)),
+            None => (Lsn::ZERO, None),
+        };
         let generation = last.map_or(0, |bytes| bytes.generation);
         let (added, generation) = match current {
             Some(current) => (current.added, generation),
             None => (Lsn::ZERO, generation.saturating_add(1)),
         };
         let value = Some((new.links, new.schedule, new.consolidated));
-        let lsn = self.append(
-            key.clone(),
-            &RemoteBytes {
-                previous,
-                generation,
-                added,
-                value,
-            },
-        )?;
+        let bytes = RemoteBytes {
+            previous,
+            generation,
+            added,
+            value,
+        };
+        let lsn = self.append_frame(record::remote_frame(&site, bytes, new.on_error)?)?;
         let catalog = self.catalog()?;
         if new.consolidated
             && let Err(conflict) = refuse_second_consolidated(&catalog, &site)
@@ -215,7 +220,7 @@ impl<'a> Definitions<'a> {
     /// Removes a remote without subscriptions in force. What is unsent to it is dropped.
     ///
     /// # Errors
-    /// `Invalid` when there is none; `Conflict` while a subscription is in force.
+    /// `Invalid` when there is none; `Conflict` while a subscription is in force, or transactions of its are in quarantine.
     pub fn remove_remote(&self, site: &SiteName) -> Result<()> {
         let catalog = self.catalog()?;
         let Some(current) = catalog.remote(site) else {
@@ -230,6 +235,8 @@ impl<'a> Definitions<'a> {
                 user.id, user.publication
             )));
         }
+        // Whoever sent them has let them go: nobody else has them any more.
+        refuse_while_held(self.store, site)?;
         // The pair may have agreed on a higher generation; the next one must be beyond it.
         let pair = self.store.pinned(&PairRecord::key(site))?;
         let pair = pair.map(|(value, _)| PairRecord::read(&value)).transpose()?;
@@ -254,6 +261,7 @@ impl<'a> Definitions<'a> {
             format!("{SEND_NOW_PREFIX}{site}").into_bytes(),
             format!("{SENT_NOW_PREFIX}{site}").into_bytes(),
             DistrustRecord::key(site),
+            ReportedRecord::key(site),
         ];
         tracking
             .into_iter()
@@ -394,8 +402,18 @@ pub fn was_remote_before(store: &Store, site: &SiteName) -> Result<bool> {
     let Some((value, at)) = store.pinned(&record::remote_key(site))? else {
         return Ok(false);
     };
-    let bytes: RemoteBytes = record::body(&value, at)?;
+    let (bytes, _) = record::remote_body(&value, at)?;
     Ok(bytes.generation > 1 || bytes.value.is_none())
+}
+
+fn refuse_while_held(store: &Store, site: &SiteName) -> Result<()> {
+    match store.pinned_with_prefix(&held_prefix(site))?.len() {
+        0 => Ok(()),
+        count => Err(Error::conflict(format!(
+            "remote {site} cannot be removed while {count} of its transactions are in quarantine, and nobody else may have them any \
+             more; retry or drop them first (`milepost quarantine list`)"
+        ))),
+    }
 }
 
 /// Nothing is replaced by accident, and nothing new is made by a name that was mistyped.

@@ -27,7 +27,7 @@ pub use history::{HOLD, Need, due_before_the_log, hold_what_is_needed, keep_hist
 pub use matcher::{Matcher, Topic, TopicId};
 pub use publication::{Article, Publication, SubscribeBy};
 pub use record::CATALOG_FRAME;
-pub use remote::{Remote, Schedule};
+pub use remote::{OnError, Remote, Schedule};
 pub use subscription::{Start, Subscription, SubscriptionId};
 
 use std::collections::BTreeMap;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! key    catalog/publication/<name> | catalog/remote/<site> | catalog/subscription/<16 hex digits>
-//! value  version 2 (1) | bincode of the record below; positions that are the frame's own are 0
+//! value  version 2 (1; 2 for a remote with a policy of its own) | bincode of the record below; positions that are the frame's own are 0
 //! ```
 //!
 //! A removed publication or remote keeps its key with an empty value inside, so that the catalog as
@@ -13,7 +13,7 @@ use milepost_engine::frame::{FrameKind, NewFrame};
 use milepost_engine::{Error, ErrorKind, Lsn, Pinned, Result, SiteName, Store, codec};
 use serde::Serializer;
 
-use super::{Article, Publication, Remote, Schedule, SubscribeBy, Subscription, SubscriptionId};
+use super::{Article, OnError, Publication, Remote, Schedule, SubscribeBy, Subscription, SubscriptionId};
 
 /// Kind of the frames that carry definitions; the kind before it is that of tracking's notes.
 pub const CATALOG_FRAME: FrameKind = FrameKind(FrameKind::REPLICATION_FIRST + 1);
@@ -23,6 +23,8 @@ const PUBLICATION: &str = "catalog/publication/";
 const REMOTE: &str = "catalog/remote/";
 const SUBSCRIPTION: &str = "catalog/subscription/";
 const VERSION: u16 = 1;
+/// Of a remote that has a policy other than [`OnError::Stop`]: what older programs know stays as they know it.
+const WITH_POLICY: u16 = 2;
 
 /// A definition as of the frame that carries it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,7 +102,7 @@ impl Record {
         let (previous, definition) = if let Some(name) = name.strip_prefix(PUBLICATION) {
             publication(name, body(value, at)?, at)
         } else if let Some(name) = name.strip_prefix(REMOTE) {
-            remote(SiteName::new(name)?, body(value, at)?, at)
+            remote(SiteName::new(name)?, remote_body(value, at)?, at)
         } else if name.starts_with(SUBSCRIPTION) {
             let (previous, found) = subscription(body(value, at)?, at)?;
             (previous, Definition::Subscription(found))
@@ -144,19 +146,44 @@ impl Record {
 /// # Errors
 /// `Corrupt` for another version or bytes that are no record.
 pub(super) fn body<T: Decode<()>>(value: &[u8], at: Lsn) -> Result<T> {
+    match versioned(value, at)? {
+        (VERSION, body) => decoded(body, at),
+        (version, _) => Err(of_version(version, at)),
+    }
+}
+
+/// As [`body`], of a remote: with its policy.
+///
+/// # Errors
+/// As [`body`].
+pub(super) fn remote_body(value: &[u8], at: Lsn) -> Result<(RemoteBytes, OnError)> {
+    match versioned(value, at)? {
+        (VERSION, body) => Ok((decoded(body, at)?, OnError::Stop)),
+        (WITH_POLICY, body) => decoded(body, at),
+        (version, _) => Err(of_version(version, at)),
+    }
+}
+
+fn versioned(value: &[u8], at: Lsn) -> Result<(u16, &[u8])> {
     let (version, body) = value
         .split_first_chunk::<2>()
         .ok_or_else(|| Error::corrupt("a definition has no version").at_lsn(at))?;
-    let version = u16::from_le_bytes(*version);
-    if version != VERSION {
-        let text = format!("a definition is of version {version}; this program reads version {VERSION}");
-        return Err(Error::corrupt(text).at_lsn(at));
-    }
+    Ok((u16::from_le_bytes(*version), body))
+}
+
+fn decoded<T: Decode<()>>(body: &[u8], at: Lsn) -> Result<T> {
     codec::decode(body).map_err(|error| {
         Error::corrupt("a definition cannot be read")
             .at_lsn(at)
             .caused_by(error)
     })
+}
+
+fn of_version(version: u16, at: Lsn) -> Error {
+    let text = format!(
+        "a definition is of version {version}; this program reads version {VERSION}, and of remotes {WITH_POLICY} too"
+    );
+    Error::corrupt(text).at_lsn(at)
 }
 
 /// The record under a key that was in force where the log begins, if it was at `lsn` too.
@@ -202,7 +229,7 @@ fn publication(name: &str, bytes: PublicationBytes, at: Lsn) -> (Lsn, Definition
     )
 }
 
-fn remote(name: SiteName, bytes: RemoteBytes, at: Lsn) -> (Lsn, Definition) {
+fn remote(name: SiteName, (bytes, on_error): (RemoteBytes, OnError), at: Lsn) -> (Lsn, Definition) {
     let value = bytes.value.map(|(links, schedule, consolidated)| {
         let added = if bytes.added == Lsn::ZERO { at } else { bytes.added };
         let (site, generation) = (name.clone(), bytes.generation);
@@ -214,6 +241,7 @@ fn remote(name: SiteName, bytes: RemoteBytes, at: Lsn) -> (Lsn, Definition) {
             links,
             schedule,
             consolidated,
+            on_error,
         }
     });
     (bytes.previous, Definition::Remote { name, value })
@@ -258,7 +286,20 @@ pub(super) fn subscription_prefix() -> &'static [u8] {
 
 /// A frame that carries one definition.
 pub(super) fn frame<T: Encode>(key: Vec<u8>, value: &T) -> Result<NewFrame> {
-    let mut bytes = VERSION.to_le_bytes().to_vec();
+    frame_of(VERSION, key, value)
+}
+
+/// A frame that carries the definition of a remote.
+pub(super) fn remote_frame(site: &SiteName, bytes: RemoteBytes, on_error: OnError) -> Result<NewFrame> {
+    let key = remote_key(site);
+    match on_error {
+        OnError::Stop => frame_of(VERSION, key, &bytes),
+        OnError::GoOn => frame_of(WITH_POLICY, key, &(bytes, on_error)),
+    }
+}
+
+fn frame_of<T: Encode>(version: u16, key: Vec<u8>, value: &T) -> Result<NewFrame> {
+    let mut bytes = version.to_le_bytes().to_vec();
     bytes.extend(codec::encode(value)?);
     let mut frame = NewFrame::of_kind(CATALOG_FRAME, Vec::new());
     frame.pin(Pinned {

@@ -28,6 +28,19 @@ pub struct Remote {
     pub schedule: Schedule,
     /// True for the one neighbour above this site.
     pub consolidated: bool,
+    /// What happens when a transaction of its cannot be applied.
+    pub on_error: OnError,
+}
+
+/// What happens when a transaction of a neighbour's cannot be applied (R6).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnError {
+    /// Its stream stands before it until the cause is gone.
+    #[default]
+    Stop,
+    /// It is kept in quarantine, with what shares a stream with it, and all else goes on.
+    GoOn,
 }
 
 impl Remote {

@@ -283,6 +283,7 @@ fn a_pair_that_is_made_anew_stays_sealed() {
         links: vec!["file:///exchange".to_owned()],
         schedule: crate::catalog::Schedule::None,
         consolidated: false,
+        on_error: crate::catalog::OnError::default(),
     };
     definitions.add_remote(remote(), false).unwrap();
     let line = hq.keys().add_fresh(&site("bern")).unwrap();

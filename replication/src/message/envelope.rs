@@ -18,7 +18,9 @@ use milepost_engine::{Epoch, Lsn, SiteName, StoreId};
 
 use super::bytes::{Front, Put};
 use super::seal::Seal;
-use super::{Address, Header, Lineage, MessageFault, Point, Probe, Range, Requests, VERSION};
+use super::{
+    Address, Header, Lineage, MessageFault, Point, Probe, Range, Requests, Trouble, TroubleCase, VERSION,
+};
 
 /// First bytes of every message.
 pub(super) const MAGIC: [u8; 4] = *b"MPM\x01";
@@ -38,8 +40,11 @@ const TAG_REQUESTS: u16 = 1;
 const TAG_PROBE: u16 = 2;
 const TAG_ANSWER: u16 = 3;
 const TAG_LINEAGE: u16 = 4;
+const TAG_TROUBLE: u16 = 5;
 /// The last tag of version 1, so that it stands behind whatever else is said.
 const TAG_SEAL: u16 = 15;
+/// What a case of [`Trouble`] takes before its reason.
+const CASE_HEAD: usize = Point::LEN + 8;
 
 /// What the head says of the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,6 +151,32 @@ fn encode_fields(header: &Header, out: &mut Vec<u8>) {
         value.put_u64(lineage.fork.0);
         put_field(out, TAG_LINEAGE, 0, &value);
     }
+    if let Some(trouble) = header.trouble.as_ref().filter(|trouble| !trouble.is_none()) {
+        put_field(out, TAG_TROUBLE, 0, &encode_trouble(trouble));
+    }
+}
+
+fn encode_trouble(trouble: &Trouble) -> Vec<u8> {
+    let mut value = Vec::new();
+    value.put_u32(trouble.held);
+    value.put_u32(trouble.refused);
+    for case in trouble.cases.iter().take(Trouble::MAX_CASES) {
+        let reason = cut(&case.reason, Trouble::MAX_REASON);
+        let Ok(len) = u32::try_from(reason.len()) else {
+            unreachable!("a reason is cut")
+        };
+        case.point.put(&mut value);
+        value.put_u32(len);
+        value.put_u32(0);
+        value.put_padded(reason.as_bytes());
+    }
+    value
+}
+
+/// The beginning of a text, of at most so many bytes.
+pub(crate) fn cut(text: &str, most: usize) -> &str {
+    let end = (0..=most.min(text.len())).rfind(|end| text.is_char_boundary(*end));
+    text.get(..end.unwrap_or_default()).unwrap_or_default()
 }
 
 fn put_field(out: &mut Vec<u8>, tag: u16, flags: u16, value: &[u8]) {
@@ -204,6 +235,7 @@ fn take_fixed(front: &mut Front<'_>, reads: u16) -> Option<Head> {
         requests: None,
         probe: None,
         answer: None,
+        trouble: None,
     };
     Some(Head {
         header,
@@ -253,6 +285,7 @@ fn take_field(tag: u16, value: &[u8], into: &mut Head) -> Option<bool> {
             let (parent, fork) = (Epoch(front.u64()?), Lsn(front.u64()?));
             header.lineage = Some(Lineage { parent, fork });
         }
+        TAG_TROUBLE => header.trouble = Some(take_trouble(&mut front)?),
         TAG_SEAL => into.seal = Some(Seal::take(&mut front)?),
         _ => return Some(false),
     }
@@ -274,6 +307,24 @@ fn take_requests(front: &mut Front<'_>) -> Option<Requests> {
     Some(Requests { number, ranges })
 }
 
+fn take_trouble(front: &mut Front<'_>) -> Option<Trouble> {
+    let (held, refused) = (front.u32()?, front.u32()?);
+    let mut cases = Vec::new();
+    while !front.is_empty() {
+        if cases.len() == Trouble::MAX_CASES {
+            return None;
+        }
+        let point = Point::take(front)?;
+        let len = u32_to_usize(front.u32()?);
+        front.u32().filter(|reserved| *reserved == 0)?;
+        let reason = front.padded(len).filter(|_| len <= Trouble::MAX_REASON)?;
+        let reason = std::str::from_utf8(reason).ok()?.to_owned();
+        cases.push(TroubleCase { point, reason });
+    }
+    let trouble = Trouble { held, refused, cases };
+    Some(trouble).filter(|trouble| !trouble.is_none())
+}
+
 fn check_order(header: &Header) -> Result<(), MessageFault> {
     let fault = if header.previous.place() > header.last.place() {
         "it ends before it begins"
@@ -292,7 +343,8 @@ pub(super) const HEAD_ROOM: usize = {
     let addresses = 40 + 2 * SiteName::MAX_LEN;
     let fixed = 24 + 4 * Point::LEN;
     let requests = 16 + Requests::MAX_RANGES * 2 * Point::LEN;
-    PREFIX_LEN + addresses + fixed + requests + (16 + Point::LEN) + 16 + 24 + (8 + Seal::LEN)
+    let trouble = 16 + Trouble::MAX_CASES * (CASE_HEAD + Trouble::MAX_REASON);
+    PREFIX_LEN + addresses + fixed + requests + (16 + Point::LEN) + 16 + 24 + trouble + (8 + Seal::LEN)
 };
 
 /// Lengths of head and body as the prefix tells them, in bytes.

@@ -1,5 +1,6 @@
 //! [`Header`]: what a message says besides the transactions it carries. Encoded by `envelope`.
 
+use bincode::{Decode, Encode};
 use milepost_engine::{Epoch, Lsn, SiteName, StoreId};
 
 use super::{Point, Range};
@@ -44,6 +45,8 @@ pub struct Header {
     pub probe: Option<Probe>,
     /// Answers the probe with this nonce.
     pub answer: Option<u64>,
+    /// What of the addressee's stream the sender has in quarantine.
+    pub trouble: Option<Trouble>,
 }
 
 impl Header {
@@ -68,6 +71,7 @@ impl Header {
             requests: None,
             probe: None,
             answer: None,
+            trouble: None,
         }
     }
 }
@@ -102,4 +106,37 @@ pub struct Probe {
     pub nonce: u64,
     /// What the prober sent last.
     pub log_sent: Point,
+}
+
+/// What a site could not apply of its neighbour's stream, as it tells that neighbour.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Trouble {
+    /// Transactions kept in quarantine.
+    pub held: u32,
+    /// Messages set aside.
+    pub refused: u32,
+    /// The first of them, at most [`Trouble::MAX_CASES`].
+    pub cases: Vec<TroubleCase>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct TroubleCase {
+    /// Where a transaction that is held stands in the stream; [`Point::NONE`] for a message that was set aside.
+    pub point: Point,
+    /// Why, at most [`Trouble::MAX_REASON`] bytes.
+    pub reason: String,
+}
+
+impl Trouble {
+    /// Most cases in one message.
+    pub const MAX_CASES: usize = 4;
+    /// Longest reason in bytes; what is longer is cut by who writes it.
+    pub const MAX_REASON: usize = 240;
+
+    /// True when there is none.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.held == 0 && self.refused == 0
+    }
 }

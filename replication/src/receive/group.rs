@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use milepost_engine::frame::{FrameKind, NewFrame};
 use milepost_engine::width::to_u64;
-use milepost_engine::{Durability, Result, SiteName, Store};
+use milepost_engine::{Durability, Lsn, Result, SiteName, Store};
 
 /// Most bytes gathered before they are appended.
 const GATHERED_MAX: u64 = 1 << 20;
@@ -20,6 +20,8 @@ pub struct Group {
     bytes: u64,
     /// Whose frames were appended or wait.
     senders: BTreeSet<SiteName>,
+    /// Where the transactions among them are that were appended.
+    lsns: Vec<Lsn>,
 }
 
 impl Group {
@@ -31,6 +33,7 @@ impl Group {
             frames: Vec::new(),
             bytes: 0,
             senders: BTreeSet::new(),
+            lsns: Vec::new(),
         }
     }
 
@@ -67,9 +70,20 @@ impl Group {
         self.bytes = 0;
         let frames = std::mem::take(&mut self.frames);
         if !frames.is_empty() {
-            store.append_frames(frames, Durability::Synced)?;
+            let kinds: Vec<FrameKind> = frames.iter().map(NewFrame::kind).collect();
+            let committed = store.append_frames(frames, Durability::Synced)?;
+            let transactions = kinds
+                .into_iter()
+                .zip(committed)
+                .filter(|(kind, _)| *kind == FrameKind::TRANSACTION);
+            self.lsns.extend(transactions.map(|(_, committed)| committed.lsn));
         }
         Ok(())
+    }
+
+    /// Where the transactions are that were appended since the last call, in their order.
+    pub fn take_lsns(&mut self) -> Vec<Lsn> {
+        std::mem::take(&mut self.lsns)
     }
 
     /// Whose frames were pushed since the last call; all of them are durable after a flush.

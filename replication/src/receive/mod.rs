@@ -13,11 +13,15 @@
 
 mod group;
 mod inbox;
+mod kept_link;
 mod origins;
 mod phase;
 mod quarantine;
+mod told;
 mod trust;
 
+pub(crate) use kept_link::KeptLink;
+pub(crate) use origins::Origins;
 pub use phase::{ReceiveOptions, ReceivePhase, Received, SetAside};
 pub(crate) use quarantine::clear as clear_quarantine;
-pub use quarantine::{Quarantined, quarantined};
+pub use quarantine::{Quarantined, drop_set_aside, quarantined, read_message};

@@ -18,7 +18,11 @@ use milepost_engine::{
 };
 
 use crate::catalog::was_remote_before;
-use crate::tracking::{HeldEvent, OwnLog, PairRecord, PairState, Staged, newest_key, read_newest};
+use crate::message::Carried;
+use crate::quarantine::Gate;
+use crate::tracking::{
+    Case, HeldEvent, InQuarantine, Judgement, OwnLog, PairRecord, PairState, Staged, newest_key, read_newest,
+};
 
 /// See the module.
 pub struct Origins {
@@ -28,6 +32,8 @@ pub struct Origins {
     /// What became frames since, of all neighbours together.
     staged: RefCell<Staged>,
     found: RefCell<Found>,
+    /// What a transaction passes before it is applied.
+    gate: Gate,
 }
 
 /// What the log holds of other sites, as far as it was read.
@@ -49,8 +55,9 @@ struct Places {
 
 impl Origins {
     /// Nothing was looked at yet.
-    pub fn new(store: &Store) -> Origins {
+    pub fn new(store: &Store, gate: Gate) -> Origins {
         Origins {
+            gate,
             store: store.clone(),
             pinned: RefCell::default(),
             staged: RefCell::default(),
@@ -63,10 +70,31 @@ impl Origins {
         self.staged.borrow_mut().merge(staged);
     }
 
-    /// What was staged is durable, or given up: records are read anew.
-    pub fn settled(&self) {
+    /// What was staged is durable: records are read anew.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub fn settled(&self) -> Result<()> {
         self.pinned.borrow_mut().clear();
         *self.staged.borrow_mut() = Staged::default();
+        self.gate.settled()
+    }
+
+    /// What was staged is given up: what is durable counts, and is read anew.
+    pub fn forget(&self) {
+        self.pinned.borrow_mut().clear();
+        *self.staged.borrow_mut() = Staged::default();
+        self.gate.forget();
+    }
+
+    /// What a transaction passes before it is applied.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// The same, to be changed.
+    pub fn gate_mut(&mut self) -> &mut Gate {
+        &mut self.gate
     }
 }
 
@@ -266,6 +294,14 @@ impl OwnLog for Origins {
     fn refusal_of(&self, frame: &NewFrame) -> Option<String> {
         self.store.fits(frame).err().map(|error| error.to_string())
     }
+
+    fn in_quarantine(&self, origin: &Origin, carried: &Carried) -> Result<InQuarantine> {
+        self.gate.has(origin, carried)
+    }
+
+    fn judge(&self, case: Case<'_>) -> Result<Judgement> {
+        self.gate.judge(case)
+    }
 }
 
 #[cfg(test)]
@@ -305,7 +341,7 @@ mod tests {
             .segment_bytes(1 << 20)
             .init(dir.path().join("s"), "bern".parse().unwrap())
             .unwrap();
-        let origins = Origins::new(&store);
+        let origins = Origins::new(&store, Gate::new(&store, true));
         assert_eq!(origins.newest_of(StoreId(9)).unwrap(), Lsn::ZERO);
         for (lsn, ordinals) in [(500, &[0, 2][..]), (700, &[0]), (500, &[1])] {
             receive(&store, lsn, ordinals);

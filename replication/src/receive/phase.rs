@@ -8,8 +8,10 @@ use milepost_engine::{Phase, PhaseLock, Result, SiteName, Store};
 use crate::agent::{LinkNumber, Links, Stop};
 use crate::catalog::{Catalog, Remote};
 use crate::heartbeat::Heartbeat;
+use crate::hooks::SharedHooks;
 use crate::link::{Incoming, LinkError, MessageId, PollCursor, PollRequest};
 use crate::message::{Limits, Message, MessageFault, decode, decode_header};
+use crate::quarantine::Gate;
 use crate::tracking::{
     Leave, Me, NOTE, Neighbour, PairRecords, PairState, Patience, PollCause, ProbeRecord, Receiver, Verdict,
 };
@@ -18,6 +20,7 @@ use super::group::Group;
 use super::inbox::{Inbox, MessageKey, Order};
 use super::origins::Origins;
 use super::quarantine::{self, Kept};
+use super::told::{Told, tell_missing};
 use super::trust::Trust;
 
 /// Most messages asked of a link at a time.
@@ -48,6 +51,8 @@ pub struct Received {
     pub moved: bool,
     /// Transactions applied.
     pub transactions: u64,
+    /// Transactions that were put in quarantine.
+    pub kept: u64,
     /// Messages whose transactions were all here.
     pub duplicates: u64,
     /// Links that could not be polled, with the reason.
@@ -86,6 +91,7 @@ pub struct ReceivePhase {
     pub(super) inbox: Inbox,
     group: Group,
     origins: Origins,
+    told: Told,
     /// Messages that are done with: about to leave their link, kept there, or for an operator.
     pub(super) done: BTreeSet<MessageKey>,
     leaving: BTreeSet<MessageKey>,
@@ -128,7 +134,8 @@ impl ReceivePhase {
             pairs: BTreeMap::new(),
             inbox: Inbox::new(options.memory),
             group: Group::new(options.group),
-            origins: Origins::new(store),
+            origins: Origins::new(store, Gate::new(store, options.apply)),
+            told: Told::default(),
             done: BTreeSet::new(),
             leaving: BTreeSet::new(),
             strangers: BTreeSet::new(),
@@ -138,6 +145,13 @@ impl ReceivePhase {
             known: BTreeSet::new(),
             _lock: lock,
         })
+    }
+
+    /// The same with hooks; a dry run (`-a`) calls none.
+    #[must_use]
+    pub fn with_hooks(mut self, hooks: SharedHooks) -> ReceivePhase {
+        self.origins.gate_mut().set_hooks(hooks);
+        self
     }
 
     /// Polls every link once and applies what can be.
@@ -156,7 +170,8 @@ impl ReceivePhase {
             self.pairs.clear();
             self.inbox.clear();
             self.group.clear();
-            self.origins.settled();
+            self.told.clear();
+            self.origins.forget();
             self.leaving.clear();
             self.taken.clear();
         }
@@ -202,7 +217,7 @@ impl ReceivePhase {
             self.apply(&sender, received)?;
         }
         let now = self.store.clock().monotonic();
-        for pair in self.pairs.values_mut() {
+        for (sender, pair) in &mut self.pairs {
             // While parts of a transaction come, what seems to be missing may be on its way.
             let held = pair.receiver.held_bytes();
             let grew = held > std::mem::replace(&mut pair.held, held);
@@ -210,7 +225,9 @@ impl ReceivePhase {
                 PollCause::Due if grew => PollCause::Transfer,
                 cause => cause,
             };
+            let asked = pair.receiver.records().told.ask_number;
             pair.receiver.poll_ended(now, cause);
+            tell_missing(sender, &pair.receiver, asked, self.origins.gate().hooks());
         }
         self.judge_trust();
         self.settle(received)
@@ -243,6 +260,10 @@ impl ReceivePhase {
             self.strangers.clear();
         }
         self.known = sites;
+        let policies = catalog
+            .remotes()
+            .map(|remote| (remote.site.clone(), remote.on_error));
+        self.origins.gate().set_policies(policies.collect());
         for remote in catalog.remotes() {
             let link = self.links.of(remote, &catalog);
             if let Some(pair) = self.pairs.get_mut(&remote.site) {
@@ -431,8 +452,10 @@ impl ReceivePhase {
         match verdict {
             Verdict::Apply(apply) => {
                 received.transactions += milepost_engine::width::to_u64(apply.transactions);
+                received.kept += milepost_engine::width::to_u64(apply.kept);
                 received.moved = true;
                 if self.options.apply {
+                    self.told.note(sender, &apply, self.origins.gate().hooks());
                     self.origins.stage(&apply.staged);
                     self.group.push(&self.store, sender, apply.frames)?;
                 }
@@ -489,7 +512,9 @@ impl ReceivePhase {
             pair.receiver.noted();
             pair.trust.noted();
         }
-        self.origins.settled();
+        self.origins.settled()?;
+        let lsns = self.group.take_lsns();
+        self.told.settled(lsns, self.origins.gate().hooks());
         // Before they leave their link: were it interrupted, they come again and are forgotten then.
         quarantine::forget(&self.store, &self.taken)?;
         self.taken.clear();

@@ -16,10 +16,10 @@
 
 use milepost_engine::storage::{OpenMode, Storage};
 use milepost_engine::width::to_u64;
-use milepost_engine::{Error, Result, SiteName, Store};
+use milepost_engine::{Error, Phase, Result, SiteName, Store};
 use serde::Serialize;
 
-use crate::message::{Limits, decode_header};
+use crate::message::{Limits, MAX_MESSAGE_BYTES, decode_header};
 
 const FOLDER: &str = "quarantine";
 /// Most messages of one sender.
@@ -32,6 +32,10 @@ const REASON_MAX: usize = 4096;
 pub struct Quarantined {
     /// Name of the file with the message's bytes, under the store's directory.
     pub file: String,
+    /// Who sent it, or `unknown`.
+    pub sender: String,
+    /// Its length.
+    pub bytes: u64,
     /// Why it is there.
     pub reason: String,
 }
@@ -215,6 +219,50 @@ fn write_whole(storage: &dyn Storage, name: &str, bytes: &[u8]) -> std::io::Resu
     storage.rename(&temporary, name)
 }
 
+/// A message's bytes. `file` is as [`quarantined`] gave it.
+///
+/// # Errors
+/// `Invalid` when there is none of that name; `Internal` when it cannot be read.
+pub fn read_message(store: &Store, file: &str) -> Result<Vec<u8>> {
+    let storage = &**store.storage();
+    if quarantined(store)?.iter().all(|one| one.file != file) {
+        return Err(Error::invalid(format!("no message was set aside as {file}")));
+    }
+    let read = || -> std::io::Result<Vec<u8>> {
+        let from = storage.open(file, OpenMode::Read)?;
+        let len = from.len()?.min(to_u64(MAX_MESSAGE_BYTES));
+        let mut bytes = vec![0; usize::try_from(len).map_err(std::io::Error::other)?];
+        let mut at = 0;
+        while let Some(rest) = bytes.get_mut(at..).filter(|rest| !rest.is_empty()) {
+            match from.read_at(rest, to_u64(at))? {
+                0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+                more => at += more,
+            }
+        }
+        Ok(bytes)
+    };
+    read().map_err(|error| Error::io("read a message in quarantine", storage.root().join(file), error))
+}
+
+/// Removes what is kept of one message; what waits on its link stays there. Takes the receive phase: who has it may be about to
+/// keep the same.
+///
+/// # Errors
+/// `Conflict` naming who has the receive phase; `Invalid` when there is none of that name; `Internal` when it cannot be removed.
+pub fn drop_set_aside(store: &Store, file: &str) -> Result<()> {
+    let _lock = store.lock_phase(Phase::Receive)?;
+    if quarantined(store)?.iter().all(|one| one.file != file) {
+        return Err(Error::invalid(format!("no message was set aside as {file}")));
+    }
+    remove_message(store, file)
+}
+
+/// Removes one message and its reason, durably. Removing what is gone is success.
+pub(super) fn remove_message(store: &Store, file: &str) -> Result<()> {
+    let stem = file.strip_suffix(".mp").unwrap_or(file);
+    forget(store, [&Kept(stem.to_owned())])
+}
+
 /// Messages in quarantine, by file name.
 ///
 /// # Errors
@@ -229,8 +277,13 @@ pub fn quarantined(store: &Store) -> Result<Vec<Quarantined>> {
     for name in names.iter().filter_map(|name| name.strip_suffix(".mp")) {
         let reason = read_reason(storage, &format!("{FOLDER}/{name}.txt")).unwrap_or_default();
         let reason = String::from_utf8_lossy(&reason).into_owned();
+        let file = format!("{FOLDER}/{name}.mp");
+        let bytes = storage.open(&file, OpenMode::Read).and_then(|file| file.len());
+        let sender = name.rsplit_once('-').map_or(name, |(sender, _)| sender);
         found.push(Quarantined {
-            file: format!("{FOLDER}/{name}.mp"),
+            sender: sender.to_owned(),
+            bytes: bytes.unwrap_or_default(),
+            file,
             reason,
         });
     }

@@ -13,10 +13,10 @@
 
 mod asked;
 mod backed_up;
+mod deliver;
 mod freeing;
 mod heirs;
 mod history;
-mod outgoing;
 mod past;
 mod phase;
 mod postings;

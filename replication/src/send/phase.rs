@@ -12,12 +12,12 @@ use crate::agent::{LinkNumber, Links, Stop};
 use crate::backup::Coverage;
 use crate::catalog::{Catalog, Remote};
 use crate::heartbeat::Heartbeat;
+use crate::hooks::SharedHooks;
 use crate::keys::{PairKeys, keys_of};
 use crate::link::{Link, LinkError};
 use crate::message::{Lineage, Packer, Point, Range};
 use crate::tracking::{
-    Me, NOTE, Neighbour, Now, OwnEnd, Pace, PairRecords, PairState, ProbeRecord, ProbingTimes, SendAction,
-    Sender,
+    Me, NOTE, Neighbour, Now, OwnEnd, Pace, PairRecords, PairState, ProbingTimes, SendAction, Sender,
 };
 
 use super::asked::asked_to_send;
@@ -61,6 +61,7 @@ pub struct Sent {
 pub struct SendPhase {
     pub(super) store: Store,
     pub(super) links: Links,
+    pub(super) hooks: SharedHooks,
     pub(super) options: SendOptions,
     stop: Stop,
     pub(super) lock: PhaseLock,
@@ -108,6 +109,7 @@ impl SendPhase {
         Ok(SendPhase {
             store: store.clone(),
             links: links.clone(),
+            hooks: None,
             options,
             stop: stop.clone(),
             lock,
@@ -295,7 +297,7 @@ impl SendPhase {
         for remote in remotes {
             self.look_at(remote, now)?;
         }
-        Ok(())
+        self.look_at_quarantine()
     }
 
     fn look_at(&mut self, remote: Remote, now: Now) -> Result<()> {
@@ -471,21 +473,6 @@ impl SendPhase {
             }
         }
         Ok(Err(LinkError::not_now(link.address(), "the agent is leaving")))
-    }
-
-    /// A probe is durable before it leaves, so that any receive phase can judge its answer.
-    fn pin_probe(&self, pair: &Pair, record: &ProbeRecord) -> Result<()> {
-        let name = &pair.remote.site;
-        let pin = record.pin(name)?;
-        let known = self.store.pinned(&pin.key)?;
-        if known.map(|(value, _)| value) == pin.value {
-            return Ok(());
-        }
-        let mut note = NewFrame::of_kind(NOTE, Vec::new());
-        note.pin(pin);
-        self.store
-            .append_frames(vec![note], Durability::Synced)
-            .map(|_| ())
     }
 
     /// Pins how far the links took what is due, so that the next process does not send it again: at a clean

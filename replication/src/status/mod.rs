@@ -9,9 +9,10 @@ use milepost_engine::{ErrorKind, Lsn, Phase, Result, Store, Watermarks};
 use serde::Serialize;
 
 use crate::backup::Coverage;
-use crate::catalog::{Catalog, Remote};
+use crate::catalog::{Catalog, OnError, Remote};
 use crate::keys::{DistrustRecord, keys_of};
-use crate::message::Point;
+use crate::message::{Point, Trouble, TroubleCase};
+use crate::quarantine::held_of;
 use crate::receive::{Quarantined, quarantined};
 use crate::send::freed;
 use crate::tracking::{Neighbour, PairRecords, PairState};
@@ -92,6 +93,46 @@ pub struct RemoteStatus {
     pub locked: Option<String>,
     /// Why messages under its name were not believed to be of it, until all of them are.
     pub distrusted: Option<String>,
+    /// What happens when a transaction of its cannot be applied.
+    pub on_error: OnError,
+    /// Transactions of its that are in quarantine here.
+    pub held: usize,
+    /// What it says that it could not apply of ours.
+    pub reported: Option<Reported>,
+}
+
+/// What a remote says that it could not apply of our stream.
+#[derive(Clone, Debug, Serialize)]
+pub struct Reported {
+    /// Transactions in quarantine there.
+    pub held: u32,
+    /// Messages set aside there.
+    pub refused: u32,
+    /// The first reasons, with the LSN of the transaction here where it is known.
+    pub cases: Vec<ReportedCase>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, Serialize)]
+pub struct ReportedCase {
+    /// LSN of the transaction in our log; absent for a message.
+    pub lsn: Option<u64>,
+    /// Why, in the remote's words.
+    pub reason: String,
+}
+
+impl Reported {
+    fn of(trouble: &Trouble) -> Option<Reported> {
+        let case = |case: &TroubleCase| ReportedCase {
+            lsn: (!case.point.is_none()).then(|| case.point.place().commit_lsn().0),
+            reason: case.reason.clone(),
+        };
+        (!trouble.is_none()).then(|| Reported {
+            held: trouble.held,
+            refused: trouble.refused,
+            cases: trouble.cases.iter().map(case).collect(),
+        })
+    }
 }
 
 /// Reads the status of a store from its log and queue. What is not scanned yet, and history that was not
@@ -172,6 +213,9 @@ fn remote_status(
         key: keys.sealing().map(|key| key.id().to_string()),
         locked: keys.locked().map(str::to_owned),
         distrusted: distrust.map(|distrust| distrust.reason),
+        on_error: remote.on_error,
+        held: held_of(store, &remote.site)?.map_or(0, |(count, _)| count),
+        reported: Reported::of(&records.reported.trouble),
     })
 }
 

@@ -6,8 +6,9 @@
 //!             ─ may have come before? ─ no ─► a frame
 //!                                     ├ yes: its events in our log are left out; nothing left ─► the position alone
 //!                                     └ yes, and a part of it is not durable yet ─► not before that is
-//!             ─ can never fit our segments, or may have come before and nobody knows any more ─► what comes before it is
-//!               applied, it is refused
+//!             ─ is vetoed, shares a stream with one that is in quarantine, or may have come before and nobody knows any more ─► it is
+//!               kept in quarantine, or what comes before it is applied and it is refused, by the remote's policy (R6)
+//!             ─ can never fit our segments ─► what comes before it is applied, it is refused
 //! ```
 //!
 //! **May have come before**: passed on by the neighbour for another site, and not beyond the newest of that
@@ -23,7 +24,7 @@ use milepost_engine::{Lsn, Origin, Result, Via};
 use crate::message::{Carried, Header, Item, Joined, Message, Point};
 
 use super::held::HeldEvent;
-use super::own::OwnLog;
+use super::own::{Case, InQuarantine, Judgement, OwnLog};
 use super::receiver::Receiver;
 use super::staged::Staged;
 use super::state::{NOTE, PairState, ReceivedRecord, StopReason, newest_pin};
@@ -34,7 +35,10 @@ const FRAMES_MAX: usize = 1 << 20;
 
 /// What becomes of a transaction.
 enum Made {
-    Frame(NewFrame),
+    /// Of a transaction that was committed first at this place.
+    Frame(NewFrame, Origin),
+    /// It is kept in quarantine.
+    Kept(NewFrame),
     /// All of it is here.
     Held,
     /// Some of it may be among the frames that are not durable yet.
@@ -54,6 +58,8 @@ enum Whole {
 /// How far a message is on its way into frames.
 struct Course {
     frames: Vec<NewFrame>,
+    /// Of those that are transactions.
+    origins: Vec<Origin>,
     bytes: usize,
     /// Where the stream is with the transactions looked at,
     reached: Point,
@@ -68,6 +74,7 @@ impl Course {
     fn from(staged: Point) -> Course {
         Course {
             frames: Vec::new(),
+            origins: Vec::new(),
             bytes: 0,
             reached: staged,
             told: staged,
@@ -80,14 +87,14 @@ impl Course {
     /// Takes what was made of the transaction at `point`; a verdict when it ends the course.
     fn take(&mut self, point: Point, made: Made, own: &dyn OwnLog) -> Option<Verdict> {
         match made {
-            Made::Frame(frame) => {
+            Made::Frame(frame, origin) => {
                 if let Some(reason) = own.refusal_of(&frame) {
                     return Some(Verdict::Refused(Refusal::DoesNotFit(reason)));
                 }
-                self.bytes += frame.encoded_len();
-                self.frames.push(frame);
-                self.told = point;
+                self.push(frame, point);
+                self.origins.push(origin);
             }
+            Made::Kept(frame) => self.push(frame, point),
             Made::Held => self.held += 1,
             Made::Unsettled => return Some(Verdict::Unsettled),
             Made::Refused(refusal) => return Some(Verdict::Refused(refusal)),
@@ -95,6 +102,12 @@ impl Course {
         }
         self.reached = point;
         None
+    }
+
+    fn push(&mut self, frame: NewFrame, point: Point) {
+        self.bytes += frame.encoded_len();
+        self.frames.push(frame);
+        self.told = point;
     }
 }
 
@@ -143,10 +156,8 @@ impl Receiver {
     /// The verdict on a message of which so much became frames.
     fn applied(&mut self, header: &Header, course: Course, whole: Whole) -> Result<Verdict> {
         let whole = whole == Whole::Yes;
-        let (to, transactions) = (
-            if whole { header.last } else { course.reached },
-            course.frames.len(),
-        );
+        let to = if whole { header.last } else { course.reached };
+        let (transactions, kept) = (course.origins.len(), course.frames.len() - course.origins.len());
         let mut frames = course.frames;
         if course.told.place() < to.place() {
             frames.push(self.stretch(header, to)?);
@@ -164,6 +175,8 @@ impl Receiver {
             frames,
             staged: Box::new(course.new),
             transactions,
+            origins: course.origins,
+            kept,
             overlap: course.overlap,
             held: course.held,
             whole,
@@ -195,25 +208,34 @@ impl Receiver {
             .fold(own.newest_passed_on(origin.site)?, Option::max);
         let staged = [&self.recent, &*new].map(|staged| staged.newest(origin.site));
         let staged = staged.into_iter().fold(own.newest_staged(origin.site), Lsn::max);
-        let mut frame = if self.may_be_held(carried, &origin, passed_on, staged, own)? {
-            if self.recent.has(&origin) || new.has(&origin) || own.is_staged(&origin) {
-                return Ok(Made::Unsettled);
-            }
-            let held = own.events_of(&origin)?;
-            let mut events = HeldEvent::all_of(carried)?;
-            events.retain(|event| !held.contains(event));
-            if events.is_empty() {
-                return Ok(Made::Held);
-            }
-            if let Some(why) = own.forgot(&origin)? {
-                let what = format!("transaction {} of {}", origin.lsn, origin.name);
-                return Ok(Made::Refused(Refusal::Forgotten { what, why }));
-            }
-            let ordinals: BTreeSet<u32> = events.iter().map(|event| event.ordinal).collect();
-            carried.frame_with(|ordinal| ordinals.contains(&ordinal))?
-        } else {
-            carried.frame()?
+        let may_be_held = self.may_be_held(carried, &origin, passed_on, staged, own)?;
+        let is_staged = self.recent.has(&origin) || new.has(&origin) || own.is_staged(&origin);
+        let (mut frame, against) = match fresh_part(carried, &origin, may_be_held, is_staged, own)? {
+            Part::New(frame, against) => (*frame, against),
+            Part::None => return Ok(Made::Held),
+            Part::Unsettled => return Ok(Made::Unsettled),
         };
+        let case = Case {
+            remote: &self.neighbour.name,
+            sender,
+            generation: header.generation,
+            carried,
+            origin: &origin,
+            frame: &frame,
+            against,
+        };
+        let received = self
+            .received_at(header, carried.point)
+            .pin(&self.neighbour.name)?;
+        match own.judge(case)? {
+            Judgement::Apply => {}
+            Judgement::Keep(mut kept) => {
+                // R1: what is kept and the position are one frame.
+                kept.pin(received);
+                return Ok(Made::Kept(*kept));
+            }
+            Judgement::Refuse(refusal) => return Ok(Made::Refused(refusal)),
+        }
         new.add(&origin);
         if carried.origin.is_some() || passed_on.is_some() {
             // The first one that is passed on is not the first of its site where that is a neighbour too.
@@ -225,19 +247,20 @@ impl Receiver {
             frame.pin(newest_pin(origin.site, newest));
             new.pass_on(origin.site, newest);
         }
-        frame.set_origin(origin);
-        frame.set_via(Via {
-            site: sender,
+        frame.set_origin(origin.clone());
+        frame.set_via(self.via(header, carried.point));
+        frame.pin(received);
+        Ok(Made::Frame(frame, origin))
+    }
+
+    fn via(&self, header: &Header, point: Point) -> Via {
+        Via {
+            site: header.from.id.unwrap_or_default(),
             name: self.neighbour.name.clone(),
             generation: header.generation,
-            position: carried.point.position,
-            back: carried.point.back,
-        });
-        frame.pin(
-            self.received_at(header, carried.point)
-                .pin(&self.neighbour.name)?,
-        );
-        Ok(Made::Frame(frame))
+            position: point.position,
+            back: point.back,
+        }
     }
 
     /// False when the transaction is surely not in our log yet.
@@ -294,4 +317,45 @@ impl Receiver {
         }
         Ok(())
     }
+}
+
+/// What of a transaction is not in our log.
+enum Part {
+    /// These events, and why they cannot be applied all the same.
+    New(Box<NewFrame>, Option<Refusal>),
+    /// Nothing: all of it is here, or in quarantine.
+    None,
+    /// Some of it may be among the frames that are not durable yet.
+    Unsettled,
+}
+
+fn fresh_part(
+    carried: &Carried,
+    origin: &Origin,
+    may_be_held: bool,
+    is_staged: bool,
+    own: &dyn OwnLog,
+) -> Result<Part> {
+    match own.in_quarantine(origin, carried)? {
+        InQuarantine::No => {}
+        InQuarantine::Yes => return Ok(Part::None),
+        InQuarantine::NotYet => return Ok(Part::Unsettled),
+    }
+    if !may_be_held {
+        return Ok(Part::New(Box::new(carried.frame()?), None));
+    }
+    if is_staged {
+        return Ok(Part::Unsettled);
+    }
+    let held = own.events_of(origin)?;
+    let mut events = HeldEvent::all_of(carried)?;
+    events.retain(|event| !held.contains(event));
+    if events.is_empty() {
+        return Ok(Part::None);
+    }
+    let what = format!("transaction {} of {}", origin.lsn, origin.name);
+    let against = own.forgot(origin)?.map(|why| Refusal::Forgotten { what, why });
+    let ordinals: BTreeSet<u32> = events.iter().map(|event| event.ordinal).collect();
+    let frame = carried.frame_with(|ordinal| ordinals.contains(&ordinal))?;
+    Ok(Part::New(Box::new(frame), against))
 }

@@ -10,7 +10,7 @@ use milepost_engine::{Lsn, StoreId};
 use crate::message::{Header, Point};
 
 use super::receiver::Me;
-use super::state::{Neighbour, PairRecord, PairRecords, ReceivedRecord, ToldRecord};
+use super::state::{Neighbour, PairRecord, PairRecords, ReceivedRecord, ReportedRecord, ToldRecord};
 use super::verdict::{Refusal, Verdict};
 
 /// What a message's addresses, generation and lineage come to.
@@ -89,6 +89,10 @@ fn meet(records: &PairRecords, header: &Header, site: StoreId) -> PairRecords {
             ..ToldRecord::default()
         };
         (met.probe, met.sent) = (None, None);
+        met.reported = ReportedRecord {
+            generation,
+            ..ReportedRecord::default()
+        };
     }
     met
 }

@@ -25,15 +25,15 @@ mod verdict;
 
 pub use gap::{Patience, PollCause};
 pub use held::HeldEvent;
-pub use own::OwnLog;
+pub use own::{Case, InQuarantine, Judgement, OwnLog};
 pub use probe::ProbingTimes;
 pub use receiver::{Me, Receiver};
 pub use sender::{Now, OwnEnd, Pace, SendAction, Sender};
 pub use staged::Staged;
 pub use state::{
     CONFIRMED_PREFIX, ConfirmedRecord, NOTE, Neighbour, ORIGIN_PREFIX, PAIR_PREFIX, PROBE_PREFIX, PairRecord,
-    PairRecords, PairState, ProbeRecord, RECEIVED_PREFIX, ReceivedRecord, SENT_PREFIX, SentRecord,
-    StopReason, TOLD_PREFIX, ToldRecord, newest_key, newest_pin, read_newest,
+    PairRecords, PairState, ProbeRecord, RECEIVED_PREFIX, REPORTED_PREFIX, ReceivedRecord, ReportedRecord,
+    SENT_PREFIX, SentRecord, StopReason, TOLD_PREFIX, ToldRecord, newest_key, newest_pin, read_newest,
 };
 pub use verdict::{Apply, Leave, Refusal, Verdict};
 

@@ -3,7 +3,49 @@
 use milepost_engine::frame::NewFrame;
 use milepost_engine::{Lsn, Origin, Position, Result, SiteName, StoreId};
 
+use crate::message::Carried;
+
 use super::held::HeldEvent;
+use super::verdict::Refusal;
+
+/// A transaction of a neighbour's that is new here, and about to become a frame.
+pub struct Case<'a> {
+    /// The neighbour that brought it.
+    pub remote: &'a SiteName,
+    /// Id of its store.
+    pub sender: StoreId,
+    /// Generation of the pair.
+    pub generation: u32,
+    /// The transaction as it came.
+    pub carried: &'a Carried,
+    /// Where it was committed first.
+    pub origin: &'a Origin,
+    /// A frame with those of its events that are not here yet.
+    pub frame: &'a NewFrame,
+    /// Why it cannot be applied, if that is known already.
+    pub against: Option<Refusal>,
+}
+
+/// What becomes of it.
+pub enum Judgement {
+    /// It is appended.
+    Apply,
+    /// In its place this frame is, which keeps it in quarantine (R6).
+    Keep(Box<NewFrame>),
+    /// It is not taken, and its stream stands before it.
+    Refuse(Refusal),
+}
+
+/// Whether a transaction is kept in quarantine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InQuarantine {
+    /// It is not, or not all of it.
+    No,
+    /// It is.
+    Yes,
+    /// It will be, once the frames made in this poll are durable.
+    NotYet,
+}
 
 /// Our own log. What is asked of it is durable, unless it is said to be staged.
 pub trait OwnLog {
@@ -60,4 +102,24 @@ pub trait OwnLog {
 
     /// Why a frame can never be appended here, or `None`.
     fn refusal_of(&self, frame: &NewFrame) -> Option<String>;
+
+    /// Whether all events of a transaction are kept in quarantine already.
+    ///
+    /// # Errors
+    /// Those of the store.
+    fn in_quarantine(&self, _origin: &Origin, _carried: &Carried) -> Result<InQuarantine> {
+        Ok(InQuarantine::No)
+    }
+
+    /// What becomes of a transaction: asked once for each that is about to become a frame, in their order. A frame that it was
+    /// answered with is appended, unless the whole poll fails.
+    ///
+    /// # Errors
+    /// Those of the store, and of the application's hooks: then the transaction is not taken, and comes again.
+    fn judge(&self, case: Case<'_>) -> Result<Judgement> {
+        Ok(match case.against {
+            Some(refusal) => Judgement::Refuse(refusal),
+            None => Judgement::Apply,
+        })
+    }
 }

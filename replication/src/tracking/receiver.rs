@@ -62,6 +62,8 @@ pub struct Receiver {
     pub(super) joined: Point,
     /// Where the message ends of which a part was applied so far: the rest of it is no overlap.
     pub(super) partly: Point,
+    /// Where the stream stands because the transaction behind was refused.
+    refused_at: Option<Place>,
 }
 
 impl Receiver {
@@ -88,6 +90,7 @@ impl Receiver {
             joiner: Joiner::new(join_limit),
             joined: Point::NONE,
             partly: Point::NONE,
+            refused_at: None,
         };
         receiver.resume_after_update();
         receiver
@@ -139,6 +142,7 @@ impl Receiver {
             Err(stop) => return Ok(self.stop(stop)),
         };
         self.records.told = told;
+        self.records.reported.note(header);
         if let Some(pair) = &mut self.records.pair {
             pair.reads = header.reads;
         }
@@ -150,7 +154,18 @@ impl Receiver {
         if verdict.leave() == Leave::WhenDurable {
             self.note_once(header, noted);
         }
+        if let Verdict::Refused(refusal) = &verdict {
+            self.note_refused(refusal);
+        }
         Ok(verdict)
+    }
+
+    /// The neighbour is told of it, and is not asked for what waits behind it: that is on its way, and would come for nothing.
+    fn note_refused(&mut self, refusal: &Refusal) {
+        self.owe_answer();
+        if refusal.ends_with_an_operator() {
+            self.refused_at = Some(self.staged.place());
+        }
     }
 
     /// What counts once a message, not once a poll that sees it: its probe and its suspicious claim.
@@ -222,6 +237,7 @@ impl Receiver {
         let due = self
             .gaps
             .poll_ended(self.staged.place(), now, cause, self.patience);
+        let due = due.filter(|_| self.refused_at != Some(self.staged.place()));
         let told = &mut self.records.told;
         told.asks
             .retain(|range| range.up_to.place() > self.staged.place());
@@ -258,6 +274,7 @@ impl Receiver {
         {
             pins.push(pair.pin(&self.neighbour.name)?);
         }
+        pins.extend(self.records.news_of_trouble(&self.pinned, &self.neighbour.name)?);
         Ok(pins)
     }
 
@@ -265,6 +282,7 @@ impl Receiver {
     pub fn noted(&mut self) {
         self.pinned.told = self.records.told.clone();
         self.pinned.pair = self.records.pair.clone();
+        self.pinned.reported = self.records.reported.clone();
     }
 
     /// Refuses what is not of this pair; first contact settles who is.

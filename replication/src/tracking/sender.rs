@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use milepost_engine::{Epoch, Lsn};
 
-use crate::message::{Address, Header, Lineage, Message, Place, Point, Probe, Range, Requests};
+use crate::message::{Address, Header, Lineage, Message, Place, Point, Probe, Range, Requests, Trouble};
 
 use super::probe::{Probing, ProbingTimes};
 use super::receiver::Me;
@@ -100,6 +100,8 @@ pub struct Sender {
     tells_again: bool,
     pace: Pace,
     probing: Probing,
+    /// What of its stream could not be applied here.
+    trouble: Option<Trouble>,
 }
 
 impl Sender {
@@ -129,6 +131,7 @@ impl Sender {
             pace,
             probing,
             records,
+            trouble: None,
         }
     }
 
@@ -198,6 +201,11 @@ impl Sender {
     /// From now on nothing behind `most` is confirmed (`-u`); `None` confirms all that is received.
     pub fn confirm_at_most(&mut self, most: Option<Point>) {
         self.confirm_at_most = most;
+    }
+
+    /// From now on messages say that this of the neighbour's stream could not be applied.
+    pub fn report(&mut self, trouble: Option<Trouble>) {
+        self.trouble = trouble;
     }
 
     /// This store was made of a backup or repaired ([`OwnEnd::lineage`]).
@@ -309,6 +317,7 @@ impl Sender {
         header.lineage = own.lineage;
         header.received = self.records.received.point;
         header.confirmed = self.confirms();
+        header.trouble.clone_from(&self.trouble);
         if self.told().answers_due > self.answers_given {
             header.answer = self.told().nonce;
         }

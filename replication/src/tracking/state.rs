@@ -9,6 +9,7 @@
 //! | `probe/<remote>` | [`ProbeRecord`] | send | a note frame before the probe leaves |
 //! | `sent/<remote>` | [`SentRecord`] | send | a note frame when the phase ends, for all remotes together |
 //! | `confirmed/<remote>` | [`ConfirmedRecord`] | send | with it, under `-u` |
+//! | `reported/<remote>` | [`ReportedRecord`] | receive | with `told/`, when the neighbour could not apply something or can again |
 //!
 //! Every key has one writer, so that no record is ever overwritten by a process that did not read its
 //! last value. Values are bincode in the engine's configuration (`engine::codec`).
@@ -25,7 +26,7 @@ use bincode::{Decode, Encode};
 use milepost_engine::frame::FrameKind;
 use milepost_engine::{Epoch, Error, Lsn, Pinned, Result, SiteName, StoreId, codec};
 
-use crate::message::{Point, Range};
+use crate::message::{Header, Point, Range, Trouble};
 
 /// Kind of a frame without events whose pinned records are all it says. Due to nobody.
 pub const NOTE: FrameKind = FrameKind(FrameKind::REPLICATION_FIRST);
@@ -43,6 +44,9 @@ pub const SENT_PREFIX: &str = "sent/";
 
 /// Key prefix of [`ConfirmedRecord`].
 pub const CONFIRMED_PREFIX: &str = "confirmed/";
+
+/// Key prefix of [`ReportedRecord`].
+pub const REPORTED_PREFIX: &str = "reported/";
 
 /// Key prefix of the highest LSN, at the site it names, of a transaction that was passed on to us; the site's
 /// id in hexadecimal follows. It outlives every pair (R4).
@@ -285,6 +289,39 @@ impl PairState for ConfirmedRecord {
     const PREFIX: &'static str = CONFIRMED_PREFIX;
 }
 
+/// What the neighbour says that it could not apply of our stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct ReportedRecord {
+    /// Generation of the pair.
+    pub generation: u32,
+    /// Lineage of its log in which it said so,
+    pub epoch: Epoch,
+    /// and the durable end of that log then: a message that was written before says nothing new.
+    pub durable: Lsn,
+    /// What it said.
+    pub trouble: Trouble,
+}
+
+impl PairState for ReportedRecord {
+    const PREFIX: &'static str = REPORTED_PREFIX;
+}
+
+impl ReportedRecord {
+    /// Notes what a message says, unless another said something later.
+    pub(super) fn note(&mut self, header: &Header) {
+        if self.epoch == header.epoch && self.durable >= header.durable {
+            return;
+        }
+        (self.epoch, self.durable) = (header.epoch, header.durable);
+        self.trouble = header.trouble.clone().unwrap_or_default();
+    }
+
+    /// True when it says the same of what could not be applied.
+    fn agrees(&self, other: &ReportedRecord) -> bool {
+        self.generation == other.generation && self.trouble == other.trouble
+    }
+}
+
 /// A remote as the catalog defines it, as far as tracking is concerned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Neighbour {
@@ -308,6 +345,8 @@ pub struct PairRecords {
     pub probe: Option<ProbeRecord>,
     /// `sent/`
     pub sent: Option<SentRecord>,
+    /// `reported/`
+    pub reported: ReportedRecord,
 }
 
 impl PairRecords {
@@ -338,6 +377,9 @@ impl PairRecords {
         let sent = find(&SentRecord::key(name))?
             .map(|value| SentRecord::read(&value))
             .transpose()?;
+        let reported = find(&ReportedRecord::key(name))?
+            .map(|value| ReportedRecord::read(&value))
+            .transpose()?;
         let received = received.filter(|record| record.generation == generation);
         // The pair's record of a new generation may be durable before the one that says what was told in it.
         let confirmed_once = told
@@ -358,7 +400,23 @@ impl PairRecords {
             }),
             probe: probe.filter(|record| record.generation == generation),
             sent: sent.filter(|record| record.generation == generation),
+            reported: reported
+                .filter(|record| record.generation == generation)
+                .unwrap_or(ReportedRecord {
+                    generation,
+                    ..ReportedRecord::default()
+                }),
         })
+    }
+
+    /// The record of what the neighbour says that it could not apply, when it is another than `pinned` has.
+    ///
+    /// # Errors
+    /// `Invalid` when it is larger than a value may be.
+    pub(super) fn news_of_trouble(&self, pinned: &PairRecords, remote: &SiteName) -> Result<Option<Pinned>> {
+        let same = self.reported.agrees(&pinned.reported)
+            || (self.reported.trouble.is_none() && pinned.reported.trouble.is_none());
+        (!same).then(|| self.reported.pin(remote)).transpose()
     }
 
     /// Generation that messages of this pair carry now.

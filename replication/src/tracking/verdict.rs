@@ -1,7 +1,7 @@
 //! [`Verdict`]: what becomes of a message, and when it leaves its link.
 
-use milepost_engine::StoreId;
 use milepost_engine::frame::NewFrame;
+use milepost_engine::{Origin, StoreId};
 
 use crate::message::{Distrust, MessageFault, Point, Range};
 
@@ -81,8 +81,8 @@ impl std::fmt::Debug for Verdict {
             Verdict::Apply(apply) => {
                 write!(
                     f,
-                    "Apply({} transactions to {}, {} overlap, {} held)",
-                    apply.transactions, apply.to, apply.overlap, apply.held
+                    "Apply({} transactions to {}, {} overlap, {} held, {} kept)",
+                    apply.transactions, apply.to, apply.overlap, apply.held, apply.kept
                 )
             }
             Verdict::PartWaiting => f.write_str("PartWaiting"),
@@ -111,6 +111,10 @@ pub struct Apply {
     pub staged: Box<Staged>,
     /// How many of them are transactions.
     pub transactions: usize,
+    /// Where these were committed first, in their order.
+    pub origins: Vec<Origin>,
+    /// How many of them keep a transaction in quarantine.
+    pub kept: usize,
     /// Transactions of the message that were in our log before, by the neighbour's own positions.
     pub overlap: usize,
     /// Transactions that came another way before (R4): their events were left out.
@@ -149,6 +153,32 @@ pub enum Refusal {
         /// Why.
         why: String,
     },
+    /// A transaction that the application does not take.
+    Vetoed {
+        /// Which, in the words of its origin.
+        what: String,
+        /// Why, in the application's words.
+        why: String,
+    },
+    /// A transaction that would have to be kept beside others, and does not fit there.
+    QuarantineFull(String),
+    /// A transaction that shares a stream with one that is kept.
+    Behind {
+        /// Which, in the words of its origin.
+        what: String,
+        /// What it would have to be kept behind.
+        of: String,
+    },
+}
+
+impl Refusal {
+    /// True for what is taken as soon as somebody here has changed his mind.
+    pub(super) fn ends_with_an_operator(&self) -> bool {
+        matches!(
+            self,
+            Refusal::Vetoed { .. } | Refusal::Behind { .. } | Refusal::QuarantineFull(_)
+        )
+    }
 }
 
 impl std::fmt::Display for Refusal {
@@ -165,6 +195,11 @@ impl std::fmt::Display for Refusal {
             Refusal::TooLarge(fault) => fault.fmt(f),
             Refusal::DoesNotFit(text) => f.write_str(text),
             Refusal::Forgotten { what, why } => write!(f, "{what} may have been received before (R1): {why}"),
+            Refusal::Vetoed { what, why } => write!(f, "{what} was vetoed: {why}"),
+            Refusal::QuarantineFull(text) => f.write_str(text),
+            Refusal::Behind { what, of } => {
+                write!(f, "{what} has events of a stream of which {of} is kept in quarantine; retry or drop that first")
+            }
         }
     }
 }

@@ -79,7 +79,7 @@ impl Making {
     pub fn due(&self, publications: &Publications, log: &[Logged], subscriber: &str) -> BTreeMap<Place, Due> {
         let mut found: BTreeMap<Place, Due> = BTreeMap::new();
         let came_from_it = |one: &&Logged| one.via.as_ref().is_some_and(|(via, _, _)| via == subscriber);
-        for one in log.iter().filter(|one| !came_from_it(one)) {
+        for one in log.iter().filter(|one| one.is_applied() && !came_from_it(one)) {
             for (ordinal, event) in &one.events {
                 for (place, revoked) in self.places(publications, one.lsn, event) {
                     let limit = match (self.removed, revoked) {

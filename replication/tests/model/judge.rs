@@ -6,7 +6,7 @@ use milepost_engine::Lsn;
 use milepost_replication::message::Place;
 
 use super::defined::{Due, Making, Publications};
-use super::site::{Logged, Told};
+use super::site::{HeldName, Logged, Told, What};
 
 /// What was committed at a site, in order.
 pub type Commits = BTreeMap<Lsn, Vec<Told>>;
@@ -49,7 +49,7 @@ pub fn events_are_genuine_and_single(
     commits: &BTreeMap<String, &Commits>,
 ) -> Result<(), String> {
     let mut seen: BTreeSet<Id> = BTreeSet::new();
-    for one in log {
+    for one in log.iter().filter(|one| one.is_applied()) {
         let (origin, lsn) = &one.origin;
         if one.via.is_some() && origin == site {
             return Err(format!(
@@ -88,8 +88,10 @@ pub fn stream_is_as_due(site: &str, log: &[Logged], side: &Side<'_>) -> Result<O
     let mut held: BTreeSet<Id> = BTreeSet::new();
     let mut at: (u32, Place) = (0, Place::NONE);
     for one in log {
+        // What was held and is applied now had its place when it was held.
         if let Some((via, generation, place)) = &one.via
             && via == side.publisher
+            && matches!(one.what, What::Held(_) | What::Applied(None))
         {
             let here = (*generation, *place);
             if here <= at {
@@ -126,6 +128,45 @@ pub fn stream_is_as_due(site: &str, log: &[Logged], side: &Side<'_>) -> Result<O
             spell((0, *place))
         )
     }))
+}
+
+/// What shares a stream with what is held, of the same neighbour or first committed at the same site, comes behind it (R1, R6).
+/// Tells how many are held at the end, and how many ever were.
+pub fn nothing_overtakes_what_is_held(site: &str, log: &[Logged]) -> Result<(usize, usize), String> {
+    let mut waiting: Vec<(&HeldName, &Logged)> = Vec::new();
+    let mut ever = 0;
+    let streams = |one: &Logged| -> BTreeSet<String> {
+        one.events.iter().map(|(_, event)| event.stream.clone()).collect()
+    };
+    for one in log {
+        let ends = match &one.what {
+            What::Held(name) => {
+                ever += 1;
+                waiting.push((name, one));
+                continue;
+            }
+            What::Ended(name) => Some(name),
+            What::Applied(ends) => ends.as_ref(),
+        };
+        let place = ends.map(|ends| waiting.iter().position(|(name, _)| *name == ends));
+        if place == Some(None) {
+            return Err(format!("{site} ended what was not held: {}", told(one)));
+        }
+        let before = &waiting[..place.flatten().unwrap_or(waiting.len())];
+        let via = |one: &Logged| one.via.as_ref().map(|(via, _, _)| via.clone());
+        let (mine, from) = (streams(one), via(one));
+        let overtaken = before.iter().find(|(_, held)| {
+            let related = via(held) == from || held.origin.0 == one.origin.0;
+            one.is_applied() && from.is_some() && related && !mine.is_disjoint(&streams(held))
+        });
+        if let Some((_, held)) = overtaken {
+            return Err(format!("{site} overtook {} with {}", told(held), told(one)));
+        }
+        if let Some(place) = place.flatten() {
+            waiting.remove(place);
+        }
+    }
+    Ok((waiting.len(), ever))
 }
 
 /// Everything due between two places of a stream came before, over whatever way.

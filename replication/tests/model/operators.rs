@@ -3,8 +3,10 @@
 
 use milepost_engine::{ErrorKind, Lsn, SiteName};
 use milepost_replication::catalog::{
-    NewPublication, NewRemote, NewSubscription, Schedule, Start, SubscribeBy, SubscriptionId,
+    NewPublication, NewRemote, NewSubscription, OnError, Schedule, Start, SubscribeBy, SubscriptionId,
 };
+
+use milepost_replication::quarantine::held_of;
 
 use super::defined::{By, Making, PUBLICATIONS, Subscribed, Version};
 use super::story::Story;
@@ -226,12 +228,19 @@ impl Story {
     pub fn remove_or_add_remote(&mut self, edge: usize) {
         let (from, to) = (self.edges[edge].from, self.edges[edge].to);
         let site = SiteName::new(self.name(to)).unwrap();
+        if held_of(self.sites[from].store(), &site).unwrap().is_some() {
+            // Nobody else has it any more.
+            let refused = self.sites[from].definitions().remove_remote(&site).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::Conflict);
+            return;
+        }
         let Some(making) = self.edges[edge].making() else {
             let new = NewRemote {
                 site,
                 links: vec!["memory://".to_owned()],
                 schedule: Schedule::EverySeconds(1),
                 consolidated: false,
+                on_error: OnError::GoOn,
             };
             let made = self.sites[from].definitions().add_remote(new, false).unwrap();
             self.makings += 1;

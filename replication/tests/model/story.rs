@@ -11,7 +11,11 @@ use milepost_replication::tracking::{Patience, PollCause};
 
 use super::chance::{Chance, Time};
 use super::defined::{Making, Publications};
-use super::judge::{Commits, Side, events_are_genuine_and_single, own_commits_are_there, stream_is_as_due};
+use super::judge::{
+    Commits, Side, events_are_genuine_and_single, nothing_overtakes_what_is_held, own_commits_are_there,
+    stream_is_as_due,
+};
+use super::rules::{Act, Rules};
 use super::secrets::Secret;
 use super::site::{Logged, Site, Stopped, Told};
 use super::wire::{Weather, Wire};
@@ -117,6 +121,8 @@ pub struct Story {
     pub makings: u64,
     /// Sites that were lost and made again of their last backup.
     pub restored: u64,
+    /// Draws what operators do about what is held.
+    operators: Chance,
     /// Segments that were freed, and pairs that had to be made anew for it.
     pub freed: (u64, u64),
     /// Pairs that have a key.
@@ -135,6 +141,7 @@ impl Story {
         trace.tell(format!("a {name} of sites{}", if heavy { ", heavy" } else { "" }));
         let wire = Wire::new(Chance::new(seed ^ 0x1111_0000), time.clone());
         let count = map.iter().map(|(from, _, _)| from + 1).max().unwrap();
+        let vetoes = Chance::new(seed ^ 0x5555_0000);
         let site = |number: usize| {
             let own = Chance::new(seed ^ ((number as u64 + 2) << 32));
             let frees = chance.percent(60);
@@ -145,6 +152,10 @@ impl Story {
             site.only_backed_up = chance.percent(30);
             if site.only_backed_up {
                 trace.tell(format!("{} sends only what is backed up", NAMES[number]));
+            }
+            if vetoes.percent(40) {
+                site.rules = Some(Rules::new(Chance::new(vetoes.below(u64::MAX))));
+                trace.tell(format!("{} vetoes some of what comes", NAMES[number]));
             }
             site
         };
@@ -169,6 +180,7 @@ impl Story {
             kept: vec![Kept::default(); count],
             makings: 0,
             restored: 0,
+            operators: Chance::new(seed ^ 0x7777_0000),
             freed: (0, 0),
             secrets: Vec::new(),
             keys: 0,
@@ -183,7 +195,8 @@ impl Story {
     /// Transactions that the sites hold of others, and messages that were sent: a run in which nothing happens
     /// proves nothing.
     pub fn totals(&self) -> (u64, u64) {
-        let received = |site: &Site| site.log().iter().filter(|one| one.via.is_some()).count() as u64;
+        let is_received = |one: &&Logged| one.is_applied() && one.via.is_some();
+        let received = |site: &Site| site.log().iter().filter(is_received).count() as u64;
         (self.sites.iter().map(received).sum(), self.wire.messages())
     }
 
@@ -235,6 +248,12 @@ impl Story {
             self.sites[site].store().rotate(0).unwrap();
             self.free(site);
         }
+        if self.sites[site].rules.is_some() && self.operators.percent(12) {
+            let act = self
+                .operators
+                .pick(&[Act::RetryAll, Act::RetryOne, Act::RetryOne, Act::Drop]);
+            self.operate(site, act);
+        }
         if self.sites[site].only_backed_up {
             match self.chance.below(100) {
                 0..=11 => self.back_up(site),
@@ -243,6 +262,22 @@ impl Story {
             }
         }
         Ok(())
+    }
+
+    /// An operator acts upon what is held.
+    pub fn operate(&mut self, site: usize, act: Act) {
+        let chance = self.operators.clone();
+        let (left, applied) = self.sites[site].operate(act, &chance);
+        self.tell(format!(
+            "{}: {act:?}: {applied} applied, {left} are held still",
+            NAMES[site]
+        ));
+    }
+
+    /// Transactions that were ever held.
+    pub fn held(&self) -> u64 {
+        let ever = |site: &Site| nothing_overtakes_what_is_held(site.name, &site.log()).unwrap().1 as u64;
+        self.sites.iter().map(ever).sum()
     }
 
     /// One end of an edge sends only what is backed up.
@@ -481,6 +516,8 @@ impl Story {
         if self.chance.percent(50) {
             (0..self.sites.len()).for_each(|site| self.end_phases(site));
         }
+        let rules = self.sites.iter().filter_map(|site| site.rules.as_ref());
+        rules.for_each(|rules| rules.relent());
         let mut idle = 0;
         for day in 1..=DAYS_AT_MOST {
             self.time.pass(DAY);
@@ -497,6 +534,9 @@ impl Story {
                 }
             }
             self.told_as_one(|story| (0..story.sites.len()).for_each(|site| story.back_up(site)));
+            self.told_as_one(|story| {
+                (0..story.sites.len()).for_each(|site| story.operate(site, Act::RetryAll))
+            });
             let messages = self.wire.messages();
             let applied = self.told_as_one(Story::turns)?;
             idle = if applied == 0 { idle + 1 } else { 0 };
@@ -541,6 +581,12 @@ impl Story {
             events_are_genuine_and_single(NAMES[site], log, &commits)?;
         }
         let mut missing = None;
+        for (site, log) in logs.iter().enumerate() {
+            let (left, _) = nothing_overtakes_what_is_held(NAMES[site], log)?;
+            if left > 0 {
+                missing = Some(format!("{} holds {left} still", NAMES[site]));
+            }
+        }
         for edge in &self.edges {
             let side = Side {
                 publisher: NAMES[edge.from],

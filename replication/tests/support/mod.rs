@@ -10,6 +10,7 @@
 )]
 
 pub mod freeing;
+pub mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -196,6 +197,7 @@ impl Site {
             links: vec!["memory://".to_owned()],
             schedule: Schedule::EverySeconds(1),
             consolidated: false,
+            on_error: Default::default(),
         };
         self.definitions().add_remote(new, false).unwrap();
     }

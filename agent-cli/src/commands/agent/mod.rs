@@ -7,12 +7,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::FalseyValueParser;
-use milepost_replication::agent::{Stop, run};
+use milepost_replication::agent::{Stop, run_with};
 
 use super::leaving;
 use super::log_output::LogOutput;
 use super::store_dir::StoreDir;
 use crate::failure::{EXIT_CODES, Exit, Failure, Outcome};
+use crate::hook::HookArgs;
 use origins::Given;
 
 /// Run phases of the Message Agent on a store: receive, scan, send.
@@ -44,12 +45,22 @@ pub struct Agent {
     #[command(flatten)]
     run: options::RunArgs,
     #[command(flatten)]
+    hook: HookOption,
+    #[command(flatten)]
     log: LogOutput,
     #[command(flatten)]
     itself: ItselfArgs,
     /// Every option that is in force, and who said so.
     #[arg(skip)]
     pub given: Vec<Given>,
+}
+
+/// The program that is told and asked.
+#[derive(Args)]
+#[command(next_help_heading = "Hooks")]
+struct HookOption {
+    #[command(flatten)]
+    program: HookArgs,
 }
 
 /// About the process and its options.
@@ -85,7 +96,8 @@ impl Agent {
         let stop = Stop::new();
         let asked = stop.clone();
         leaving::when_asked(self.itself.with_stdin, move || asked.request())?;
-        let end = run(store, &options, &stop);
+        let hooks = self.hook.program.start(store.site())?;
+        let end = run_with(store, &options, hooks, &stop);
         let text = end.message.unwrap_or_default();
         match end.code.number() {
             0 => Ok(()),

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use clap::Args;
 use milepost_engine::ErrorKind;
 use milepost_replication::agent::{AgentOptions, GO_ON};
-use milepost_replication::bundle::{ImportOptions, Imported, OneBundle, import, told};
+use milepost_replication::bundle::{ImportOptions, Imported, OneBundle, import_with, told};
 use serde::Serialize;
 
 use super::super::store_dir::StoreDir;
 use super::counted;
 use crate::failure::{EXIT_CODES, Exit, Failure, Outcome};
+use crate::hook::HookArgs;
 use crate::output;
 
 /// Take what a bundle carries, or all bundles of a folder.
@@ -18,7 +19,7 @@ use crate::output;
 /// Transactions are applied in order, exactly once; a second import changes nothing. What waits for a bundle that did not come
 /// yet stays in its file: import it again when the missing one is there, or let the next export here ask for it, which
 /// happens by itself. Of a damaged bundle all whole messages are taken and the others asked for. The files stay as
-/// they are unless --remove says otherwise. In a folder, bundles for other sites and files that are none are passed over.
+/// they are unless --remove says otherwise. With --hook the program rules on what is applied, as it does for the agent. In a folder, bundles for other sites and files that are none are passed over.
 #[derive(Args)]
 #[command(after_long_help = format!(
     "Examples:\n  milepost bundle import island /media/stick\n  milepost bundle import island /media/stick --remove\n  \
@@ -34,7 +35,9 @@ pub struct Import {
     /// Remove the files of which all was taken
     #[arg(long)]
     remove: bool,
-    /// Print one JSON object: transactions, duplicates, bundles, passed_over, quarantined
+    #[command(flatten)]
+    hook: HookArgs,
+    /// Print one JSON object: transactions, held, duplicates, bundles, passed_over, quarantined
     #[arg(long)]
     json: bool,
 }
@@ -42,6 +45,7 @@ pub struct Import {
 #[derive(Serialize)]
 struct Facts {
     transactions: u64,
+    held: u64,
     duplicates: u64,
     bundles: Vec<BundleFacts>,
     passed_over: Vec<PassedOver>,
@@ -83,7 +87,8 @@ impl Import {
             group: defaults.group,
             memory: defaults.memory,
         };
-        let imported = import(&store, &options).map_err(|error| match error.kind() {
+        let hooks = self.hook.start(store.site())?;
+        let imported = import_with(&store, &options, hooks).map_err(|error| match error.kind() {
             ErrorKind::Conflict => Failure::new(Exit::Held, error.to_string()),
             _ => Failure::from(error),
         })?;
@@ -117,6 +122,13 @@ fn judge(imported: &Imported) -> Outcome {
         let text = format!(
             "a message from {} needs an operator: {}",
             aside.sender, aside.reason
+        );
+        return Err(Failure::new(Exit::Quarantine, text));
+    }
+    if imported.held > 0 {
+        let text = format!(
+            "{} held; see `milepost quarantine list`",
+            counted(imported.held, "transaction")
         );
         return Err(Failure::new(Exit::Quarantine, text));
     }
@@ -181,6 +193,7 @@ fn facts(imported: &Imported) -> Facts {
     });
     Facts {
         transactions: imported.transactions,
+        held: imported.held,
         duplicates: imported.duplicates,
         bundles: imported.bundles.iter().map(one).collect(),
         passed_over: passed_over.collect(),

@@ -128,6 +128,7 @@ fn definitions() -> Vec<Definition> {
             links,
             schedule,
             consolidated,
+            on_error: OnError::Stop,
         }),
     });
     let ranges = [
@@ -246,4 +247,47 @@ fn subscriptions_of_version_1_are_laid_out_as_their_page_says() {
     // A word more is no definition, so each field was read.
     let longer = [&kept[11].1[2..], &[0]].concat();
     assert!(codec::decode::<SubscriptionBytes>(&longer).is_err());
+}
+
+#[test]
+fn a_remote_with_a_policy_is_of_version_2_and_one_without_stays_of_version_1() {
+    let (_, bytes) = remotes().remove(1);
+    let site = "every".parse().unwrap();
+    let frame = record::remote_frame(&site, bytes, OnError::GoOn).unwrap();
+    let [pinned] = frame.pinned() else {
+        panic!("one record")
+    };
+    let key = String::from_utf8(pinned.key.clone()).unwrap();
+    let written = vec![(key, pinned.value.clone().unwrap())];
+    let kept = kept_records("catalog-policy", &written);
+    assert_eq!(kept, written);
+    let (key, value) = &kept[0];
+    let record = Record::decode(key.as_bytes(), value, AT).unwrap();
+    let Definition::Remote {
+        value: Some(remote), ..
+    } = record.definition
+    else {
+        panic!("a remote")
+    };
+    assert_eq!((remote.on_error, remote.added), (OnError::GoOn, Lsn(0x100)));
+    // docs/format.md, "Catalog": version, what version 1 has, the policy.
+    let links = [&word(2)[..], &text("milepost://a:7001"), &text("file:///mnt/x")].concat();
+    let every = [&[1, 0, 0, 0][..], &word(60)].concat();
+    let rest = [
+        &word(0x200)[..],
+        &[3, 0, 0, 0],
+        &word(0x100),
+        &[1],
+        &links,
+        &every,
+        &[0],
+    ]
+    .concat();
+    let fields: &[(usize, &[u8])] = &[(0, &[2, 0]), (2, &rest), (2 + rest.len(), &[1, 0, 0, 0])];
+    assert_laid_out(key, value, fields);
+    let (_, bytes) = remotes().remove(1);
+    let frame = record::remote_frame(&site, bytes, OnError::Stop).unwrap();
+    assert_eq!(frame.pinned()[0].value.as_ref().unwrap(), &self::kept()[5].1);
+    let newer = [&[3, 0], &value[2..]].concat();
+    assert!(Record::decode(key.as_bytes(), &newer, AT).is_err());
 }

@@ -77,6 +77,7 @@ fn header() -> Header {
             log_sent: at(8_192, 0),
         }),
         answer: Some(u64::MAX),
+        trouble: None,
     }
 }
 
@@ -325,4 +326,77 @@ fn items_of_version_1_are_laid_out_as_their_page_says() {
         (115, &[0; 5]),
     ];
     assert_laid_out("part", &raw, part);
+}
+
+#[test]
+fn what_could_not_be_applied_is_told_as_its_page_says() {
+    let (_, mut message) = messages().remove(0);
+    message.header.durable = Lsn(16_384);
+    message.header.trouble = Some(Trouble {
+        held: 3,
+        refused: 1,
+        cases: vec![
+            TroubleCase {
+                point: Point::NONE,
+                reason: "a fork".to_owned(),
+            },
+            TroubleCase {
+                point: at(4_096, 128),
+                reason: "vetoed: no".to_owned(),
+            },
+        ],
+    });
+    let written = vec![("trouble".to_owned(), encode(&message).unwrap())];
+    let kept = kept_records("trouble", &written);
+    assert_eq!(kept, written);
+    assert_eq!(take(&kept[0].1).unwrap(), message);
+    // docs/replication.md, "Message".
+    let field: &[(usize, &[u8])] = &[
+        (0, &[5, 0, 0, 0, 112, 0, 0, 0]),
+        (8, &3u32.to_le_bytes()),
+        (12, &1u32.to_le_bytes()),
+        (16, &[0; 32]),
+        (48, &[6, 0, 0, 0, 0, 0, 0, 0]),
+        (56, b"a fork\0\0"),
+        (64, &drawn(4_096, 128)),
+        (96, &[10, 0, 0, 0, 0, 0, 0, 0]),
+        (104, b"vetoed: no\0\0\0\0\0\0"),
+    ];
+    let (head, _) = opened("trouble", &kept[0].1);
+    assert_laid_out("trouble", &head[232..], field);
+}
+
+/// Whatever a site has to say fits beside what else a head says, and a reason is cut where a letter ends.
+#[test]
+fn the_longest_report_fits_into_the_room_of_a_head_and_reasons_are_cut() {
+    let mut full = messages().remove(1).1;
+    let case = TroubleCase {
+        point: at(4_096, 128),
+        reason: "\u{e9}".repeat(1_000),
+    };
+    full.header.trouble = Some(Trouble {
+        held: u32::MAX,
+        refused: 7,
+        cases: vec![case; 9],
+    });
+    full.header.requests = Some(Requests {
+        number: 1,
+        ranges: vec![
+            Range {
+                after: at(1, 0),
+                up_to: at(2, 0)
+            };
+            Requests::MAX_RANGES
+        ],
+    });
+    let bytes = encode(&full).unwrap();
+    assert!(word(&bytes, 8) <= super::super::envelope::HEAD_ROOM);
+    let trouble = take(&bytes).unwrap().header.trouble.unwrap();
+    assert_eq!(trouble.cases.len(), Trouble::MAX_CASES);
+    assert!(
+        trouble
+            .cases
+            .iter()
+            .all(|case| case.reason == "\u{e9}".repeat(120))
+    );
 }

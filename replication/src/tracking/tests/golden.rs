@@ -7,7 +7,8 @@ use milepost_engine::Pinned;
 use super::*;
 use crate::backup::{BACKUP_KEY, BackupRecord, CoveredRecord};
 use crate::golden::{Records, assert_laid_out, kept_records};
-use crate::message::Range;
+use crate::message::{Range, Trouble, TroubleCase};
+use crate::quarantine::{HeldCause, HeldKey, HeldRecord};
 use crate::send::fulfilled;
 use crate::tracking::state::{newest_pin, read_newest};
 
@@ -185,4 +186,90 @@ fn the_record_of_a_wish_that_was_fulfilled_is_written_and_read_as_ever() {
     let (key, value) = &kept[0];
     assert_eq!(key, "sent-now/hq");
     assert_eq!(value[..], asked.0.to_le_bytes());
+}
+
+fn reported() -> ReportedRecord {
+    ReportedRecord {
+        generation: 3,
+        epoch: ITS_EPOCH,
+        durable: Lsn(0x4000),
+        trouble: Trouble {
+            held: 2,
+            refused: 1,
+            cases: vec![TroubleCase {
+                point: at(256),
+                reason: "vetoed: no".to_owned(),
+            }],
+        },
+    }
+}
+
+fn held(cause: HeldCause) -> HeldRecord {
+    HeldRecord {
+        at: Lsn(0x5000),
+        generation: 3,
+        sender: StoreId(0x0123_4567_89ab_cdef_0011_2233_4455_6677),
+        point: at(256),
+        origin: StoreId(9),
+        origin_name: "hub".to_owned(),
+        origin_epoch: Epoch(0xd1),
+        origin_lsn: Lsn(77),
+        since: 1_700_000_000_000_000,
+        bytes: 104,
+        events: 2,
+        refusals: 1,
+        cause,
+    }
+}
+
+#[test]
+fn records_of_what_is_in_quarantine_are_written_and_read_as_ever() {
+    let hq = "hq".parse().unwrap();
+    let why = || "no".to_owned();
+    let all = [
+        HeldCause::Vetoed(why()),
+        HeldCause::Forgotten(why()),
+        HeldCause::Behind,
+    ];
+    let mut written = vec![record(reported().pin(&hq).unwrap())];
+    for (number, cause) in (0x0123_4567_89ab_cdef..).zip(all.clone()) {
+        let key = HeldKey {
+            remote: hq.clone(),
+            number,
+        };
+        written.push(record(held(cause).pin(&key).unwrap()));
+    }
+    let kept = kept_records("quarantine", &written);
+    assert_eq!(kept, written);
+    assert_read(&kept, "hq", &reported());
+    assert_eq!(kept[1].0, "held/hq/0123456789abcdef");
+    for ((_, value), cause) in kept[1..].iter().zip(all) {
+        assert_eq!(
+            milepost_engine::codec::decode::<HeldRecord>(value).unwrap(),
+            held(cause)
+        );
+    }
+    // docs/replication.md, "Quarantine": a point in a record is bincode's, position first.
+    let fields: &[(usize, &[u8])] = &[
+        (0, &0x5000_u64.to_le_bytes()),
+        (8, &3u32.to_le_bytes()),
+        (12, &0x0123_4567_89ab_cdef_0011_2233_4455_6677_u128.to_le_bytes()),
+        (28, &0xe1_u64.to_le_bytes()),
+        (36, &256u64.to_le_bytes()),
+        (44, &(256u64 ^ 0xe1).to_le_bytes()),
+        (52, &0u64.to_le_bytes()),
+        (60, &9u128.to_le_bytes()),
+        (76, &[3, 0, 0, 0, 0, 0, 0, 0]),
+        (84, b"hub"),
+        (87, &0xd1_u64.to_le_bytes()),
+        (95, &77u64.to_le_bytes()),
+        (103, &1_700_000_000_000_000_u64.to_le_bytes()),
+        (111, &104u64.to_le_bytes()),
+        (119, &2u32.to_le_bytes()),
+        (123, &1u32.to_le_bytes()),
+        (127, &[0, 0, 0, 0]),
+        (131, &[2, 0, 0, 0, 0, 0, 0, 0]),
+        (139, b"no"),
+    ];
+    assert_laid_out("held/hq", &kept[1].1, fields);
 }

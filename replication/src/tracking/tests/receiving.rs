@@ -230,6 +230,7 @@ fn records_of_a_pair_that_was_made_anew_count_as_absent() {
                 .map(|pair| milepost_engine::codec::encode(pair).unwrap()),
             b"received/hq" => Some(milepost_engine::codec::encode(&old.received).unwrap()),
             b"told/hq" => Some(milepost_engine::codec::encode(&old.told).unwrap()),
+            b"reported/hq" => Some(milepost_engine::codec::encode(&old.reported).unwrap()),
             _ => None,
         })
     };

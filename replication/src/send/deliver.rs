@@ -1,0 +1,104 @@
+//! Handing messages to a link: what goes out, sealed where its pair has a key, what is noted first, and who is told.
+//!
+//! Guarantees: a pair that should have a key and has none that may be used is sent nothing.
+
+use milepost_engine::frame::NewFrame;
+use milepost_engine::width::to_u64;
+use milepost_engine::{Durability, Result};
+
+use crate::hooks::{MessageSent, SharedHooks};
+use crate::keys::{PairKeys, draw_nonce};
+use crate::link::{Link, LinkError};
+use crate::message::{Message, Packed, encode, encode_sealed};
+use crate::quarantine::trouble_with;
+use crate::receive::quarantined;
+use crate::tracking::{NOTE, PairState, ProbeRecord};
+
+use super::phase::{Pair, SendPhase, Sent};
+
+impl SendPhase {
+    /// The same with hooks.
+    #[must_use]
+    pub fn with_hooks(mut self, hooks: SharedHooks) -> SendPhase {
+        self.hooks = hooks;
+        self
+    }
+
+    /// What messages say of what could not be applied here (R6), as of now.
+    pub(super) fn look_at_quarantine(&mut self) -> Result<()> {
+        let aside = quarantined(&self.store)?;
+        for (site, pair) in &mut self.pairs {
+            pair.sender.report(trouble_with(&self.store, site, &aside)?);
+        }
+        Ok(())
+    }
+
+    pub(super) fn deliver_packed(
+        &self,
+        pair: &mut Pair,
+        link: &dyn Link,
+        packed: Vec<Packed>,
+        sent: &mut Sent,
+    ) -> Result<Result<(), LinkError>> {
+        for one in packed {
+            let message = one.under(pair.sender.header(&self.own_end()));
+            if let Err(error) = self.deliver(pair, link, &message, sent)? {
+                return Ok(Err(error));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// Hands one message to the link, sealed where its pair has a key. Everything in it is durable here (R2): the queue
+    /// is made of what the scan read, and the scan stops at durable.
+    pub(super) fn deliver(
+        &self,
+        pair: &mut Pair,
+        link: &dyn Link,
+        message: &Message,
+        sent: &mut Sent,
+    ) -> Result<Result<(), LinkError>> {
+        let bytes = match &pair.keys {
+            PairKeys::Locked(reason) => return Ok(Err(LinkError::invalid(reason))),
+            keys => match keys.sealing() {
+                Some(key) => encode_sealed(message, key, draw_nonce(&**self.store.rng()))?,
+                None => encode(message)?,
+            },
+        };
+        let name = pair.remote.site.clone();
+        match self.links.finish(link.deliver(&name, &bytes)) {
+            Some(Ok(())) => {
+                pair.sender.delivered(message, self.now());
+                sent.messages += 1;
+                sent.bytes += to_u64(bytes.len());
+                if let Some(hooks) = &self.hooks {
+                    hooks.message_sent(&MessageSent {
+                        to: &name,
+                        bytes: bytes.len(),
+                        transactions: message.items.len(),
+                        last: message.header.last,
+                    });
+                }
+                tracing::debug!(to = %name, last = %message.header.last.place(), bytes = bytes.len(), "sent");
+                Ok(Ok(()))
+            }
+            Some(Err(error)) => Ok(Err(error)),
+            None => Ok(Err(LinkError::not_now(link.address(), "the agent is leaving"))),
+        }
+    }
+
+    /// A probe is durable before it leaves, so that any receive phase can judge its answer.
+    pub(super) fn pin_probe(&self, pair: &Pair, record: &ProbeRecord) -> Result<()> {
+        let name = &pair.remote.site;
+        let pin = record.pin(name)?;
+        let known = self.store.pinned(&pin.key)?;
+        if known.map(|(value, _)| value) == pin.value {
+            return Ok(());
+        }
+        let mut note = NewFrame::of_kind(NOTE, Vec::new());
+        note.pin(pin);
+        self.store
+            .append_frames(vec![note], Durability::Synced)
+            .map(|_| ())
+    }
+}
