@@ -91,8 +91,8 @@ impl fmt::Display for MessageFault {
             }
             MessageFault::TooLarge { claimed, limit } => write!(
                 f,
-                "the message needs {claimed} bytes and this site takes {limit}: raise --memory (-m) here, or lower \
-                 --message-bytes (-l) at its sender where one message is as large as that"
+                "it needs {claimed} bytes and this site takes {limit}: lower --message-bytes (-l) at its sender where one \
+                 message is as large as that; a transaction must fit a segment of this store (init --segment-bytes)"
             ),
             MessageFault::NeedsNewer { version, what } => write!(
                 f,

@@ -60,7 +60,7 @@ impl Part {
         self.offset.saturating_add(to_u64(self.piece.len()))
     }
 
-    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         let (Ok(len), Ok(piece_len)) = (u32::try_from(self.encoded_len()), u32::try_from(self.piece.len()))
         else {
             unreachable!("a piece fits a message, which is bounded far below 4 GiB")
@@ -77,7 +77,7 @@ impl Part {
     }
 
     /// Decodes one that fills `bytes` exactly, head included.
-    pub(super) fn decode(bytes: &[u8]) -> Result<Part, MessageFault> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Part, MessageFault> {
         let bad = MessageFault::Contradiction("a part of a transaction cannot be read");
         let part = Part::take(bytes).ok_or(bad)?;
         if part.piece.is_empty() || part.end() > part.total {

@@ -15,6 +15,7 @@ mod group;
 mod inbox;
 mod kept_link;
 mod origins;
+mod parts;
 mod phase;
 mod quarantine;
 mod told;
@@ -22,6 +23,7 @@ mod trust;
 
 pub(crate) use kept_link::KeptLink;
 pub(crate) use origins::Origins;
+pub use parts::{Incomplete, Parts, incomplete};
 pub use phase::{ReceiveOptions, ReceivePhase, Received, SetAside};
 pub(crate) use quarantine::clear as clear_quarantine;
 pub use quarantine::{Quarantined, drop_set_aside, quarantined, read_message};

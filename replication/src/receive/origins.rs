@@ -18,11 +18,14 @@ use milepost_engine::{
 };
 
 use crate::catalog::was_remote_before;
-use crate::message::Carried;
+use crate::message::{Carried, Joined, MessageFault, Part};
 use crate::quarantine::Gate;
 use crate::tracking::{
-    Case, HeldEvent, InQuarantine, Judgement, OwnLog, PairRecord, PairState, Staged, newest_key, read_newest,
+    Case, HeldEvent, InQuarantine, Judgement, OwnLog, PairRecord, PairRecords, PairState, Staged, newest_key,
+    read_newest,
 };
+
+use super::parts::{Incomplete, Parts};
 
 /// See the module.
 pub struct Origins {
@@ -34,6 +37,8 @@ pub struct Origins {
     found: RefCell<Found>,
     /// What a transaction passes before it is applied.
     gate: Gate,
+    /// Pieces of transactions that are not whole.
+    parts: Option<RefCell<Parts>>,
 }
 
 /// What the log holds of other sites, as far as it was read.
@@ -58,6 +63,7 @@ impl Origins {
     pub fn new(store: &Store, gate: Gate) -> Origins {
         Origins {
             gate,
+            parts: None,
             store: store.clone(),
             pinned: RefCell::default(),
             staged: RefCell::default(),
@@ -85,6 +91,37 @@ impl Origins {
         self.pinned.borrow_mut().clear();
         *self.staged.borrow_mut() = Staged::default();
         self.gate.forget();
+    }
+
+    /// From now on pieces of transactions are kept on disk.
+    pub fn keep_parts(&mut self, parts: Parts) {
+        self.parts = Some(RefCell::new(parts));
+    }
+
+    /// Bytes of such pieces of a remote.
+    pub fn held_of(&self, remote: &SiteName) -> u64 {
+        self.parts.as_ref().map_or(0, |parts| parts.borrow().held(remote))
+    }
+
+    /// A remote's transaction that waits for pieces.
+    pub fn incomplete_of(&self, remote: &SiteName) -> Option<Incomplete> {
+        self.parts.as_ref()?.borrow().incomplete(remote)
+    }
+
+    /// Makes pieces durable, before their messages leave; those go that are of no use to pairs with these records.
+    ///
+    /// # Errors
+    /// `Full` or `Internal`: then nothing may leave.
+    pub fn settle_parts(&self, pairs: &BTreeMap<&SiteName, PairRecords>) -> Result<()> {
+        let Some(parts) = &self.parts else {
+            return Ok(());
+        };
+        let mut parts = parts.borrow_mut();
+        parts.retain(|remote| pairs.contains_key(remote))?;
+        for (name, records) in pairs {
+            parts.settled(name, records.generation(), records.received.point.place())?;
+        }
+        parts.sync()
     }
 
     /// What a transaction passes before it is applied.
@@ -217,6 +254,17 @@ impl Found {
 }
 
 impl OwnLog for Origins {
+    fn keep_part(
+        &self,
+        neighbour: &SiteName,
+        generation: u32,
+        part: &Part,
+    ) -> Result<Option<Result<Joined, MessageFault>>> {
+        let parts = self.parts.as_ref();
+        let joined = parts.map(|parts| parts.borrow_mut().join(neighbour, generation, part));
+        joined.transpose()
+    }
+
     fn position_at(&self, lsn: Lsn) -> Result<Option<Position>> {
         self.store.position_at(lsn)
     }

@@ -19,6 +19,7 @@ use crate::tracking::{
 use super::group::Group;
 use super::inbox::{Inbox, MessageKey, Order};
 use super::origins::Origins;
+use super::parts::Parts;
 use super::quarantine::{self, Kept};
 use super::told::{Told, tell_missing};
 use super::trust::Trust;
@@ -126,6 +127,10 @@ impl ReceivePhase {
         if options.apply {
             quarantine::clear_unfinished(store)?;
         }
+        let mut origins = Origins::new(store, Gate::new(store, options.apply));
+        if options.apply {
+            origins.keep_parts(Parts::open(store)?);
+        }
         Ok(ReceivePhase {
             store: store.clone(),
             links: links.clone(),
@@ -134,7 +139,7 @@ impl ReceivePhase {
             pairs: BTreeMap::new(),
             inbox: Inbox::new(options.memory),
             group: Group::new(options.group),
-            origins: Origins::new(store, Gate::new(store, options.apply)),
+            origins,
             told: Told::default(),
             done: BTreeSet::new(),
             leaving: BTreeSet::new(),
@@ -219,7 +224,7 @@ impl ReceivePhase {
         let now = self.store.clock().monotonic();
         for (sender, pair) in &mut self.pairs {
             // While parts of a transaction come, what seems to be missing may be on its way.
-            let held = pair.receiver.held_bytes();
+            let held = pair.receiver.held_bytes() + self.origins.held_of(sender);
             let grew = held > std::mem::replace(&mut pair.held, held);
             let cause = match cause {
                 PollCause::Due if grew => PollCause::Transfer,
@@ -290,7 +295,10 @@ impl ReceivePhase {
             id: self.store.id(),
         };
         let (patience, memory) = (self.options.patience, self.options.memory);
-        let receiver = Receiver::new(me, neighbour.clone(), records, patience, memory);
+        let mut receiver = Receiver::new(me, neighbour.clone(), records, patience, memory);
+        if let Some(incomplete) = self.origins.incomplete_of(&neighbour.name) {
+            receiver.waits_for(incomplete.point);
+        }
         Ok(Pair {
             trust: Trust::load(&self.store, &remote.site)?,
             neighbour,
@@ -513,6 +521,9 @@ impl ReceivePhase {
             pair.trust.noted();
         }
         self.origins.settled()?;
+        let records = |pair: &Pair| pair.receiver.records().clone();
+        let pairs = self.pairs.iter().map(|(name, pair)| (name, records(pair)));
+        self.origins.settle_parts(&pairs.collect())?;
         let lsns = self.group.take_lsns();
         self.told.settled(lsns, self.origins.gate().hooks());
         // Before they leave their link: were it interrupted, they come again and are forgotten then.

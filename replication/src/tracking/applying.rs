@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 use milepost_engine::frame::NewFrame;
 use milepost_engine::{Lsn, Origin, Result, Via};
 
-use crate::message::{Carried, Header, Item, Joined, Message, Point};
+use crate::message::{self, Carried, Header, Item, Joined, Message, Point};
 
 use super::held::HeldEvent;
 use super::own::{Case, InQuarantine, Judgement, OwnLog};
@@ -124,14 +124,13 @@ impl Receiver {
             let joined;
             let carried = match item {
                 Item::Transaction(carried) => carried,
-                Item::Part(part) => match self.joiner.join(part) {
-                    Ok(Joined::Waiting) => return Ok(Verdict::PartWaiting),
-                    Ok(Joined::Whole(carried)) => {
+                Item::Part(part) => match self.join(header, part, own)? {
+                    Ok(carried) => {
                         joined = carried;
                         self.joined = joined.point;
                         &joined
                     }
-                    Err(fault) => return Ok(self.fault(&fault)),
+                    Err(verdict) => return Ok(verdict),
                 },
             };
             self.note_fresh(carried, course.reached);
@@ -151,6 +150,30 @@ impl Receiver {
             }
         }
         self.applied(header, course, Whole::Yes)
+    }
+
+    /// The transaction that a part makes whole, or what becomes of the part.
+    fn join(
+        &mut self,
+        header: &Header,
+        part: &message::Part,
+        own: &dyn OwnLog,
+    ) -> Result<Result<Carried, Verdict>> {
+        let kept = own.keep_part(&self.neighbour.name, header.generation, part)?;
+        let (joined, verdict) = match kept {
+            Some(joined) => (joined, Verdict::PartKept),
+            None => (self.joiner.join(part), Verdict::PartWaiting),
+        };
+        Ok(match joined {
+            Ok(Joined::Whole(carried)) => Ok(carried),
+            Ok(Joined::Waiting) => {
+                if matches!(verdict, Verdict::PartKept) {
+                    self.waits_for(part.point);
+                }
+                Err(verdict)
+            }
+            Err(fault) => Err(self.fault(&fault)),
+        })
     }
 
     /// The verdict on a message of which so much became frames.

@@ -3,7 +3,7 @@
 use milepost_engine::frame::NewFrame;
 use milepost_engine::{Lsn, Origin, Position, Result, SiteName, StoreId};
 
-use crate::message::Carried;
+use crate::message::{Carried, Joined, MessageFault, Part};
 
 use super::held::HeldEvent;
 use super::verdict::Refusal;
@@ -102,6 +102,20 @@ pub trait OwnLog {
 
     /// Why a frame can never be appended here, or `None`.
     fn refusal_of(&self, frame: &NewFrame) -> Option<String>;
+
+    /// Keeps a piece of a transaction beside the log, durable with the next sync of what this poll brought, and hands out the
+    /// transaction when none is missing. `None` where nothing is kept: then its message is to stay on its link.
+    ///
+    /// # Errors
+    /// Those of the files; the piece is not kept then.
+    fn keep_part(
+        &self,
+        _neighbour: &SiteName,
+        _generation: u32,
+        _part: &Part,
+    ) -> Result<Option<Result<Joined, MessageFault>>> {
+        Ok(None)
+    }
 
     /// Whether all events of a transaction are kept in quarantine already.
     ///

@@ -62,6 +62,8 @@ pub struct Receiver {
     pub(super) joined: Point,
     /// Where the message ends of which a part was applied so far: the rest of it is no overlap.
     pub(super) partly: Point,
+    /// A transaction of which pieces are kept here and others missing.
+    incomplete: Option<Point>,
     /// Where the stream stands because the transaction behind was refused.
     refused_at: Option<Place>,
 }
@@ -90,6 +92,7 @@ impl Receiver {
             joiner: Joiner::new(join_limit),
             joined: Point::NONE,
             partly: Point::NONE,
+            incomplete: None,
             refused_at: None,
         };
         receiver.resume_after_update();
@@ -232,8 +235,18 @@ impl Receiver {
         self.joiner.clear();
     }
 
+    /// Of this transaction pieces are kept here, and others are missing: one that gets none for long is a gap like any other.
+    pub fn waits_for(&mut self, transaction: Point) {
+        self.incomplete = Some(transaction);
+    }
+
     /// Ends a poll: counts patience and asks for what is missing.
     pub fn poll_ended(&mut self, now: Duration, cause: PollCause) {
+        let after = self.staged;
+        self.incomplete = self.incomplete.filter(|point| point.place() > after.place());
+        if let Some(up_to) = self.incomplete {
+            self.gaps.see(Range { after, up_to }, false);
+        }
         let due = self
             .gaps
             .poll_ended(self.staged.place(), now, cause, self.patience);
@@ -302,6 +315,7 @@ impl Receiver {
                 if met.generation() != self.records.generation() {
                     self.staged = Point::NONE;
                     self.gaps = Gaps::default();
+                    self.incomplete = None;
                     self.joiner.clear();
                 }
                 self.records = *met;

@@ -16,6 +16,8 @@ pub enum Verdict {
     Apply(Apply),
     /// A part of a transaction that is not whole yet.
     PartWaiting,
+    /// The same, and it is kept here.
+    PartKept,
     /// What it carries may be among the frames that are not durable yet: once they are, it is to be received
     /// again.
     Unsettled,
@@ -59,6 +61,7 @@ impl Verdict {
     pub fn leave(&self) -> Leave {
         match self {
             Verdict::Apply(Apply { whole: true, .. })
+            | Verdict::PartKept
             | Verdict::Noted
             | Verdict::Duplicate
             | Verdict::OtherGeneration { .. }
@@ -86,6 +89,7 @@ impl std::fmt::Debug for Verdict {
                 )
             }
             Verdict::PartWaiting => f.write_str("PartWaiting"),
+            Verdict::PartKept => f.write_str("PartKept"),
             Verdict::Unsettled => f.write_str("Unsettled"),
             Verdict::Noted => f.write_str("Noted"),
             Verdict::Duplicate => f.write_str("Duplicate"),

@@ -380,7 +380,7 @@ fn rule(verdict: &Verdict) -> &'static str {
         Verdict::Apply(apply) if apply.held > 0 => "held",
         Verdict::Apply(apply) if apply.overlap > 0 => "overlap",
         Verdict::Apply(_) => "apply",
-        Verdict::PartWaiting => "part",
+        Verdict::PartWaiting | Verdict::PartKept => "part",
         Verdict::Unsettled => "unsettled",
         Verdict::Noted => "noted",
         Verdict::Duplicate => "duplicate",
