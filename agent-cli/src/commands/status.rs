@@ -2,9 +2,10 @@
 
 use clap::Args;
 use milepost_replication::agent::GO_ON;
-use milepost_replication::status::{RemoteStatus, Reported, StoreStatus, status};
+use milepost_replication::status::{RemoteStatus, Reported, StoreStatus, Waits, status};
 
 use super::store_dir::StoreDir;
+use crate::arguments::moment;
 use crate::failure::{EXIT_CODES, Outcome};
 use crate::output::{self, Out};
 use crate::progress::Progress;
@@ -87,6 +88,9 @@ fn print_remote(remote: &RemoteStatus, out: &mut Out) -> Outcome {
     out.line(format_args!("  confirm_received  {}", remote.confirm_received))?;
     out.line(format_args!("  resend_count      {}", remote.resend_count))?;
     out.line(format_args!("  rereceive_count   {}", remote.rereceive_count))?;
+    if let Some(waits) = &remote.waits {
+        print_waits(waits, out)?;
+    }
     if let Some(key) = &remote.key {
         out.line(format_args!("  sealed with key   {key}"))?;
     }
@@ -125,6 +129,27 @@ fn print_reported(reported: &Reported, out: &mut Out) -> Outcome {
         out.line(format_args!(
             "                    {what}: {}",
             output::shown(&case.reason)
+        ))?;
+    }
+    Ok(())
+}
+
+/// What is missing of a remote's stream.
+fn print_waits(waits: &Waits, out: &mut Out) -> Outcome {
+    if let (Some(after), Some(up_to)) = (&waits.after, &waits.up_to) {
+        let since = waits.since.map(moment::text).unwrap_or_default();
+        let times = match waits.asked {
+            1 => "once".to_owned(),
+            times => format!("{times} times"),
+        };
+        out.line(format_args!(
+            "  WAITS             for what comes after {after} up to {up_to} of its log; asked for {times}, first {since}"
+        ))?;
+    }
+    if let Some(parts) = &waits.parts {
+        out.line(format_args!(
+            "  WAITS             for the rest of transaction {}: {} of {} bytes are here, the first of the others is {}",
+            parts.lsn, parts.held, parts.total, parts.missing_from
         ))?;
     }
     Ok(())

@@ -11,6 +11,7 @@
 //! its link only when its effect is durable here. What its seal does not show to be of its sender changes nothing. Refuses: messages of sites that are no remotes; they
 //! stay where they are.
 
+mod gap;
 mod group;
 mod inbox;
 mod kept_link;
@@ -18,12 +19,15 @@ mod origins;
 mod parts;
 mod phase;
 mod quarantine;
+mod received;
 mod told;
 mod trust;
 
+pub use gap::{GAP_PREFIX, GapRecord};
 pub(crate) use kept_link::KeptLink;
 pub(crate) use origins::Origins;
 pub use parts::{Incomplete, Parts, incomplete};
-pub use phase::{ReceiveOptions, ReceivePhase, Received, SetAside};
+pub use phase::{ReceiveOptions, ReceivePhase};
 pub(crate) use quarantine::clear as clear_quarantine;
 pub use quarantine::{Quarantined, drop_set_aside, quarantined, read_message};
+pub use received::{Received, SetAside};

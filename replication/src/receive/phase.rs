@@ -16,11 +16,13 @@ use crate::tracking::{
     Leave, Me, NOTE, Neighbour, PairRecords, PairState, Patience, PollCause, ProbeRecord, Receiver, Verdict,
 };
 
+use super::gap::Gap;
 use super::group::Group;
 use super::inbox::{Inbox, MessageKey, Order};
 use super::origins::Origins;
 use super::parts::Parts;
 use super::quarantine::{self, Kept};
+use super::received::{Received, SetAside};
 use super::told::{Told, tell_missing};
 use super::trust::Trust;
 
@@ -42,44 +44,6 @@ pub struct ReceiveOptions {
     pub apply: bool,
     /// When a gap is asked for.
     pub patience: Patience,
-}
-
-/// What one poll brought.
-#[derive(Clone, Debug, Default)]
-pub struct Received {
-    /// True when something changed: a transaction applied, a note made, a message removed. Polling again may
-    /// bring more.
-    pub moved: bool,
-    /// Transactions applied.
-    pub transactions: u64,
-    /// Transactions that were put in quarantine.
-    pub kept: u64,
-    /// Messages whose transactions were all here.
-    pub duplicates: u64,
-    /// Links that could not be polled, with the reason.
-    pub failed_links: Vec<(LinkNumber, LinkError)>,
-    /// Messages that need an operator, with the reason.
-    pub quarantined: Vec<SetAside>,
-}
-
-/// A message that needs an operator.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SetAside {
-    /// Its name on its link.
-    pub message: MessageId,
-    /// Who sent it, as far as that can be read.
-    pub sender: String,
-    /// Why.
-    pub reason: String,
-}
-
-impl Received {
-    /// Notes that a link failed: once, however many of its requests do.
-    fn fail(&mut self, link: LinkNumber, error: LinkError) {
-        if self.failed_links.iter().all(|(known, _)| *known != link) {
-            self.failed_links.push((link, error));
-        }
-    }
 }
 
 /// The receive phase of one store.
@@ -115,6 +79,7 @@ pub(super) struct Pair {
     link: LinkNumber,
     /// Bytes of parts held after the last poll.
     held: u64,
+    gap: Gap,
 }
 
 impl ReceivePhase {
@@ -221,7 +186,7 @@ impl ReceivePhase {
         for sender in senders {
             self.apply(&sender, received)?;
         }
-        let now = self.store.clock().monotonic();
+        let (now, wall) = (self.store.clock().monotonic(), self.store.clock().wall_micros());
         for (sender, pair) in &mut self.pairs {
             // While parts of a transaction come, what seems to be missing may be on its way.
             let held = pair.receiver.held_bytes() + self.origins.held_of(sender);
@@ -230,9 +195,15 @@ impl ReceivePhase {
                 PollCause::Due if grew => PollCause::Transfer,
                 cause => cause,
             };
-            let asked = pair.receiver.records().told.ask_number;
+            let before = pair.receiver.records().told.clone();
             pair.receiver.poll_ended(now, cause);
-            tell_missing(sender, &pair.receiver, asked, self.origins.gate().hooks());
+            pair.gap.poll_ended(&pair.receiver, &before, wall);
+            tell_missing(
+                sender,
+                &pair.receiver,
+                before.ask_number,
+                self.origins.gate().hooks(),
+            );
         }
         self.judge_trust();
         self.settle(received)
@@ -301,6 +272,7 @@ impl ReceivePhase {
         }
         Ok(Pair {
             trust: Trust::load(&self.store, &remote.site)?,
+            gap: Gap::load(&self.store, &remote.site)?,
             neighbour,
             receiver,
             link,
@@ -504,6 +476,7 @@ impl ReceivePhase {
         let mut note = NewFrame::of_kind(NOTE, Vec::new());
         for (name, pair) in &self.pairs {
             let notes = pair.receiver.notes()?.into_iter().chain(pair.trust.notes(name)?);
+            let notes = notes.chain(pair.gap.note(name)?);
             notes.for_each(|record| note.pin(record));
         }
         if !note.pinned().is_empty() {
@@ -519,6 +492,7 @@ impl ReceivePhase {
         for pair in self.pairs.values_mut() {
             pair.receiver.noted();
             pair.trust.noted();
+            pair.gap.noted();
         }
         self.origins.settled()?;
         let records = |pair: &Pair| pair.receiver.records().clone();

@@ -21,7 +21,8 @@ use crate::message::{Distrust, MessageFault, check_seal};
 use crate::tracking::PairState;
 
 use super::inbox::MessageKey;
-use super::phase::{ReceivePhase, Received, SetAside, limits};
+use super::phase::{ReceivePhase, limits};
+use super::received::{Received, SetAside};
 
 /// What a pair's keys are here, and what came under them.
 pub(super) struct Trust {

@@ -4,6 +4,7 @@
 //! any process can say of them is the least they are: the position confirmed, and what was received.
 
 mod lag;
+mod waits;
 
 use milepost_engine::{ErrorKind, Lsn, Phase, Result, Store, Watermarks};
 use serde::Serialize;
@@ -18,6 +19,8 @@ use crate::send::freed;
 use crate::tracking::{Neighbour, PairRecords, PairState};
 
 use lag::{Backlog, Lag};
+use waits::AllPieces;
+pub use waits::{Pieces, Waits};
 
 /// A store and its remotes at one moment.
 #[derive(Clone, Debug, Serialize)]
@@ -85,6 +88,8 @@ pub struct RemoteStatus {
     pub lag_transactions: u64,
     /// Bytes of their events, at most.
     pub lag_bytes: u64,
+    /// What is missing of its stream, if anything is.
+    pub waits: Option<Waits>,
     /// Why nothing moves until an operator acts.
     pub stopped: Option<String>,
     /// Id of the key that seals what goes to it; absent where messages go as they are.
@@ -150,7 +155,8 @@ pub fn status(store: &Store, read: &mut dyn FnMut(Lsn)) -> Result<StoreStatus> {
             holder: store.phase_holder(phase)?,
         })
     };
-    let remote = |remote: &Remote| remote_status(store, &backlog, remote, read);
+    let pieces = AllPieces::read(store)?;
+    let remote = |remote: &Remote| remote_status(store, (&backlog, &pieces), remote, read);
     Ok(StoreStatus {
         site: store.site().to_string(),
         store: store.id().to_string(),
@@ -168,7 +174,7 @@ pub fn status(store: &Store, read: &mut dyn FnMut(Lsn)) -> Result<StoreStatus> {
 
 fn remote_status(
     store: &Store,
-    backlog: &Backlog<'_>,
+    (backlog, pieces): (&Backlog<'_>, &AllPieces),
     remote: &Remote,
     read: &mut dyn FnMut(Lsn),
 ) -> Result<RemoteStatus> {
@@ -204,6 +210,7 @@ fn remote_status(
         rereceive_count: records.told.ask_number,
         lag_transactions: lag.transactions,
         lag_bytes: lag.bytes,
+        waits: Waits::of(store, &remote.site, &records, pieces)?,
         stopped: records
             .pair
             .as_ref()

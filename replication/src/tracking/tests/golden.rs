@@ -9,6 +9,7 @@ use crate::backup::{BACKUP_KEY, BackupRecord, CoveredRecord};
 use crate::golden::{Records, assert_laid_out, kept_records};
 use crate::message::{Range, Trouble, TroubleCase};
 use crate::quarantine::{HeldCause, HeldKey, HeldRecord};
+use crate::receive::GapRecord;
 use crate::send::fulfilled;
 use crate::tracking::state::{newest_pin, read_newest};
 
@@ -175,6 +176,26 @@ fn records_of_what_a_backup_covers_are_written_and_read_as_ever() {
     let (key, value) = &kept[0];
     assert_eq!(key, BACKUP_KEY);
     assert_eq!(value[..], 0x1122_3344_5566_7788_u64.to_le_bytes());
+}
+
+#[test]
+fn the_record_of_a_hole_that_is_asked_for_is_written_and_read_as_ever() {
+    let hq = "hq".parse().unwrap();
+    let gap = GapRecord {
+        generation: 3,
+        since: 1_700_000_000_000_000,
+        asked: 2,
+    };
+    let written = vec![record(gap.pin(&hq).unwrap())];
+    let kept = kept_records("gap", &written);
+    assert_eq!(kept, written);
+    assert_read(&kept, "hq", &gap);
+    let fields: &[(usize, &[u8])] = &[
+        (0, &3u32.to_le_bytes()),
+        (4, &1_700_000_000_000_000_i64.to_le_bytes()),
+        (12, &2u32.to_le_bytes()),
+    ];
+    assert_laid_out("gap/hq", &kept[0].1, fields);
 }
 
 #[test]
