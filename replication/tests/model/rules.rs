@@ -8,6 +8,9 @@ use milepost_replication::hooks::{Hooks, Offered, Ruling};
 use milepost_replication::quarantine::{HeldTransaction, Quarantine, Retried};
 
 use super::chance::Chance;
+use super::judge::nothing_overtakes_what_is_held;
+use super::site::Site;
+use super::story::{NAMES, Story};
 
 /// One of a site's life: it rules, and forgets how it ruled.
 pub struct Rules {
@@ -70,4 +73,22 @@ pub fn operate(store: &Store, rules: &Arc<Rules>, act: Act, chance: &Chance) -> 
         Act::Drop => operator.drop(chance.pick(&free), "not today").unwrap(),
     }
     (operator.held().len(), applied)
+}
+
+impl Story {
+    /// An operator acts upon what is held.
+    pub fn operate(&mut self, site: usize, act: Act) {
+        let chance = self.operators.clone();
+        let (left, applied) = self.sites[site].operate(act, &chance);
+        self.tell(format!(
+            "{}: {act:?}: {applied} applied, {left} are held still",
+            NAMES[site]
+        ));
+    }
+
+    /// Transactions that were ever held.
+    pub fn held(&self) -> u64 {
+        let ever = |site: &Site| nothing_overtakes_what_is_held(site.name, &site.log()).unwrap().1 as u64;
+        self.sites.iter().map(ever).sum()
+    }
 }

@@ -20,7 +20,7 @@ use super::secrets::Secret;
 use super::site::{Logged, Site, Stopped, Told};
 use super::wire::{Weather, Wire};
 
-const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+pub const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 /// Days without news after which everything must be there, and after which it never will: an asking may wait
 /// for 64 polls.
 const DAYS_OF_REST: usize = 3;
@@ -122,7 +122,7 @@ pub struct Story {
     /// Sites that were lost and made again of their last backup.
     pub restored: u64,
     /// Draws what operators do about what is held.
-    operators: Chance,
+    pub operators: Chance,
     /// Segments that were freed, and pairs that had to be made anew for it.
     pub freed: (u64, u64),
     /// Pairs that have a key.
@@ -262,22 +262,6 @@ impl Story {
             }
         }
         Ok(())
-    }
-
-    /// An operator acts upon what is held.
-    pub fn operate(&mut self, site: usize, act: Act) {
-        let chance = self.operators.clone();
-        let (left, applied) = self.sites[site].operate(act, &chance);
-        self.tell(format!(
-            "{}: {act:?}: {applied} applied, {left} are held still",
-            NAMES[site]
-        ));
-    }
-
-    /// Transactions that were ever held.
-    pub fn held(&self) -> u64 {
-        let ever = |site: &Site| nothing_overtakes_what_is_held(site.name, &site.log()).unwrap().1 as u64;
-        self.sites.iter().map(ever).sum()
     }
 
     /// One end of an edge sends only what is backed up.
