@@ -6,7 +6,8 @@ use milepost_engine::frame::NewFrame;
 use milepost_engine::{Chain, Epoch, Event, Lsn, Origin, Position, StoreId};
 use milepost_replication::keys::{NONCE_LEN, PairKey};
 use milepost_replication::message::{
-    Address, Carried, Header, Item, Lineage, Message, Part, Point, Probe, Range, Requests, encode, encode_sealed,
+    Address, Carried, Header, Item, Lineage, Message, Part, Point, Probe, Range, Requests, encode,
+    encode_sealed,
 };
 
 fn main() {

@@ -8,7 +8,8 @@ use libfuzzer_sys::fuzz_target;
 use milepost_fuzz::mend;
 use milepost_replication::keys::{KeyRing, NONCE_LEN, PairKey, PairKeys, RingKey};
 use milepost_replication::message::{
-    Carried, Item, Joiner, Limits, Message, MessageFault, check_seal, decode, decode_header, encode, encode_sealed,
+    Carried, Item, Joiner, Limits, Message, MessageFault, check_seal, decode, decode_header, encode,
+    encode_sealed,
 };
 use milepost_replication::wire::{Answer, Frame, Request};
 
@@ -87,7 +88,10 @@ fn sealed(bytes: &[u8]) {
         Err(fault) => {
             assert_eq!(opened, Err(fault.clone()));
             if decode_header(bytes, &LIMITS).is_ok() {
-                assert!(fault.is_loss() || matches!(fault, MessageFault::Untrusted(_)), "{fault}");
+                assert!(
+                    fault.is_loss() || matches!(fault, MessageFault::Untrusted(_)),
+                    "{fault}"
+                );
             }
         }
     }
@@ -102,7 +106,10 @@ fn sealed(bytes: &[u8]) {
 fn between_two(message: &Message, random: &[u8]) {
     let mut bytes = encode_sealed(message, &key(), [3; NONCE_LEN]).unwrap();
     assert_eq!(decode(&bytes, &Limits::default(), &keys()).as_ref(), Ok(message));
-    let bit = random.iter().fold(0usize, |sum, byte| sum.wrapping_mul(31) + usize::from(*byte)) % (bytes.len() * 8);
+    let bit = random
+        .iter()
+        .fold(0usize, |sum, byte| sum.wrapping_mul(31) + usize::from(*byte))
+        % (bytes.len() * 8);
     if (24..32).contains(&(bit / 8)) {
         return;
     }

@@ -88,8 +88,11 @@ impl Parts {
                 let Some(remote) = remote_of(&name) else { continue };
                 let path = format!("{FOLDER}/{name}");
                 match Spool::read(&*storage, &path, OpenMode::ReadWrite)? {
-                    Some(spool) => parts.remotes.entry(remote).or_default().push(spool),
-                    None => {
+                    // Under another name than its own it would be in the way of what has that name.
+                    Some(spool) if path == file_of(&remote, spool.digest) => {
+                        parts.remotes.entry(remote).or_default().push(spool)
+                    }
+                    _ => {
                         storage.unlink(&path)?;
                         parts.renamed = true;
                     }
@@ -236,7 +239,15 @@ fn join_in(
     let (kept, other): (Vec<Spool>, Vec<Spool>) = spools.drain(..).partition(of_this);
     *spools = kept;
     of_no_use.extend(other);
-    let same = |spool: &Spool| (spool.digest, spool.total) == (part.digest, part.total);
+    let same = |spool: &Spool| spool.digest == part.digest;
+    if spools
+        .iter()
+        .any(|spool| same(spool) && spool.total != part.total)
+    {
+        return Ok(Err(MessageFault::Contradiction(
+            "the parts of a transaction tell two lengths of it",
+        )));
+    }
     let mut spool = match spools.iter().position(same) {
         Some(at) => spools.remove(at),
         None => {
@@ -305,7 +316,7 @@ impl Spool {
         part: &Part,
     ) -> std::io::Result<Spool> {
         storage.create_dir(FOLDER)?;
-        let name = format!("{FOLDER}/{remote}-{:032x}.part", part.digest);
+        let name = file_of(remote, part.digest);
         let file = storage.open(&name, OpenMode::OpenOrCreate)?;
         file.set_len(0)?;
         write_all(&*file, &head(generation), 0)?;
@@ -541,6 +552,11 @@ fn names(storage: &dyn Storage) -> std::io::Result<Vec<String>> {
             names
         }),
     }
+}
+
+/// The file of an encoding.
+fn file_of(remote: &SiteName, digest: u128) -> String {
+    format!("{FOLDER}/{remote}-{digest:032x}.part")
 }
 
 /// Whose pieces a file of that name holds; `None` for one that is not ours.

@@ -281,6 +281,34 @@ fn no_more_is_kept_than_one_transaction_may_have_and_what_contradicts_itself_is_
     assert!(!folder.join("hq-00000000000000000000000000000005.part").exists());
 }
 
+/// Two encodings would have had one file, and the second emptied that of the first.
+#[test]
+fn a_second_length_under_one_digest_is_refused_and_a_file_under_another_name_is_removed() {
+    let (_dir, store, folder) = store();
+    let ours = carried(40, 2000);
+    join_anew(&store, &cut(&ours, 0, 1000));
+    let mut parts = Parts::open(&store).unwrap();
+    let mut other = cut(&ours, 1000, 1500);
+    other.total += 8;
+    let refused = parts.join(&hq(), 3, &other).unwrap();
+    assert!(
+        matches!(refused, Err(MessageFault::Contradiction(_))),
+        "{refused:?}"
+    );
+    let rest = cut(&ours, 1000, encoding(&ours).len());
+    assert_eq!(join_anew(&store, &rest), Joined::Whole(ours.clone()));
+    let path = std::fs::read_dir(&folder)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let moved = folder.join("hq-0123456789abcdef0123456789abcdef.part");
+    std::fs::rename(path, &moved).unwrap();
+    assert_eq!(Parts::open(&store).unwrap().held(&hq()), 0);
+    assert!(!moved.exists());
+}
+
 /// A hostile peer that sends every other byte would make us hold a note of each.
 #[test]
 fn a_transaction_cut_into_crumbs_is_refused() {
