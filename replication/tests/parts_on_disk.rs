@@ -9,25 +9,9 @@
 
 mod support;
 
-use milepost_replication::catalog::Start;
 use milepost_replication::receive::incomplete;
 use milepost_replication::status::status;
 use support::*;
-
-/// Head office, and a shop that is due everything; messages are as small as they may be.
-fn pair(net: &Net) -> (tempfile::TempDir, Site, Site) {
-    let dir = tempfile::tempdir().unwrap();
-    let (mut head, shop) = (
-        Site::new(dir.path(), "head", net),
-        Site::new(dir.path(), "shop", net),
-    );
-    head.message_bytes = 10_000;
-    head.publish("all", "**", None);
-    head.remote("shop");
-    shop.remote("head");
-    head.subscribe("shop", "all", None, Start::Now);
-    (dir, head, shop)
-}
 
 /// Text that does not compress to little.
 fn large(bytes: usize) -> String {
@@ -54,7 +38,7 @@ fn rounds(head: &Site, shop: &Site, count: usize) {
 #[test]
 fn pieces_leave_the_link_once_they_are_durable_and_join_over_processes_in_any_order() {
     let net = Net::default();
-    let (_dir, head, mut shop) = pair(&net);
+    let (_dir, head, mut shop) = in_small_messages(&net);
     let text = large(800_000);
     head.commit(&[("s/1", "before"), ("s/2", &text), ("s/3", "behind")]);
     head.commit(&[("s/1", "next")]);
@@ -84,7 +68,7 @@ fn pieces_leave_the_link_once_they_are_durable_and_join_over_processes_in_any_or
 #[test]
 fn a_piece_that_is_lost_is_asked_for_though_nothing_comes_behind() {
     let net = Net::with_fate(|number| usize::from(number != 20));
-    let (_dir, head, shop) = pair(&net);
+    let (_dir, head, shop) = in_small_messages(&net);
     let text = large(500_000);
     head.commit(&[("s/1", &text)]);
     head.turn();
@@ -110,7 +94,7 @@ fn a_piece_that_is_lost_is_asked_for_though_nothing_comes_behind() {
 fn files_that_are_lost_or_damaged_only_cost_that_their_pieces_come_again() {
     for damage in ["gone", "cut", "rotten"] {
         let net = Net::with_fate(|number| usize::from(number != 30));
-        let (_dir, head, shop) = pair(&net);
+        let (_dir, head, shop) = in_small_messages(&net);
         let text = large(400_000);
         head.commit(&[("s/1", &text)]);
         head.turn();
@@ -146,7 +130,7 @@ fn files_that_are_lost_or_damaged_only_cost_that_their_pieces_come_again() {
 #[test]
 fn pieces_of_a_pair_that_is_removed_or_made_anew_go() {
     let net = Net::with_fate(|number| usize::from(number != 30));
-    let (_dir, head, shop) = pair(&net);
+    let (_dir, head, shop) = in_small_messages(&net);
     let text = large(400_000);
     head.commit(&[("s/1", &text)]);
     head.turn();

@@ -3,7 +3,6 @@
 
 mod support;
 
-use milepost_replication::catalog::Start;
 use milepost_replication::send::Serve;
 use milepost_replication::status::{Waits, status};
 use support::*;
@@ -13,24 +12,10 @@ fn waits(site: &Site) -> Option<Waits> {
     told.remotes.remove(0).waits
 }
 
-fn pair(net: &Net) -> (tempfile::TempDir, Site, Site) {
-    let dir = tempfile::tempdir().unwrap();
-    let (mut head, shop) = (
-        Site::new(dir.path(), "head", net),
-        Site::new(dir.path(), "shop", net),
-    );
-    head.message_bytes = 10_000;
-    head.publish("all", "**", None);
-    head.remote("shop");
-    shop.remote("head");
-    head.subscribe("shop", "all", None, Start::Now);
-    (dir, head, shop)
-}
-
 #[test]
 fn a_gap_is_told_with_its_range_since_when_and_how_often_over_processes_until_it_is_filled() {
     let net = Net::default();
-    let (_dir, head, mut shop) = pair(&net);
+    let (_dir, head, mut shop) = in_small_messages(&net);
     let first = head.commit(&[("s/1", "a")]);
     head.turn();
     shop.turn();
@@ -72,7 +57,7 @@ fn a_gap_is_told_with_its_range_since_when_and_how_often_over_processes_until_it
 #[test]
 fn pieces_of_a_transaction_are_counted() {
     let net = Net::with_fate(|number| usize::from(number != 5));
-    let (_dir, head, shop) = pair(&net);
+    let (_dir, head, shop) = in_small_messages(&net);
     let text: String = (0..60_000_u32)
         .map(|n| char::from(b'a' + u8::try_from(n.wrapping_mul(2_654_435_761) >> 24 & 15).unwrap()))
         .collect();

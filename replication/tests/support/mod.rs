@@ -334,6 +334,21 @@ impl Site {
     }
 }
 
+/// Head office, and a shop that is due everything; messages are as small as they may be.
+pub fn in_small_messages(net: &Net) -> (tempfile::TempDir, Site, Site) {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut head, shop) = (
+        Site::new(dir.path(), "head", net),
+        Site::new(dir.path(), "shop", net),
+    );
+    head.message_bytes = 10_000;
+    head.publish("all", "**", None);
+    head.remote("shop");
+    shop.remote("head");
+    head.subscribe("shop", "all", None, Start::Now);
+    (dir, head, shop)
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recorded {
     pub origin: (String, u64),

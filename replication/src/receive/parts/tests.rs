@@ -19,6 +19,12 @@ fn store() -> (tempfile::TempDir, Store, PathBuf) {
     (dir, store, root.join(FOLDER))
 }
 
+/// The one file of a folder.
+fn only(folder: &std::path::Path) -> PathBuf {
+    let mut files = std::fs::read_dir(folder).unwrap();
+    files.next().unwrap().unwrap().path()
+}
+
 fn hq() -> SiteName {
     "hq".parse().unwrap()
 }
@@ -128,12 +134,7 @@ fn a_file_cut_or_damaged_anywhere_loses_only_what_stands_behind() {
     for part in &pieces[..pieces.len() - 1] {
         assert_eq!(join_anew(&store, part), Joined::Waiting);
     }
-    let path = std::fs::read_dir(&folder)
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap()
-        .path();
+    let path = only(&folder);
     let whole = std::fs::read(&path).unwrap();
     let mut tried = 0;
     for at in (0..whole.len()).step_by(7) {
@@ -168,12 +169,7 @@ fn damage_that_is_found_when_the_last_piece_comes_makes_the_rest_missing_again()
     for part in others {
         assert_eq!(parts.join(&hq(), 3, part).unwrap(), Ok(Joined::Waiting));
     }
-    let path = std::fs::read_dir(&folder)
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap()
-        .path();
+    let path = only(&folder);
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[1500] ^= 1;
     std::fs::write(&path, bytes).unwrap();
@@ -297,12 +293,7 @@ fn a_second_length_under_one_digest_is_refused_and_a_file_under_another_name_is_
     );
     let rest = cut(&ours, 1000, encoding(&ours).len());
     assert_eq!(join_anew(&store, &rest), Joined::Whole(ours.clone()));
-    let path = std::fs::read_dir(&folder)
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap()
-        .path();
+    let path = only(&folder);
     let moved = folder.join("hq-0123456789abcdef0123456789abcdef.part");
     std::fs::rename(path, &moved).unwrap();
     assert_eq!(Parts::open(&store).unwrap().held(&hq()), 0);
@@ -335,12 +326,7 @@ fn a_file_is_written_and_read_as_ever() {
     let (first, second) = (cut(&ours, 0, 50), cut(&ours, 90, 100));
     join_anew(&store, &first);
     join_anew(&store, &second);
-    let path = std::fs::read_dir(&folder)
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap()
-        .path();
+    let path = only(&folder);
     let written = std::fs::read(&path).unwrap();
     let bytes = kept("parts.part", &written);
     assert_eq!(bytes, written);
