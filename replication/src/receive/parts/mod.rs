@@ -240,10 +240,10 @@ fn join_in(
     *spools = kept;
     of_no_use.extend(other);
     let same = |spool: &Spool| spool.digest == part.digest;
-    if spools
-        .iter()
-        .any(|spool| same(spool) && spool.total != part.total)
-    {
+    let is_other = |spool: &Spool| same(spool) && spool.total != part.total;
+    if let Some(at) = spools.iter().position(is_other) {
+        // One of them is forged, and nobody knows which: both are forgotten.
+        of_no_use.push(spools.remove(at));
         return Ok(Err(MessageFault::Contradiction(
             "the parts of a transaction tell two lengths of it",
         )));

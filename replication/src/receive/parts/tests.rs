@@ -291,8 +291,15 @@ fn a_second_length_under_one_digest_is_refused_and_a_file_under_another_name_is_
         matches!(refused, Err(MessageFault::Contradiction(_))),
         "{refused:?}"
     );
+    assert_eq!(
+        std::fs::read_dir(&folder).unwrap().count(),
+        0,
+        "both are forgotten"
+    );
     let rest = cut(&ours, 1000, encoding(&ours).len());
-    assert_eq!(join_anew(&store, &rest), Joined::Whole(ours.clone()));
+    assert_eq!(join_anew(&store, &rest), Joined::Waiting);
+    let first = cut(&ours, 0, 1000);
+    assert_eq!(join_anew(&store, &first), Joined::Whole(ours.clone()));
     let path = only(&folder);
     let moved = folder.join("hq-0123456789abcdef0123456789abcdef.part");
     std::fs::rename(path, &moved).unwrap();
