@@ -237,6 +237,8 @@ impl FaultyLink {
             }
             Fault::DropLeavesItBusy => {
                 self.take_turn()?;
+                // A step that always waits: a fast disk would leave no moment in which the call can be dropped.
+                tokio::task::yield_now().await;
                 let done = self.inner.deliver(&box_of, &message).await;
                 self.busy.store(false, Ordering::SeqCst);
                 return done;
@@ -254,6 +256,7 @@ impl FaultyLink {
         match self.fault {
             Fault::OnePollAtATime | Fault::DropLeavesPollBusy => {
                 self.take_turn()?;
+                tokio::task::yield_now().await;
                 let batch = self.inner.poll(request).await;
                 self.busy.store(false, Ordering::SeqCst);
                 return batch;
@@ -359,6 +362,7 @@ impl FaultyLink {
         let all = self.everything(&self.inner).await;
         let every: Vec<MessageId> = all.iter().map(|one| one.id.clone()).collect();
         self.inner.remove(&every).await?;
+        tokio::task::yield_now().await;
         for keep in all.iter().filter(|one| !ids.contains(&one.id)) {
             self.other("hq").deliver(&self.own, &keep.bytes).await?;
         }
