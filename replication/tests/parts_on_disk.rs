@@ -13,16 +13,6 @@ use milepost_replication::receive::incomplete;
 use milepost_replication::status::status;
 use support::*;
 
-/// Text that does not compress to little.
-fn large(bytes: usize) -> String {
-    let mut state = 1_u64;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        char::from(b'!' + (state >> 33) as u8 % 90)
-    };
-    (0..bytes).map(|_| next()).collect()
-}
-
 fn files(site: &Site) -> usize {
     std::fs::read_dir(site.root.join("parts")).map_or(0, Iterator::count)
 }

@@ -111,6 +111,28 @@ fn a_wish_that_was_noted_and_not_fulfilled_is_fulfilled_by_the_next_agent_and_on
     assert_eq!((sent.messages, net.waiting("shop")), (0, 1));
 }
 
+/// It waited for a minute for nobody, and said so.
+#[test]
+fn who_waits_sends_himself_once_the_process_that_sends_has_left_without_doing_so() {
+    let net = Net::default();
+    let (_dir, head) = nightly(&net);
+    head.commit(&[("s/1", "a")]);
+    let other: Store = options().open(&head.root).unwrap();
+    let held = other.lock_phase(Phase::Send).unwrap();
+    let stop = Stop::new();
+    std::thread::scope(|scope| {
+        let leave = Leave(&stop);
+        let asking = scope.spawn(|| run_here(&head, &now(&["shop"]), &stop));
+        eventually("the wish is noted", || {
+            !asked_to_send(&head.store).unwrap().is_empty()
+        });
+        drop(held);
+        assert_eq!(asking.join().unwrap(), Exit::DONE);
+        drop(leave);
+    });
+    assert_eq!((net.waiting("shop"), net.waiting("depot")), (1, 0));
+}
+
 #[test]
 fn who_waits_in_vain_is_told_who_sends_and_an_unknown_remote_what_there_is() {
     let (_dir, head) = nightly(&Net::default());

@@ -84,7 +84,27 @@ impl Store {
     /// # Errors
     /// `Corrupt` for damage in the log (E3).
     pub fn lineage(&self) -> Result<Option<(Epoch, Lsn)>> {
-        let record = self.pinned(&key(self.epoch()))?;
+        self.parent_of(self.epoch())
+    }
+
+    /// Where this log left an earlier lineage of its own: what that has from there on is not in it. `None` for an
+    /// epoch that is none of its earlier ones, the present one included, and for one whose record a cut took along.
+    ///
+    /// # Errors
+    /// `Corrupt` for damage in the log (E3).
+    pub fn left_at(&self, epoch: Epoch) -> Result<Option<Lsn>> {
+        let mut child = self.epoch();
+        while let Some((parent, fork)) = self.parent_of(child)? {
+            if parent == epoch {
+                return Ok(Some(fork));
+            }
+            child = parent;
+        }
+        Ok(None)
+    }
+
+    fn parent_of(&self, epoch: Epoch) -> Result<Option<(Epoch, Lsn)>> {
+        let record = self.pinned(&key(epoch))?;
         Ok(record.and_then(|(value, _)| parse(&value)))
     }
 }

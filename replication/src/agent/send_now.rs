@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! the wish is noted in the log ─► send phase free? ─ yes ─► scan (unless another process does), marker, send to them
-//!                                                  └ no ──► wait until its holder has noted that it did
+//!                    ▲                             └ no ──► wait until its holder has noted that it did
+//!                    └───────────── it left before ───────────┘
 //! ```
 
 use milepost_engine::{Error, ErrorKind, Lsn, Phase, Result, SiteName, Store};
@@ -28,14 +29,16 @@ pub(super) fn run(
     let done = check(store, &options.send_now).and_then(|()| {
         let asked = ask_to_send(store, &options.send_now)?;
         tracing::info!(%asked, "asked for {}", names(&options.send_now));
-        match open(store, links, options, hooks, stop)? {
-            Some(running) => {
+        loop {
+            if let Some(running) = open(store, links, options, hooks, stop)? {
                 let told = Told::begin(&running.options, hooks.clone());
                 let exit = batch::run(running);
                 drop(told);
-                Ok(exit)
+                return Ok(exit);
             }
-            None => wait(store, asked, options, stop),
+            if let Some(exit) = wait(store, asked, options, stop)? {
+                return Ok(exit);
+            }
         }
     });
     match done {
@@ -103,11 +106,13 @@ fn open(
     }))
 }
 
-/// Waits until the process that sends has done so.
-fn wait(store: &Store, asked: Lsn, options: &AgentOptions, stop: &Stop) -> Result<Exit> {
+/// Waits until the process that sends has done so; `None` when it left before.
+fn wait(store: &Store, asked: Lsn, options: &AgentOptions, stop: &Stop) -> Result<Option<Exit>> {
     let (clock, mut beat) = (store.clock(), Heartbeat::new(store));
     let started = clock.monotonic();
     loop {
+        // Before the wishes: who left a moment later had noted what it did.
+        let holder = store.phase_holder(Phase::Send)?;
         let mut left = Vec::new();
         for site in &options.send_now {
             if sent_now(store, site)? < asked {
@@ -115,25 +120,21 @@ fn wait(store: &Store, asked: Lsn, options: &AgentOptions, stop: &Stop) -> Resul
             }
         }
         if left.is_empty() {
-            return stopped(store, &options.send_now);
+            return stopped(store, &options.send_now).map(Some);
         }
-        let holder = store.phase_holder(Phase::Send)?;
+        let Some(holder) = holder else {
+            return Ok(None);
+        };
         if beat.is_due() {
-            let by = holder.clone().unwrap_or_else(|| "nobody".to_owned());
-            tracing::info!(%by, "waiting for {} to be sent to", names(&left));
+            tracing::info!(by = holder, "waiting for {} to be sent to", names(&left));
         }
         if clock.monotonic().saturating_sub(started) >= options.marker_wait || stop.is_requested() {
-            let by = match holder {
-                Some(holder) => {
-                    format!("{holder} sends and has not done so yet: its link may be down, see its log")
-                }
-                None => "who was sending has left; run this again".to_owned(),
-            };
             let text = format!(
-                "{} asked for at LSN {asked} and not sent to yet: {by}. The wish stays noted",
+                "{} asked for at LSN {asked} and not sent to yet: {holder} sends and has not done so: its link may be down, \
+                 see its log. The wish stays noted",
                 names(&left)
             );
-            return Ok(Exit::because(ExitCode::Failed, text));
+            return Ok(Some(Exit::because(ExitCode::Failed, text)));
         }
         clock.sleep(LOOK_EVERY);
     }

@@ -119,7 +119,8 @@ impl Origins {
         let mut parts = parts.borrow_mut();
         parts.retain(|remote| pairs.contains_key(remote))?;
         for (name, records) in pairs {
-            parts.settled(name, records.generation(), records.received.point.place())?;
+            let generation = records.generation();
+            parts.settled(name, |of, point| of == generation && records.may_come(point))?;
         }
         parts.sync()
     }
@@ -267,6 +268,11 @@ impl OwnLog for Origins {
 
     fn position_at(&self, lsn: Lsn) -> Result<Option<Position>> {
         self.store.position_at(lsn)
+    }
+
+    fn has_left(&self, position: Position) -> Result<bool> {
+        let left = self.store.left_at(position.epoch)?;
+        Ok(left.is_some_and(|left| position.lsn >= left))
     }
 
     fn newest_passed_on(&self, site: StoreId) -> Result<Option<Lsn>> {

@@ -5,6 +5,7 @@
 //! claim equal to it               → nothing, unless the chain differs: fork
 //! claim below it                  → nothing but a suspicion, which makes the send phase probe
 //!   in the answer to our probe, below what it had told before the probe left → it went back
+//! a request up to what it heard of, and we left with an earlier lineage → nothing: it holds none of that
 //! ```
 //!
 //! So an old message that was delayed or repeated changes nothing, whatever it says (R5). The functions
@@ -154,11 +155,18 @@ fn note_requests(told: &mut ToldRecord, header: &Header, own: &dyn OwnLog) -> Re
         return Ok(Ok(()));
     };
     for range in &requests.ranges {
-        let ends = [range.after, range.up_to].into_iter();
-        for point in ends.filter(|point| point.place() >= told.confirmed.place()) {
-            if let Err(stop) = check(told, point, own)? {
+        // What it holds is in our log; what it only heard of may have been left with an earlier lineage.
+        let heard_of = own.has_left(range.up_to.position)?;
+        let ends = [Some(range.after), Some(range.up_to).filter(|_| !heard_of)];
+        for point in ends.into_iter().flatten() {
+            if point.place() >= told.confirmed.place()
+                && let Err(stop) = check(told, point, own)?
+            {
                 return Ok(Err(stop));
             }
+        }
+        if heard_of {
+            continue;
         }
         let after = if range.after.place() < told.received.place() {
             told.received

@@ -55,6 +55,12 @@ pub trait OwnLog {
     /// Those of the store.
     fn position_at(&self, lsn: Lsn) -> Result<Option<Position>>;
 
+    /// True for a position of an earlier lineage of our log from behind where we left it: true once, and ours no more.
+    ///
+    /// # Errors
+    /// Those of the store.
+    fn has_left(&self, position: Position) -> Result<bool>;
+
     /// The pinned record `origin/` of a site, if there is one: the highest LSN of a commit of its, in any of
     /// its lineages, that is in our log or staged. A transaction beyond it is surely new.
     ///

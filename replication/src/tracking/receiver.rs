@@ -237,7 +237,7 @@ impl Receiver {
 
     /// Of this transaction pieces are kept here, and others are missing: one that gets none for long is a gap like any other.
     pub fn waits_for(&mut self, transaction: Point) {
-        self.incomplete = Some(transaction);
+        self.incomplete = Some(transaction).filter(|point| self.records.may_come(*point));
     }
 
     /// Ends a poll: counts patience and asks for what is missing.
@@ -417,6 +417,10 @@ impl Receiver {
         if parent.is_some_and(|parent| pair.past_epochs.contains(&parent)) {
             return;
         }
+        // What was missing of the lineage that is left may be nowhere any more; what is missing of this one will show.
+        self.records.told.asks.clear();
+        self.gaps = Gaps::default();
+        self.incomplete = None;
         let past = std::mem::replace(&mut pair.epoch, header.epoch);
         // What was restored twice before it was heard of left one that we never saw, and its messages may still come.
         let unseen = parent.filter(|parent| *parent != past);

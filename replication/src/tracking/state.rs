@@ -350,6 +350,14 @@ pub struct PairRecords {
 }
 
 impl PairRecords {
+    /// False for a transaction of the neighbour's that is here, or that it may have left with an earlier lineage: its pieces
+    /// are of no use.
+    #[must_use]
+    pub fn may_come(&self, transaction: Point) -> bool {
+        let is_past = |pair: &PairRecord| pair.past_epochs.contains(&transaction.position.epoch);
+        transaction.place() > self.received.point.place() && !self.pair.as_ref().is_some_and(is_past)
+    }
+
     /// Reads the records by key, with what finds the last value of a pinned record, and leaves out those
     /// of other generations than the pair's.
     ///

@@ -349,6 +349,16 @@ pub fn in_small_messages(net: &Net) -> (tempfile::TempDir, Site, Site) {
     (dir, head, shop)
 }
 
+/// Text that does not compress to little.
+pub fn large(bytes: usize) -> String {
+    let mut state = 1_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        char::from(b'!' + (state >> 33) as u8 % 90)
+    };
+    (0..bytes).map(|_| next()).collect()
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recorded {
     pub origin: (String, u64),

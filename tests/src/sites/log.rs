@@ -202,6 +202,11 @@ impl OwnLog for MemLog {
         Ok(MemLog::position_at(self, lsn))
     }
 
+    fn has_left(&self, _: Position) -> Result<bool> {
+        // No simulated site is restored.
+        Ok(false)
+    }
+
     fn newest_passed_on(&self, site: StoreId) -> Result<Option<Lsn>> {
         self.pinned(&newest_key(site))
             .map(|value| read_newest(&value))

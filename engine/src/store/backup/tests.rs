@@ -132,6 +132,24 @@ fn a_restored_store_goes_on_in_a_lineage_of_its_own_that_names_parent_and_fork()
     }
 }
 
+#[test]
+fn a_store_that_was_restored_twice_knows_where_it_left_each_of_its_lineages() {
+    let place = Place::new();
+    let store = place.store("s");
+    commit(&store, 0, 5);
+    let first = backup(&store, &place.path("b")).unwrap();
+    let again = restored(&place, "b", "r");
+    commit(&again, 5, 9);
+    let second = backup(&again, &place.path("c")).unwrap();
+    let last = restored(&place, "c", "t");
+    let left = |epoch| last.left_at(epoch).unwrap();
+    assert!(second.end > first.end);
+    assert_eq!(left(store.epoch()), Some(first.end));
+    assert_eq!(left(again.epoch()), Some(second.end));
+    assert_eq!((left(last.epoch()), left(Epoch(7))), (None, None));
+    assert_eq!(store.left_at(store.epoch()).unwrap(), None);
+}
+
 /// R5: two stores that go on from one state are two histories of one site. A backup is none.
 #[test]
 fn a_backup_is_not_opened_as_a_store_nor_made_into_one_by_init() {

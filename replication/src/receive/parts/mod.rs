@@ -18,7 +18,7 @@ use milepost_engine::storage::{OpenMode, Storage, StorageFile};
 use milepost_engine::width::{to_u64, to_usize, u32_to_usize};
 use milepost_engine::{Error, Result, SiteName, Store};
 
-use crate::message::{Carried, Joined, MessageFault, Part, Place, Point};
+use crate::message::{Carried, Joined, MessageFault, Part, Point};
 
 const FOLDER: &str = "parts";
 const MAGIC: [u8; 8] = *b"MPPARTS\x01";
@@ -176,15 +176,15 @@ impl Parts {
         sync().map_err(|error| told("sync", &*storage, error))
     }
 
-    /// Removes what is of no use any more: of a transaction that is durable in our log, or of another generation.
+    /// Removes what is of no use any more, by generation of the pair and the transaction's place.
     ///
     /// # Errors
     /// `Internal` when a file cannot be removed.
-    pub fn settled(&mut self, remote: &SiteName, generation: u32, received: Place) -> Result<()> {
+    pub fn settled(&mut self, remote: &SiteName, is_of_use: impl Fn(u32, Point) -> bool) -> Result<()> {
         let Some(spools) = self.remotes.get_mut(remote) else {
             return Ok(());
         };
-        let of_use = |spool: &Spool| spool.generation == generation && spool.point.place() > received;
+        let of_use = |spool: &Spool| is_of_use(spool.generation, spool.point);
         let (kept, done): (Vec<Spool>, Vec<Spool>) = spools.drain(..).partition(of_use);
         *spools = kept;
         if spools.is_empty() {

@@ -120,7 +120,7 @@ proptest! {
             prop_assert_eq!((one.held, one.total, one.missing_from), (here as u64, total as u64, first));
         }
         let mut parts = Parts::open(&store).unwrap();
-        parts.settled(&hq(), 3, ours.point.place()).unwrap();
+        parts.settled(&hq(), |of, point| of == 3 && point.place() > ours.point.place()).unwrap();
         prop_assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0);
     }
 }
@@ -210,9 +210,13 @@ fn what_is_of_another_transaction_generation_or_remote_goes_and_other_files_stay
     assert_eq!(ours(), 1, "the older one was applied since");
     let mut parts = Parts::open(&store).unwrap();
     assert_eq!(parts.incomplete(&hq()).unwrap().point, newer.point);
-    parts.settled(&hq(), 3, older.point.place()).unwrap();
+    parts
+        .settled(&hq(), |of, point| of == 3 && point.place() > older.point.place())
+        .unwrap();
     assert_eq!(ours(), 1, "it lies behind what was received");
-    parts.settled(&hq(), 4, older.point.place()).unwrap();
+    parts
+        .settled(&hq(), |of, point| of == 4 && point.place() > older.point.place())
+        .unwrap();
     assert_eq!(
         (ours(), parts.incomplete(&hq())),
         (0, None),

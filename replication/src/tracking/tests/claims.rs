@@ -99,6 +99,51 @@ fn a_claim_that_our_log_does_not_bear_out_is_a_fork() {
     }
 }
 
+/// We were restored. It had heard of what we lost and asked for it, and the pair was stopped though it held none of it.
+#[test]
+fn what_is_asked_for_of_a_lineage_that_we_left_is_no_fork_and_what_is_held_of_it_is() {
+    let left = Epoch(0x0f);
+    let ours_is = Ours {
+        left: Some((left, Lsn(500))),
+        ..Ours::default()
+    };
+    let take = |message: &Message| {
+        let mut receiver = told(100);
+        let verdict = receiver.receive(message, None, &ours_is).unwrap();
+        (verdict, receiver.records().told.clone())
+    };
+    let (heard_of, before) = (in_epoch(left, 700), in_epoch(left, 400));
+    let (verdict, told) = take(&asks(1, ours(100), heard_of));
+    assert!(matches!(verdict, Verdict::Noted), "{verdict:?}");
+    assert_eq!((told.serve.len(), told.its_request), (0, 1));
+    let mut only_the_range = asks(1, heard_of, in_epoch(left, 800));
+    (only_the_range.header.received, only_the_range.header.confirmed) = (ours(100), ours(100));
+    for message in [
+        only_the_range,
+        says(heard_of, Point::NONE),
+        asks(1, heard_of, in_epoch(left, 800)),
+        asks(1, heard_of, ours(900)),
+        // Before the fork that lineage is ours, and this is no commit of it.
+        asks(
+            1,
+            ours(100),
+            Point {
+                position: Position {
+                    chain: Chain(3),
+                    ..before.position
+                },
+                ..before
+            },
+        ),
+    ] {
+        let (verdict, _) = take(&message);
+        assert!(
+            matches!(verdict, Verdict::Stopped(StopReason::Fork(_))),
+            "{verdict:?}"
+        );
+    }
+}
+
 #[test]
 fn a_confirmation_between_what_we_hold_confirmed_and_received_is_checked_too() {
     let mut receiver = told(100);

@@ -55,6 +55,8 @@ struct Ours {
     forgets: bool,
     /// So were pinned records.
     doubts: bool,
+    /// An earlier lineage, and where it was left.
+    left: Option<(Epoch, Lsn)>,
 }
 
 impl OwnLog for Ours {
@@ -64,6 +66,12 @@ impl OwnLog for Ours {
         }
         let there = lsn.0 > 0 && lsn.0 <= 1000 && lsn.0.is_multiple_of(10);
         Ok(there.then(|| ours(lsn.0).position))
+    }
+
+    fn has_left(&self, position: Position) -> Result<bool> {
+        Ok(self
+            .left
+            .is_some_and(|(epoch, fork)| position.epoch == epoch && position.lsn >= fork))
     }
 
     fn newest_passed_on(&self, site: StoreId) -> Result<Option<Lsn>> {
