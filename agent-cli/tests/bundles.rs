@@ -249,3 +249,34 @@ fn a_full_stick_is_told_leaves_nothing_and_the_next_stick_gets_all_of_it() {
     place.run(&["bundle", "import", "island", "stick"]).ok();
     assert_eq!(events(&place, "island"), 10);
 }
+
+#[test]
+fn a_transaction_that_no_bundle_so_small_will_ever_bring_is_told_with_its_length() {
+    let place = sites();
+    place.write("noise", noise(60_000));
+    let large = ["append", "hq", "orders/9", "--kind", "k", "--data", "@noise"];
+    place.run(&large).ok();
+    let words = |to: &str, more: &[&str]| {
+        let words = ["bundle", "export", "hq", "--remote", "island", "--to", to];
+        place.run(&[&words[..], more].concat())
+    };
+    let small = ["--max-bytes", "40000", "--message-bytes", "10000", "--json"];
+    let ran = words("stick/small.mpb", &small);
+    assert!(ran.out.contains("\"cut\":{\"lsn\":"), "{}", ran.out);
+    let told = ran.fails(1);
+    assert!(told.contains("does not fit a bundle so small"), "{told}");
+    words("stick/large.mpb", &["--max-bytes", "100K"]).ok();
+    place.run(&["bundle", "import", "island", "stick"]).ok();
+    let read = place.run(&["read", "island", "orders/9", "--json"]).json();
+    assert_eq!(read.len(), 1);
+}
+
+/// Bytes that compress to nothing smaller.
+fn noise(len: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) as u8
+    };
+    (0..len).map(|_| next()).collect()
+}

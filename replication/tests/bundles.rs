@@ -276,6 +276,37 @@ fn again_sends_everything_that_is_not_confirmed_and_nothing_that_is() {
     );
 }
 
+/// Every export carried the same first pieces, and said that the rest was for the next one.
+#[test]
+fn a_transaction_longer_than_any_bundle_may_be_is_named_and_what_is_before_it_is_not_kept_back() {
+    let pair = Pair::new();
+    let before = noise(1, 100);
+    pair.hq.commit(&[("s/1", &before)]);
+    let long = noise(2, 60_000);
+    let lsn = pair.hq.commit(&[("s/1", &long)]);
+    let small = ExportOptions {
+        most_bytes: Some(40_000),
+        message_bytes: 10_000,
+        ..exporting(&pair.stick())
+    };
+    for (transactions, cut) in [(1, None), (0, Some(lsn.0)), (0, Some(lsn.0))] {
+        let made = made_with(&pair.hq, "island", &small).unwrap();
+        assert!(made.header.more);
+        assert_eq!(made.transactions, transactions);
+        assert_eq!(made.cut.map(|cut| cut.lsn), cut);
+        assert!(made.cut.is_none_or(|cut| cut.bytes > 60_000));
+        taken(&pair.island, &made.path);
+    }
+    let large = ExportOptions {
+        most_bytes: Some(100_000),
+        ..small
+    };
+    let made = made_with(&pair.hq, "island", &large).unwrap();
+    assert_eq!((made.transactions, made.cut), (1, None));
+    taken(&pair.island, &made.path);
+    assert_eq!(pair.island.payloads(), [before, long]);
+}
+
 #[test]
 fn what_does_not_fit_a_stick_is_for_the_next_and_all_arrives() {
     let pair = Pair::new();

@@ -16,7 +16,7 @@ use milepost_engine::{Error, ErrorKind, Result, SiteName, Store, StoreId};
 
 use super::layout::{Header, MOST_RANGES};
 use super::ledger::{self, Exported, Incoming, Outgoing};
-use super::outgoing::{BundleLink, Filled};
+use super::outgoing::{BundleLink, Cut, Filled};
 use super::writer::{BundleWriter, remove_left_over};
 use crate::agent::{Links, Stop};
 use crate::catalog::{Catalog, Remote, keep_history};
@@ -53,6 +53,8 @@ pub struct Made {
     pub header: Header,
     /// Transactions in its messages.
     pub transactions: u64,
+    /// The transaction that alone is longer than the bundle may be: no bundle of this length will ever bring it.
+    pub cut: Option<Cut>,
 }
 
 /// What became of an export.
@@ -209,6 +211,7 @@ fn finish(store: &Store, remote: &Remote, filled: Filled, file: Option<&Path>) -
         path,
         header,
         transactions: filled.transactions,
+        cut: filled.cut,
     })
 }
 

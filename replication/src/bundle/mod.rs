@@ -29,8 +29,8 @@ pub use import::{ImportOptions, Imported, OneBundle, import, import_with};
 pub use ledger::{
     Exported, ExportedFacts, IN_PREFIX, Incoming, OUT_PREFIX, Outgoing, RemoteBundles, bundles,
 };
-pub use outgoing::BundleLink;
 pub(crate) use outgoing::ByBundleOnly;
+pub use outgoing::{BundleLink, Cut};
 pub use ranges::{Ranges, told};
 pub use reader::{Bundle, Carried};
 pub use writer::{BundleWriter, WHOLE};

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use milepost_engine::width::to_u64;
 use milepost_engine::{Error, Result, SiteName};
+use serde::Serialize;
 
 use super::writer::{BundleWriter, failed};
 use crate::keys::PairKeys;
@@ -32,6 +33,16 @@ struct State {
     /// The file failed.
     failure: Option<Error>,
     transactions: u64,
+    cut: Option<Cut>,
+}
+
+/// A transaction of which the first pieces fitted and the next one did not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Cut {
+    /// Its LSN.
+    pub lsn: u64,
+    /// Its bytes, uncompressed.
+    pub bytes: u64,
 }
 
 /// What became of a bundle's messages.
@@ -42,6 +53,8 @@ pub struct Filled {
     pub full: Option<String>,
     /// Transactions that end in it; one in parts counts with its last.
     pub transactions: u64,
+    /// The transaction that did not fit, where no other one did.
+    pub cut: Option<Cut>,
 }
 
 impl BundleLink {
@@ -78,6 +91,7 @@ impl BundleLink {
             writer,
             full,
             transactions,
+            cut: state.cut.filter(|_| transactions == 0),
         })
     }
 
@@ -95,6 +109,7 @@ impl BundleLink {
             full,
             failure,
             transactions,
+            cut,
         } = &mut *state
         else {
             return Err(LinkError::not_now(ADDRESS, "the bundle is finished"));
@@ -108,6 +123,7 @@ impl BundleLink {
                 "the next message would make the bundle {needed} bytes long, above the limit of {most}"
             );
             *full = Some(reason.clone());
+            *cut = cut_by(message, &self.keys);
             return Err(LinkError::not_now(ADDRESS, reason));
         }
         if let Err(error) = writer.append(message) {
@@ -118,6 +134,17 @@ impl BundleLink {
         }
         *transactions += ends_in(message, &self.keys);
         Ok(())
+    }
+}
+
+/// The transaction of which a message is a piece.
+fn cut_by(message: &[u8], keys: &PairKeys) -> Option<Cut> {
+    match decode(message, &Limits::default(), keys).ok()?.items.first()? {
+        Item::Part(part) => Some(Cut {
+            lsn: part.point.place().commit_lsn().0,
+            bytes: part.total,
+        }),
+        Item::Transaction(_) => None,
     }
 }
 

@@ -6,7 +6,7 @@ use clap::Args;
 use clap::builder::FalseyValueParser;
 use milepost_engine::{ErrorKind, SiteName, Store};
 use milepost_replication::agent::{AgentOptions, GO_ON};
-use milepost_replication::bundle::{ExportOptions, Made, Outcome as Exported, export};
+use milepost_replication::bundle::{Cut, ExportOptions, Made, Outcome as Exported, export};
 use serde::Serialize;
 
 use super::super::store_dir::StoreDir;
@@ -68,6 +68,7 @@ struct Facts {
     transactions: u64,
     bytes: u64,
     more: bool,
+    cut: Option<Cut>,
     acknowledges: Vec<(u64, u64)>,
 }
 
@@ -105,11 +106,11 @@ impl Export {
             _ => Failure::of_words(error),
         })?;
         match made {
-            Exported::Made(made) => output::tell(
-                self.json,
-                &facts(remote, Some(&made)),
-                format_args!("{}", text(&made)),
-            ),
+            Exported::Made(made) => {
+                let facts = facts(remote, Some(&made));
+                output::tell(self.json, &facts, format_args!("{}", text(&made)))?;
+                made.cut.map_or(Ok(()), |cut| Err(Failure::failed(too_long(cut))))
+            }
             Exported::NothingDue => {
                 let text = format!("nothing is due to {remote}; no bundle was made");
                 output::tell(self.json, &facts(remote, None), format_args!("{text}"))
@@ -120,6 +121,14 @@ impl Export {
             )),
         }
     }
+}
+
+fn too_long(cut: Cut) -> String {
+    format!(
+        "transaction {} takes {} bytes before compression and does not fit a bundle so small, nor will it fit the next: allow more \
+         with --max-bytes, or none, and take a larger stick; what is behind it waits for it",
+        cut.lsn, cut.bytes
+    )
 }
 
 fn facts(remote: &SiteName, made: Option<&Made>) -> Facts {
@@ -133,13 +142,14 @@ fn facts(remote: &SiteName, made: Option<&Made>) -> Facts {
         transactions: made.map_or(0, |made| made.transactions),
         bytes: header.map_or(0, |header| header.bytes),
         more: header.is_some_and(|header| header.more),
+        cut: made.and_then(|made| made.cut),
         acknowledges: header.map_or_else(Vec::new, |header| header.acknowledged.as_slice().to_vec()),
     }
 }
 
 fn text(made: &Made) -> String {
     let header = &made.header;
-    let more = if header.more {
+    let more = if header.more && made.cut.is_none() {
         "; more is due than fits: export again to another stick"
     } else {
         ""
