@@ -112,3 +112,34 @@ fn pieces_of_a_transaction_that_its_site_lost_stop_nobody_and_go() {
         goes_on(&head, &shop);
     }
 }
+
+/// It is in both lineages, and each poll brings one more of its pieces: those that are here must not go.
+#[test]
+fn pieces_of_a_transaction_from_before_the_fork_stay_until_the_others_come() {
+    for times in [1, 2] {
+        let net = Net::default();
+        let (dir, head, shop) = in_small_messages(&net);
+        head.commit(&[("s/1", "kept")]);
+        head.turn();
+        shop.turn();
+        head.turn();
+        head.commit(&[("s/1", "first of the new lineage that comes")]);
+        head.commit(&[("s/1", &large(30_000))]);
+        let backup = dir.path().join("backup");
+        head.store.backup(&backup, false, &mut |_, _| ()).unwrap();
+        let head = restored(head, &backup, times);
+        // What begins the new lineage, then of all that are sent each time another one.
+        for arrives in [0..2, 1..2, 2..3, 3..4, 4..5, 5..6] {
+            let before = net.delivered();
+            net.set_fate(move |number| usize::from(arrives.contains(&(number - before))));
+            head.turn();
+            net.set_fate(|_| 1);
+            for _ in 0..3 {
+                shop.turn();
+            }
+        }
+        assert_eq!(shop.payloads().len(), 3, "{times}");
+        assert_eq!(status(&shop.store, &mut |_| ()).unwrap().remotes[0].waits, None);
+        assert_nothing_doubled(&shop);
+    }
+}

@@ -315,7 +315,7 @@ pub(crate) fn put(storage: &dyn Storage, end: Lsn, place: &str, bytes: &[u8], wo
     let new = name::temporary(end, word);
     let write = || -> io::Result<()> {
         let file = storage.open(&new, OpenMode::CreateNew)?;
-        crate::log::write_all(&*file, &[bytes], 0)?;
+        crate::storage::write_all(&*file, &[bytes], 0)?;
         if !planted::is(Bug::SkipBaseSync) {
             file.sync_data()?;
         }

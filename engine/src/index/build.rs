@@ -5,10 +5,9 @@
 //! process writes the file, or how many of them do.
 
 use std::collections::BTreeMap;
-use std::io;
 
 use crate::block::StreamFilter;
-use crate::storage::{OpenMode, Storage, StorageFile};
+use crate::storage::{OpenMode, Storage};
 use crate::store::Newest;
 use crate::width::{align8, to_u64, to_usize};
 use crate::{Chain, Error, Lsn, Result, StoreId};
@@ -233,7 +232,7 @@ pub(super) fn write(storage: &dyn Storage, first: Lsn, bytes: &[u8], word: u64) 
     let (temporary, place) = (name::temporary(first, word), name::sidecar(first));
     let written = (|| {
         let file = storage.open(&temporary, OpenMode::CreateNew)?;
-        write_all(&*file, bytes)?;
+        crate::storage::write_all(&*file, &[bytes], 0)?;
         file.sync_data()?;
         storage.rename(&temporary, &place)?;
         storage.sync_dir(name::FOLDER)
@@ -258,20 +257,6 @@ pub fn remove_unfinished(storage: &dyn Storage) -> Result<()> {
                 .unlink(&format!("{}/{file}", name::FOLDER))
                 .map_err(failed)?;
         }
-    }
-    Ok(())
-}
-
-fn write_all(file: &dyn StorageFile, bytes: &[u8]) -> io::Result<()> {
-    let mut rest = bytes;
-    let mut at = 0;
-    while !rest.is_empty() {
-        let count = file.write_at(&[rest], at)?;
-        if count == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        rest = rest.get(count..).unwrap_or_default();
-        at += to_u64(count);
     }
     Ok(())
 }

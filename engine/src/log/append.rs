@@ -23,8 +23,9 @@ use super::Log;
 use super::control::Tail;
 use super::judge::{Judge, Verdict};
 use super::lock::AppendLock;
-use super::recover::{write_all, zero};
+use super::recover::zero;
 use super::segment::Segment;
+use crate::storage::write_all;
 
 /// Most bytes that a handle keeps for its next block.
 const MOST_ROOM: usize = 1 << 20;

@@ -272,7 +272,7 @@ impl Mark {
     fn write(&self, archive: &dyn Storage) -> io::Result<()> {
         let file = archive.open(ARCHIVE_NEW, OpenMode::OpenOrCreate)?;
         file.set_len(0)?;
-        super::write_all(&*file, &[&self.encode()], 0)?;
+        crate::storage::write_all(&*file, &[&self.encode()], 0)?;
         file.sync_data()?;
         archive.rename(ARCHIVE_NEW, ARCHIVE_FILE)?;
         archive.sync_dir("")

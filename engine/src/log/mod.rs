@@ -47,7 +47,7 @@ pub(crate) use group::Wait;
 pub(crate) use judge::Judge;
 pub(crate) use moving::{fetch_back, send_away};
 pub(crate) use packed::{Meanwhile, PackedSegment, pack, unpack};
-pub(crate) use recover::{Layout, Recovered, recover, write_all, write_block_again, zero};
+pub(crate) use recover::{Layout, Recovered, recover, write_block_again, zero};
 pub(crate) use roll::remove_unfinished;
 pub(crate) use scan::FrameScan;
 pub use scan::LogScan;

@@ -23,8 +23,8 @@ use super::away::{self, Stub};
 use super::cursor::{Cursor, Found};
 use super::form::{Form, away_name, packed_name, segment_name};
 use super::packed::{Meanwhile, STEP, TEMPORARY, remove};
-use super::recover::write_all;
 use super::segment::SegmentDir;
+use crate::storage::write_all;
 
 const OTHER_THERE: &str = "another file of this name lies in the archive, and both were left as they are: it may hold what a \
                            repair here took for lost, or be of another copy of this store. Keep it elsewhere, or name another \

@@ -48,7 +48,7 @@ fn read_witness(witness: Witness, storage: &dyn Storage, id: StoreId) -> io::Res
 pub(crate) fn write(storage: &dyn Storage, id: StoreId, first: Lsn) {
     let write = || -> io::Result<()> {
         let file = storage.open(NEWEST.0, OpenMode::OpenOrCreate)?;
-        crate::log::write_all(&*file, &[&encode(NEWEST, id, first)], 0)?;
+        crate::storage::write_all(&*file, &[&encode(NEWEST, id, first)], 0)?;
         file.sync_data()
     };
     if let Err(error) = write() {
@@ -64,7 +64,7 @@ pub(crate) fn write_closed(storage: &dyn Storage, id: StoreId, end: Lsn) {
             return Ok(());
         }
         let file = storage.open(CLOSED.0, OpenMode::OpenOrCreate)?;
-        crate::log::write_all(&*file, &[&encode(CLOSED, id, end)], 0)
+        crate::storage::write_all(&*file, &[&encode(CLOSED, id, end)], 0)
     };
     if let Err(error) = write() {
         tracing::warn!(%error, lsn = end.0, "cannot note where the log ends; a loss of its end might go unseen");

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use crate::block::BlockKind;
 use crate::block::HEADER_LEN;
 use crate::planted::{self, Bug};
-use crate::storage::StorageFile;
+use crate::storage::{StorageFile, write_all};
 use crate::width::{to_u64, to_usize};
 use crate::{Chain, Epoch, Error, Lsn, Result};
 
@@ -314,28 +314,6 @@ pub(crate) fn zero(file: &dyn StorageFile, from: u64, to: u64) -> std::io::Resul
     for piece in zeros(to.saturating_sub(from)) {
         write_all(file, &[piece], at)?;
         at += to_u64(piece.len());
-    }
-    Ok(())
-}
-
-/// Writes all pieces, going on after short writes; a write of nothing is `StorageFull`.
-pub(crate) fn write_all(file: &dyn StorageFile, pieces: &[&[u8]], offset: u64) -> std::io::Result<()> {
-    let mut left: Vec<&[u8]> = pieces.iter().copied().filter(|piece| !piece.is_empty()).collect();
-    let mut at = offset;
-    while !left.is_empty() {
-        let mut written = file.write_at(&left, at)?;
-        if written == 0 {
-            return Err(std::io::ErrorKind::StorageFull.into());
-        }
-        at += to_u64(written);
-        while let Some(first) = left.first_mut() {
-            if written < first.len() {
-                *first = first.get(written..).unwrap_or_default();
-                break;
-            }
-            written -= first.len();
-            left.remove(0);
-        }
     }
     Ok(())
 }

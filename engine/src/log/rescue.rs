@@ -24,8 +24,8 @@ use crate::width::{to_u64, to_usize};
 use crate::{Chain, Error, Lsn, Result, StoreId};
 
 use super::cursor::{Cursor, Found};
-use super::recover::write_all;
 use super::segment::{Segment, SegmentDir};
+use crate::storage::write_all;
 
 const NAME: &str = "rescue";
 const NEW: &str = "rescue.new";

@@ -38,7 +38,7 @@ pub(crate) fn write(storage: &dyn Storage, first: Lsn) -> io::Result<()> {
     bytes.extend_from_slice(&crc.to_le_bytes());
     let file = storage.open(NEW, OpenMode::OpenOrCreate)?;
     file.set_len(0)?;
-    crate::log::write_all(&*file, &[&bytes], 0)?;
+    crate::storage::write_all(&*file, &[&bytes], 0)?;
     file.sync_data()?;
     storage.rename(NEW, NAME)?;
     storage.sync_dir("queue")

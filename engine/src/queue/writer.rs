@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use crate::block::{BlockBuilder, BlockKind, Seal, SealedBlock};
 use crate::frame::NewFrame;
-use crate::log::{Layout, Recovered, SegmentDir, Tail, recover, write_all};
+use crate::log::{Layout, Recovered, SegmentDir, Tail, recover};
+use crate::storage::write_all;
 use crate::storage::{Cell, StorageFile};
 use crate::width::to_u64;
 use crate::{Chain, Error, Lsn, Result, Store};

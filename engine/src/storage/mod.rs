@@ -13,6 +13,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::width::to_u64;
+
 mod cells;
 mod local;
 #[cfg(loom)]
@@ -160,6 +162,31 @@ pub trait StorageFile: Send + Sync + 'static {
 
     /// Gives the lock on the byte at `at` back.
     fn unlock(&self, at: u64) -> io::Result<()>;
+}
+
+/// Writes all pieces, going on after short writes; a write of nothing is `StorageFull`.
+///
+/// # Errors
+/// Those of the operating system; some of the bytes may be written then.
+pub fn write_all(file: &dyn StorageFile, pieces: &[&[u8]], offset: u64) -> io::Result<()> {
+    let mut left: Vec<&[u8]> = pieces.iter().copied().filter(|piece| !piece.is_empty()).collect();
+    let mut at = offset;
+    while !left.is_empty() {
+        let mut written = file.write_at(&left, at)?;
+        if written == 0 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        at += to_u64(written);
+        while let Some(first) = left.first_mut() {
+            if written < first.len() {
+                *first = first.get(written..).unwrap_or_default();
+                break;
+            }
+            written -= first.len();
+            left.remove(0);
+        }
+    }
+    Ok(())
 }
 
 /// A read-only view of a file that other processes append to.

@@ -128,7 +128,7 @@ impl Identity {
         let path = storage.root().join(STORE_FILE);
         let write = || -> std::io::Result<()> {
             file.set_len(0)?;
-            crate::log::write_all(file, &[&self.encode()], 0)?;
+            crate::storage::write_all(file, &[&self.encode()], 0)?;
             file.sync_data()?;
             storage.rename(NEW_FILE, STORE_FILE)?;
             storage.sync_dir("")

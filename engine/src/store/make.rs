@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use crate::block::{BlockHeader, BlockKind, HEADER_LEN, Owner};
 use crate::clock::Rng;
-use crate::log::{Cursor, SegmentDir, newest, write_all};
+use crate::log::{Cursor, SegmentDir, newest};
+use crate::storage::write_all;
 use crate::storage::{LockMode, OpenMode, Storage};
 use crate::{Chain, Epoch, Error, ErrorKind, Lsn, Result, SiteName, Store, StoreId};
 

@@ -139,7 +139,7 @@ fn write_text(storage: &dyn Storage, phase: Phase, text: &str) -> std::io::Resul
     storage.create_dir(FOLDER)?;
     let file = storage.open(&format!("{FOLDER}/{}", phase.name()), OpenMode::OpenOrCreate)?;
     let line = format!("{text:<TEXT_LEN$.TEXT_LEN$}");
-    crate::log::write_all(&*file, &[line.as_bytes()], 0)
+    crate::storage::write_all(&*file, &[line.as_bytes()], 0)
 }
 
 fn read_text(storage: &dyn Storage, phase: Phase) -> Option<String> {

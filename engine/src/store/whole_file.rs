@@ -10,7 +10,7 @@ use crate::width::to_usize;
 pub(super) fn replace(storage: &dyn Storage, new: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
     let file = storage.open(new, OpenMode::OpenOrCreate)?;
     file.set_len(0)?;
-    crate::log::write_all(&*file, &[bytes], 0)?;
+    crate::storage::write_all(&*file, &[bytes], 0)?;
     file.sync_data()?;
     storage.rename(new, name)?;
     storage.sync_dir(name.rsplit_once('/').map_or("", |(folder, _)| folder))

@@ -103,9 +103,7 @@ impl ViewFolder {
         let write = || {
             let file = self.storage.open(&temporary, OpenMode::OpenOrCreate)?;
             file.set_len(0)?;
-            if file.write_at(&[&bytes], 0)? != bytes.len() {
-                return Err(std::io::ErrorKind::WriteZero.into());
-            }
+            crate::storage::write_all(&*file, &[&bytes], 0)?;
             file.sync_data()?;
             self.storage.rename(&temporary, &self.mark())?;
             self.storage.sync_dir(&self.folder)

@@ -358,13 +358,19 @@ fn reopened(
     folder: &ViewFolder,
     wanted: &Checkpoint,
 ) -> Result<Result<(sled::Db, Checkpoint), RebuildCause>> {
-    let Ok(database) = database(store, folder) else {
-        return Ok(Err(RebuildCause::Unopenable));
+    let unopenable = |error: &Error| {
+        // The cause by itself says nothing of what sled, or the disk under it, had to say.
+        tracing::warn!(%error, source = ?std::error::Error::source(error), "the database of a view does not open");
+        Ok(Err(RebuildCause::Unopenable))
+    };
+    let database = match database(store, folder) {
+        Ok(database) => database,
+        Err(error) => return unopenable(&error),
     };
     let found = match caught("read", || database.get(CHECKPOINT_KEY)) {
         Ok(Some(bytes)) => codec::decode::<Checkpoint>(&bytes),
         Ok(None) => return Ok(Err(RebuildCause::Empty)),
-        Err(_) => return Ok(Err(RebuildCause::Unopenable)),
+        Err(error) => return unopenable(&error),
     };
     let Ok(found) = found else {
         return Ok(Err(RebuildCause::OtherProjection));

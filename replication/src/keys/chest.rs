@@ -14,8 +14,8 @@ use std::io;
 use std::sync::Arc;
 
 use milepost_engine::frame::NewFrame;
-use milepost_engine::storage::{LockMode, OpenMode, StorageFile};
-use milepost_engine::width::{to_u64, to_usize};
+use milepost_engine::storage::{LockMode, OpenMode, StorageFile, write_all};
+use milepost_engine::width::to_usize;
 use milepost_engine::{Durability, Error, Pinned, Result, SiteName, Store};
 use zeroize::Zeroizing;
 
@@ -281,13 +281,7 @@ impl<'a> Keys<'a> {
             let new = storage.open(NEW_FILE, OpenMode::OpenOrCreate)?;
             storage.make_private(NEW_FILE)?;
             new.set_len(0)?;
-            let mut done = 0;
-            while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
-                match new.write_at(&[rest], to_u64(done))? {
-                    0 => return Err(io::ErrorKind::WriteZero.into()),
-                    more => done += more,
-                }
-            }
+            write_all(&*new, &[&bytes], 0)?;
             new.sync_data()?;
             storage.rename(NEW_FILE, &file_of(remote))?;
             storage.sync_dir(FOLDER)

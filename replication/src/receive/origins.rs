@@ -21,7 +21,7 @@ use crate::catalog::was_remote_before;
 use crate::message::{Carried, Joined, MessageFault, Part};
 use crate::quarantine::Gate;
 use crate::tracking::{
-    Case, HeldEvent, InQuarantine, Judgement, OwnLog, PairRecord, PairRecords, PairState, Staged, newest_key,
+    Case, HeldEvent, InQuarantine, Judgement, OwnLog, PairRecord, PairState, Receiver, Staged, newest_key,
     read_newest,
 };
 
@@ -108,19 +108,19 @@ impl Origins {
         self.parts.as_ref()?.borrow().incomplete(remote)
     }
 
-    /// Makes pieces durable, before their messages leave; those go that are of no use to pairs with these records.
+    /// Makes pieces durable, before their messages leave; those go that are of no use to these pairs.
     ///
     /// # Errors
     /// `Full` or `Internal`: then nothing may leave.
-    pub fn settle_parts(&self, pairs: &BTreeMap<&SiteName, PairRecords>) -> Result<()> {
+    pub fn settle_parts(&self, pairs: &BTreeMap<&SiteName, &Receiver>) -> Result<()> {
         let Some(parts) = &self.parts else {
             return Ok(());
         };
         let mut parts = parts.borrow_mut();
         parts.retain(|remote| pairs.contains_key(remote))?;
-        for (name, records) in pairs {
-            let generation = records.generation();
-            parts.settled(name, |of, point| of == generation && records.may_come(point))?;
+        for (name, receiver) in pairs {
+            let generation = receiver.records().generation();
+            parts.settled(name, |of, point| of == generation && receiver.may_come(point))?;
         }
         parts.sync()
     }

@@ -495,8 +495,7 @@ impl ReceivePhase {
             pair.gap.noted();
         }
         self.origins.settled()?;
-        let records = |pair: &Pair| pair.receiver.records().clone();
-        let pairs = self.pairs.iter().map(|(name, pair)| (name, records(pair)));
+        let pairs = self.pairs.iter().map(|(name, pair)| (name, &pair.receiver));
         self.origins.settle_parts(&pairs.collect())?;
         let lsns = self.group.take_lsns();
         self.told.settled(lsns, self.origins.gate().hooks());

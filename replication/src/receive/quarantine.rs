@@ -14,7 +14,7 @@
 //! The reason is durable before the message is there, and goes behind it: no message is without one. What a crash left in
 //! between is cleared when the phase is opened next.
 
-use milepost_engine::storage::{OpenMode, Storage};
+use milepost_engine::storage::{OpenMode, Storage, write_all};
 use milepost_engine::width::to_u64;
 use milepost_engine::{Error, Phase, Result, SiteName, Store};
 use serde::Serialize;
@@ -208,13 +208,7 @@ fn write_whole(storage: &dyn Storage, name: &str, bytes: &[u8]) -> std::io::Resu
     let temporary = format!("{name}.tmp");
     let file = storage.open(&temporary, OpenMode::OpenOrCreate)?;
     file.set_len(0)?;
-    let mut written = 0;
-    while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
-        match file.write_at(&[rest], to_u64(written))? {
-            0 => return Err(std::io::ErrorKind::WriteZero.into()),
-            more => written += more,
-        }
-    }
+    write_all(&*file, &[bytes], 0)?;
     file.sync_data()?;
     storage.rename(&temporary, name)
 }

@@ -5,7 +5,8 @@
 //! claim equal to it               → nothing, unless the chain differs: fork
 //! claim below it                  → nothing but a suspicion, which makes the send phase probe
 //!   in the answer to our probe, below what it had told before the probe left → it went back
-//! a request up to what it heard of, and we left with an earlier lineage → nothing: it holds none of that
+//! a request up to what it heard of, and we left with an earlier lineage → it holds none of that, and what it misses of ours
+//!   shows in the answer to a probe
 //! ```
 //!
 //! So an old message that was delayed or repeated changes nothing, whatever it says (R5). The functions
@@ -166,6 +167,7 @@ fn note_requests(told: &mut ToldRecord, header: &Header, own: &dyn OwnLog) -> Re
             }
         }
         if heard_of {
+            told.suspicions = told.suspicions.saturating_add(1);
             continue;
         }
         let after = if range.after.place() < told.received.place() {

@@ -19,7 +19,7 @@
 
 use std::time::Duration;
 
-use milepost_engine::{Lsn, Pinned, Result, SiteName, StoreId};
+use milepost_engine::{Lsn, Pinned, Position, Result, SiteName, StoreId};
 
 use crate::message::{Header, Item, Joiner, Message, MessageFault, Place, Point, Range, VERSION};
 
@@ -28,7 +28,7 @@ use super::contact::{self, Contact};
 use super::gap::{Gaps, Patience, PollCause};
 use super::own::OwnLog;
 use super::staged::Staged;
-use super::state::{Neighbour, PairRecords, PairState, ProbeRecord, StopReason};
+use super::state::{Neighbour, PairRecord, PairRecords, PairState, ProbeRecord, StopReason};
 use super::verdict::{Leave, Refusal, Verdict};
 
 /// Most lineages remembered as past.
@@ -62,6 +62,8 @@ pub struct Receiver {
     pub(super) joined: Point,
     /// Where the message ends of which a part was applied so far: the rest of it is no overlap.
     pub(super) partly: Point,
+    /// Where the lineage that we follow left the one before it, as its messages tell.
+    fork: Option<Lsn>,
     /// A transaction of which pieces are kept here and others missing.
     incomplete: Option<Point>,
     /// Where the stream stands because the transaction behind was refused.
@@ -92,6 +94,7 @@ impl Receiver {
             joiner: Joiner::new(join_limit),
             joined: Point::NONE,
             partly: Point::NONE,
+            fork: None,
             incomplete: None,
             refused_at: None,
         };
@@ -138,6 +141,9 @@ impl Receiver {
             return Ok(verdict);
         }
         let header = &message.header;
+        if header.epoch == self.epoch() {
+            self.fork = header.lineage.map(|lineage| lineage.fork);
+        }
         let probe = probe.filter(|probe| probe.generation == header.generation);
         let mut told = self.records.told.clone();
         let noted = match claims::note(&mut told, header, probe, own)? {
@@ -237,13 +243,25 @@ impl Receiver {
 
     /// Of this transaction pieces are kept here, and others are missing: one that gets none for long is a gap like any other.
     pub fn waits_for(&mut self, transaction: Point) {
-        self.incomplete = Some(transaction).filter(|point| self.records.may_come(*point));
+        self.incomplete = Some(transaction);
+    }
+
+    /// False for a transaction that is here, or that the neighbour left with an earlier lineage: its pieces are of no use. What
+    /// it committed in that one before it left is in this one too, and still to come (R1).
+    #[must_use]
+    pub fn may_come(&self, transaction: Point) -> bool {
+        let Position { epoch, lsn, .. } = transaction.position;
+        let is_past = |pair: &PairRecord| pair.past_epochs.contains(&epoch);
+        let is_left =
+            self.fork.is_some_and(|fork| lsn >= fork) && self.records.pair.as_ref().is_some_and(is_past);
+        transaction.place() > self.records.received.point.place() && !is_left
     }
 
     /// Ends a poll: counts patience and asks for what is missing.
     pub fn poll_ended(&mut self, now: Duration, cause: PollCause) {
         let after = self.staged;
-        self.incomplete = self.incomplete.filter(|point| point.place() > after.place());
+        let of_use = |point: &Point| point.place() > after.place() && self.may_come(*point);
+        self.incomplete = self.incomplete.filter(of_use);
         if let Some(up_to) = self.incomplete {
             self.gaps.see(Range { after, up_to }, false);
         }
@@ -421,6 +439,7 @@ impl Receiver {
         self.records.told.asks.clear();
         self.gaps = Gaps::default();
         self.incomplete = None;
+        self.fork = header.lineage.map(|lineage| lineage.fork);
         let past = std::mem::replace(&mut pair.epoch, header.epoch);
         // What was restored twice before it was heard of left one that we never saw, and its messages may still come.
         let unseen = parent.filter(|parent| *parent != past);

@@ -189,7 +189,7 @@ pub struct ToldRecord {
     /// Highest commit that it had confirmed when it went back: the queue may have let everything up to here
     /// go, so what it misses of that is read from the log.
     pub confirmed_once: Lsn,
-    /// Claims lower than we hold that no probe has proved; each makes the send phase probe.
+    /// Claims lower than we hold that no probe has proved, and requests up to what we left; each makes the send phase probe.
     pub suspicions: u64,
     /// Nonce of our last probe that was answered.
     pub answered: Option<u64>,
@@ -350,14 +350,6 @@ pub struct PairRecords {
 }
 
 impl PairRecords {
-    /// False for a transaction of the neighbour's that is here, or that it may have left with an earlier lineage: its pieces
-    /// are of no use.
-    #[must_use]
-    pub fn may_come(&self, transaction: Point) -> bool {
-        let is_past = |pair: &PairRecord| pair.past_epochs.contains(&transaction.position.epoch);
-        transaction.place() > self.received.point.place() && !self.pair.as_ref().is_some_and(is_past)
-    }
-
     /// Reads the records by key, with what finds the last value of a pinned record, and leaves out those
     /// of other generations than the pair's.
     ///

@@ -19,11 +19,11 @@ use crate::{Error, Lsn, Result};
 
 use super::super::cursor::{Cursor, Found};
 use super::super::form::{Form, packed_name, segment_name};
-use super::super::recover::write_all;
 use super::super::segment::{Segment, SegmentDir};
 use super::PackedSegment;
 use super::layout::{Entry, HEADER, Header, MOST_RAW};
 use super::write::Packer;
+use crate::storage::write_all;
 
 /// What stands between the name of a file and the word of who makes it.
 pub(in crate::log) const TEMPORARY: &str = ".tmp-";

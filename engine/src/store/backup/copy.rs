@@ -9,8 +9,9 @@
 
 use std::sync::Arc;
 
-use crate::log::{Cursor, Found, SegmentDir, write_all};
+use crate::log::{Cursor, Found, SegmentDir};
 use crate::storage::StorageFile;
+use crate::storage::write_all;
 use crate::width::to_u64;
 use crate::{Chain, Epoch, Error, Lsn, Result};
 

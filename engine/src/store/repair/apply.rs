@@ -12,9 +12,10 @@ use std::sync::Arc;
 use crate::block::{BlockKind, HEADER_LEN, Seal, lost_block};
 use crate::index::sidecar_segment;
 use crate::log::{
-    Cursor, Form, Found, away_name, newest, packed, packed_name, rescue, segment_name, write_all,
-    write_block_again, zero,
+    Cursor, Form, Found, away_name, newest, packed, packed_name, rescue, segment_name, write_block_again,
+    zero,
 };
+use crate::storage::write_all;
 use crate::storage::{OpenMode, Storage};
 use crate::width::to_u64;
 use crate::{Chain, Error, Lsn, Options, RawLog, Result};

@@ -63,7 +63,7 @@ impl Ledger {
     }
 
     fn flush(&mut self) -> Result<()> {
-        let written = crate::log::write_all(&*self.file, &[self.text.as_bytes()], self.written);
+        let written = crate::storage::write_all(&*self.file, &[self.text.as_bytes()], self.written);
         written.map_err(|error| Error::io("list what is lost", &self.path, error))?;
         self.written += to_u64(self.text.len());
         self.text.clear();
@@ -185,7 +185,7 @@ fn copy(raw: &RawLog, at: Lsn, end: Lsn) -> Result<String> {
         if bytes.is_empty() {
             break;
         }
-        crate::log::write_all(&*file, &[&bytes], done).map_err(failed)?;
+        crate::storage::write_all(&*file, &[&bytes], done).map_err(failed)?;
         done += to_u64(bytes.len());
     }
     file.sync_data().map_err(failed)?;

@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use milepost_engine::storage::{OpenMode, Storage, StorageFile};
+use milepost_engine::storage::{OpenMode, Storage, StorageFile, write_all};
 use milepost_engine::width::{to_u64, to_usize, u32_to_usize};
 use milepost_engine::{Error, Result, SiteName, Store};
 
@@ -319,7 +319,7 @@ impl Spool {
         let name = file_of(remote, part.digest);
         let file = storage.open(&name, OpenMode::OpenOrCreate)?;
         file.set_len(0)?;
-        write_all(&*file, &head(generation), 0)?;
+        write_all(&*file, &[&head(generation)], 0)?;
         Ok(Spool {
             name,
             file,
@@ -396,7 +396,7 @@ impl Spool {
                 head.copy_from_slice(&written);
             }
             // What a crash or a full disk left here before is written over, and never read beyond.
-            write_all(&*self.file, &bytes, self.end)?;
+            write_all(&*self.file, &[&bytes], self.end)?;
             self.end += to_u64(bytes.len());
             self.dirty = true;
             self.note(from, to);
@@ -530,17 +530,6 @@ fn read_record(file: &dyn StorageFile, at: u64) -> std::io::Result<Option<(Part,
         return Ok(None);
     }
     Ok(Part::decode(&item).ok().map(|part| (part, ends)))
-}
-
-fn write_all(file: &dyn StorageFile, bytes: &[u8], at: u64) -> std::io::Result<()> {
-    let mut written = 0;
-    while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
-        match file.write_at(&[rest], at + to_u64(written))? {
-            0 => return Err(std::io::ErrorKind::WriteZero.into()),
-            more => written += more,
-        }
-    }
-    Ok(())
 }
 
 /// Names in the folder, sorted; none without one.

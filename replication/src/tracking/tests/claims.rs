@@ -115,7 +115,8 @@ fn what_is_asked_for_of_a_lineage_that_we_left_is_no_fork_and_what_is_held_of_it
     let (heard_of, before) = (in_epoch(left, 700), in_epoch(left, 400));
     let (verdict, told) = take(&asks(1, ours(100), heard_of));
     assert!(matches!(verdict, Verdict::Noted), "{verdict:?}");
-    assert_eq!((told.serve.len(), told.its_request), (0, 1));
+    // What it misses of the lineage that we are in is known by no request: it is probed for.
+    assert_eq!((told.serve.len(), told.its_request, told.suspicions), (0, 1, 1));
     let mut only_the_range = asks(1, heard_of, in_epoch(left, 800));
     (only_the_range.header.received, only_the_range.header.confirmed) = (ours(100), ours(100));
     for message in [
