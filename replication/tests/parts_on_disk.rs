@@ -117,6 +117,34 @@ fn files_that_are_lost_or_damaged_only_cost_that_their_pieces_come_again() {
     }
 }
 
+/// The process that finds them is another one: it asked the new pair for a transaction of the old one, which was freed meanwhile,
+/// and the pair stopped.
+#[test]
+fn pieces_of_a_former_pair_are_asked_for_by_nobody() {
+    let net = Net::with_fate(|number| usize::from(number != 30));
+    let (_dir, head, mut shop) = in_small_messages(&net);
+    head.commit(&[("s/1", &large(400_000))]);
+    head.turn();
+    shop.receive();
+    assert!(
+        status(&shop.store, &mut |_| ()).unwrap().remotes[0]
+            .waits
+            .is_some()
+    );
+    shop.definitions().remove_remote(&name("head")).unwrap();
+    shop.remote("head");
+    let waits = status(&shop.store, &mut |_| ()).unwrap().remotes[0].waits.clone();
+    assert_eq!(waits, None);
+    for _ in 0..4 {
+        shop = closed(shop, |_| ());
+        shop.receive();
+        let told = status(&shop.store, &mut |_| ()).unwrap();
+        assert_eq!(told.remotes[0].rereceive_count, 0);
+        shop.send();
+    }
+    assert_eq!(files(&shop), 0);
+}
+
 #[test]
 fn pieces_of_a_pair_that_is_removed_or_made_anew_go() {
     let net = Net::with_fate(|number| usize::from(number != 30));

@@ -267,7 +267,8 @@ impl ReceivePhase {
         };
         let (patience, memory) = (self.options.patience, self.options.memory);
         let mut receiver = Receiver::new(me, neighbour.clone(), records, patience, memory);
-        if let Some(incomplete) = self.origins.incomplete_of(&neighbour.name) {
+        let incomplete = self.origins.incomplete_of(&neighbour.name);
+        if let Some(incomplete) = incomplete.filter(|one| one.generation == receiver.records().generation()) {
             receiver.waits_for(incomplete.point);
         }
         Ok(Pair {

@@ -3,7 +3,6 @@
 use milepost_engine::{Result, SiteName, Store};
 use serde::Serialize;
 
-use crate::message::Place;
 use crate::receive::{GapRecord, Incomplete, incomplete};
 use crate::tracking::{PairRecords, PairState};
 
@@ -44,11 +43,11 @@ impl AllPieces {
     }
 
     /// Those of the first transaction that a remote is still to be received of.
-    fn of(&self, remote: &SiteName, received: Place) -> Option<Pieces> {
-        let all = self
-            .0
-            .iter()
-            .filter(|(name, one)| name == remote && one.point.place() > received);
+    fn of(&self, remote: &SiteName, records: &PairRecords) -> Option<Pieces> {
+        let received = records.received.point.place();
+        let all = self.0.iter().filter(|(name, one)| {
+            name == remote && one.generation == records.generation() && one.point.place() > received
+        });
         let (_, one) = all.min_by_key(|(_, one)| one.point.place())?;
         Some(Pieces {
             lsn: one.point.place().commit_lsn().0,
@@ -68,7 +67,7 @@ impl Waits {
         pieces: &AllPieces,
     ) -> Result<Option<Waits>> {
         let received = records.received.point.place();
-        let parts = pieces.of(remote, received);
+        let parts = pieces.of(remote, records);
         let asks = records
             .told
             .asks

@@ -148,9 +148,9 @@ impl Sender {
         if told.went_back != before.went_back {
             self.log_sent = told.confirmed;
         }
-        let progress = told.received != before.received
-            || told.answered != before.answered
-            || told.its_request != before.its_request;
+        // Requests of one that went back since are no progress: only the answer to a probe serves them.
+        let asks = told.its_request != before.its_request && told.suspicions == before.suspicions;
+        let progress = told.received != before.received || told.answered != before.answered || asks;
         if progress {
             self.probing.progress(now.monotonic);
             self.told_again = 0;

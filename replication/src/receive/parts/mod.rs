@@ -36,6 +36,8 @@ const RUNS_MAX: usize = 1 << 16;
 /// A transaction of which pieces are here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Incomplete {
+    /// Generation of the pair that it came in; no other has a use for it.
+    pub generation: u32,
     /// Where it is in its sender's stream.
     pub point: Point,
     /// Bytes of it that are here.
@@ -439,6 +441,7 @@ impl Spool {
     fn incomplete(&self) -> Incomplete {
         let first = self.runs.first_key_value();
         Incomplete {
+            generation: self.generation,
             point: self.point,
             held: self.held,
             total: self.total,

@@ -293,6 +293,32 @@ fn a_suspicion_is_probed_at_once_and_once() {
     assert_eq!(next(&mut sender, 1000, 0), None);
 }
 
+/// It asked in every round for what we believed that it had, and each time the probe that would have told us was put off.
+#[test]
+fn requests_of_one_that_went_back_put_off_no_probe_and_others_do() {
+    let (told_lower, behind) = ((1, 60), (0, 119));
+    for (suspicions, due) in [told_lower, behind] {
+        let mut sender = sender_from(records(|_| {}));
+        send(&mut sender, 50, 0);
+        let asked = records(|records| {
+            records.told.its_request = 1;
+            records.told.suspicions = suspicions;
+            records.probe = Some(ProbeRecord {
+                generation: 1,
+                suspicions,
+                ..ProbeRecord::default()
+            });
+        });
+        sender.note(asked, now(59));
+        assert_eq!(next(&mut sender, due - 1, 50), None, "{suspicions}");
+        let probe = next(&mut sender, due, 50);
+        assert!(
+            matches!(probe, Some(SendAction::Probe(_))),
+            "{suspicions}: {probe:?}"
+        );
+    }
+}
+
 #[test]
 fn a_requested_range_is_served_once_after_the_urgency_and_clipped_to_what_is_missing_and_was_sent() {
     let wanted = |number, after, up_to| {
