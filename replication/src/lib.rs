@@ -7,6 +7,7 @@ pub mod backup;
 pub mod bundle;
 pub mod catalog;
 pub mod endpoint;
+pub mod extract;
 #[cfg(test)]
 #[path = "../../tests/fixtures/golden.rs"]
 mod golden;

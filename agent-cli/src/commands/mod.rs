@@ -9,6 +9,7 @@ mod completions;
 mod compress;
 mod dump;
 mod export;
+mod extract;
 mod hold;
 pub mod import;
 mod init;
@@ -59,6 +60,8 @@ pub enum Command {
     Remote(remote::Remote),
     Key(key::Key),
     Subscription(subscription::Subscription),
+    Extract(Box<extract::Extract>),
+    Resync(Box<extract::Resync>),
     Status(status::Status),
     Bundle(bundle::Bundle),
     Quarantine(quarantine::Quarantine),
@@ -100,6 +103,8 @@ impl Command {
             Command::Remote(command) => command.run(),
             Command::Key(command) => command.run(),
             Command::Subscription(command) => command.run(),
+            Command::Extract(command) => command.run(),
+            Command::Resync(command) => command.run(),
             Command::Status(command) => command.run(),
             Command::Bundle(command) => command.run(),
             Command::Quarantine(command) => command.run(),

@@ -188,7 +188,7 @@ fn text(remote: &Neighbour) -> String {
     )
 }
 
-fn link(text: &str) -> milepost_engine::Result<LinkAddress> {
+pub(super) fn link(text: &str) -> milepost_engine::Result<LinkAddress> {
     text.parse()
 }
 
@@ -201,7 +201,7 @@ fn policy(text: &str) -> Result<OnError, String> {
 }
 
 /// Minutes after midnight.
-fn time_of_day(text: &str) -> Result<u16, String> {
+pub(super) fn time_of_day(text: &str) -> Result<u16, String> {
     let bad = || format!("{text:?} is not a time of day from 00:00 to 23:59");
     let (hours, minutes) = text.split_once(':').ok_or_else(bad)?;
     let number = |digits: &str, below: u16| {

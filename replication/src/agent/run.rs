@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use milepost_engine::{ErrorKind, Phase, Result, Store};
 
 use crate::catalog::{Catalog, keep_history};
+use crate::extract::refuse_unfinished;
 use crate::hooks::{Hooks, SharedHooks};
 use crate::link::{LinkError, MessageId};
 use crate::quarantine::held_of;
@@ -84,6 +85,9 @@ pub fn run_on_with(
 ) -> Exit {
     if let Err(error) = options.check() {
         return Exit::because(ExitCode::Usage, error.to_string());
+    }
+    if let Err(error) = refuse_unfinished(store) {
+        return Exit::failed(&error);
     }
     let hooks = hooks.filter(|_| options.apply);
     if !options.send_now.is_empty() {

@@ -20,6 +20,7 @@ use super::outgoing::{BundleLink, Cut, Filled};
 use super::writer::{BundleWriter, remove_left_over};
 use crate::agent::{Links, Stop};
 use crate::catalog::{Catalog, Remote, keep_history};
+use crate::extract::refuse_unfinished;
 use crate::keys::keys_of;
 use crate::link::Link;
 use crate::scan::ScanPhase;
@@ -74,6 +75,7 @@ pub enum Outcome {
 /// `Invalid` for a remote that is not there, and a place where no file can be; `Conflict` naming the process that holds a phase;
 /// `Full` when there is no space, or nothing fits; else those of store and files. Nothing counts as sent then, and no file is left.
 pub fn export(store: &Store, remote: &SiteName, options: &ExportOptions) -> Result<Outcome> {
+    refuse_unfinished(store)?;
     let catalog = Catalog::load(store)?;
     let unknown = || Error::invalid(format!("there is no remote {remote}; see `milepost remote list`"));
     let remote = catalog.remote(remote).ok_or_else(unknown)?;

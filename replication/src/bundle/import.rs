@@ -24,6 +24,7 @@ use super::reader::Bundle;
 use super::writer::{WHOLE, failed};
 use crate::agent::{Links, OpenLink, Stop};
 use crate::catalog::{Catalog, keep_history};
+use crate::extract::refuse_unfinished;
 use crate::hooks::SharedHooks;
 use crate::link::Link;
 use crate::receive::{ReceiveOptions, ReceivePhase, SetAside};
@@ -104,6 +105,7 @@ pub fn import(store: &Store, options: &ImportOptions) -> Result<Imported> {
 /// # Errors
 /// As [`import`]; those of the hooks.
 pub fn import_with(store: &Store, options: &ImportOptions, hooks: SharedHooks) -> Result<Imported> {
+    refuse_unfinished(store)?;
     let mut imported = Imported::default();
     let bundles = find(store, &options.from, &mut imported)?;
     if bundles.is_empty() {

@@ -218,6 +218,34 @@ impl<'a> Definitions<'a> {
         made.ok_or_else(|| Error::conflict(format!("remote {site} was removed by another command")))
     }
 
+    /// Makes a remote whose pair begins with this generation, with what else its frame is to pin.
+    ///
+    /// # Errors
+    /// `Invalid` when a rule is broken; `Conflict` when the remote is there, or had this generation before.
+    pub(crate) fn add_remote_of(&self, new: NewRemote, generation: u32, beside: Vec<Pinned>) -> Result<()> {
+        remote::check(&new.site, &new.links, new.schedule)?;
+        let (mut previous, key) = (Lsn::ZERO, record::remote_key(&new.site));
+        if let Some((value, at)) = self.store.pinned(&key)? {
+            let (last, _) = record::remote_body(&value, at)?;
+            if last.value.is_some() || last.generation >= generation {
+                return Err(Error::conflict(format!(
+                    "remote {} was changed by another command meanwhile",
+                    new.site
+                )));
+            }
+            previous = at;
+        }
+        let bytes = RemoteBytes {
+            previous,
+            generation,
+            added: Lsn::ZERO,
+            value: Some((new.links, new.schedule, new.consolidated)),
+        };
+        let mut frame = record::remote_frame(&new.site, bytes, new.on_error)?;
+        beside.into_iter().for_each(|pinned| frame.pin(pinned));
+        self.append_frame(frame).map(drop)
+    }
+
     /// Removes a remote without subscriptions in force. What is unsent to it is dropped.
     ///
     /// # Errors
@@ -354,7 +382,10 @@ impl<'a> Definitions<'a> {
     }
 
     /// The first position of history, or `None` for a subscription that starts now.
-    fn first_position(&self, start: Start) -> Result<Option<Lsn>> {
+    ///
+    /// # Errors
+    /// `Invalid` for one that is not retained, or not there yet.
+    pub(crate) fn first_position(&self, start: Start) -> Result<Option<Lsn>> {
         let oldest = self.store.oldest()?;
         let durable = self.store.watermarks().durable;
         let from = match start {
@@ -443,14 +474,29 @@ fn check_subscription(catalog: &Catalog, new: &NewSubscription) -> Result<()> {
         value,
         ..
     } = new;
-    if value.as_ref().is_some_and(|value| value.len() > VALUE_MAX) {
-        return Err(Error::invalid(format!(
-            "a subscription's value is at most {VALUE_MAX} bytes"
-        )));
-    }
     if catalog.remote(remote).is_none() {
         return Err(Error::invalid(format!(
             "there is no remote {remote}; add it first"
+        )));
+    }
+    check_wanted(catalog, publication, value.as_deref())?;
+    if let Some(twin) = catalog.subscriptions().find(|other| is_same(other, new)) {
+        return Err(Error::conflict(format!(
+            "remote {remote} has this already: subscription {} to publication {publication}",
+            twin.id
+        )));
+    }
+    Ok(())
+}
+
+/// Checks what is asked for of a publication.
+///
+/// # Errors
+/// `Invalid` when there is none of this name, or the value is missing, not asked for or too long.
+pub(crate) fn check_wanted(catalog: &Catalog, publication: &str, value: Option<&str>) -> Result<()> {
+    if value.is_some_and(|value| value.len() > VALUE_MAX) {
+        return Err(Error::invalid(format!(
+            "a subscription's value is at most {VALUE_MAX} bytes"
         )));
     }
     let Some(found) = catalog.publication(publication) else {
@@ -469,12 +515,6 @@ fn check_subscription(catalog: &Catalog, new: &NewSubscription) -> Result<()> {
             )));
         }
         _ => {}
-    }
-    if let Some(twin) = catalog.subscriptions().find(|other| is_same(other, new)) {
-        return Err(Error::conflict(format!(
-            "remote {remote} has this already: subscription {} to publication {publication}",
-            twin.id
-        )));
     }
     Ok(())
 }

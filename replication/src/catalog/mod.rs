@@ -22,6 +22,7 @@ mod record;
 mod remote;
 mod subscription;
 
+pub(crate) use definitions::check_wanted;
 pub use definitions::{Definitions, NewPublication, NewRemote, NewSubscription, was_remote_before};
 pub use history::{HOLD, Need, due_before_the_log, hold_what_is_needed, keep_history, needed};
 pub use matcher::{Matcher, Topic, TopicId};
@@ -70,6 +71,25 @@ impl Catalog {
             }
         }
         Ok(catalog)
+    }
+
+    /// The same publications with nothing but these subscriptions: for who wants to know what they would bring.
+    pub(crate) fn asked_for(mut self, remote: &SiteName, wanted: &[(String, Option<String>)]) -> Catalog {
+        let subscription = |(number, (publication, value)): (u64, &(String, Option<String>))| {
+            let id = SubscriptionId(number);
+            let subscription = Subscription {
+                id,
+                remote: remote.clone(),
+                publication: publication.clone(),
+                value: value.clone(),
+                from: id.lsn(),
+                until: None,
+                revoked: None,
+            };
+            (id, subscription)
+        };
+        self.subscriptions = (0..).zip(wanted).map(subscription).collect();
+        self
     }
 
     /// Takes in the definitions of one frame; true when it held any.

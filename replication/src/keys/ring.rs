@@ -48,6 +48,12 @@ impl KeyRing {
         self.keys.iter().map(|one| &one.key).find(|key| key.id() == id)
     }
 
+    /// Ids of keys that were dropped, the last first.
+    #[must_use]
+    pub fn retired(&self) -> &[KeyId] {
+        &self.retired
+    }
+
     /// True for a key that was dropped here.
     #[must_use]
     pub fn is_retired(&self, id: KeyId) -> bool {

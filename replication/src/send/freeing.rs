@@ -157,6 +157,6 @@ pub(crate) fn freed(remote: &SiteName, error: &Error) -> String {
     format!(
         "what {remote} is due was freed from this site's log ({error}): it went back behind what it had confirmed, made the \
          pair anew, or the hold was dropped; remove the remote here and add it again, with subscriptions from what the \
-         log still has, and bring it what is older another way"
+         log still has, or make its store anew with `milepost resync`"
     )
 }

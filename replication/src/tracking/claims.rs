@@ -108,8 +108,8 @@ fn check(told: &ToldRecord, point: Point, own: &dyn OwnLog) -> Result<Result<(),
 /// Nobody can say any more whether that is our history, and what follows it cannot be sent.
 fn freed(point: Point) -> StopReason {
     StopReason::Freed(format!(
-        "it says that it holds our log to {}, which was freed here: it went back to an older copy, or is another; remove \
-         the remote and add it again, with subscriptions from what the log still has, and bring it what is older another way",
+        "it says that it holds our log to {}, which was freed here: it went back to an older copy, or is another; `milepost \
+         resync` makes its store anew from what the log still has, or remove the remote and add it again, if it is to keep what it has",
         point.position
     ))
 }

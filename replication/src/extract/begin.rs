@@ -1,0 +1,183 @@
+//! Begins a new store, or goes on with one that was begun.
+
+use std::path::Path;
+
+use milepost_engine::frame::FrameKind;
+use milepost_engine::{Error, ErrorKind, Lsn, Result, SiteName, Store};
+
+use crate::catalog::{Catalog, Definitions, NewRemote, OnError, Start, check_wanted};
+use crate::keys::{PairKeys, keys_of};
+use crate::quarantine::held_prefix;
+use crate::tracking::{PairRecord, PairState};
+
+use super::plan::{Plan, Renewed};
+use super::{Extract, Purpose};
+
+/// The store at `to`, and what it is to become.
+///
+/// # Errors
+/// `Conflict` for a folder that holds anything else; as [`plan_of`]; those of making a store.
+pub(super) fn begin(source: &Store, wish: &Extract, purpose: Purpose, to: &Path) -> Result<(Store, Plan)> {
+    let made = match wish.options.clone().open(to) {
+        Ok(made) => {
+            refuse_other_site(&made, wish)?;
+            if let Some(plan) = Plan::of(&made)? {
+                return go_on(source, wish, made, plan);
+            }
+            // Killed before its first frame, or made by hand for this.
+            refuse_used(&made)?;
+            made
+        }
+        Err(error) if error.kind() == ErrorKind::NoStore => {
+            // Before there is a folder: what is wrong leaves none.
+            plan_of(source, wish, purpose)?;
+            wish.options.clone().init(to, wish.remote.clone())?
+        }
+        Err(error) => return Err(error),
+    };
+    let plan = plan_of(source, wish, purpose)?;
+    let remote = way_up(source, wish)?;
+    Definitions::new(&made).add_remote_of(remote, plan.generation, vec![plan.pin()?])?;
+    Ok((made, plan))
+}
+
+fn refuse_other_site(made: &Store, wish: &Extract) -> Result<()> {
+    if made.site() == &wish.remote {
+        return Ok(());
+    }
+    let text = format!(
+        "holds a store of site {} already; choose another folder",
+        made.site()
+    );
+    Err(Error::conflict(text).at_path(made.root()))
+}
+
+fn refuse_used(made: &Store) -> Result<()> {
+    let mut log = made.scan(Lsn::ZERO)?;
+    while let Some(frame) = log.next()? {
+        if frame.kind() != FrameKind::CONTROL {
+            let text = "holds a finished store already: an earlier run has made it, or choose another folder";
+            return Err(Error::conflict(text).at_path(made.root()).at_lsn(frame.lsn()));
+        }
+    }
+    Ok(())
+}
+
+fn go_on(source: &Store, wish: &Extract, made: Store, plan: Plan) -> Result<(Store, Plan)> {
+    let refused = |reason: String| Err(Error::conflict(reason).at_path(made.root()));
+    if plan.source != source.id() {
+        return refused(format!(
+            "holds a store that is being made of another one than this store of {}; choose another folder",
+            source.site()
+        ));
+    }
+    if !wish.wanted.is_empty() && wish.wanted != plan.wanted {
+        return refused(
+            "holds a store that is being made with other subscriptions; give the same, or none, or choose another folder"
+                .to_owned(),
+        );
+    }
+    Ok((made, plan))
+}
+
+/// What the store is to become, from what the source's catalog says now.
+fn plan_of(source: &Store, wish: &Extract, purpose: Purpose) -> Result<Plan> {
+    let catalog = Catalog::load(source)?;
+    let site = &wish.remote;
+    let Some(remote) = catalog.remote(site) else {
+        return Err(Error::invalid(format!(
+            "there is no remote {site}; `milepost remote add` makes it one, and says how it is reached"
+        )));
+    };
+    let in_force: Vec<(String, Option<String>)> = catalog
+        .subscriptions_of(remote)
+        .filter(|one| one.is_in_force())
+        .map(|one| (one.publication.clone(), one.value.clone()))
+        .collect();
+    let pair = source.pinned(&PairRecord::key(site))?;
+    let pair = pair.map(|(value, _)| PairRecord::read(&value)).transpose()?;
+    let keys = keys_of(source, site)?;
+    let renews = purpose == Purpose::Resync;
+    match purpose {
+        Purpose::Extract if pair.is_some() || !in_force.is_empty() => {
+            return Err(Error::conflict(format!(
+                "remote {site} has subscriptions, or was heard from: `milepost resync` makes its store anew, with the subscriptions \
+                 that it has"
+            )));
+        }
+        Purpose::Resync => refuse_while_held(source, site)?,
+        Purpose::Extract => {}
+    }
+    let wanted = if wish.wanted.is_empty() {
+        in_force
+    } else {
+        wish.wanted.clone()
+    };
+    check(&catalog, site, &wanted)?;
+    let start = match wish.from {
+        Lsn::ZERO => Start::Beginning,
+        from => Start::At(from),
+    };
+    let agreed = pair.map_or(0, |pair| pair.generation).max(remote.generation);
+    Ok(Plan {
+        source: source.id(),
+        generation: if renews {
+            agreed.saturating_add(1)
+        } else {
+            remote.generation
+        },
+        wanted,
+        from: Definitions::new(source)
+            .first_position(start)?
+            .unwrap_or_default(),
+        as_of: source.watermarks().durable,
+        renewed: renews.then(|| Renewed {
+            links: remote.links.clone(),
+            schedule: remote.schedule,
+            consolidated: remote.consolidated,
+            goes_on: remote.on_error == OnError::GoOn,
+        }),
+        up: wish.up.clone(),
+        fresh_key: wish.fresh_key || (renews && !matches!(keys, PairKeys::Unsealed)),
+    })
+}
+
+fn refuse_while_held(source: &Store, site: &SiteName) -> Result<()> {
+    match source.pinned_with_prefix(&held_prefix(site))?.len() {
+        0 => Ok(()),
+        count => Err(Error::conflict(format!(
+            "{count} transactions of {site} are in quarantine here, and nobody else may have them any more; retry or drop them first \
+             (`milepost quarantine list`)"
+        ))),
+    }
+}
+
+fn check(catalog: &Catalog, site: &SiteName, wanted: &[(String, Option<String>)]) -> Result<()> {
+    if wanted.is_empty() {
+        return Err(Error::invalid(format!(
+            "nothing is said of what {site} is due; give --subscribe PUBLICATION, or PUBLICATION=VALUE"
+        )));
+    }
+    for (publication, value) in wanted {
+        check_wanted(catalog, publication, value.as_deref())?;
+    }
+    Ok(())
+}
+
+/// The source as a remote of the new site: reached as given, or as the source reaches it.
+fn way_up(source: &Store, wish: &Extract) -> Result<NewRemote> {
+    let catalog = Catalog::load(source)?;
+    let remote = catalog.remote(&wish.remote);
+    let links = match (wish.links.is_empty(), remote) {
+        (true, Some(remote)) => remote.links.clone(),
+        _ => wish.links.clone(),
+    };
+    let schedule = remote.map(|remote| remote.schedule).unwrap_or_default();
+    Ok(NewRemote {
+        site: source.site().clone(),
+        links,
+        schedule: wish.schedule.unwrap_or(schedule),
+        consolidated: !remote.is_some_and(|remote| remote.consolidated),
+        on_error: OnError::Stop,
+    })
+}

@@ -1,0 +1,191 @@
+//! Ends the making of a store: from one position on, what its site is due comes over the link.
+//!
+//! ```text
+//! copied to the end ─► the remote made anew (resync) ─► subscriptions from now on ─► copied to the last of them
+//!     ─► keys ─► what goes up ─► the plan unpinned
+//! ```
+//!
+//! Every step looks whether a former process has taken it.
+
+use milepost_engine::{Error, Lsn, Result, SiteName, Store};
+
+use crate::catalog::{Catalog, Definitions, NewPublication, NewSubscription, Remote, Start, Subscription};
+use crate::keys::{KeyId, Keys, MAX_KEYS, PairKeys, keys_of};
+use crate::message::VERSION;
+use crate::tracking::{PairRecord, PairState};
+
+use super::plan::{Plan, Renewed};
+
+/// Name of the publication of what the new site sends up.
+const UP: &str = "up";
+
+/// The remote made anew, as it was, and the pair tied to the new store: the one it replaces may still be about, and is refused
+/// from now on.
+pub(super) fn renew(source: &Store, made: &Store, plan: &Plan, renewed: &Renewed) -> Result<()> {
+    let (definitions, site) = (Definitions::new(source), made.site());
+    let catalog = definitions.catalog()?;
+    if let Some(remote) = catalog.remote(site) {
+        if remote.generation == plan.generation {
+            return Ok(());
+        }
+        for one in catalog.subscriptions_of(remote).filter(|one| one.is_in_force()) {
+            definitions.remove_subscription(one.id, true)?;
+        }
+        definitions.remove_remote(site)?;
+    }
+    let pair = PairRecord {
+        site: made.id(),
+        epoch: made.epoch(),
+        past_epochs: Vec::new(),
+        generation: plan.generation,
+        // No commit of its was ever here: it is new.
+        held: Lsn::ZERO,
+        reads: VERSION,
+        stopped: None,
+    };
+    definitions.add_remote_of(renewed.remote(site), plan.generation, vec![pair.pin(site)?])
+}
+
+/// Where the last subscription begins, when all of them are there.
+pub(super) fn subscribed(source: &Store, made: &Store, plan: &Plan) -> Result<Option<Lsn>> {
+    let catalog = Catalog::load(source)?;
+    let remote = catalog.remote(made.site());
+    let Some(remote) = remote.filter(|remote| remote.generation == plan.generation) else {
+        return Ok(None);
+    };
+    let known: Option<Vec<Lsn>> = plan
+        .wanted
+        .iter()
+        .map(|wanted| find(&catalog, remote, wanted).map(|one| one.id.lsn()))
+        .collect();
+    Ok(known.and_then(|known| known.into_iter().max()))
+}
+
+fn find<'a>(
+    catalog: &'a Catalog,
+    remote: &'a Remote,
+    (publication, value): &(String, Option<String>),
+) -> Option<&'a Subscription> {
+    let is_it =
+        |one: &&Subscription| one.is_in_force() && one.publication == *publication && one.value == *value;
+    catalog.subscriptions_of(remote).find(is_it)
+}
+
+/// The subscriptions, those that are missing made now; returns where the last one begins.
+pub(super) fn subscribe(source: &Store, made: &Store, plan: &Plan) -> Result<Lsn> {
+    refuse_changed(source, plan, Lsn::MAX)?;
+    let definitions = Definitions::new(source);
+    let catalog = definitions.catalog()?;
+    let site = made.site();
+    let remote = catalog.remote(site);
+    let Some(remote) = remote.filter(|remote| remote.generation == plan.generation) else {
+        return Err(Error::conflict(format!(
+            "remote {site} was removed, or made anew, by another command meanwhile; remove the new store's folder and begin again"
+        )));
+    };
+    let mut last = Lsn::ZERO;
+    for wanted in &plan.wanted {
+        let id = match find(&catalog, remote, wanted) {
+            Some(known) => known.id,
+            None => {
+                let new = NewSubscription {
+                    remote: site.clone(),
+                    publication: wanted.0.clone(),
+                    value: wanted.1.clone(),
+                    start: Start::Now,
+                };
+                definitions.add_subscription(new)?.id
+            }
+        };
+        last = last.max(id.lsn());
+    }
+    refuse_changed(source, plan, last)?;
+    Ok(last)
+}
+
+/// What was copied was chosen by the publications as they stood when the copy began.
+fn refuse_changed(source: &Store, plan: &Plan, at: Lsn) -> Result<()> {
+    let (before, now) = (Catalog::as_of(source, plan.as_of)?, Catalog::as_of(source, at)?);
+    let is_changed =
+        |(name, _): &&(String, Option<String>)| before.publication(name) != now.publication(name);
+    match plan.wanted.iter().find(is_changed) {
+        None => Ok(()),
+        Some((name, _)) => Err(Error::conflict(format!(
+            "publication {name} was changed while the store was made, and what is in it was chosen by what it was; remove the folder of \
+             the new store and begin again"
+        ))),
+    }
+}
+
+/// A fresh key for both, of which no other is left here. What was sealed with those that were is late at both. Returns its id.
+pub(super) fn share_key(source: &Store, made: &Store) -> Result<KeyId> {
+    let (site, own) = (made.site(), source.site());
+    let (ours, its) = (Keys::new(source), Keys::new(made));
+    let (known, former) = (ids(source, site)?, ids(made, own)?);
+    // Drawn by a process that was killed before it came here, or shared by one that was killed after.
+    let shared = former.keys.into_iter().find(|id| known.keys.contains(id));
+    let id = match shared {
+        Some(id) => id,
+        None => {
+            its.drop_all(own)?;
+            let line = ours.draw(site);
+            its.add(own, &line, false)?;
+            if known.keys.len() >= MAX_KEYS {
+                ours.drop_all(site)?;
+            }
+            ours.add(site, &line, true)?
+        }
+    };
+    for late in known
+        .keys
+        .iter()
+        .chain(&known.retired)
+        .filter(|late| **late != id)
+    {
+        ours.drop_key(site, *late)?;
+        its.drop_key(own, *late)?;
+    }
+    Ok(id)
+}
+
+#[derive(Default)]
+struct Ids {
+    keys: Vec<KeyId>,
+    retired: Vec<KeyId>,
+}
+
+fn ids(store: &Store, remote: &SiteName) -> Result<Ids> {
+    Ok(match keys_of(store, remote)? {
+        PairKeys::Sealed { ring, .. } => Ids {
+            keys: ring.keys().iter().map(|one| one.key.id()).collect(),
+            retired: ring.retired().to_vec(),
+        },
+        PairKeys::Unsealed => Ids::default(),
+        PairKeys::Locked(_) => {
+            // What is damaged or lost is replaced by a key of its own.
+            Keys::new(store).drop_all(remote)?;
+            Ids::default()
+        }
+    })
+}
+
+/// What the new site sends up: a publication of these streams, and the source's subscription to it.
+pub(super) fn send_up(source: &Store, made: &Store, patterns: &[String]) -> Result<()> {
+    if patterns.is_empty() {
+        return Ok(());
+    }
+    let definitions = Definitions::new(made);
+    let catalog = definitions.catalog()?;
+    if catalog.publication(UP).is_none() {
+        definitions.add_publication(NewPublication::new(UP, patterns, &[], None), false)?;
+    }
+    if catalog.subscriptions().all(|one| !one.is_in_force()) {
+        definitions.add_subscription(NewSubscription {
+            remote: source.site().clone(),
+            publication: UP.to_owned(),
+            value: None,
+            start: Start::Now,
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,195 @@
+//! First copies: a ready store for a new remote, made where its data are ([`extract`]), and one that replaces a damaged one
+//! ([`resync`]).
+//!
+//! ```text
+//! extract   plan ─► copy what is due up to now ─► subscriptions from S on ─► copy up to S ─► ready: received to S
+//! resync    the same, and before the subscriptions the remote is made anew: generation raised, pair tied to the new store
+//! ```
+//!
+//! **One atomic point.** The new store has everything that it is due before the last subscription's frame, at the places that it
+//! would have had over the link, and says that it received all up to there (R1). The subscriptions begin at or before that frame,
+//! so what is committed from then on comes over the link; what both bring is known by its place and comes once. Writers and agents
+//! of the source go on meanwhile.
+//!
+//! **Killed at any moment**, the new store is unfinished, which its pinned plan says: the same command goes on where it was, and
+//! agents refuse the store until then.
+
+mod begin;
+mod copy;
+mod finish;
+mod handed;
+mod plan;
+
+pub use plan::refuse_unfinished;
+
+use std::path::Path;
+
+use milepost_engine::{Hold, Lsn, Options, Result, SiteName, Store};
+
+use crate::agent::Stop;
+use crate::catalog::Schedule;
+use crate::keys::KeyId;
+
+use copy::Copier;
+use plan::Plan;
+
+/// What the hold of a copy begins with; the remote's name follows.
+const HOLD: &str = "extract-";
+
+/// What is wished for.
+#[derive(Clone)]
+pub struct Extract {
+    /// The site whose store is made: a remote of the store that is copied.
+    pub remote: SiteName,
+    /// What it subscribes to: publication, and value where it asks for one. Empty: what it has ([`resync`]).
+    pub wanted: Vec<(String, Option<String>)>,
+    /// The first LSN that is copied; [`Lsn::ZERO`] for all of the log.
+    pub from: Lsn,
+    /// How the new site reaches this one; empty: as this one reaches it.
+    pub links: Vec<String>,
+    /// When the new site sends; `None`: as this one sends to it.
+    pub schedule: Option<Schedule>,
+    /// Patterns of the streams that the new site sends up.
+    pub up: Vec<String>,
+    /// Draws a key for the pair and puts it into both stores. A pair that has one gets a fresh one in any case.
+    pub fresh_key: bool,
+    /// How the new store is made and opened.
+    pub options: Options,
+}
+
+/// How far a copy is.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Where it began.
+    pub from: Lsn,
+    /// Where it is in the source's log.
+    pub at: Lsn,
+    /// Where it ends.
+    pub end: Lsn,
+    /// What was copied, by this process.
+    pub copied: Copied,
+}
+
+/// What was copied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Copied {
+    /// Transactions.
+    pub transactions: u64,
+    /// Events.
+    pub events: u64,
+}
+
+/// A store that was made.
+#[derive(Debug)]
+pub struct Extracted {
+    /// The store.
+    pub store: Store,
+    /// What this process copied.
+    pub copied: Copied,
+    /// From this position of the source's log on, everything comes over the link.
+    pub starts: Lsn,
+    /// Generation of the pair.
+    pub generation: u32,
+    /// Id of the key that both have.
+    pub key: Option<KeyId>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Extract,
+    Resync,
+}
+
+/// Makes a store in `to` for a remote that was never heard from and has no subscriptions: with all that it is due of the log,
+/// its subscriptions beginning where that ends.
+///
+/// # Errors
+/// `Invalid` for a remote or publication that is not there, or a start that is not retained; `Conflict` when the remote has
+/// subscriptions or was heard from, the folder holds something else, or another command changed what was copied by;
+/// `Unavailable` when it was asked to stop; those of both stores. Except for `Invalid` and `Conflict`, run again, it goes on.
+pub fn extract(
+    source: &Store,
+    wish: &Extract,
+    to: &Path,
+    stop: &Stop,
+    tell: &mut dyn FnMut(Progress),
+) -> Result<Extracted> {
+    make(source, wish, Purpose::Extract, (to, stop), tell)
+}
+
+/// Makes a store in `to` that replaces the one a remote had, with the subscriptions that are in force: what came from the remote
+/// comes back to it. The pair begins anew under a higher generation, tied to the new store; what the former one had and had not
+/// sent is lost.
+///
+/// # Errors
+/// As [`extract`]; `Conflict` while transactions of the remote are in quarantine.
+pub fn resync(
+    source: &Store,
+    wish: &Extract,
+    to: &Path,
+    stop: &Stop,
+    tell: &mut dyn FnMut(Progress),
+) -> Result<Extracted> {
+    make(source, wish, Purpose::Resync, (to, stop), tell)
+}
+
+fn make(
+    source: &Store,
+    wish: &Extract,
+    purpose: Purpose,
+    (to, stop): (&Path, &Stop),
+    tell: &mut dyn FnMut(Progress),
+) -> Result<Extracted> {
+    refuse_unfinished(source)?;
+    let hold = format!("{HOLD}{}", wish.remote);
+    let owner = format!("milepost extract or resync of {}, until it is done", wish.remote);
+    let take = |known: Option<&Hold>| {
+        let from = Lsn(wish.from.0.saturating_sub(1));
+        Ok(known.is_none().then(|| Hold::new("extract", &owner, from)))
+    };
+    let taken = source.move_hold(&hold, take)?;
+    let begun = begin::begin(source, wish, purpose, to);
+    if begun.is_err() && taken {
+        source.drop_hold(&hold)?;
+    }
+    let (made, plan) = begun?;
+    let (copied, starts) = fill(source, &made, &plan, stop, tell)?;
+    let key = plan
+        .fresh_key
+        .then(|| finish::share_key(source, &made))
+        .transpose()?;
+    finish::send_up(source, &made, &plan.up)?;
+    Plan::finish(&made)?;
+    source.drop_hold(&hold)?;
+    Ok(Extracted {
+        store: made,
+        copied,
+        starts,
+        generation: plan.generation,
+        key,
+    })
+}
+
+/// Everything up to the position from which on it comes over the link.
+fn fill(
+    source: &Store,
+    made: &Store,
+    plan: &Plan,
+    stop: &Stop,
+    tell: &mut dyn FnMut(Progress),
+) -> Result<(Copied, Lsn)> {
+    let mut copier = Copier::open(source, made, plan, stop)?;
+    let starts = match finish::subscribed(source, made, plan)? {
+        Some(starts) => starts,
+        None => {
+            copier.copy_to(source.watermarks().durable, tell)?;
+            if let Some(renewed) = &plan.renewed {
+                finish::renew(source, made, plan, renewed)?;
+            }
+            finish::subscribe(source, made, plan)?
+        }
+    };
+    copier.copy_to(starts, tell)?;
+    copier.end_at(starts)?;
+    Ok((copier.copied(), starts))
+}

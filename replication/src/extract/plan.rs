@@ -1,0 +1,121 @@
+//! [`Plan`]: what a store that is being made is to become. It is pinned in that store's first frame and unpinned by its last, so
+//! that whoever is killed in between goes on, and nobody takes a store that is half made for a whole one.
+
+use bincode::{Decode, Encode};
+use milepost_engine::frame::NewFrame;
+use milepost_engine::{Durability, Error, Lsn, Pinned, Result, SiteName, Store, StoreId};
+
+use crate::catalog::{NewRemote, OnError, Schedule};
+use crate::tracking::NOTE;
+
+/// Its key.
+pub(super) const PLAN_KEY: &[u8] = b"extract";
+/// First byte of its value.
+const VERSION: u8 = 1;
+
+/// What a store is to become.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct Plan {
+    /// Id of the store that is copied.
+    pub source: StoreId,
+    /// Generation of the pair.
+    pub generation: u32,
+    /// What the new site subscribes to: publication, and value where it asks for one.
+    pub wanted: Vec<(String, Option<String>)>,
+    /// The first LSN that is copied.
+    pub from: Lsn,
+    /// The publications are taken as they stood here.
+    pub as_of: Lsn,
+    /// What the source's remote was, when that is removed and made anew.
+    pub renewed: Option<Renewed>,
+    /// Patterns of streams that the new site sends up.
+    pub up: Vec<String>,
+    /// A fresh key for the pair.
+    pub fresh_key: bool,
+}
+
+/// A remote that is made anew, as it was.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct Renewed {
+    pub links: Vec<String>,
+    pub schedule: Schedule,
+    pub consolidated: bool,
+    pub goes_on: bool,
+}
+
+impl Renewed {
+    pub(super) fn remote(&self, site: &SiteName) -> NewRemote {
+        NewRemote {
+            site: site.clone(),
+            links: self.links.clone(),
+            schedule: self.schedule,
+            consolidated: self.consolidated,
+            on_error: if self.goes_on {
+                OnError::GoOn
+            } else {
+                OnError::Stop
+            },
+        }
+    }
+}
+
+impl Plan {
+    /// The record to pin.
+    ///
+    /// # Errors
+    /// `Invalid` when it is larger than a value may be.
+    pub(super) fn pin(&self) -> Result<Pinned> {
+        let mut value = vec![VERSION];
+        value.extend(milepost_engine::codec::encode(self)?);
+        Ok(Pinned {
+            key: PLAN_KEY.to_vec(),
+            value: Some(value),
+        })
+    }
+
+    /// The plan of a store that is not finished.
+    ///
+    /// # Errors
+    /// `Corrupt` for bytes that are none, and for one of another version.
+    pub(super) fn of(made: &Store) -> Result<Option<Plan>> {
+        let Some((value, at)) = made.pinned(PLAN_KEY)? else {
+            return Ok(None);
+        };
+        match value.split_first() {
+            Some((&VERSION, bytes)) => milepost_engine::codec::decode(bytes).map(Some),
+            _ => Err(Error::corrupt(
+                "what this store was to become is said in a way that this program does not know",
+            )
+            .at_lsn(at)),
+        }
+    }
+
+    /// The last frame: the store is what it was to become.
+    ///
+    /// # Errors
+    /// As [`Store::append_frames`].
+    pub(super) fn finish(made: &Store) -> Result<()> {
+        let mut note = NewFrame::of_kind(NOTE, Vec::new());
+        note.pin(Pinned {
+            key: PLAN_KEY.to_vec(),
+            value: None,
+        });
+        made.append_frames(vec![note], Durability::Synced).map(drop)
+    }
+}
+
+/// Refuses to work with a store that is not finished.
+///
+/// # Errors
+/// `Conflict`, which says how to go on; those of the log.
+pub fn refuse_unfinished(store: &Store) -> Result<()> {
+    let Some((_, at)) = store.pinned(PLAN_KEY)? else {
+        return Ok(());
+    };
+    Err(Error::conflict(
+        "this store is not finished: the command that was making it was interrupted. Run that again, which goes on where it was; or \
+         remove the folder",
+    )
+    .at_path(store.root())
+    .at_lsn(at))
+}
