@@ -13,12 +13,14 @@ mod support;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use milepost_engine::{ErrorKind, Lsn, Result};
+use milepost_engine::frame::NewFrame;
+use milepost_engine::{Durability, ErrorKind, Lsn, Pinned, Result, Store};
 use milepost_replication::agent::{ExitCode, Stop, run_on};
 use milepost_replication::catalog::{NewPublication, Start};
 use milepost_replication::extract::{Extract, Extracted, Progress, extract, refuse_unfinished, resync};
 use milepost_replication::keys::{Keys, PairKeys, keys_of};
 use milepost_replication::status::status;
+use milepost_replication::tracking::NOTE;
 use support::*;
 
 fn wish(remote: &str, publications: &[&str]) -> Extract {
@@ -111,8 +113,16 @@ fn a_made_store_has_what_it_is_due_and_the_link_brings_the_rest() {
     );
     assert!(seen.windows(2).all(|two| two[0] <= two[1]) && seen.last() == Some(&extracted.starts));
     refuse_unfinished(&extracted.store).unwrap();
+    let starts = extracted.starts;
     let shop = opened(extracted, &head);
     assert_eq!(shop.payloads(), due(&head));
+    let received = status(&shop.store, &mut |_| ()).unwrap().remotes[0]
+        .log_received
+        .clone();
+    assert!(
+        received.contains(&format!("/{starts}/")),
+        "{received}: all that is due before is here"
+    );
     some_commits(&head, "behind", 30);
     // What is sent before the shop was heard from stands behind what it has.
     head.turn();
@@ -229,8 +239,7 @@ fn what_breaks_a_rule_is_refused_and_leaves_nothing() {
             .iter()
             .all(|hold| !hold.name.starts_with("extract"))
     );
-    let other = Site::new(dir.path(), "shop", &net);
-    drop(other);
+    Site::new(dir.path(), "shop", &net).commit(&[("orders/1", "in use")]);
     assert_eq!(
         kind(&wish("shop", &["orders"])),
         ErrorKind::Conflict,
@@ -407,4 +416,60 @@ fn what_a_hub_passes_on_keeps_its_origin_and_goes_to_nobody_twice() {
     assert_eq!(shop.payloads(), ["by the hub", "by the top", "by the top, later"]);
     assert_eq!(top.payloads(), ["by the hub", "by the shop"]);
     [&top, &hub, &shop].into_iter().for_each(assert_nothing_doubled);
+}
+
+/// Nothing of what a former run did is done twice, and what it left half done is done again.
+#[test]
+fn whoever_is_killed_behind_the_copy_goes_on_from_there() {
+    let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
+    let head = head(dir.path(), &net);
+    some_commits(&head, "before", 10);
+    let to = dir.path().join("shop");
+    let wish = Extract {
+        fresh_key: true,
+        up: vec!["orders/*".to_owned()],
+        ..wish("shop", &["orders"])
+    };
+    let stop = Stop::new();
+    stop.request();
+    extract(&head.store, &wish, &to, &stop, &mut |_| ()).unwrap_err();
+    let half = options().open(&to).unwrap();
+    let (plan, _) = half.pinned(b"extract").unwrap().unwrap();
+    drop(half);
+    let ids = |store: &Store, of: &str| match keys_of(store, &name(of)).unwrap() {
+        PairKeys::Sealed { ring, .. } => ring.keys().iter().map(|one| one.key.id()).collect::<Vec<_>>(),
+        _ => Vec::new(),
+    };
+    let mut starts = None;
+    for moment in ["before its last frame", "before the key was added here"] {
+        let made = made(&head, &wish, dir.path()).unwrap();
+        assert_eq!(
+            starts.replace(made.starts).unwrap_or(made.starts),
+            made.starts,
+            "{moment}"
+        );
+        assert_eq!(ids(&made.store, "head"), ids(&head.store, "shop"), "{moment}");
+        assert_eq!(
+            Some(ids(&made.store, "head")),
+            made.key.map(|key| vec![key]),
+            "{moment}"
+        );
+        let mut note = NewFrame::of_kind(NOTE, Vec::new());
+        note.pin(Pinned {
+            key: b"extract".to_vec(),
+            value: Some(plan.clone()),
+        });
+        made.store.append_frames(vec![note], Durability::Synced).unwrap();
+        some_commits(&head, moment, 5);
+        if moment == "before the key was added here" {
+            Keys::new(&made.store).drop_all(&name("head")).unwrap();
+            Keys::new(&made.store).add_fresh(&name("head")).unwrap();
+        }
+    }
+    let shop = opened(made(&head, &wish, dir.path()).unwrap(), &head);
+    assert_eq!(ids(&shop.store, "head"), ids(&head.store, "shop"));
+    assert_eq!(shop.definitions().catalog().unwrap().subscriptions().count(), 1);
+    rounds(&head, &shop);
+    assert_eq!(shop.payloads().len(), 4 + 2 + 2);
+    assert_nothing_doubled(&shop);
 }

@@ -119,3 +119,57 @@ pub fn refuse_unfinished(store: &Store) -> Result<()> {
     .at_path(store.root())
     .at_lsn(at))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::golden::{Records, assert_laid_out, kept_records};
+
+    fn plan() -> Plan {
+        Plan {
+            source: StoreId(0x0123_4567_89ab_cdef_0011_2233_4455_6677),
+            generation: 3,
+            wanted: vec![("o".to_owned(), Some("be".to_owned())), ("p".to_owned(), None)],
+            from: Lsn(7),
+            as_of: Lsn(0x0102),
+            renewed: Some(Renewed {
+                links: vec!["bundle:".to_owned()],
+                schedule: Schedule::EverySeconds(60),
+                consolidated: true,
+                goes_on: false,
+            }),
+            up: vec!["t/*".to_owned()],
+            fresh_key: true,
+        }
+    }
+
+    /// Written out from docs/replication.md: a store may be finished by a later program.
+    #[test]
+    fn a_plan_is_laid_out_as_its_page_says_and_a_kept_one_is_read() {
+        let value = plan().pin().unwrap().value.unwrap();
+        let fields: [(usize, &[u8]); 10] = [
+            (0, &[1]),
+            (1, &0x0123_4567_89ab_cdef_0011_2233_4455_6677_u128.to_le_bytes()),
+            (17, &3_u32.to_le_bytes()),
+            (
+                21,
+                b"\x02\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0o\x01\x02\0\0\0\0\0\0\0be\x01\0\0\0\0\0\0\0p\0",
+            ),
+            (59, &7_u64.to_le_bytes()),
+            (67, &0x0102_u64.to_le_bytes()),
+            (
+                75,
+                b"\x01\x01\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0bundle:\x01\0\0\0\x3c\0\0\0\0\0\0\0",
+            ),
+            (111, b"\x01\0"),
+            (113, b"\x01\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0t/*"),
+            (132, &[1]),
+        ];
+        assert_laid_out("extract", &value, &fields);
+        let records: Records = vec![("plan".to_owned(), value)];
+        for (name, kept) in kept_records("extract", &records) {
+            let read: Plan = milepost_engine::codec::decode(&kept[1..]).unwrap();
+            assert_eq!((name.as_str(), read), ("plan", plan()));
+        }
+    }
+}
