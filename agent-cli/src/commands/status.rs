@@ -19,7 +19,7 @@ use crate::progress::Progress;
 /// queued, not scanned yet, or history that a subscription asks for. Positions are epoch/LSN/chain, or
 /// none; an LSN written as a<b is the commit at a, sent as history of the subscription made at b. For each phase: which process runs it, since when. A remote whose messages are sealed
 /// shows with which key, LOCKED with the reason where no key may be used, and NOT BELIEVED while messages come under its name
-/// that are not surely of it. Messages in quarantine are listed with their reasons.
+/// that are not surely of it. DAMAGED says that what comes next came damaged three times or more: its link alters what it carries. Messages in quarantine are listed with their reasons.
 #[derive(Args)]
 #[command(after_long_help = format!("Example:\n  milepost status hq --json\n\n{EXIT_CODES}"))]
 pub struct Status {
@@ -99,6 +99,13 @@ fn print_remote(remote: &RemoteStatus, out: &mut Out) -> Outcome {
     }
     if let Some(reason) = &remote.distrusted {
         out.line(format_args!("  NOT BELIEVED      {reason}"))?;
+    }
+    if let Some(damaged) = &remote.damaged {
+        let (times, since) = (damaged.times, moment::text(damaged.since));
+        out.line(format_args!(
+            "  DAMAGED           what comes next came damaged {times} times, first {since}: {}",
+            output::shown(&damaged.reason)
+        ))?;
     }
     if remote.held > 0 {
         let (held, site) = (remote.held, &remote.remote);

@@ -108,7 +108,8 @@ fn receive_on(
         let pushed = !left.is_zero() && !in_use.is_empty() && links.wait_for_push(&in_use, left);
         cause = if pushed { PollCause::Push } else { PollCause::Due };
     }
-    if crate::receive::quarantined(store)?.is_empty() && !phase.distrusts() {
+    let is_aside = |one: &crate::receive::Quarantined| !one.damaged;
+    if !crate::receive::quarantined(store)?.iter().any(is_aside) && !phase.distrusts() {
         asides.clear();
     }
     Ok(exit_of_quarantine(&phase.stopped(), &asides).and(exit_of_held(store)?))

@@ -7,8 +7,8 @@ use std::time::Duration;
 use milepost_engine::{Error, Result, Store};
 
 use crate::hooks::SharedHooks;
-use crate::link::Link;
-use crate::receive::{KeptLink, ReceiveOptions, ReceivePhase, SetAside};
+use crate::link::{Link, MessageId};
+use crate::receive::{KeptLink, Quarantined, ReceiveOptions, ReceivePhase, SetAside};
 use crate::tracking::{Patience, PollCause};
 
 use super::{AgentOptions, Links, Stop};
@@ -42,7 +42,13 @@ pub fn retry_set_aside(
         .build()
         .map_err(|error| Error::internal("cannot start a thread").caused_by(error))?;
     let stop = Stop::new();
-    let kept: Arc<dyn Link> = Arc::new(KeptLink::new(store, files.clone()));
+    let aside = crate::receive::quarantined(store)?;
+    // What came damaged can only come again: received from here it would be lost once more.
+    let is_damaged = |one: &&Quarantined| one.damaged && files.contains(&one.file);
+    let damaged: Vec<&Quarantined> = aside.iter().filter(is_damaged).collect();
+    let mut whole = files.clone();
+    whole.retain(|file| damaged.iter().all(|one| one.file != *file));
+    let kept: Arc<dyn Link> = Arc::new(KeptLink::new(store, whole));
     let links = Links::new(
         Box::new(move |_| Ok(Arc::clone(&kept))),
         &[],
@@ -62,7 +68,10 @@ pub fn retry_set_aside(
         },
     };
     let mut phase = ReceivePhase::open(store, &links, options, &stop)?.with_hooks(hooks);
-    let mut done = RetriedMessages::default();
+    let mut done = RetriedMessages {
+        refused: damaged.into_iter().map(refused_as_damaged).collect(),
+        ..RetriedMessages::default()
+    };
     loop {
         let received = phase.poll(PollCause::Push)?;
         done.transactions += received.transactions;
@@ -79,4 +88,15 @@ pub fn retry_set_aside(
     let is_left = |file: &&String| left.iter().any(|one| one.file == **file);
     done.taken = files.iter().filter(|file| !is_left(file)).cloned().collect();
     Ok(done)
+}
+
+fn refused_as_damaged(one: &Quarantined) -> SetAside {
+    SetAside {
+        message: MessageId::new(one.file.as_str()),
+        sender: one.sender.clone(),
+        reason: format!(
+            "{}; its sender is asked for what it carried, and the copy goes once that is here",
+            one.reason
+        ),
+    }
 }

@@ -9,7 +9,7 @@ use crate::extract::refuse_unfinished;
 use crate::hooks::{Hooks, SharedHooks};
 use crate::link::{LinkError, MessageId};
 use crate::quarantine::held_of;
-use crate::receive::{ReceiveOptions, ReceivePhase, SetAside};
+use crate::receive::{ReceiveOptions, ReceivePhase, SetAside, damaged_again};
 use crate::scan::ScanPhase;
 use crate::send::{SendOptions, SendPhase, Serve};
 use crate::tracking::Patience;
@@ -288,9 +288,9 @@ pub(super) fn exit_of_quarantine(stopped: &[(milepost_engine::SiteName, String)]
     }
 }
 
-/// How transactions in quarantine end a run that receives.
+/// How transactions in quarantine, and messages that come damaged over and over, end a run that receives.
 pub(super) fn exit_of_held(store: &Store) -> Result<Exit> {
-    let mut all = Vec::new();
+    let mut all = damaged_again(store)?;
     for remote in Catalog::load(store)?.remotes() {
         if let Some((count, first)) = held_of(store, &remote.site)? {
             let what = if count == 1 { "transaction" } else { "transactions" };

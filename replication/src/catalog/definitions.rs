@@ -11,7 +11,7 @@ use milepost_engine::{Durability, Error, Lsn, Pinned, Result, SiteName, Store};
 use crate::backup::CoveredRecord;
 use crate::keys::DistrustRecord;
 use crate::quarantine::held_prefix;
-use crate::receive::GapRecord;
+use crate::receive::{DamagedRecord, GapRecord};
 use crate::send::{SEND_NOW_PREFIX, SENT_NOW_PREFIX};
 use crate::tracking::{
     ConfirmedRecord, PairRecord, PairState, ProbeRecord, ReceivedRecord, ReportedRecord, SentRecord,
@@ -291,6 +291,7 @@ impl<'a> Definitions<'a> {
             format!("{SENT_NOW_PREFIX}{site}").into_bytes(),
             DistrustRecord::key(site),
             GapRecord::key(site),
+            DamagedRecord::key(site),
             ReportedRecord::key(site),
         ];
         tracking

@@ -11,6 +11,7 @@
 //! its link only when its effect is durable here. What its seal does not show to be of its sender changes nothing. Refuses: messages of sites that are no remotes; they
 //! stay where they are.
 
+mod damaged;
 mod gap;
 mod group;
 mod inbox;
@@ -23,6 +24,8 @@ mod received;
 mod told;
 mod trust;
 
+pub use damaged::DamagedRecord;
+pub(crate) use damaged::damaged_again;
 pub use gap::{GAP_PREFIX, GapRecord};
 pub(crate) use kept_link::KeptLink;
 pub(crate) use origins::Origins;

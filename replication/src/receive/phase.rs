@@ -16,6 +16,7 @@ use crate::tracking::{
     Leave, Me, NOTE, Neighbour, PairRecords, PairState, Patience, PollCause, ProbeRecord, Receiver, Verdict,
 };
 
+use super::damaged::Damaged;
 use super::gap::Gap;
 use super::group::Group;
 use super::inbox::{Inbox, MessageKey, Order};
@@ -75,11 +76,12 @@ pub struct ReceivePhase {
 pub(super) struct Pair {
     neighbour: Neighbour,
     pub(super) trust: Trust,
-    receiver: Receiver,
-    link: LinkNumber,
+    pub(super) receiver: Receiver,
+    pub(super) link: LinkNumber,
     /// Bytes of parts held after the last poll.
     held: u64,
     gap: Gap,
+    pub(super) damaged: Damaged,
 }
 
 impl ReceivePhase {
@@ -198,6 +200,7 @@ impl ReceivePhase {
             let before = pair.receiver.records().told.clone();
             pair.receiver.poll_ended(now, cause);
             pair.gap.poll_ended(&pair.receiver, &before, wall);
+            pair.damaged.poll_ended();
             tell_missing(
                 sender,
                 &pair.receiver,
@@ -274,6 +277,7 @@ impl ReceivePhase {
         Ok(Pair {
             trust: Trust::load(&self.store, &remote.site)?,
             gap: Gap::load(&self.store, &remote.site)?,
+            damaged: Damaged::load(&self.store, &remote.site, receiver.records().generation())?,
             neighbour,
             receiver,
             link,
@@ -343,7 +347,7 @@ impl ReceivePhase {
         };
         match decode_header(&incoming.bytes, &limits()) {
             Ok(header) if self.pairs.contains_key(&header.from.name) => {
-                if !self.is_trusted(&header.from.name, &key, &incoming.bytes, received) {
+                if !self.is_trusted(&header.from.name, &key, &incoming.bytes, received)? {
                     return Ok(None);
                 }
                 let (previous, last) = Receiver::poll_order(&header);
@@ -358,8 +362,8 @@ impl ReceivePhase {
                 Ok(None)
             }
             Err(fault) if fault.is_loss() => {
-                tracing::warn!(message = %key.id, %fault, "a message was damaged on the way; it will be asked for");
-                self.leave(key);
+                tracing::warn!(message = %key.id, %fault, "a message was damaged on the way");
+                self.lose(None, key, &incoming.bytes, &fault.to_string())?;
                 Ok(None)
             }
             Err(fault) => {
@@ -475,9 +479,10 @@ impl ReceivePhase {
             return Ok(());
         }
         let mut note = NewFrame::of_kind(NOTE, Vec::new());
-        for (name, pair) in &self.pairs {
+        for (name, pair) in &mut self.pairs {
             let notes = pair.receiver.notes()?.into_iter().chain(pair.trust.notes(name)?);
             let notes = notes.chain(pair.gap.note(name)?);
+            let notes = notes.chain(pair.damaged.note(name, &pair.receiver)?);
             notes.for_each(|record| note.pin(record));
         }
         if !note.pinned().is_empty() {
@@ -490,10 +495,11 @@ impl ReceivePhase {
                 pair.receiver.durable();
             }
         }
-        for pair in self.pairs.values_mut() {
+        for (name, pair) in &mut self.pairs {
             pair.receiver.noted();
             pair.trust.noted();
             pair.gap.noted();
+            pair.damaged.noted(&self.store, name)?;
         }
         self.origins.settled()?;
         let pairs = self.pairs.iter().map(|(name, pair)| (name, &pair.receiver));

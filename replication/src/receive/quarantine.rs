@@ -3,9 +3,11 @@
 //! ```text
 //! quarantine/<sender>-<16 hex digits of a digest>.mp    the message, byte for byte
 //! quarantine/<sender>-<16 hex digits of a digest>.txt   the reason, a sentence
+//! quarantine/<sender>-<16 hex digits of a digest>.damaged.mp, .damaged.txt   the same of one that came damaged over and over
 //! ```
 //!
-//! The message itself stays on its link: what is kept here is for eyes. The digest is of sender, generation and the range of
+//! The message itself stays on its link: what is kept here is for eyes. A damaged one does not, and is here as it came; what it
+//! should have brought is asked for again, and the copy goes once the stream goes on (`damaged`). The digest is of sender, generation and the range of
 //! what it carries, or of the whole message where that cannot be read. The
 //! same message again, though its sender says other things beside, is the same file, and its reason is the last one. Of one
 //! sender at most sixteen are kept: a pair that is stopped goes on to be sent to, and the first messages say why. They go
@@ -24,6 +26,12 @@ use crate::message::{Limits, MAX_MESSAGE_BYTES, decode_header};
 const FOLDER: &str = "quarantine";
 /// Most messages of one sender.
 const OF_ONE_MAX: usize = 16;
+/// Most damaged messages of one sender, beside those: who fills a folder with them leaves room for what is refused.
+pub(super) const MOST_DAMAGED: usize = 4;
+/// Most bytes of them together.
+const MOST_DAMAGED_BYTES: u64 = 4 << 20;
+/// What the names of damaged ones have before their ending.
+const DAMAGED: &str = ".damaged";
 /// Longest reason read back, in bytes.
 const REASON_MAX: usize = 4096;
 
@@ -38,6 +46,8 @@ pub struct Quarantined {
     pub bytes: u64,
     /// Why it is there.
     pub reason: String,
+    /// It came damaged over and over: nothing can be applied of it, and what it should have brought is asked for.
+    pub damaged: bool,
 }
 
 /// Keeps a message and the reason, durably.
@@ -46,33 +56,70 @@ pub struct Quarantined {
 /// `Full` or `Internal` when the files cannot be written.
 pub(super) fn keep(store: &Store, sender: &str, bytes: &[u8], reason: &str) -> Result<()> {
     let storage = &**store.storage();
-    let Kept(name) = Kept::of(sender, bytes);
-    let path = storage.root().join(&name);
-    let write = || -> std::io::Result<()> {
-        storage.create_dir(FOLDER)?;
-        let names = storage.list(FOLDER)?;
+    let kept = Kept::of(sender, bytes);
+    let has_room = |names: &[String]| -> std::io::Result<bool> {
         let of_sender = |name: &&String| name.strip_suffix(".mp").is_some_and(|stem| is_of(stem, sender));
-        let known = names
-            .iter()
-            .any(|known| format!("{FOLDER}/{known}") == format!("{name}.mp"));
-        if !known && names.iter().filter(of_sender).count() >= OF_ONE_MAX {
-            return Ok(());
-        }
-        let told = format!("{name}.txt");
-        let shown = reason.as_bytes().get(..REASON_MAX).unwrap_or(reason.as_bytes());
-        if known && read_reason(storage, &told).is_ok_and(|told| told == shown) {
-            return Ok(());
-        }
-        write_whole(storage, &told, shown)?;
-        // Its name is durable before that of the message.
-        storage.sync_dir(FOLDER)?;
-        if !known {
-            write_whole(storage, &format!("{name}.mp"), bytes)?;
-            storage.sync_dir(FOLDER)?;
-        }
-        storage.sync_dir("")
+        Ok(names.iter().filter(of_sender).count() < OF_ONE_MAX)
     };
-    write().map_err(|error| Error::io("keep a message in quarantine", path, error))
+    let done = keep_as(storage, &kept, bytes, reason, has_room);
+    done.map(|_| ()).map_err(|error| {
+        Error::io(
+            "keep a message in quarantine",
+            storage.root().join(&kept.0),
+            error,
+        )
+    })
+}
+
+/// Keeps a copy of a damaged message and the reason, durably; false where there is no room for it.
+///
+/// # Errors
+/// As [`keep`].
+pub(super) fn keep_damaged(store: &Store, sender: &str, bytes: &[u8], reason: &str) -> Result<bool> {
+    let storage = &**store.storage();
+    let kept = Kept(format!("{}{DAMAGED}", stem(sender, bytes)));
+    let has_room = |names: &[String]| -> std::io::Result<bool> {
+        let (mut count, mut held) = (0, to_u64(bytes.len()));
+        for name in names.iter().filter(|name| is_damaged_of(name, sender, ".mp")) {
+            count += 1;
+            held += storage.open(&format!("{FOLDER}/{name}"), OpenMode::Read)?.len()?;
+        }
+        Ok(count < MOST_DAMAGED && held <= MOST_DAMAGED_BYTES)
+    };
+    keep_as(storage, &kept, bytes, reason, has_room)
+        .map_err(|error| Error::io("keep a damaged message", storage.root().join(&kept.0), error))
+}
+
+/// Keeps one under a name, if it is there already or there is room for it.
+fn keep_as(
+    storage: &dyn Storage,
+    Kept(name): &Kept,
+    bytes: &[u8],
+    reason: &str,
+    has_room: impl FnOnce(&[String]) -> std::io::Result<bool>,
+) -> std::io::Result<bool> {
+    storage.create_dir(FOLDER)?;
+    let names = storage.list(FOLDER)?;
+    let known = names
+        .iter()
+        .any(|known| format!("{FOLDER}/{known}") == format!("{name}.mp"));
+    if !known && !has_room(&names)? {
+        return Ok(false);
+    }
+    let told = format!("{name}.txt");
+    let shown = reason.as_bytes().get(..REASON_MAX).unwrap_or(reason.as_bytes());
+    if known && read_reason(storage, &told).is_ok_and(|told| told == shown) {
+        return Ok(true);
+    }
+    write_whole(storage, &told, shown)?;
+    // Its name is durable before that of the message.
+    storage.sync_dir(FOLDER)?;
+    if !known {
+        write_whole(storage, &format!("{name}.mp"), bytes)?;
+        storage.sync_dir(FOLDER)?;
+    }
+    storage.sync_dir("")?;
+    Ok(true)
 }
 
 /// What is kept of a message, if anything is.
@@ -102,8 +149,10 @@ pub(super) fn clear_unfinished(store: &Store) -> Result<()> {
             let stem = whole.strip_suffix(".mp").or_else(|| whole.strip_suffix(".txt"));
             // Other names are not ours.
             let stem = stem.filter(|stem| {
-                stem.rsplit_once('-')
-                    .is_some_and(|(sender, _)| is_of(stem, sender))
+                let plain = stem.strip_suffix(DAMAGED).unwrap_or(stem);
+                plain
+                    .rsplit_once('-')
+                    .is_some_and(|(sender, _)| is_of(plain, sender))
             });
             let lone = |stem: &str| !names.iter().any(|name| name.strip_suffix(".mp") == Some(stem));
             stem.is_some_and(|stem| name.ends_with(".tmp") || lone(stem))
@@ -185,7 +234,7 @@ pub(crate) fn clear(store: &Store, sender: &SiteName) -> Result<()> {
         };
         let of_sender = |name: &&String| {
             let stem = name.strip_suffix(".mp").or_else(|| name.strip_suffix(".txt"));
-            stem.is_some_and(|stem| is_of(stem, sender.as_str()))
+            stem.is_some_and(|stem| is_of(stem.strip_suffix(DAMAGED).unwrap_or(stem), sender.as_str()))
         };
         for name in names.iter().filter(of_sender) {
             unlink(storage, &format!("{FOLDER}/{name}"))?;
@@ -193,6 +242,35 @@ pub(crate) fn clear(store: &Store, sender: &SiteName) -> Result<()> {
         storage.sync_dir(FOLDER)
     };
     clear().map_err(|error| Error::io("clear the quarantine", storage.root().join(FOLDER), error))
+}
+
+/// Removes what is kept of a sender's damaged messages, durably.
+///
+/// # Errors
+/// As [`clear`].
+pub(super) fn clear_damaged(store: &Store, sender: &SiteName) -> Result<()> {
+    let storage = &**store.storage();
+    let clear = || -> std::io::Result<()> {
+        let is_one = |name: &&String| {
+            [".mp", ".txt"]
+                .iter()
+                .any(|ending| is_damaged_of(name, sender.as_str(), ending))
+        };
+        let mut removed = false;
+        for name in names(storage)?.unwrap_or_default().iter().filter(is_one) {
+            removed |= unlink(storage, &format!("{FOLDER}/{name}"))?;
+        }
+        if removed { storage.sync_dir(FOLDER) } else { Ok(()) }
+    };
+    clear().map_err(|error| Error::io("clear the quarantine", storage.root().join(FOLDER), error))
+}
+
+/// True for a file that is kept of a sender's damaged messages.
+fn is_damaged_of(name: &str, sender: &str, ending: &str) -> bool {
+    let stem = name
+        .strip_suffix(ending)
+        .and_then(|stem| stem.strip_suffix(DAMAGED));
+    stem.is_some_and(|stem| is_of(stem, sender))
 }
 
 /// True for the name, without its ending, of a file that is kept of a sender.
@@ -277,6 +355,7 @@ pub fn quarantined(store: &Store) -> Result<Vec<Quarantined>> {
         found.push(Quarantined {
             sender: sender.to_owned(),
             bytes: bytes.unwrap_or_default(),
+            damaged: name.ends_with(DAMAGED),
             file,
             reason,
         });

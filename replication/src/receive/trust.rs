@@ -10,7 +10,7 @@
 //!
 //! Guarantees: what is not believed changes nothing of its pair, so whoever can write to a link can lose messages, which any
 //! link may (R3), and nothing else. It is told in `distrust/<remote>` until all that came in a poll was believed and nothing
-//! waits. Refuses to keep copies of it: whoever made it would say how many.
+//! waits. Refuses to keep copies of it, but for the few of what comes over and over (`damaged`): whoever made it would say how many.
 
 use std::collections::BTreeSet;
 
@@ -124,22 +124,26 @@ impl ReceivePhase {
         key: &MessageKey,
         bytes: &[u8],
         received: &mut Received,
-    ) -> bool {
+    ) -> Result<bool> {
         let Some(pair) = self.pairs.get_mut(sender) else {
-            return false;
+            return Ok(false);
         };
-        match check_seal(bytes, &limits(), &pair.trust.keys) {
+        let fault = match check_seal(bytes, &limits(), &pair.trust.keys) {
             Ok(under) => {
                 pair.trust.believe(under);
-                return true;
+                return Ok(true);
             }
-            Err(MessageFault::Untrusted(distrust)) => self.distrust(sender, key, &distrust, received),
-            Err(fault) => {
-                tracing::warn!(message = %key.id, %fault, "a message was damaged on the way; it will be asked for");
-                self.leave(key.clone());
-            }
+            Err(fault) => fault,
+        };
+        if let MessageFault::Untrusted(distrust) = &fault {
+            self.distrust(sender, key, distrust, received);
+        } else {
+            tracing::warn!(message = %key.id, %fault, "a message was damaged on the way");
         }
-        false
+        if fault.is_loss() {
+            self.lose(Some(sender), key.clone(), bytes, &fault.to_string())?;
+        }
+        Ok(false)
     }
 
     fn distrust(
@@ -164,12 +168,8 @@ impl ReceivePhase {
             }
             if !distrust.is_loss() {
                 pair.trust.waiting.insert(key.clone());
+                self.done.insert(key.clone());
             }
-        }
-        if distrust.is_loss() {
-            self.leave(key.clone());
-        } else {
-            self.done.insert(key.clone());
         }
     }
 

@@ -14,7 +14,7 @@ use crate::catalog::{Catalog, OnError, Remote};
 use crate::keys::{DistrustRecord, keys_of};
 use crate::message::{Point, Trouble, TroubleCase};
 use crate::quarantine::held_of;
-use crate::receive::{Quarantined, quarantined};
+use crate::receive::{DamagedRecord, Quarantined, quarantined};
 use crate::send::freed;
 use crate::tracking::{Neighbour, PairRecords, PairState};
 
@@ -98,12 +98,25 @@ pub struct RemoteStatus {
     pub locked: Option<String>,
     /// Why messages under its name were not believed to be of it, until all of them are.
     pub distrusted: Option<String>,
+    /// What comes next of its stream came damaged at least three times.
+    pub damaged: Option<Damaged>,
     /// What happens when a transaction of its cannot be applied.
     pub on_error: OnError,
     /// Transactions of its that are in quarantine here.
     pub held: usize,
     /// What it says that it could not apply of ours.
     pub reported: Option<Reported>,
+}
+
+/// What came damaged over and over.
+#[derive(Clone, Debug, Serialize)]
+pub struct Damaged {
+    /// How often, since the stream moved last.
+    pub times: u32,
+    /// The first time, microseconds since 1970 by the clock here.
+    pub since: i64,
+    /// What was wrong with the last one.
+    pub reason: String,
 }
 
 /// What a remote says that it could not apply of our stream.
@@ -220,6 +233,11 @@ fn remote_status(
         key: keys.sealing().map(|key| key.id().to_string()),
         locked: keys.locked().map(str::to_owned),
         distrusted: distrust.map(|distrust| distrust.reason),
+        damaged: DamagedRecord::of(store, &remote.site)?.map(|record| Damaged {
+            times: record.times,
+            since: record.since,
+            reason: record.reason,
+        }),
         on_error: remote.on_error,
         held: held_of(store, &remote.site)?.map_or(0, |(count, _)| count),
         reported: Reported::of(&records.reported.trouble),

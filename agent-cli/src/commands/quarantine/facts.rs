@@ -1,6 +1,7 @@
 //! [`Facts`]: one line of `quarantine list`.
 
 use milepost_engine::Store;
+use milepost_replication::receive::Quarantined;
 use serde::Serialize;
 
 use super::Case;
@@ -29,6 +30,11 @@ pub fn name_of(file: &str) -> &str {
     name.strip_suffix(".mp").unwrap_or(name)
 }
 
+/// What kind of message was set aside.
+pub fn kind_of(one: &Quarantined) -> &'static str {
+    if one.damaged { "damaged" } else { "message" }
+}
+
 impl Facts {
     pub fn of(case: &Case, store: &Store) -> Facts {
         match case {
@@ -50,11 +56,14 @@ impl Facts {
             }
             Case::Message(one) => Facts {
                 id: name_of(&one.file).to_owned(),
-                r#type: "message",
+                r#type: kind_of(one),
                 remote: one.sender.clone(),
                 since: written_at(&store.storage().root().join(&one.file)),
                 reason: one.reason.clone(),
-                what: "message".to_owned(),
+                what: match one.damaged {
+                    true => "damaged message".to_owned(),
+                    false => "message".to_owned(),
+                },
                 bytes: one.bytes,
                 events: None,
                 refusals: None,

@@ -1,7 +1,8 @@
 //! `milepost quarantine`: what could not be applied, and what an operator does about it.
 //!
-//! Two kinds, one list: transactions that are held in the log (a remote with `--on-error go-on`), named by the LSN of the frame that
-//! keeps them, and messages that were set aside in files and wait on their link, named by their file.
+//! Three kinds, one list: transactions that are held in the log (a remote with `--on-error go-on`), named by the LSN of the frame that
+//! keeps them; messages that were set aside in files and wait on their link, named by their file; and copies of messages that came damaged
+//! over and over.
 
 mod facts;
 mod retry;
@@ -23,7 +24,9 @@ use facts::Facts;
 /// A transaction that the hook of the agent vetoes, or that may have been received before and nobody knows any more, is
 /// handled by the policy of its remote (`remote add --on-error`). By `stop` its message is set aside: it waits on its link, a
 /// copy is kept here, and nothing that follows it is applied. By `go-on` it is held in the log, with what shares a stream with it, and all
-/// else goes on. Messages that cannot be taken as a whole (another history, a loop) are set aside always. Nothing of it counts as
+/// else goes on. Messages that cannot be taken as a whole (another history, a loop) are set aside always. Of messages
+/// that come damaged for the third time, or that are not surely of their sender, at most four copies of a remote are kept until what they
+/// should have brought is here. Nothing of it counts as
 /// applied, and the site that sent it is told.
 #[derive(Args)]
 #[command(after_long_help = format!(
@@ -140,7 +143,7 @@ impl Drop {
             }
             Case::Message(one) => {
                 drop_set_aside(&store, &one.file).map_err(held_by_an_agent)?;
-                "message"
+                facts::kind_of(&one)
             }
         };
         let dropped = Dropped {
@@ -149,6 +152,7 @@ impl Drop {
         };
         let after = match kind {
             "message" => "; the message itself still waits on its link",
+            "damaged" => " message; what it should have brought is asked for as before",
             _ => "",
         };
         output::tell(

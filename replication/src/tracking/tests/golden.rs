@@ -9,7 +9,7 @@ use crate::backup::{BACKUP_KEY, BackupRecord, CoveredRecord};
 use crate::golden::{Records, assert_laid_out, kept_records};
 use crate::message::{Range, Trouble, TroubleCase};
 use crate::quarantine::{HeldCause, HeldKey, HeldRecord};
-use crate::receive::GapRecord;
+use crate::receive::{DamagedRecord, GapRecord};
 use crate::send::fulfilled;
 use crate::tracking::state::{newest_pin, read_newest};
 
@@ -196,6 +196,43 @@ fn the_record_of_a_hole_that_is_asked_for_is_written_and_read_as_ever() {
         (12, &2u32.to_le_bytes()),
     ];
     assert_laid_out("gap/hq", &kept[0].1, fields);
+}
+
+#[test]
+fn the_record_of_what_comes_damaged_is_written_and_read_as_ever() {
+    let hq = "hq".parse().unwrap();
+    let damaged = DamagedRecord {
+        generation: 3,
+        at: Point {
+            position: Position {
+                epoch: Epoch(0x55),
+                lsn: Lsn(0x1122_3344_5566_7788),
+                chain: Chain(0x66),
+            },
+            back: Lsn(0x99),
+        },
+        times: 4,
+        said: 9,
+        since: 1_700_000_000_000_000,
+        reason: "why".to_owned(),
+    };
+    let written = vec![record(damaged.pin(&hq).unwrap())];
+    let kept = kept_records("damaged", &written);
+    assert_eq!(kept, written);
+    assert_read(&kept, "hq", &damaged);
+    let fields: &[(usize, &[u8])] = &[
+        (0, &3u32.to_le_bytes()),
+        (4, &0x55u64.to_le_bytes()),
+        (12, &0x1122_3344_5566_7788_u64.to_le_bytes()),
+        (20, &0x66u64.to_le_bytes()),
+        (28, &0x99u64.to_le_bytes()),
+        (36, &4u32.to_le_bytes()),
+        (40, &9u64.to_le_bytes()),
+        (48, &1_700_000_000_000_000_i64.to_le_bytes()),
+        (56, &3u64.to_le_bytes()),
+        (64, b"why"),
+    ];
+    assert_laid_out("damaged/hq", &kept[0].1, fields);
 }
 
 #[test]
