@@ -337,3 +337,33 @@ fn an_import_and_an_append_free_what_retention_lets_go_before_they_end() {
     assert!(disk()["oldest"].as_u64() > after["oldest"].as_u64());
     place.run(&["verify", "shop"]).ok();
 }
+
+#[test]
+fn stat_counts_files_and_bytes_of_parts_quarantine_and_keys() {
+    let place = Place::with_store("shop");
+    let disk = || place.run(&["stat", "shop", "--json"]).one()["disk"].clone();
+    for folder in ["parts", "quarantine", "keys"] {
+        assert_eq!(disk()[folder], serde_json::json!({"files": 0, "bytes": 0}));
+    }
+    let files = [
+        ("parts/a.part", 2000),
+        ("parts/b.part", 48),
+        ("quarantine/hq-1.mp", 3000),
+        ("keys/hq", 100),
+    ];
+    for (name, len) in files {
+        std::fs::create_dir_all(place.path("shop").join(name).parent().unwrap()).unwrap();
+        place.write(&format!("shop/{name}"), vec![7; len]);
+    }
+    assert_eq!(disk()["parts"], serde_json::json!({"files": 2, "bytes": 2048}));
+    assert_eq!(
+        disk()["quarantine"],
+        serde_json::json!({"files": 1, "bytes": 3000})
+    );
+    assert_eq!(disk()["keys"], serde_json::json!({"files": 1, "bytes": 100}));
+    let told = place.run(&["stat", "shop"]).ok();
+    assert!(
+        told.contains("parts 2.0K in 2 files, quarantine 2.9K in 1 file, keys 100 in 1 file"),
+        "{told}"
+    );
+}

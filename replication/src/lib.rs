@@ -8,6 +8,7 @@ pub mod bundle;
 pub mod catalog;
 pub mod endpoint;
 pub mod extract;
+pub mod folders;
 #[cfg(test)]
 #[path = "../../tests/fixtures/golden.rs"]
 mod golden;

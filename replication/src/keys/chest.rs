@@ -27,7 +27,7 @@ use super::pair_key::{KeyId, PairKey};
 use super::records::{DistrustRecord, ProvenRecord, SealedRecord};
 use super::ring::{KeyRing, MAX_KEYS, MAX_RETIRED, PairKeys, RingKey};
 
-const FOLDER: &str = "keys";
+pub(crate) const FOLDER: &str = "keys";
 const LOCK_FILE: &str = "keys/.lock";
 const NEW_FILE: &str = "keys/.new";
 

@@ -23,7 +23,7 @@ use serde::Serialize;
 
 use crate::message::{Limits, MAX_MESSAGE_BYTES, decode_header};
 
-const FOLDER: &str = "quarantine";
+pub(crate) const FOLDER: &str = "quarantine";
 /// Most messages of one sender.
 const OF_ONE_MAX: usize = 16;
 /// Most damaged messages of one sender, beside those: who fills a folder with them leaves room for what is refused.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use milepost_engine::{DiskUse, Lsn, Result, Store};
+use milepost_replication::folders::{Folder, Folders, folders};
 use serde::Serialize;
 
 use super::super::verify::Damage;
@@ -19,6 +20,9 @@ pub struct Disk {
     base: u64,
     queue: u64,
     views: u64,
+    /// Files and bytes of parts, quarantine and keys.
+    #[serde(flatten)]
+    folders: Folders,
     free: Option<u64>,
     total: Option<u64>,
     bytes_per_day: Option<u64>,
@@ -87,6 +91,7 @@ pub fn gather(store: &Store, damage: &mut Vec<Damage>) -> Result<Disk> {
         base: disk.base,
         queue: disk.queue,
         views: disk.views,
+        folders: folders(store)?,
         free: disk.free,
         total: disk.total,
         bytes_per_day: per_day(&disk).filter(|_| is_rate),
@@ -120,6 +125,17 @@ impl Disk {
             about(self.base),
             about(self.queue),
             about(self.views)
+        ))?;
+        let Folders {
+            parts,
+            quarantine,
+            keys,
+        } = self.folders;
+        out.line(format_args!(
+            "replication   parts {}, quarantine {}, keys {}",
+            in_files(parts),
+            in_files(quarantine),
+            in_files(keys)
         ))?;
         let limit = match self.limit {
             None => "an unknown limit".to_owned(),
@@ -176,6 +192,14 @@ fn about(bytes: u64) -> String {
     match units.into_iter().find(|(unit, _)| bytes >= *unit) {
         Some((unit, letter)) => format!("{}.{}{letter}", bytes / unit, bytes % unit * 10 / unit),
         None => bytes.to_string(),
+    }
+}
+
+fn in_files(folder: Folder) -> String {
+    match folder.files {
+        0 => "0".to_owned(),
+        1 => format!("{} in 1 file", about(folder.bytes)),
+        files => format!("{} in {files} files", about(folder.bytes)),
     }
 }
 

@@ -20,7 +20,7 @@ const TRIES: usize = 8;
 ///
 /// Identity, size, how far the log is written (appended), on disk (durable) and taken over into the
 /// stable queue (scanned), numbers of blocks, frames, transactions and events, and who runs its phases; what it takes
-/// of its disk, what is freed next and who keeps the rest, and when the disk is full at the rate of the newest segments.
+/// of its disk (log, queue and what is derived, and by files and bytes parts that wait, quarantine and keys), what is freed next and who keeps the rest, and when the disk is full at the rate of the newest segments.
 /// The counts come from a walk over the whole retained log, every checksum verified on the way. Damaged settings and
 /// holds, and damaged files of what was received in the freed part of the log, are told with what to do, beside all the
 /// rest, and exit 6.

@@ -20,7 +20,7 @@ use milepost_engine::{Error, Result, SiteName, Store};
 
 use crate::message::{Carried, Joined, MessageFault, Part, Point};
 
-const FOLDER: &str = "parts";
+pub(crate) const FOLDER: &str = "parts";
 const MAGIC: [u8; 8] = *b"MPPARTS\x01";
 /// Length of a file's head: magic, generation, checksum of both.
 const HEAD_LEN: u64 = 16;
