@@ -12,6 +12,8 @@ mod running;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use running::Place;
 
@@ -214,4 +216,136 @@ fn a_pair_without_its_key_is_locked_and_every_command_says_so() {
     assert!(facts["key"].is_null() && facts["locked"].is_string(), "{facts}");
     let remotes = place.run(&["status", "again", "--json"]).one();
     assert!(remotes["remotes"][0]["locked"].is_string());
+}
+
+/// hq and shop with a key, and a third site without one; the key file of shop at hq is damaged.
+fn with_a_damaged_key() -> (Place, Vec<u8>) {
+    let place = two_sites();
+    place.run(&["key", "add", "hq", "shop", "--to", "shop.key"]).ok();
+    place
+        .run(&["key", "add", "shop", "hq", "--from", "shop.key"])
+        .ok();
+    let link = format!("file://{}", place.path("exchange").display());
+    place.run(&["remote", "add", "hq", "other", "--link", &link]).ok();
+    let subscription = [
+        "subscription",
+        "add",
+        "hq",
+        "--remote",
+        "other",
+        "--publication",
+        "all",
+    ];
+    place.run(&subscription).ok();
+    let file = place.path("hq/keys/shop");
+    let whole = fs::read(&file).unwrap();
+    fs::write(&file, &whole[..whole.len() - 1]).unwrap();
+    (place, whole)
+}
+
+fn append(place: &Place, data: &str) {
+    place
+        .run(&["append", "hq", "orders/1", "--kind", "placed", "--data", data])
+        .ok();
+}
+
+fn mail(place: &Place, site: &str) -> usize {
+    fs::read_dir(place.path("exchange").join(site)).map_or(0, Iterator::count)
+}
+
+#[test]
+fn a_damaged_key_file_ends_the_agent_with_6_once_all_other_pairs_are_served() {
+    let (place, whole) = with_a_damaged_key();
+    append(&place, "1");
+    // What came of shop waits for the key: it is no other trouble.
+    place.run(&["agent", "shop", "-b"]).ok();
+    for phases in [&["-b"][..], &["-b", "-r"], &["-b", "-r", "-s"]] {
+        let told = place.run(&[&["agent", "hq"], phases].concat()).fails(6);
+        assert!(told.contains("hq/keys/shop is damaged"), "{told}");
+        assert!(
+            told.contains("Nothing is lost") && told.contains("key add … shop"),
+            "{told}"
+        );
+        assert_eq!(told.matches("damaged").count(), 1, "told once: {told}");
+    }
+    place.run(&["agent", "hq", "-b", "-i"]).ok();
+    assert!(mail(&place, "other") > 0, "the other pair is served");
+    assert_eq!(mail(&place, "shop"), 0, "and nothing goes to this one");
+    place.run(&["key", "list", "hq"]).fails(6);
+    let line = ["key", "add", "hq", "shop", "--to", "another.key"];
+    assert!(place.run(&line).fails(6).contains("is damaged"));
+    fs::write(place.path("hq/keys/shop"), whole).unwrap();
+    place.run(&["agent", "hq", "-b"]).ok();
+    place.run(&["agent", "shop", "-b"]).ok();
+    assert!(place.run(&["read", "shop", "orders/1"]).ok().contains('1'));
+}
+
+#[test]
+fn a_damaged_key_file_without_a_copy_is_moved_away_and_a_new_key_is_drawn() {
+    let (place, _) = with_a_damaged_key();
+    append(&place, "1");
+    place.run(&["agent", "hq", "-b"]).fails(6);
+    fs::rename(place.path("hq/keys/shop"), place.path("damaged.key")).unwrap();
+    place.run(&["agent", "hq", "-b"]).fails(1);
+    assert_eq!(mail(&place, "shop"), 0, "it is locked, and not open");
+    place.run(&["key", "add", "hq", "shop", "--to", "new.key"]).ok();
+    place.run(&["key", "add", "shop", "hq", "--from", "new.key"]).ok();
+    place.run(&["agent", "hq", "-b"]).ok();
+    place.run(&["agent", "shop", "-b"]).ok();
+    assert!(place.run(&["read", "shop", "orders/1"]).ok().contains('1'));
+}
+
+#[test]
+fn an_agent_that_stays_tells_once_of_a_damaged_key_file_and_serves_all_others() {
+    let (place, _) = with_a_damaged_key();
+    let link = format!("file://{}", place.path("exchange").display());
+    for site in ["shop", "other"] {
+        let every = [
+            "remote",
+            "add",
+            "hq",
+            site,
+            "--replace",
+            "--send-every",
+            "1s",
+            "--link",
+            &link,
+        ];
+        place.run(&every).ok();
+    }
+    let mut agent = Command::new(assert_cmd::cargo::cargo_bin!("milepost"));
+    agent.args([
+        "agent",
+        "hq",
+        "-rd",
+        "1s",
+        "-sd",
+        "1s",
+        "-o",
+        "agent.log",
+        "--with-stdin",
+    ]);
+    agent.current_dir(place.path("")).stdin(Stdio::piped());
+    let mut agent = agent
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Rounds in which the other pair is sent something, and rounds in which it is not.
+    for number in 1..=3 {
+        append(&place, &number.to_string());
+        for _ in 0..600 {
+            if mail(&place, "other") >= number {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert!(mail(&place, "other") >= number, "the other pair is served");
+    }
+    drop(agent.stdin.take());
+    let ended = agent.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(6), "{ended:?}");
+    let log = fs::read_to_string(place.path("agent.log")).unwrap();
+    assert_eq!(log.matches("keys/shop is damaged").count(), 1, "{log}");
+    assert_eq!(mail(&place, "shop"), 0);
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::store_dir::StoreDir;
 use crate::arguments::moment;
-use crate::failure::{EXIT_CODES, Failure, Outcome};
+use crate::failure::{EXIT_CODES, Exit, Failure, Outcome};
 use crate::output;
 
 /// Seal what goes between two sites, with a key that only they have.
@@ -209,14 +209,22 @@ impl List {
         all.retain(|one| self.site.as_ref().is_none_or(|site| *site == one.remote));
         let keys: Vec<Facts> = all.iter().flat_map(facts).collect();
         output::list(self.json, keys.iter(), text)?;
+        let exit = match all.iter().any(|one| one.keys.damaged().is_some()) {
+            true => Exit::Damaged,
+            false => Exit::Failed,
+        };
         match keys.iter().filter(|one| one.locked.is_some()).count() {
             0 => Ok(()),
-            1 => Err(Failure::failed(
+            1 => Err(Failure::new(
+                exit,
                 "a pair has no key that may be used; nothing goes to it and nothing of it is taken",
             )),
-            many => Err(Failure::failed(format!(
-                "{many} pairs have no key that may be used; nothing goes to them and nothing of them is taken"
-            ))),
+            many => Err(Failure::new(
+                exit,
+                format!(
+                    "{many} pairs have no key that may be used; nothing goes to them and nothing of them is taken"
+                ),
+            )),
         }
     }
 }
@@ -262,7 +270,7 @@ fn facts(of: &RemoteKeys) -> Vec<Facts> {
     };
     match &of.keys {
         PairKeys::Unsealed => Vec::new(),
-        PairKeys::Locked(reason) => vec![Facts {
+        PairKeys::Locked(reason) | PairKeys::Damaged(reason) => vec![Facts {
             locked: Some(reason.clone()),
             ..none
         }],

@@ -4,7 +4,7 @@
 //! the other phases finishing what they have in hand.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use milepost_engine::{Error, ErrorKind, Lsn, Result, Store};
@@ -15,6 +15,7 @@ use crate::scan::ScanPhase;
 use crate::send::{SendPhase, Serve};
 use crate::tracking::PollCause;
 
+use super::locked::{LockedPairs, damaged_keys, exit_of_keys};
 use super::run::{Asides, Running, exit_of_held, exit_of_quarantine};
 use super::{AgentOptions, Exit, LOOK_EVERY, Links, Stop};
 
@@ -35,6 +36,7 @@ pub(super) fn run(running: Running) -> Exit {
         serve: _,
     } = running;
     let exit = Mutex::new(Exit::DONE);
+    let (locked, has_pairs) = (Mutex::default(), receive.is_some() || send.is_some());
     let ended = |outcome: Result<Exit>| {
         let one = outcome.unwrap_or_else(|error| {
             tracing::error!(%error, "a phase failed");
@@ -43,35 +45,47 @@ pub(super) fn run(running: Running) -> Exit {
         if one.code != super::ExitCode::Done {
             stop.request();
         }
-        let mut all = exit.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut all = exit.lock().unwrap_or_else(PoisonError::into_inner);
         *all = std::mem::replace(&mut *all, Exit::DONE).and(one);
     };
     std::thread::scope(|scope| {
         if let Some(phase) = receive {
-            scope.spawn(|| ended(receive_on(phase, &store, &links, &options, &stop)));
+            scope.spawn(|| ended(receive_on(phase, &store, &links, (&options, &locked), &stop)));
         }
         if let Some(phase) = scan {
             scope.spawn(|| ended(scan_on(phase, &store, &options, &stop)));
         }
         if let Some(phase) = send {
-            scope.spawn(|| ended(send_on(phase, &store, &options, &stop)));
+            scope.spawn(|| ended(send_on(phase, &store, (&options, &locked), &stop)));
         }
     });
-    exit.into_inner()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+    let exit = exit.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let damaged = if has_pairs {
+        damaged_keys(&store)
+    } else {
+        Ok(Vec::new())
+    };
+    exit.and(damaged.map_or_else(|error| Exit::failed(&error), |damaged| exit_of_keys(&damaged)))
+}
+
+/// Looks at the keys of all pairs, for whichever phase comes first, and tells what is news.
+fn look_at_keys(locked: &Mutex<LockedPairs>, store: &Store) -> Result<()> {
+    let mut pairs = locked.lock().unwrap_or_else(PoisonError::into_inner);
+    pairs.look(store)
 }
 
 fn receive_on(
     mut phase: ReceivePhase,
     store: &Store,
     links: &Links,
-    options: &AgentOptions,
+    (options, locked): (&AgentOptions, &Mutex<LockedPairs>),
     stop: &Stop,
 ) -> Result<Exit> {
     let (mut cause, mut asides, mut said) = (PollCause::Due, Asides::default(), Said::default());
     let clock = store.clock();
     let mut due_at = clock.monotonic();
     while !stop.is_requested() {
+        look_at_keys(locked, store)?;
         let polled = phase.poll(cause);
         if cause == PollCause::Due {
             due_at = clock.monotonic().saturating_add(options.receive_every);
@@ -112,6 +126,7 @@ fn receive_on(
     if !crate::receive::quarantined(store)?.iter().any(is_aside) && !phase.distrusts() {
         asides.clear();
     }
+    asides.forget(&damaged_keys(store)?);
     Ok(exit_of_quarantine(&phase.stopped(), &asides).and(exit_of_held(store)?))
 }
 
@@ -164,7 +179,12 @@ fn scan_once(
     phase.wait(LOOK_EVERY).map(|_| ())
 }
 
-fn send_on(mut phase: SendPhase, store: &Store, options: &AgentOptions, stop: &Stop) -> Result<Exit> {
+fn send_on(
+    mut phase: SendPhase,
+    store: &Store,
+    (options, locked): (&AgentOptions, &Mutex<LockedPairs>),
+    stop: &Stop,
+) -> Result<Exit> {
     let (mut said, mut told) = (Said::default(), BTreeSet::new());
     while !stop.is_requested() {
         let seen = store.watermarks().durable;
@@ -177,13 +197,18 @@ fn send_on(mut phase: SendPhase, store: &Store, options: &AgentOptions, stop: &S
                 );
             }
         }
-        let sent = match phase.round(Serve::InTurn) {
+        look_at_keys(locked, store)?;
+        let mut sent = match phase.round(Serve::InTurn) {
             Ok(sent) => sent,
             Err(error) => {
                 bear(error, &mut said, store, stop)?;
                 continue;
             }
         };
+        // Of a pair that is locked was told already, and it is no link that fails.
+        let pairs = locked.lock().unwrap_or_else(PoisonError::into_inner);
+        sent.failed_links.retain(|(site, _)| !pairs.has(site));
+        drop(pairs);
         for (site, error) in &sent.failed_links {
             said.say(site.to_string(), error);
         }

@@ -14,6 +14,7 @@ mod batch;
 mod continuous;
 mod exit;
 mod links;
+mod locked;
 mod open;
 mod options;
 mod retry;

@@ -251,6 +251,16 @@ impl Asides {
         }
     }
 
+    /// What waits for a damaged key file is told with that.
+    pub(super) fn forget(&mut self, damaged: &[(milepost_engine::SiteName, String)]) {
+        let same = |(sender, reason): &(String, String)| {
+            damaged
+                .iter()
+                .any(|(site, why)| site.as_str() == sender && why == reason)
+        };
+        self.0.retain(|known, _| !same(known));
+    }
+
     /// What was set aside is taken.
     pub(super) fn clear(&mut self) {
         self.0.clear();

@@ -43,6 +43,7 @@ pub fn keys_of(store: &Store, remote: &SiteName) -> Result<PairKeys> {
             proven: record(store, remote)?.map(|proven: ProvenRecord| KeyId(proven.key)),
         },
         (Found::Unusable(reason), _) => PairKeys::Locked(reason),
+        (Found::Damaged(reason), _) => PairKeys::Damaged(reason),
         (Found::Nothing, None) => PairKeys::Unsealed,
         (Found::Nothing, Some(sealed)) => PairKeys::Locked(format!(
             "messages of {remote} are sealed, the last key known here being {}, and there is none in {}: nothing goes to it and \
@@ -213,6 +214,9 @@ impl<'a> Keys<'a> {
             Found::Ring(ring) => Ok(ring),
             Found::Nothing => Ok(KeyRing::default()),
             Found::Unusable(reason) => Err(Error::conflict(reason)),
+            Found::Damaged(reason) => {
+                Err(Error::corrupt(reason).at_path(self.store.storage().root().join(file_of(remote))))
+            }
         }
     }
 
@@ -329,6 +333,8 @@ enum Found {
     Nothing,
     /// With the reason, and what to do.
     Unusable(String),
+    /// The same of one whose bytes are not what was written.
+    Damaged(String),
 }
 
 fn read(store: &Store, remote: &SiteName) -> Found {
@@ -362,7 +368,12 @@ fn read(store: &Store, remote: &SiteName) -> Found {
     let fault = match file::decode(&bytes, store.id()) {
         Ok(ring) => return Found::Ring(ring),
         Err(FileFault::Damaged) => {
-            "is damaged: put it back from a copy, or drop all keys of the pair and add a new one".to_owned()
+            return Found::Damaged(format!(
+                "the key file {path} is damaged. Nothing is lost: what is due to {remote} stays queued, what came of it waits on \
+                 its link, and other pairs go on; but nothing goes to {remote} and nothing of it is taken. Put the file back \
+                 from a copy; without one, move it away, draw a new key with `milepost key add … {remote} --to FILE`, and \
+                 add it at {remote}"
+            ));
         }
         Err(FileFault::Newer(version)) => format!("has format {version} and needs a newer milepost"),
         Err(FileFault::OtherStore) => "is of another store: remove it, and add a new key".to_owned(),

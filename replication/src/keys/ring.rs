@@ -91,6 +91,8 @@ pub enum PairKeys {
     },
     /// It should have one, and there is none here that may be used, for this reason: nothing goes and nothing is taken.
     Locked(String),
+    /// As that: its file is there, and damaged.
+    Damaged(String),
 }
 
 impl PairKeys {
@@ -102,7 +104,8 @@ impl PairKeys {
             (PairKeys::Sealed { ring, .. }, PairKeys::Sealed { ring: other, .. }) => {
                 ring.ids() == other.ids()
             }
-            (PairKeys::Locked(reason), PairKeys::Locked(other)) => reason == other,
+            (PairKeys::Locked(reason), PairKeys::Locked(other))
+            | (PairKeys::Damaged(reason), PairKeys::Damaged(other)) => reason == other,
             _ => false,
         }
     }
@@ -120,7 +123,16 @@ impl PairKeys {
     #[must_use]
     pub fn locked(&self) -> Option<&str> {
         match self {
-            PairKeys::Locked(reason) => Some(reason),
+            PairKeys::Locked(reason) | PairKeys::Damaged(reason) => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// The same where a damaged file is the reason.
+    #[must_use]
+    pub fn damaged(&self) -> Option<&str> {
+        match self {
+            PairKeys::Damaged(reason) => Some(reason),
             _ => None,
         }
     }

@@ -192,7 +192,8 @@ fn a_pair_that_was_sealed_once_is_locked_without_its_key_and_never_open() {
     let damaged = hq.locked("bern");
     assert!(damaged.contains("damaged"), "{damaged}");
     let refused = hq.keys().add_fresh(&site("bern")).unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Conflict, "what is there may be mended");
+    assert_eq!(refused.kind(), ErrorKind::Corrupt, "what is there may be mended");
+    assert!(hq.of("bern").damaged().is_some());
     // Of a store that was copied by hand.
     let other = place("bern");
     fs::create_dir(other.root.join("keys")).unwrap();

@@ -89,7 +89,9 @@ pub(super) fn opened<'a>(
         return Err(MessageFault::Damaged("its flags and its seal do not agree"));
     }
     let seal = match (keys, head.seal) {
-        (PairKeys::Locked(reason), _) => return distrust(Distrust::Locked(reason.clone())),
+        (PairKeys::Locked(reason) | PairKeys::Damaged(reason), _) => {
+            return distrust(Distrust::Locked(reason.clone()));
+        }
         (PairKeys::Unsealed, None) => return Ok(Cow::Borrowed(body)),
         (PairKeys::Sealed { .. }, None) => return distrust(Distrust::Unsealed),
         (_, Some(seal)) => seal,

@@ -154,7 +154,12 @@ impl ReceivePhase {
         received: &mut Received,
     ) {
         let reason = distrust.to_string();
-        tracing::warn!(message = %key.id, %sender, reason, "a message is not believed to be of its sender");
+        if matches!(distrust, Distrust::Locked(_)) {
+            // The agent tells of the pair, and not of each message that waits for its key.
+            tracing::debug!(message = %key.id, %sender, reason, "a message waits for a key");
+        } else {
+            tracing::warn!(message = %key.id, %sender, reason, "a message is not believed to be of its sender");
+        }
         if distrust.is_news() {
             received.quarantined.push(SetAside {
                 message: key.id.clone(),

@@ -59,7 +59,9 @@ impl SendPhase {
         sent: &mut Sent,
     ) -> Result<Result<(), LinkError>> {
         let bytes = match &pair.keys {
-            PairKeys::Locked(reason) => return Ok(Err(LinkError::invalid(reason))),
+            PairKeys::Locked(reason) | PairKeys::Damaged(reason) => {
+                return Ok(Err(LinkError::invalid(reason)));
+            }
             keys => match keys.sealing() {
                 Some(key) => encode_sealed(message, key, draw_nonce(&**self.store.rng()))?,
                 None => encode(message)?,
