@@ -259,7 +259,7 @@ fn a_damaged_key_file_ends_the_agent_with_6_once_all_other_pairs_are_served() {
     append(&place, "1");
     // What came of shop waits for the key: it is no other trouble.
     place.run(&["agent", "shop", "-b"]).ok();
-    for phases in [&["-b"][..], &["-b", "-r"], &["-b", "-r", "-s"]] {
+    for phases in [&["-b"][..], &["-b", "-r"], &["-b", "-s", "--marker-wait", "1s"]] {
         let told = place.run(&[&["agent", "hq"], phases].concat()).fails(6);
         assert!(told.contains("hq/keys/shop is damaged"), "{told}");
         assert!(
