@@ -258,6 +258,21 @@ fn a_damaged_key_file_ends_the_agent_with_6_once_all_other_pairs_are_served() {
     let (place, whole) = with_a_damaged_key();
     append(&place, "1");
     // What came of shop waits for the key: it is no other trouble.
+    let up = ["publication", "add", "shop", "up", "--streams", "**"];
+    place.run(&up).ok();
+    let up = [
+        "subscription",
+        "add",
+        "shop",
+        "--remote",
+        "hq",
+        "--publication",
+        "up",
+    ];
+    place.run(&up).ok();
+    place
+        .run(&["append", "shop", "sales/1", "--kind", "sold", "--data", "7"])
+        .ok();
     place.run(&["agent", "shop", "-b"]).ok();
     for phases in [&["-b"][..], &["-b", "-r"], &["-b", "-s", "--marker-wait", "1s"]] {
         let told = place.run(&[&["agent", "hq"], phases].concat()).fails(6);
@@ -269,6 +284,7 @@ fn a_damaged_key_file_ends_the_agent_with_6_once_all_other_pairs_are_served() {
         assert_eq!(told.matches("damaged").count(), 1, "told once: {told}");
     }
     place.run(&["agent", "hq", "-b", "-i"]).ok();
+    assert!(mail(&place, "hq") > 0, "it waits on its link");
     assert!(mail(&place, "other") > 0, "the other pair is served");
     assert_eq!(mail(&place, "shop"), 0, "and nothing goes to this one");
     place.run(&["key", "list", "hq"]).fails(6);

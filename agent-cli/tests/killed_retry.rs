@@ -127,8 +127,8 @@ fn applied(place: &Place) -> BTreeMap<String, Vec<u64>> {
     found
 }
 
-/// Retries all and kills that after a random time; true when it had ended before.
-fn retry_and_kill(place: &Place) -> bool {
+/// Retries all and kills that within so many milliseconds; true when it had ended before.
+fn retry_and_kill(place: &Place, within: u64) -> bool {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("milepost"));
     command
         .args(["quarantine", "retry", "shop", "--all"])
@@ -138,7 +138,7 @@ fn retry_and_kill(place: &Place) -> bool {
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     let mut child = command.spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(random(80)));
+    std::thread::sleep(Duration::from_millis(random(within)));
     match child.try_wait().unwrap() {
         Some(ended) => {
             assert!(ended.success(), "a retry failed by itself: {ended}");
@@ -159,16 +159,23 @@ fn a_retry_killed_at_random_applies_each_held_transaction_once_and_in_order_r1_r
         .and_then(|text| text.parse().ok())
         .unwrap_or(25);
     let place = two_sites();
-    let (mut kills, mut between, mut rounds) = (0, 0, 0);
-    while kills < wanted {
+    let (mut kills, mut between, mut rounds, mut within) = (0, 0, 0, 40);
+    while kills < wanted || between < 3 {
         hold_some(&place, rounds);
         rounds += 1;
         let mut left = STREAMS * OF_EACH;
-        while kills < wanted && left > 0 {
-            kills += usize::from(!retry_and_kill(&place));
+        while (kills < wanted || between < 3) && left > 0 {
+            let ended = retry_and_kill(&place, within);
+            kills += usize::from(!ended);
             let now = held(&place);
             assert!(now <= left, "{now} are held after {left} were");
             between += usize::from(now < left && now > 0);
+            // On a busy machine the first takes longer, on an idle one all are done at once.
+            within = match (ended, now < left) {
+                (true, _) => (within / 2).max(2),
+                (false, false) => within + within / 2,
+                (false, true) => within,
+            };
             left = now;
         }
         place.run(&["quarantine", "retry", "shop", "--all"]).ok();
@@ -179,10 +186,6 @@ fn a_retry_killed_at_random_applies_each_held_transaction_once_and_in_order_r1_r
     let expected: BTreeMap<String, Vec<u64>> = streams.map(|stream| (stream, all.clone())).collect();
     assert_eq!(applied(&place), expected, "after {kills} kills");
     println!("{kills} kills in {rounds} rounds, {between} of them with some applied and some not");
-    assert!(
-        between > 2,
-        "{between} of {kills} kills came in between: too busy a machine to prove anything"
-    );
     place.run(&["agent", "shop", "-b", "-q"]).ok();
     place.run(&["agent", "hq", "-b", "-q"]).ok();
     let status = place.run(&["status", "hq", "--json"]).one();

@@ -1,6 +1,12 @@
 //! What comes next of a neighbour comes damaged over and over: from the third time on a copy is kept and an operator told, in
 //! batch runs too, nothing is counted as applied, and all of it is forgotten once the stream goes on (R1, R3, R6).
-#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::ptr_arg
+)]
 
 mod support;
 
