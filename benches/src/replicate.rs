@@ -94,6 +94,7 @@ fn remote(site: &SiteName, link: &str, consolidated: bool) -> NewRemote {
         schedule: Schedule::None,
         consolidated,
         on_error: Default::default(),
+        limits: Default::default(),
     }
 }
 

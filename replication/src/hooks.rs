@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! receive ─ phase_began ─ message_missing … ─ before_apply ─► frame, synced ─► after_apply ─ phase_ended
-//! send    ─ phase_began ─ message_sent …                                                   ─ phase_ended
+//! send    ─ phase_began ─ message_sent … ─ remote_limit …                                  ─ phase_ended
 //! ```
 //!
 //! | told | when | how often |
@@ -10,6 +10,7 @@
 //! | [`Hooks::phase_began`], [`Hooks::phase_ended`] | a process has taken a phase, and is about to let go of it | once each; not the end of one that is killed |
 //! | [`Hooks::message_sent`] | a link took a message durably | once a message; not when the process dies in between |
 //! | [`Hooks::message_missing`] | a hole in a neighbour's stream is asked for | once an asking |
+//! | [`Hooks::remote_limit`] | what is kept for a remote comes near its limit, reaches it, or is given up | once a state, and once a day at the limit; not when the process dies in between |
 //! | [`Hooks::before_apply`] | a transaction is new here and about to be appended | at least once: again after a crash, a failure, or a lack of space before it was durable, and with every retry |
 //! | [`Hooks::after_apply`] | it is durable | at most once: never when the process dies in between |
 //!
@@ -23,7 +24,9 @@ use std::sync::Arc;
 use milepost_engine::frame::Events;
 use milepost_engine::{Lsn, Origin, Phase, Result, SiteName};
 
+use crate::catalog::RemoteLimits;
 use crate::message::{Point, Range};
+use crate::send::LimitState;
 
 /// What an application is told, and asked. Every method does nothing until it is written.
 pub trait Hooks: Send + Sync {
@@ -38,6 +41,9 @@ pub trait Hooks: Send + Sync {
 
     /// Something of a neighbour's is missing, and it is asked to send it again.
     fn message_missing(&self, _missing: &MessageMissing<'_>) {}
+
+    /// A remote is near the limit of what is kept for it, or at it.
+    fn remote_limit(&self, _limit: &RemoteLimit<'_>) {}
 
     /// May this transaction be applied?
     ///
@@ -83,6 +89,23 @@ pub struct MessageMissing<'a> {
     pub from: &'a SiteName,
     /// What is missing of its stream.
     pub range: Range,
+}
+
+/// How a remote stands to the limits of what is kept for it.
+#[derive(Clone, Copy, Debug)]
+pub struct RemoteLimit<'a> {
+    /// Whose they are.
+    pub remote: &'a SiteName,
+    /// Near, reached or suspended.
+    pub state: LimitState,
+    /// Of the nearer limit.
+    pub percent: u64,
+    /// Bytes that are kept for it.
+    pub kept_bytes: u64,
+    /// Since when the oldest of it is due, microseconds since 1970 by the clock here.
+    pub oldest: Option<i64>,
+    /// The limits.
+    pub limits: RemoteLimits,
 }
 
 /// A transaction that is about to be applied: those of its events that are new here.

@@ -192,6 +192,7 @@ fn a_remote_without_a_schedule_makes_every_sending_process_a_batch_run() {
         schedule: Schedule::None,
         consolidated: false,
         on_error: Default::default(),
+        limits: Default::default(),
     };
     Definitions::new(&head.store)
         .add_remote(unscheduled, true)
@@ -221,6 +222,7 @@ fn the_whole_agent_works_over_a_directory() {
         let remote = NewRemote {
             site: name(other),
             on_error: Default::default(),
+            limits: Default::default(),
             links: vec![format!("file://{}", mail.display())],
             schedule: Schedule::EverySeconds(60),
             consolidated: false,
@@ -257,6 +259,7 @@ fn an_address_that_leads_nowhere_is_told_and_the_other_remotes_are_served() {
         schedule: Schedule::EverySeconds(1),
         consolidated: false,
         on_error: Default::default(),
+        limits: Default::default(),
     };
     Definitions::new(&head.store).add_remote(nowhere, false).unwrap();
     head.subscribe("far", "all", None, Start::Now);
@@ -317,6 +320,7 @@ fn links_that_can_be_reached_are_served_and_the_rest_ends_with_4() {
         schedule: Schedule::EverySeconds(1),
         consolidated: false,
         on_error: Default::default(),
+        limits: Default::default(),
     };
     Definitions::new(&head.store).add_remote(dead, false).unwrap();
     head.subscribe("far", "all", None, Start::Now);

@@ -69,6 +69,7 @@ fn carried_remote(site: &Site, remote: &str) {
         schedule: Schedule::None,
         consolidated: false,
         on_error: OnError::Stop,
+        limits: Default::default(),
     };
     site.definitions().add_remote(new, false).unwrap();
 }

@@ -64,6 +64,7 @@ fn remote(site: &str, consolidated: bool) -> NewRemote {
         schedule,
         consolidated,
         on_error: Default::default(),
+        limits: Default::default(),
     }
 }
 

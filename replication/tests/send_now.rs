@@ -25,6 +25,7 @@ fn nightly(net: &Net) -> (tempfile::TempDir, Site) {
             schedule,
             consolidated: false,
             on_error: OnError::Stop,
+            limits: Default::default(),
         };
         head.definitions().add_remote(new, false).unwrap();
         head.subscribe(remote, "all", None, Start::Now);

@@ -1,13 +1,17 @@
 //! `milepost remote`: the neighbour sites.
 
+use std::time::Duration;
+
 use clap::{ArgGroup, Args, Subcommand};
-use milepost_engine::SiteName;
-use milepost_replication::catalog::{Definitions, NewRemote, OnError, Remote as Neighbour, Schedule};
+use milepost_engine::{Retention, SiteName};
+use milepost_replication::catalog::{
+    AtLimit, Definitions, NewRemote, OnError, Remote as Neighbour, RemoteLimits, Schedule,
+};
 use milepost_replication::endpoint::LinkAddress;
 use serde::Serialize;
 
 use super::store_dir::StoreDir;
-use crate::arguments::pause;
+use crate::arguments::{keep, pause, size};
 use crate::failure::{EXIT_CODES, Failure, Outcome};
 use crate::output;
 
@@ -33,14 +37,21 @@ enum Action {
 /// a share, let it be a folder inside the mount, so that it is missing when the mount is. A site without any network has the
 /// link bundle: agents leave it alone, and `milepost bundle` makes and reads what is carried there and back. A remote with neither --send-every nor
 /// --send-at makes every agent that sends a batch run: one round, then it exits.
+///
+/// What a remote has not confirmed is kept for it, without end unless --limit-bytes or --limit-age says how much: bytes of the queue, and of
+/// a log that is freed, or the time since the oldest of it is due. At 70 % agents warn, `status` shows it and a hook is told. At the limit,
+/// --at-limit hold (the default) warns every day and keeps all; suspend gives the remote up once it had the time of two exchanges more: nothing is sent
+/// to it any more and nothing kept, what it sends is still received, and it comes back by being removed and added again, never by itself. Choose a limit
+/// well above what is committed between two exchanges. --replace sets links, schedule, policy and limits anew, all of them.
 #[derive(Args)]
 #[command(
-    override_usage = "milepost remote add DIR SITE --link URL... [--send-every T | --send-at HH:MM] [--consolidated]",
+    override_usage = "milepost remote add DIR SITE --link URL... [--send-every T | --send-at HH:MM] [--limit-bytes N] [--limit-age T] [--at-limit hold|suspend] [--consolidated]",
     group = ArgGroup::new("schedule"),
     after_long_help = format!(
         "Examples:\n  milepost remote add hq shop1 --link milepost://a:7001 milepost://b:7001 --send-every 30s\n  \
          milepost remote add shop1 hq --link file:///mnt/exchange --send-at 02:30 --consolidated\n  \
-         milepost remote add hq island --link bundle:\n\n{EXIT_CODES}"
+         milepost remote add hq island --link bundle:\n  \
+         milepost remote add hq shop2 --link file:///mnt/shop2 --send-every 5m --limit-bytes 10G --limit-age 30d --at-limit suspend\n\n{EXIT_CODES}"
     )
 )]
 struct Add {
@@ -53,7 +64,7 @@ struct Add {
     links: Vec<LinkAddress>,
     /// Pause between sends: a bare number is minutes, else 30s 5m 2h 1d
     #[arg(long, value_name = "T", group = "schedule", value_parser = pause::minutes)]
-    send_every: Option<std::time::Duration>,
+    send_every: Option<Duration>,
     /// Send once a day at this time, UTC
     #[arg(long, value_name = "HH:MM", group = "schedule", value_parser = time_of_day)]
     send_at: Option<u16>,
@@ -64,6 +75,15 @@ struct Add {
     /// that shares no stream with it
     #[arg(long, value_name = "POLICY", default_value = "stop", value_parser = policy)]
     on_error: OnError,
+    /// Most bytes that are kept for it while it does not confirm: suffixes K, M, G
+    #[arg(long, value_name = "N", value_parser = size::parse)]
+    limit_bytes: Option<u64>,
+    /// Longest time that it may leave unconfirmed what it is due: bare number is minutes, else 30s 5m 2h 1d
+    #[arg(long, value_name = "T", value_parser = pause::minutes)]
+    limit_age: Option<Duration>,
+    /// What to do at the limit: hold keeps all, suspend gives the remote up
+    #[arg(long, value_name = "POLICY", default_value = "hold", value_parser = at_limit)]
+    at_limit: AtLimit,
     /// Change the remote of this name
     #[arg(long)]
     replace: bool,
@@ -148,6 +168,11 @@ impl Add {
             schedule,
             consolidated: self.consolidated,
             on_error: self.on_error,
+            limits: RemoteLimits {
+                bytes: self.limit_bytes,
+                age: self.limit_age.map(|age| age.as_secs()),
+                at_limit: self.at_limit,
+            },
         };
         let made = Definitions::new(&store).add_remote(new, self.replace);
         let made = made.map_err(Failure::of_words)?;
@@ -182,10 +207,29 @@ fn text(remote: &Neighbour) -> String {
         OnError::GoOn => ", goes on when a transaction cannot be applied",
     };
     format!(
-        "remote {}: {}, {schedule}{above}{policy}",
+        "remote {}: {}, {schedule}{above}{policy}{}",
         remote.site,
-        remote.links.join(" ")
+        remote.links.join(" "),
+        limits_text(&remote.limits)
     )
+}
+
+fn limits_text(limits: &RemoteLimits) -> String {
+    let bytes = limits
+        .bytes
+        .map(|bytes| format!("{} bytes", keep::bytes_text(bytes)));
+    let age = limits
+        .age
+        .map(|seconds| keep::text(Retention::Age(Duration::from_secs(seconds))));
+    let all: Vec<String> = bytes.into_iter().chain(age).collect();
+    let then = match limits.at_limit {
+        AtLimit::Hold => "held beyond",
+        AtLimit::Suspend => "suspended at the limit",
+    };
+    match all.is_empty() {
+        true => String::new(),
+        false => format!(", keeps at most {} for it, {then}", all.join(" and ")),
+    }
 }
 
 pub(super) fn link(text: &str) -> milepost_engine::Result<LinkAddress> {
@@ -197,6 +241,14 @@ fn policy(text: &str) -> Result<OnError, String> {
         "stop" => Ok(OnError::Stop),
         "go-on" => Ok(OnError::GoOn),
         _ => Err(format!("{text:?} is neither stop nor go-on")),
+    }
+}
+
+fn at_limit(text: &str) -> Result<AtLimit, String> {
+    match text {
+        "hold" => Ok(AtLimit::Hold),
+        "suspend" => Ok(AtLimit::Suspend),
+        _ => Err(format!("{text:?} is neither hold nor suspend")),
     }
 }
 

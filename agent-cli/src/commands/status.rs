@@ -2,7 +2,8 @@
 
 use clap::Args;
 use milepost_replication::agent::GO_ON;
-use milepost_replication::status::{RemoteStatus, Reported, StoreStatus, Waits, status};
+use milepost_replication::send::LimitState;
+use milepost_replication::status::{LimitStatus, RemoteStatus, Reported, StoreStatus, Waits, status};
 
 use super::store_dir::StoreDir;
 use crate::arguments::moment;
@@ -19,7 +20,10 @@ use crate::progress::Progress;
 /// queued, not scanned yet, or history that a subscription asks for. Positions are epoch/LSN/chain, or
 /// none; an LSN written as a<b is the commit at a, sent as history of the subscription made at b. For each phase: which process runs it, since when. A remote whose messages are sealed
 /// shows with which key, LOCKED with the reason where no key may be used, and NOT BELIEVED while messages come under its name
-/// that are not surely of it. DAMAGED says that what comes next came damaged three times or more: its link alters what it carries. Messages in quarantine are listed with their reasons.
+/// that are not surely of it. DAMAGED says that what comes next came damaged three times or more: its link alters what it carries.
+/// A remote with limits shows what is kept for it because it has not confirmed that, of which the nearer limit so many
+/// percent, and NEAR LIMIT or AT LIMIT; one that is suspended shows SUSPENDED with since when, why, what was given up, and the way back.
+/// Messages in quarantine are listed with their reasons.
 #[derive(Args)]
 #[command(after_long_help = format!("Example:\n  milepost status hq --json\n\n{EXIT_CODES}"))]
 pub struct Status {
@@ -88,6 +92,7 @@ fn print_remote(remote: &RemoteStatus, out: &mut Out) -> Outcome {
     out.line(format_args!("  confirm_received  {}", remote.confirm_received))?;
     out.line(format_args!("  resend_count      {}", remote.resend_count))?;
     out.line(format_args!("  rereceive_count   {}", remote.rereceive_count))?;
+    print_limit(&remote.limit, out)?;
     if let Some(waits) = &remote.waits {
         print_waits(waits, out)?;
     }
@@ -121,6 +126,40 @@ fn print_remote(remote: &RemoteStatus, out: &mut Out) -> Outcome {
         out.line(format_args!("                    {GO_ON}"))?;
     }
     Ok(())
+}
+
+/// How the remote stands to its limits, if it has any.
+fn print_limit(limit: &LimitStatus, out: &mut Out) -> Outcome {
+    if let Some(suspended) = &limit.suspended {
+        return out.line(format_args!(
+            "  SUSPENDED         since {}: {}",
+            moment::text(suspended.since),
+            suspended.reason
+        ));
+    }
+    if limit.limits.is_none() {
+        return Ok(());
+    }
+    let word = match limit.state {
+        LimitState::Fine => "kept for it",
+        LimitState::Near => "NEAR LIMIT",
+        LimitState::Reached | LimitState::Suspended => "AT LIMIT",
+    };
+    let of = limit
+        .limits
+        .bytes
+        .map_or_else(String::new, |bytes| format!(" of {bytes}"));
+    let oldest = limit.oldest.map_or_else(String::new, |oldest| {
+        format!(", the oldest due since {}", moment::text(oldest))
+    });
+    let age = limit
+        .limits
+        .age
+        .map_or_else(String::new, |age| format!(", allowed for {age} s"));
+    out.line(format_args!(
+        "  {word:<17} {}{of} bytes{oldest}{age}: {} %",
+        limit.kept_bytes, limit.percent
+    ))
 }
 
 /// Words of another site: nothing in them is ours.

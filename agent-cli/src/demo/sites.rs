@@ -162,5 +162,6 @@ fn remote(site: &str, links: Vec<String>, consolidated: bool) -> Outcome<NewRemo
         schedule: Schedule::EverySeconds(1),
         consolidated,
         on_error: Default::default(),
+        limits: Default::default(),
     })
 }

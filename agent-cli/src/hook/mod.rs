@@ -21,7 +21,7 @@ use std::time::Duration;
 use clap::Args;
 use milepost_engine::{Phase, Result, SiteName};
 use milepost_replication::hooks::{
-    Applied, Hooks, MessageMissing, MessageSent, Offered, Ruling, SharedHooks,
+    Applied, Hooks, MessageMissing, MessageSent, Offered, RemoteLimit, Ruling, SharedHooks,
 };
 
 use crate::arguments::pause;
@@ -91,6 +91,10 @@ impl Hooks for ProgramHooks {
 
     fn message_missing(&self, missing: &MessageMissing<'_>) {
         self.tell(&Words::missing(missing));
+    }
+
+    fn remote_limit(&self, limit: &RemoteLimit<'_>) {
+        self.tell(&Words::limit(limit));
     }
 
     fn before_apply(&self, offered: &Offered<'_>) -> Result<Ruling> {

@@ -1,7 +1,9 @@
 //! What a hook program reads and answers, a line each (docs/hooks.md).
 
 use milepost_engine::{Error, Origin, Result, SiteName};
-use milepost_replication::hooks::{Applied, MessageMissing, MessageSent, Offered, Ruling};
+use milepost_replication::catalog::AtLimit;
+use milepost_replication::hooks::{Applied, MessageMissing, MessageSent, Offered, RemoteLimit, Ruling};
+use milepost_replication::send::LimitState;
 use serde::{Deserialize, Serialize};
 
 use crate::payload::PayloadText;
@@ -27,6 +29,16 @@ pub enum Words<'a> {
         remote: &'a str,
         after: String,
         up_to: String,
+    },
+    RemoteLimit {
+        remote: &'a str,
+        state: LimitState,
+        percent: u64,
+        kept_bytes: u64,
+        limit_bytes: Option<u64>,
+        oldest: Option<i64>,
+        limit_age: Option<u64>,
+        at_limit: AtLimit,
     },
     BeforeApply {
         /// Repeated by the answer, so that none is taken for that to something else.
@@ -76,6 +88,19 @@ impl<'a> Words<'a> {
             remote: missing.from.as_str(),
             after: missing.range.after.to_string(),
             up_to: missing.range.up_to.to_string(),
+        }
+    }
+
+    pub fn limit(limit: &'a RemoteLimit<'a>) -> Words<'a> {
+        Words::RemoteLimit {
+            remote: limit.remote.as_str(),
+            state: limit.state,
+            percent: limit.percent,
+            kept_bytes: limit.kept_bytes,
+            limit_bytes: limit.limits.bytes,
+            oldest: limit.oldest,
+            limit_age: limit.limits.age,
+            at_limit: limit.limits.at_limit,
         }
     }
 

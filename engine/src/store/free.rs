@@ -271,7 +271,7 @@ impl Shared {
         Ok(due)
     }
 
-    fn kept_by_retention(&self, retention: Retention, durable: Lsn) -> Result<Keeper> {
+    pub(super) fn kept_by_retention(&self, retention: Retention, durable: Lsn) -> Result<Keeper> {
         let change = "`milepost space --retention` changes it";
         let keeper = |from, text: String| Keeper { from, text };
         Ok(match retention {
@@ -313,7 +313,7 @@ impl Shared {
 
     /// Q2: the log is freed by the scan, where there is one, and only as far as the queue is on the disk: lost entries
     /// are made again from the log.
-    fn kept_by_scan(&self, retention: Retention) -> Option<Keeper> {
+    pub(super) fn kept_by_scan(&self, retention: Retention) -> Option<Keeper> {
         let control = &self.log.control;
         let in_use = control.lsn(Cell::Scanned) > Lsn::ZERO || retention == Retention::UntilScanned;
         if !in_use || planted::is(Bug::ScanIgnored) {
@@ -465,6 +465,12 @@ impl Store {
     /// `Corrupt` when the settings of space are damaged, or for damage in the log (E3).
     pub fn freeable(&self) -> Result<Freeable> {
         self.shared().freeable()
+    }
+
+    /// The time, when limits by age may act on data: while it is less than a day from the newest time in the log.
+    #[must_use]
+    pub fn believed_now(&self) -> Option<i64> {
+        self.shared().believed_now()
     }
 
     /// Frees what need not be kept, as the store's thread does by itself; how many segments.

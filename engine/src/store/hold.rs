@@ -333,6 +333,21 @@ impl Store {
         self.shared().remove_hold(name)
     }
 
+    /// Bytes of the log above `lsn` that retention and the scan phase would let go: what only holds from there on keep.
+    /// Nothing with a retention of forever.
+    ///
+    /// # Errors
+    /// `Corrupt` when the settings of space are damaged, or for damage in the log (E3).
+    pub fn held_bytes(&self, lsn: Lsn) -> Result<u64> {
+        let shared = self.shared();
+        let retention = self.space()?.retention;
+        let kept = shared.kept_by_retention(retention, shared.log.control.durable())?;
+        let scan = shared.kept_by_scan(retention).map_or(Lsn::MAX, |scan| scan.from);
+        let ends = kept.from.min(scan).min(shared.log.control.durable());
+        let begins = lsn.max(shared.log.control.lsn(Cell::Freed));
+        Ok(ends.0.saturating_sub(begins.0))
+    }
+
     /// All holds, by name, expired and damaged ones included.
     ///
     /// # Errors

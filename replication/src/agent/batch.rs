@@ -11,7 +11,7 @@ use crate::send::{SendPhase, Serve};
 use crate::tracking::PollCause;
 
 use super::locked::{damaged_keys, exit_of_keys};
-use super::run::{Asides, Running, exit_of_held, exit_of_link, exit_of_quarantine};
+use super::run::{Asides, Running, exit_of_held, exit_of_link, exit_of_quarantine, exit_of_suspended};
 use super::{Exit, ExitCode, LOOK_EVERY, Links, Stop};
 
 /// Runs the phases once.
@@ -116,6 +116,7 @@ fn send_all(
     let mut stopped = phase.stopped();
     stopped.retain(|one| !told.contains(one));
     add(&mut exit, exit_of_quarantine(&stopped, &Asides::default()));
+    add(&mut exit, exit_of_suspended(&phase.suspended()));
     Ok(exit)
 }
 

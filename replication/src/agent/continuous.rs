@@ -16,7 +16,7 @@ use crate::send::{SendPhase, Serve};
 use crate::tracking::PollCause;
 
 use super::locked::{LockedPairs, damaged_keys, exit_of_keys};
-use super::run::{Asides, Running, exit_of_held, exit_of_quarantine};
+use super::run::{Asides, Running, exit_of_held, exit_of_quarantine, exit_of_suspended};
 use super::{AgentOptions, Exit, LOOK_EVERY, Links, Stop};
 
 /// Pause before something that failed is tried again, and between polls that bring nothing though the
@@ -224,7 +224,8 @@ fn send_on(
         wait_for_more(&mut phase, store, seen, options, stop)?;
     }
     phase.remember()?;
-    Ok(exit_of_quarantine(&phase.stopped(), &Asides::default()))
+    let exit = exit_of_quarantine(&phase.stopped(), &Asides::default());
+    Ok(exit.and(exit_of_suspended(&phase.suspended())))
 }
 
 /// Waits until another turn opens, a timer of tracking runs out, or a pause (`-sd`) has passed; while a

@@ -298,6 +298,18 @@ pub(super) fn exit_of_quarantine(stopped: &[(milepost_engine::SiteName, String)]
     }
 }
 
+/// How suspended remotes end a run that sends: nothing is lost that was not given up, and only an operator brings them back.
+pub(super) fn exit_of_suspended(suspended: &[(milepost_engine::SiteName, String)]) -> Exit {
+    let text = |(site, reason): &(milepost_engine::SiteName, String)| {
+        format!("remote {site} is suspended: {reason}")
+    };
+    let all: Vec<String> = suspended.iter().map(text).collect();
+    match all.is_empty() {
+        true => Exit::DONE,
+        false => Exit::because(ExitCode::Quarantined, all.join("; ")),
+    }
+}
+
 /// How transactions in quarantine, and messages that come damaged over and over, end a run that receives.
 pub(super) fn exit_of_held(store: &Store) -> Result<Exit> {
     let mut all = damaged_again(store)?;

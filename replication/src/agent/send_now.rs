@@ -12,10 +12,10 @@ use crate::catalog::{Catalog, Remote};
 use crate::heartbeat::Heartbeat;
 use crate::hooks::SharedHooks;
 use crate::scan::ScanPhase;
-use crate::send::{SendPhase, Serve, ask_to_send, sent_now};
+use crate::send::{SendPhase, Serve, ask_to_send, sent_now, suspended};
 use crate::tracking::{Neighbour, PairRecords};
 
-use super::run::{Asides, Running, Told, exit_of_quarantine, send_options};
+use super::run::{Asides, Running, Told, exit_of_quarantine, exit_of_suspended, send_options};
 use super::{AgentOptions, Exit, ExitCode, LOOK_EVERY, Links, Phases, Stop, batch};
 
 /// Sends to the remotes that `options` name, or sees to it that it is done.
@@ -140,10 +140,13 @@ fn wait(store: &Store, asked: Lsn, options: &AgentOptions, stop: &Stop) -> Resul
     }
 }
 
-/// A pair that is stopped was looked at, and nothing was sent.
+/// A pair that is stopped was looked at, and nothing was sent; nor is one that is suspended.
 fn stopped(store: &Store, sites: &[SiteName]) -> Result<Exit> {
-    let (catalog, mut all) = (Catalog::load(store)?, Vec::new());
+    let (catalog, mut all, mut given_up) = (Catalog::load(store)?, Vec::new(), Vec::new());
     for remote in sites.iter().filter_map(|site| catalog.remote(site)) {
+        if let Some(record) = suspended(store, remote)? {
+            given_up.push((remote.site.clone(), record.text(remote)));
+        }
         let neighbour = Neighbour {
             name: remote.site.clone(),
             generation: remote.generation,
@@ -152,7 +155,7 @@ fn stopped(store: &Store, sites: &[SiteName]) -> Result<Exit> {
         let reason = records.pair.and_then(|pair| pair.stopped);
         all.extend(reason.map(|reason| (neighbour.name, reason.to_string())));
     }
-    Ok(exit_of_quarantine(&all, &Asides::default()))
+    Ok(exit_of_quarantine(&all, &Asides::default()).and(exit_of_suspended(&given_up)))
 }
 
 fn names(sites: &[SiteName]) -> String {

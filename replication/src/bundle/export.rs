@@ -67,6 +67,8 @@ pub enum Outcome {
     NothingDue,
     /// The pair is stopped, for this reason.
     Stopped(String),
+    /// The remote is suspended, for this reason, and there is nothing to confirm to it.
+    Suspended(String),
 }
 
 /// Makes a bundle of all that a remote is due: transactions, confirmations, requests.
@@ -112,8 +114,18 @@ pub fn export(store: &Store, remote: &SiteName, options: &ExportOptions) -> Resu
         return Ok(Outcome::Stopped(reason));
     }
     check(&sent, &filled)?;
-    if filled.writer.count() == 0 {
-        return Ok(Outcome::NothingDue);
+    let given_up = phase
+        .suspended()
+        .into_iter()
+        .find(|(site, _)| *site == remote.site);
+    match (filled.writer.count(), given_up) {
+        (0, Some((_, reason))) => return Ok(Outcome::Suspended(reason)),
+        (0, None) => return Ok(Outcome::NothingDue),
+        // What came of it is confirmed to it.
+        (_, Some((_, reason))) => {
+            tracing::error!(%remote.site, "the bundle brings nothing of this site's log: {reason}")
+        }
+        (_, None) => {}
     }
     let made = finish(store, remote, filled, file.as_deref())?;
     phase.remember()?;

@@ -12,7 +12,7 @@ use crate::backup::CoveredRecord;
 use crate::keys::DistrustRecord;
 use crate::quarantine::held_prefix;
 use crate::receive::{DamagedRecord, GapRecord};
-use crate::send::{SEND_NOW_PREFIX, SENT_NOW_PREFIX};
+use crate::send::{LimitRecord, SEND_NOW_PREFIX, SENT_NOW_PREFIX, SuspendedRecord, suspended};
 use crate::tracking::{
     ConfirmedRecord, PairRecord, PairState, ProbeRecord, ReceivedRecord, ReportedRecord, SentRecord,
     ToldRecord,
@@ -21,7 +21,7 @@ use crate::tracking::{
 use super::history::Subscribing;
 use super::record::{self, End, PublicationBytes, RemoteBytes, SubscriptionBytes};
 use super::{
-    Article, Catalog, OnError, Publication, Remote, Schedule, Start, SubscribeBy, Subscription,
+    Article, Catalog, OnError, Publication, Remote, RemoteLimits, Schedule, Start, SubscribeBy, Subscription,
     SubscriptionId, publication, remote,
 };
 
@@ -68,6 +68,8 @@ pub struct NewRemote {
     pub consolidated: bool,
     /// What happens when a transaction of its cannot be applied.
     pub on_error: OnError,
+    /// How much may be kept for it.
+    pub limits: RemoteLimits,
 }
 
 /// A subscription to be made.
@@ -163,13 +165,14 @@ impl<'a> Definitions<'a> {
         in_use
     }
 
-    /// Makes a remote; with `replace`, changes links and schedule of one.
+    /// Makes a remote; with `replace`, changes links, schedule, policy and limits of one.
     ///
     /// # Errors
     /// `Invalid` when a rule is broken or the site is this one; `Conflict` when the name is taken and
     /// `replace` is false, or free and it is true, or there is another consolidated neighbour.
     pub fn add_remote(&self, new: NewRemote, replace: bool) -> Result<Remote> {
         remote::check(&new.site, &new.links, new.schedule)?;
+        new.limits.check()?;
         let (site, key) = (new.site.clone(), record::remote_key(&new.site));
         if site == *self.store.site() {
             return Err(Error::invalid(format!(
@@ -198,7 +201,7 @@ impl<'a> Definitions<'a> {
             added,
             value,
         };
-        let lsn = self.append_frame(record::remote_frame(&site, bytes, new.on_error)?)?;
+        let lsn = self.append_frame(record::remote_frame(&site, bytes, new.on_error, new.limits)?)?;
         let catalog = self.catalog()?;
         if new.consolidated
             && let Err(conflict) = refuse_second_consolidated(&catalog, &site)
@@ -293,6 +296,8 @@ impl<'a> Definitions<'a> {
             GapRecord::key(site),
             DamagedRecord::key(site),
             ReportedRecord::key(site),
+            SuspendedRecord::key(site),
+            LimitRecord::key(site),
         ];
         tracking
             .into_iter()
@@ -306,10 +311,11 @@ impl<'a> Definitions<'a> {
     ///
     /// # Errors
     /// `Invalid` for an unknown remote or publication, a value that is missing or not asked for, or a
-    /// start that is not retained; `Conflict` when the remote has the same subscription already, or a
+    /// start that is not retained; `Conflict` when the remote is suspended, has the same subscription already, or a
     /// command removed what it needs meanwhile.
     pub fn add_subscription(&self, new: NewSubscription) -> Result<Subscription> {
         let catalog = self.catalog()?;
+        self.refuse_suspended(&catalog, &new.remote)?;
         check_subscription(&catalog, &new)?;
         let from = self.first_position(new.start)?;
         // What it asks for stays until the hold of replication knows it.
@@ -341,6 +347,21 @@ impl<'a> Definitions<'a> {
         }
         let made = catalog.subscription(id).cloned();
         made.ok_or_else(|| Error::internal("a subscription just made is not in the log").at_lsn(id.lsn()))
+    }
+
+    /// What it would be given it would not get, and there would be no end to what it has not.
+    fn refuse_suspended(&self, catalog: &Catalog, site: &SiteName) -> Result<()> {
+        let remote = catalog.remote(site);
+        match remote
+            .map(|remote| suspended(self.store, remote))
+            .transpose()?
+            .flatten()
+        {
+            None => Ok(()),
+            Some(_) => Err(Error::conflict(format!(
+                "remote {site} is suspended: end its subscriptions, remove it and add it again, then subscribe"
+            ))),
+        }
     }
 
     /// Ends a subscription here: earlier commits still go, or with `revoke` no longer.
@@ -436,7 +457,7 @@ pub fn was_remote_before(store: &Store, site: &SiteName) -> Result<bool> {
     let Some((value, at)) = store.pinned(&record::remote_key(site))? else {
         return Ok(false);
     };
-    let (bytes, _) = record::remote_body(&value, at)?;
+    let (bytes, ..) = record::remote_body(&value, at)?;
     Ok(bytes.generation > 1 || bytes.value.is_none())
 }
 

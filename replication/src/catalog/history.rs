@@ -17,7 +17,7 @@
 
 use milepost_engine::{Error, ErrorKind, Hold, Lsn, Result, Retention, SiteName, Store};
 
-use crate::send::living;
+use crate::send::{living, suspended};
 use crate::tracking::{Neighbour, PairRecords};
 
 use super::{Catalog, Remote, SubscriptionId};
@@ -149,6 +149,9 @@ pub fn due_before_the_log(store: &Store) -> Result<Option<SiteName>> {
         let Some(first) = catalog.subscriptions_of(remote).map(|one| one.id).min() else {
             continue;
         };
+        if suspended(store, remote)?.is_some() {
+            continue;
+        }
         // What it confirmed once and lost is read from the log, not from the queue.
         let told = records_of(store, remote)?.told;
         if told.confirmed_at_most().max(first.lsn()) < begins {
@@ -166,11 +169,14 @@ fn records_of(store: &Store, remote: &Remote) -> Result<PairRecords> {
     PairRecords::load(&neighbour, |key| Ok(store.pinned(key)?.map(|(value, _)| value)))
 }
 
-/// What one remote needs; nothing when it was never given a subscription.
+/// What one remote needs; nothing when it was never given a subscription, or is suspended.
 fn needed_by(store: &Store, catalog: &Catalog, remote: &Remote) -> Result<Option<Need>> {
     let Some(first) = catalog.subscriptions_of(remote).map(|one| one.id).min() else {
         return Ok(None);
     };
+    if suspended(store, remote)?.is_some() {
+        return Ok(None);
+    }
     let records = records_of(store, remote)?;
     let confirmed = records.told.confirmed.place();
     let stopped = records.pair.is_some_and(|pair| pair.stopped.is_some());

@@ -16,6 +16,7 @@
 
 mod definitions;
 mod history;
+mod limits;
 mod matcher;
 mod publication;
 mod record;
@@ -25,6 +26,7 @@ mod subscription;
 pub(crate) use definitions::check_wanted;
 pub use definitions::{Definitions, NewPublication, NewRemote, NewSubscription, was_remote_before};
 pub use history::{HOLD, Need, due_before_the_log, hold_what_is_needed, keep_history, needed};
+pub use limits::{AtLimit, RemoteLimits};
 pub use matcher::{Matcher, Topic, TopicId};
 pub use publication::{Article, Publication, SubscribeBy};
 pub use record::CATALOG_FRAME;

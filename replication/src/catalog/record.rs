@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! key    catalog/publication/<name> | catalog/remote/<site> | catalog/subscription/<16 hex digits>
-//! value  version 2 (1; 2 for a remote with a policy of its own) | bincode of the record below; positions that are the frame's own are 0
+//! value  version 1 (2 for a remote with a policy of its own, 3 with limits) | bincode of the record below; positions that are the frame's own are 0
 //! ```
 //!
 //! A removed publication or remote keeps its key with an empty value inside, so that the catalog as
@@ -13,7 +13,9 @@ use milepost_engine::frame::{FrameKind, NewFrame};
 use milepost_engine::{Error, ErrorKind, Lsn, Pinned, Result, SiteName, Store, codec};
 use serde::Serializer;
 
-use super::{Article, OnError, Publication, Remote, Schedule, SubscribeBy, Subscription, SubscriptionId};
+use super::{
+    Article, OnError, Publication, Remote, RemoteLimits, Schedule, SubscribeBy, Subscription, SubscriptionId,
+};
 
 /// Kind of the frames that carry definitions; the kind before it is that of tracking's notes.
 pub const CATALOG_FRAME: FrameKind = FrameKind(FrameKind::REPLICATION_FIRST + 1);
@@ -25,6 +27,8 @@ const SUBSCRIPTION: &str = "catalog/subscription/";
 const VERSION: u16 = 1;
 /// Of a remote that has a policy other than [`OnError::Stop`]: what older programs know stays as they know it.
 const WITH_POLICY: u16 = 2;
+/// Of a remote that has limits.
+const WITH_LIMITS: u16 = 3;
 
 /// A definition as of the frame that carries it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,14 +156,18 @@ pub(super) fn body<T: Decode<()>>(value: &[u8], at: Lsn) -> Result<T> {
     }
 }
 
-/// As [`body`], of a remote: with its policy.
+/// As [`body`], of a remote: with its policy and limits.
 ///
 /// # Errors
 /// As [`body`].
-pub(super) fn remote_body(value: &[u8], at: Lsn) -> Result<(RemoteBytes, OnError)> {
+pub(super) fn remote_body(value: &[u8], at: Lsn) -> Result<(RemoteBytes, OnError, RemoteLimits)> {
     match versioned(value, at)? {
-        (VERSION, body) => Ok((decoded(body, at)?, OnError::Stop)),
-        (WITH_POLICY, body) => decoded(body, at),
+        (VERSION, body) => Ok((decoded(body, at)?, OnError::Stop, RemoteLimits::default())),
+        (WITH_POLICY, body) => {
+            let (bytes, on_error) = decoded(body, at)?;
+            Ok((bytes, on_error, RemoteLimits::default()))
+        }
+        (WITH_LIMITS, body) => decoded(body, at),
         (version, _) => Err(of_version(version, at)),
     }
 }
@@ -181,7 +189,7 @@ fn decoded<T: Decode<()>>(body: &[u8], at: Lsn) -> Result<T> {
 
 fn of_version(version: u16, at: Lsn) -> Error {
     let text = format!(
-        "a definition is of version {version}; this program reads version {VERSION}, and of remotes {WITH_POLICY} too"
+        "a definition is of version {version}; this program reads version {VERSION}, and of remotes {WITH_POLICY} and {WITH_LIMITS} too"
     );
     Error::corrupt(text).at_lsn(at)
 }
@@ -229,7 +237,11 @@ fn publication(name: &str, bytes: PublicationBytes, at: Lsn) -> (Lsn, Definition
     )
 }
 
-fn remote(name: SiteName, (bytes, on_error): (RemoteBytes, OnError), at: Lsn) -> (Lsn, Definition) {
+fn remote(
+    name: SiteName,
+    (bytes, on_error, limits): (RemoteBytes, OnError, RemoteLimits),
+    at: Lsn,
+) -> (Lsn, Definition) {
     let value = bytes.value.map(|(links, schedule, consolidated)| {
         let added = if bytes.added == Lsn::ZERO { at } else { bytes.added };
         let (site, generation) = (name.clone(), bytes.generation);
@@ -242,6 +254,7 @@ fn remote(name: SiteName, (bytes, on_error): (RemoteBytes, OnError), at: Lsn) ->
             schedule,
             consolidated,
             on_error,
+            limits,
         }
     });
     (bytes.previous, Definition::Remote { name, value })
@@ -290,8 +303,16 @@ pub(super) fn frame<T: Encode>(key: Vec<u8>, value: &T) -> Result<NewFrame> {
 }
 
 /// A frame that carries the definition of a remote.
-pub(super) fn remote_frame(site: &SiteName, bytes: RemoteBytes, on_error: OnError) -> Result<NewFrame> {
+pub(super) fn remote_frame(
+    site: &SiteName,
+    bytes: RemoteBytes,
+    on_error: OnError,
+    limits: RemoteLimits,
+) -> Result<NewFrame> {
     let key = remote_key(site);
+    if !limits.is_none() {
+        return frame_of(WITH_LIMITS, key, &(bytes, on_error, limits));
+    }
     match on_error {
         OnError::Stop => frame_of(VERSION, key, &bytes),
         OnError::GoOn => frame_of(WITH_POLICY, key, &(bytes, on_error)),

@@ -8,6 +8,8 @@ use serde::Serialize;
 
 use crate::endpoint::LinkAddress;
 
+use super::RemoteLimits;
+
 /// A neighbour site.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Remote {
@@ -30,6 +32,9 @@ pub struct Remote {
     pub consolidated: bool,
     /// What happens when a transaction of its cannot be applied.
     pub on_error: OnError,
+    /// How much may be kept for it.
+    #[serde(flatten)]
+    pub limits: RemoteLimits,
 }
 
 /// What happens when a transaction of a neighbour's cannot be applied (R6).

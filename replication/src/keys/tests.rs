@@ -285,6 +285,7 @@ fn a_pair_that_is_made_anew_stays_sealed() {
         schedule: crate::catalog::Schedule::None,
         consolidated: false,
         on_error: crate::catalog::OnError::default(),
+        limits: Default::default(),
     };
     definitions.add_remote(remote(), false).unwrap();
     let line = hq.keys().add_fresh(&site("bern")).unwrap();

@@ -12,6 +12,7 @@ use crate::hooks::SharedHooks;
 use crate::link::{Incoming, LinkError, MessageId, PollCursor, PollRequest};
 use crate::message::{Limits, Message, MessageFault, decode, decode_header};
 use crate::quarantine::Gate;
+use crate::send::suspended;
 use crate::tracking::{
     Leave, Me, NOTE, Neighbour, PairRecords, PairState, Patience, PollCause, ProbeRecord, Receiver, Verdict,
 };
@@ -245,12 +246,15 @@ impl ReceivePhase {
         self.origins.gate().set_policies(policies.collect());
         for remote in catalog.remotes() {
             let link = self.links.of(remote, &catalog);
+            let suspended = suspended(&self.store, remote)?.is_some();
             if let Some(pair) = self.pairs.get_mut(&remote.site) {
                 pair.link = link;
+                pair.receiver.set_suspended(suspended);
                 self.look_at_keys(&remote.site)?;
                 continue;
             }
-            let pair = self.begin_pair(remote, link)?;
+            let mut pair = self.begin_pair(remote, link)?;
+            pair.receiver.set_suspended(suspended);
             self.pairs.insert(remote.site.clone(), pair);
         }
         Ok(())

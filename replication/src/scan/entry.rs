@@ -161,6 +161,8 @@ pub struct Entry<'a> {
     pub position: Position,
     /// When it was first committed, microseconds since 1970; for people.
     pub time: i64,
+    /// When it was put into the queue, by the clock here.
+    pub queued_at: i64,
     /// Where it was first committed, when that was elsewhere.
     pub origin: Option<OriginRef<'a>>,
     /// The neighbour it was received from.
@@ -214,6 +216,7 @@ impl<'a> Entry<'a> {
         Ok(Some(Entry {
             position,
             time,
+            queued_at: frame.time(),
             origin,
             via,
             topics,

@@ -24,10 +24,15 @@ const LET_GO_AGAIN: Duration = Duration::from_secs(1);
 const TELL_AGAIN: Duration = Duration::from_secs(10);
 
 impl SendPhase {
-    /// Frees the queue up to what every remote that is due something has confirmed (Q2).
+    /// Frees the queue up to what every remote that is due something, and is not suspended, has confirmed (Q2).
     pub(super) fn free(&mut self) -> Result<()> {
+        // Who is suspended by it is so in the log, durably, before anything is freed without him (R1).
+        self.judge_limits()?;
         let mut through = self.scanned;
         for (name, pair) in &self.pairs {
+            if pair.limit.suspended.is_some() {
+                continue;
+            }
             let subscriptions = living(self.catalog.subscriptions_of(&pair.remote));
             let confirmed = pair.sender.confirm_sent().place().at;
             let looked_at = pair.stream.nothing_behind(confirmed);
@@ -134,6 +139,9 @@ impl SendPhase {
         if let Some(reason) = pair.keys.locked() {
             // Before anything is read for it, and before a probe is noted that would not leave.
             return Ok(Err(LinkError::invalid(reason)));
+        }
+        if pair.limit.suspended.is_some() {
+            return self.serve_suspended(pair, sent);
         }
         match self.serve(pair, sent) {
             Err(error) if error.kind() == ErrorKind::Behind => {

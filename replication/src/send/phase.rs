@@ -22,6 +22,7 @@ use crate::tracking::{
 
 use super::asked::asked_to_send;
 use super::heirs::living;
+use super::limits::Limit;
 use super::postings::Postings;
 use super::queue::QueueEntries;
 use super::serve::Serve;
@@ -90,13 +91,14 @@ pub struct SendPhase {
 
 pub(super) struct Pair {
     pub(super) remote: Remote,
-    link: LinkNumber,
+    pub(super) link: LinkNumber,
     pub(super) sender: Sender,
     pub(super) stream: Stream,
     pub(super) turn: Turn,
     pub(super) keys: PairKeys,
     /// What it is due was freed.
     pub(super) behind: Option<String>,
+    pub(super) limit: Limit,
 }
 
 impl SendPhase {
@@ -234,7 +236,8 @@ impl SendPhase {
     #[must_use]
     pub fn until_timer(&self) -> Option<Duration> {
         let now = self.store.clock().monotonic();
-        let served = self.pairs.values().filter(|pair| !pair.remote.is_carried());
+        let waits = |pair: &&Pair| !pair.remote.is_carried() && pair.limit.suspended.is_none();
+        let served = self.pairs.values().filter(waits);
         let wakes = served.filter_map(|pair| pair.sender.wakes_at());
         wakes.min().map(|at| at.saturating_sub(now))
     }
@@ -297,6 +300,7 @@ impl SendPhase {
         for remote in remotes {
             self.look_at(remote, now)?;
         }
+        self.look_at_limits()?;
         self.look_at_quarantine()
     }
 
@@ -353,6 +357,7 @@ impl SendPhase {
                 keys,
                 turn: Turn::default(),
                 behind: None,
+                limit: Limit::default(),
             },
         );
         Ok(())
@@ -513,7 +518,7 @@ impl SendPhase {
         }
     }
 
-    fn with_sources<T>(
+    pub(super) fn with_sources<T>(
         &mut self,
         pair: &mut Pair,
         ask: impl FnOnce(&mut Stream, &mut Sources<'_>) -> Result<T>,

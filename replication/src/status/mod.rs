@@ -4,6 +4,7 @@
 //! any process can say of them is the least they are: the position confirmed, and what was received.
 
 mod lag;
+mod limit;
 mod waits;
 
 use milepost_engine::{ErrorKind, Lsn, Phase, Result, Store, Watermarks};
@@ -19,6 +20,7 @@ use crate::send::freed;
 use crate::tracking::{Neighbour, PairRecords, PairState};
 
 use lag::{Backlog, Lag};
+pub use limit::{LimitStatus, SuspendedStatus};
 use waits::AllPieces;
 pub use waits::{Pieces, Waits};
 
@@ -88,6 +90,8 @@ pub struct RemoteStatus {
     pub lag_transactions: u64,
     /// Bytes of their events, at most.
     pub lag_bytes: u64,
+    /// How it stands to the limits of what is kept for it.
+    pub limit: LimitStatus,
     /// What is missing of its stream, if anything is.
     pub waits: Option<Waits>,
     /// Why nothing moves until an operator acts.
@@ -197,12 +201,7 @@ fn remote_status(
     };
     let records = PairRecords::load(&neighbour, |key| Ok(store.pinned(key)?.map(|(value, _)| value)))?;
     let confirmed = records.told.confirmed;
-    let (lag, behind) = match backlog.of(remote, &records.told, read) {
-        Err(error) if error.kind() == ErrorKind::Behind => {
-            (Lag::default(), Some(freed(&remote.site, &error)))
-        }
-        lag => (lag?, None),
-    };
+    let (lag, behind, limit) = kept_for(store, backlog, (remote, &records), read)?;
     let keys = keys_of(store, &remote.site)?;
     let distrust = store.pinned(&DistrustRecord::key(&remote.site))?;
     let distrust = distrust
@@ -223,6 +222,7 @@ fn remote_status(
         rereceive_count: records.told.ask_number,
         lag_transactions: lag.transactions,
         lag_bytes: lag.bytes,
+        limit,
         waits: Waits::of(store, &remote.site, &records, pieces)?,
         stopped: records
             .pair
@@ -242,6 +242,26 @@ fn remote_status(
         held: held_of(store, &remote.site)?.map_or(0, |(count, _)| count),
         reported: Reported::of(&records.reported.trouble),
     })
+}
+
+/// What a remote is due, why that cannot be sent, and how it stands to its limits. One that is suspended is due nothing.
+fn kept_for(
+    store: &Store,
+    backlog: &Backlog<'_>,
+    (remote, records): (&Remote, &PairRecords),
+    read: &mut dyn FnMut(Lsn),
+) -> Result<(Lag, Option<String>, LimitStatus)> {
+    if let Some(limit) = LimitStatus::of_suspended(store, remote)? {
+        return Ok((Lag::default(), None, limit));
+    }
+    let (lag, behind) = match backlog.of(remote, &records.told, read) {
+        Err(error) if error.kind() == ErrorKind::Behind => {
+            (Lag::default(), Some(freed(&remote.site, &error)))
+        }
+        lag => (lag?, None),
+    };
+    let kept = backlog.kept(remote, records, lag);
+    Ok((lag, behind, LimitStatus::of(store, remote, kept)?))
 }
 
 /// The scan's position is that of the last frame it saw, which has a length of its own.

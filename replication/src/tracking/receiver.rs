@@ -68,6 +68,8 @@ pub struct Receiver {
     incomplete: Option<Point>,
     /// Where the stream stands because the transaction behind was refused.
     refused_at: Option<Place>,
+    /// The neighbour is sent nothing of our log any more.
+    suspended: bool,
 }
 
 impl Receiver {
@@ -97,6 +99,7 @@ impl Receiver {
             fork: None,
             incomplete: None,
             refused_at: None,
+            suspended: false,
         };
         receiver.resume_after_update();
         receiver
@@ -112,6 +115,11 @@ impl Receiver {
     #[must_use]
     pub fn stopped(&self) -> Option<&StopReason> {
         self.records.pair.as_ref().and_then(|pair| pair.stopped.as_ref())
+    }
+
+    /// Whether the neighbour is suspended: then what it says of a stretch of our log that was freed stops nothing.
+    pub fn set_suspended(&mut self, suspended: bool) {
+        self.suspended = suspended;
     }
 
     /// Where the next transaction goes on from: what is applied, durable or not.
@@ -147,10 +155,14 @@ impl Receiver {
         let probe = probe.filter(|probe| probe.generation == header.generation);
         let mut told = self.records.told.clone();
         let noted = match claims::note(&mut told, header, probe, own)? {
-            Ok(noted) => noted,
+            Ok(noted) => {
+                self.records.told = told;
+                noted
+            }
+            // Of a suspended one nothing hangs on what it holds, and what it sends is as welcome as ever.
+            Err(StopReason::Freed(_)) if self.suspended => Noted::Fine,
             Err(stop) => return Ok(self.stop(stop)),
         };
-        self.records.told = told;
         self.records.reported.note(header);
         if let Some(pair) = &mut self.records.pair {
             pair.reads = header.reads;

@@ -302,6 +302,12 @@ impl Sender {
         self.owes().then_some(SendAction::Tell)
     }
 
+    /// True when a confirmation, an answer or requests are due: all that a suspended remote is sent.
+    #[must_use]
+    pub fn tells(&self) -> bool {
+        self.stopped().is_none() && self.owes()
+    }
+
     /// A header with all that is owed to the neighbour; `previous` and `last` stand at `log_sent`.
     #[must_use]
     pub fn header(&self, own: &OwnEnd) -> Header {

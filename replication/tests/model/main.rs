@@ -47,6 +47,10 @@
 //! passed at its place and is applied later, once, or dropped: nothing of the same neighbour or origin overtakes it in a stream. In the
 //! end nothing is vetoed any more, and everything held is applied.
 //!
+//! **Some remotes have limits** (limits.rs): who does not confirm is suspended where its definition says so, at any moment at which anything
+//! else happens, and is removed and added again by its operator some time later. What was unsent then is dropped, as of any remote that is
+//! removed; nobody else may miss anything, nobody gets a later commit before an earlier one that he is due, and a subscription in between is refused.
+//!
 //! **Left out**: other operators that restore a site to an older copy, who are in `went_back.rs` and
 //! `tests/tests/restored_sites.rs`.
 //!
@@ -63,6 +67,7 @@
 mod chance;
 mod defined;
 mod judge;
+mod limits;
 mod operators;
 mod rules;
 mod secrets;
@@ -92,6 +97,8 @@ struct Total {
     keys: u64,
     /// Transactions that were held in quarantine.
     held: u64,
+    /// Remotes that were suspended at their limit, and brought back.
+    given_up: u64,
 }
 
 fn number(variable: &str) -> Option<u64> {
@@ -117,6 +124,7 @@ fn run(seed: u64, trace: &Trace) -> Result<Total, String> {
         restored: story.restored,
         keys: story.keys,
         held: story.held(),
+        given_up: story.limited.given_up,
     })
 }
 
@@ -173,10 +181,16 @@ fn every_store_holds_what_the_model_says_r1_r3_r4() {
     let anew: u64 = totals.clone().map(|total| total.anew).sum();
     let restored: u64 = totals.clone().map(|total| total.restored).sum();
     let keys: u64 = totals.clone().map(|total| total.keys).sum();
-    let held: u64 = totals.map(|total| total.held).sum();
+    let held: u64 = totals.clone().map(|total| total.held).sum();
+    let given_up: u64 = totals.map(|total| total.given_up).sum();
     println!(
         "{received} transactions received from {messages} messages; {freed} segments freed, {anew} pairs made anew for it; \
-         {restored} sites restored from their last backup; {keys} keys dropped for newer ones; {held} transactions held"
+         {restored} sites restored from their last backup; {keys} keys dropped for newer ones; {held} transactions held; \
+         {given_up} remotes suspended and brought back"
+    );
+    assert!(
+        given_up > seeds / 4,
+        "{given_up} remotes suspended in {seeds} seeds"
     );
     assert!(held > seeds, "{held} transactions held in {seeds} seeds");
     assert!(restored > seeds / 2, "{restored} sites restored in {seeds} seeds");

@@ -9,7 +9,7 @@ use milepost_replication::catalog::{
 use milepost_replication::quarantine::held_of;
 
 use super::defined::{By, Making, PUBLICATIONS, Subscribed, Version};
-use super::story::Story;
+use super::story::{NAMES, Story};
 
 const PATTERNS: [&str; 6] = ["**", "x/**", "y/*", "*/1", "x/2", "y/0"];
 
@@ -29,6 +29,10 @@ impl Story {
         if self.chance.percent(70) {
             self.change_weather();
         }
+    }
+
+    pub fn name(&self, site: usize) -> &'static str {
+        NAMES[site]
     }
 
     /// A publication is made, changed, or removed if nobody subscribes to it.
@@ -125,7 +129,7 @@ impl Story {
         self.subscribe_to(edge, which, start);
     }
 
-    fn subscribe_to(&mut self, edge: usize, which: usize, start: Start) {
+    pub fn subscribe_to(&mut self, edge: usize, which: usize, start: Start) {
         let (from, to) = (self.edges[edge].from, self.name(self.edges[edge].to));
         let (publication, by) = PUBLICATIONS[which];
         let value = match by {
@@ -156,6 +160,10 @@ impl Story {
             Start::At(lsn) => Some(lsn),
         };
         let made = self.sites[from].definitions().add_subscription(new);
+        if self.is_suspended(edge) {
+            assert_eq!(made.unwrap_err().kind(), ErrorKind::Conflict, "it is given up");
+            return;
+        }
         if since.is_some_and(|since| since <= oldest && oldest > Lsn::ZERO) {
             assert_eq!(
                 made.unwrap_err().kind(),
@@ -241,6 +249,7 @@ impl Story {
                 schedule: Schedule::EverySeconds(1),
                 consolidated: false,
                 on_error: OnError::GoOn,
+                limits: self.draw_limits(edge),
             };
             let made = self.sites[from].definitions().add_remote(new, false).unwrap();
             self.makings += 1;

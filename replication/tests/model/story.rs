@@ -15,6 +15,7 @@ use super::judge::{
     Commits, Side, events_are_genuine_and_single, nothing_overtakes_what_is_held, own_commits_are_there,
     stream_is_as_due,
 };
+use super::limits::Limited;
 use super::rules::{Act, Rules};
 use super::secrets::Secret;
 use super::site::{Logged, Site, Stopped, Told};
@@ -131,6 +132,7 @@ pub struct Story {
     pub keys: u64,
     /// What keys are drawn by.
     pub dice: Chance,
+    pub limited: Limited,
 }
 
 impl Story {
@@ -185,6 +187,7 @@ impl Story {
             secrets: Vec::new(),
             keys: 0,
             dice: Chance::new(seed ^ 0x2222_0000),
+            limited: Limited::new(seed),
         };
         story.begin();
         story.share_keys();
@@ -265,7 +268,7 @@ impl Story {
     }
 
     /// One end of an edge sends only what is backed up.
-    fn is_backed_up(&self, edge: usize) -> bool {
+    pub fn is_backed_up(&self, edge: usize) -> bool {
         let Edge { from, to, .. } = self.edges[edge];
         self.sites[from].only_backed_up || self.sites[to].only_backed_up
     }
@@ -439,6 +442,7 @@ impl Story {
     fn send(&mut self, site: usize) -> Result<(), String> {
         let (messages, stopped) = self.sites[site].send();
         self.tell(format!("{} sends {messages} messages", NAMES[site]));
+        self.bring_back(site);
         self.make_anew(site, stopped)
     }
 
@@ -492,6 +496,7 @@ impl Story {
     pub fn come_to_rest(&mut self) -> Result<(), String> {
         self.wire.set_weather(Weather::default());
         self.tell("the faults stop".to_owned());
+        self.limited.resting = true;
         for edge in 0..self.edges.len() {
             if self.edges[edge].making().is_none() {
                 self.define(self.edges[edge].from, |story| story.remove_or_add_remote(edge));
@@ -586,10 +591,6 @@ impl Story {
 
     pub fn oldest_own(&self, site: usize) -> Vec<Lsn> {
         self.commits[site].keys().copied().collect()
-    }
-
-    pub fn name(&self, site: usize) -> &'static str {
-        NAMES[site]
     }
 }
 

@@ -198,6 +198,7 @@ impl Site {
             schedule: Schedule::EverySeconds(1),
             consolidated: false,
             on_error: Default::default(),
+            limits: Default::default(),
         };
         self.definitions().add_remote(new, false).unwrap();
     }

@@ -116,6 +116,7 @@ pub fn remote(site: &str, on_error: OnError) -> NewRemote {
         schedule: Schedule::EverySeconds(1),
         consolidated: false,
         on_error,
+        limits: Default::default(),
     }
 }
 

@@ -115,6 +115,10 @@ impl Export {
                 let text = format!("nothing is due to {remote}; no bundle was made");
                 output::tell(self.json, &facts(remote, None), format_args!("{text}"))
             }
+            Exported::Suspended(reason) => Err(Failure::new(
+                Exit::Quarantine,
+                format!("remote {remote} is suspended: {reason}"),
+            )),
             Exported::Stopped(reason) => Err(Failure::new(
                 Exit::Quarantine,
                 format!("the pair with {remote} is stopped: {reason}; {GO_ON}"),

@@ -129,6 +129,7 @@ fn definitions() -> Vec<Definition> {
             schedule,
             consolidated,
             on_error: OnError::Stop,
+            limits: RemoteLimits::default(),
         }),
     });
     let ranges = [
@@ -253,7 +254,7 @@ fn subscriptions_of_version_1_are_laid_out_as_their_page_says() {
 fn a_remote_with_a_policy_is_of_version_2_and_one_without_stays_of_version_1() {
     let (_, bytes) = remotes().remove(1);
     let site = "every".parse().unwrap();
-    let frame = record::remote_frame(&site, bytes, OnError::GoOn).unwrap();
+    let frame = record::remote_frame(&site, bytes, OnError::GoOn, RemoteLimits::default()).unwrap();
     let [pinned] = frame.pinned() else {
         panic!("one record")
     };
@@ -286,8 +287,40 @@ fn a_remote_with_a_policy_is_of_version_2_and_one_without_stays_of_version_1() {
     let fields: &[(usize, &[u8])] = &[(0, &[2, 0]), (2, &rest), (2 + rest.len(), &[1, 0, 0, 0])];
     assert_laid_out(key, value, fields);
     let (_, bytes) = remotes().remove(1);
-    let frame = record::remote_frame(&site, bytes, OnError::Stop).unwrap();
+    let frame = record::remote_frame(&site, bytes, OnError::Stop, RemoteLimits::default()).unwrap();
     assert_eq!(frame.pinned()[0].value.as_ref().unwrap(), &self::kept()[5].1);
-    let newer = [&[3, 0], &value[2..]].concat();
+    let newer = [&[4, 0], &value[2..]].concat();
     assert!(Record::decode(key.as_bytes(), &newer, AT).is_err());
+}
+
+#[test]
+fn a_remote_with_limits_is_of_version_3() {
+    let (_, bytes) = remotes().remove(1);
+    let site = "every".parse().unwrap();
+    let limits = RemoteLimits {
+        bytes: Some(0x1122),
+        age: Some(0x3344),
+        at_limit: AtLimit::Suspend,
+    };
+    let frame = record::remote_frame(&site, bytes, OnError::GoOn, limits).unwrap();
+    let value = frame.pinned()[0].value.clone().unwrap();
+    let key = String::from_utf8(frame.pinned()[0].key.clone()).unwrap();
+    let written = vec![(key, value)];
+    let kept = kept_records("catalog-limits", &written);
+    assert_eq!(kept, written);
+    let (key, value) = &kept[0];
+    let record = Record::decode(key.as_bytes(), value, AT).unwrap();
+    let Definition::Remote {
+        value: Some(remote), ..
+    } = record.definition
+    else {
+        panic!("a remote")
+    };
+    assert_eq!((remote.limits, remote.on_error), (limits, OnError::GoOn));
+    // docs/format.md, "Catalog": version, what version 2 has, the limits.
+    let policy = &kept_records("catalog-policy", &Records::new())[0].1;
+    let limits = [&[1][..], &word(0x1122), &[1], &word(0x3344), &[1, 0, 0, 0]].concat();
+    let rest = &policy[2..];
+    let fields: &[(usize, &[u8])] = &[(0, &[3, 0]), (2, rest), (2 + rest.len(), &limits)];
+    assert_laid_out(key, value, fields);
 }
