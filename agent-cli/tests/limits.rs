@@ -52,8 +52,8 @@ fn subscribe(place: &Place) -> running::Ran {
 }
 
 fn append(place: &Place, bytes: usize) {
-    let data = format!("\"{}\"\n", "x".repeat(bytes));
-    let words = ["append", "hq", "orders/1", "--kind", "placed", "--stdin"];
+    let data = format!("\"{}\"", "x".repeat(bytes));
+    let words = ["append", "hq", "orders/1", "--kind", "placed", "--data", "@-"];
     place.run_with(&words, &data, &[]).ok();
 }
 
@@ -133,7 +133,11 @@ fn a_remote_near_its_limit_is_told_by_the_agent_once_by_status_and_to_a_hook() {
         (&limit["state"], &limit["percent"]),
         (&"near".into(), &told["percent"])
     );
-    assert_eq!(limit["kept_bytes"], told["kept_bytes"]);
+    // The scan notes its position in the queue, too.
+    assert!(
+        limit["kept_bytes"].as_u64() >= told["kept_bytes"].as_u64(),
+        "{limit}"
+    );
     assert!(
         limit["oldest"].is_i64() && limit["limit_age"].is_null(),
         "{limit}"
@@ -205,7 +209,7 @@ fn a_suspended_remote_is_shown_ends_runs_with_5_and_comes_back_by_being_added_ag
     let bundle = place.run(&["bundle", "export", "hq", "--remote", "shop", "--to", "link"]);
     assert_eq!(bundle.code, 5, "{}", bundle.err);
     let id = place.run(&["subscription", "list", "hq", "--json"]).one()["id"].to_string();
-    place.run(&["subscription", "remove", "hq", &id]).ok();
+    place.run(&["subscription", "remove", "hq", "--id", &id]).ok();
     place.run(&["remote", "remove", "hq", "shop"]).ok();
     add(&place, &[]).ok();
     let beginning = [

@@ -147,10 +147,11 @@ fn received(site: &Site) -> Vec<u64> {
 }
 
 /// What waits for the island carries nothing, stands at what it has, and probes for nothing.
-fn assert_only_told(net: &Net) {
+fn assert_only_told(net: &Net, has: &str) {
     for bytes in net.steal("island") {
         let header = decode_header(&bytes, &Limits::default()).unwrap();
         assert_eq!((header.previous, header.probe), (header.last, None));
+        assert_eq!(header.last.to_string(), has);
         net.put("island", bytes);
     }
 }
@@ -181,6 +182,9 @@ fn a_dead_remote_is_given_up_at_its_limit_and_its_siblings_never_notice_r1_q2() 
         turns(&hands, &[&head, &shop, &island], 4);
         assert_eq!(state(&head), LimitState::Fine);
         bulk(&head, "down/1", 10..80);
+        // A run that ends cleanly notes how far it sent.
+        let exit = run_here(&head, &batch(true, true, true), &Stop::new());
+        assert_eq!(exit.code, ExitCode::Done, "{exit:?}");
         until_suspended(&hands, &head, &shop);
         let told = limit_of(&head, "island").suspended.unwrap();
         assert!(
@@ -190,7 +194,7 @@ fn a_dead_remote_is_given_up_at_its_limit_and_its_siblings_never_notice_r1_q2() 
         bulk(&head, "down/1", 80..90);
         let before = net.steal("island");
         turns(&hands, &[&head, &shop], 3);
-        assert_only_told(&net);
+        assert_only_told(&net, &told.confirmed);
         assert_eq!(numbers(&shop, "down/1").0, 90, "the other goes on");
         assert!(numbers(&head, "down/1").1 > 70, "its log was freed");
         assert!(
@@ -382,7 +386,12 @@ fn nothing_but_its_removal_brings_a_suspended_remote_back_r1() {
     net.put("island", mail.pop().unwrap());
     limited(&head, "island", limits(Some(1 << 30), None, SUSPEND), true);
     turns(&hands, &[&island, &head, &shop], 4);
-    head = by_hand(head, &hands);
+    // Its queue is lost, too: it is made again without what was given up.
+    head = by_hand(
+        closed(head, |root| std::fs::remove_dir_all(root.join("queue")).unwrap()),
+        &hands,
+    );
+    assert!(head.store.has_lost_queue().unwrap());
     bulk(&head, "down/1", 60..65);
     turns(&hands, &[&island, &head, &shop], 4);
     let catalog = island.definitions().catalog().unwrap();

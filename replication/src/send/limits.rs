@@ -2,7 +2,7 @@
 //! definition says so.
 //!
 //! ```text
-//! each round, for remotes with limits:  Owed ─► Kept ─► Level ─► state ── fine
+//! each round, a second apart, for remotes with limits:  Owed ─► Kept ─► Level ─► state ── fine
 //!    near (70 %)      told once, until it is below 60 %
 //!    reached, hold    told once a day; nothing is given up
 //!    reached, suspend told; and once two exchanges have passed and it is still reached: suspended/<remote>, synced
@@ -29,6 +29,8 @@ use super::kept::{Account, Kept, Level, Owed, Times};
 use super::phase::{Pair, SendPhase, Sent};
 use super::suspended::{LimitRecord, LimitState, SuspendedRecord, limit_told, suspended};
 
+/// How often it is looked at most.
+const JUDGE_AGAIN: Duration = Duration::from_secs(1);
 /// How often a remote that stays at its limit is told of.
 const AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
 /// The time that a remote is given to confirm once it was found at its limit: two exchanges, at least
@@ -85,6 +87,12 @@ impl SendPhase {
 
     /// Looks how near remotes are to their limits, tells it, and suspends who is to be.
     pub(super) fn judge_limits(&mut self) -> Result<()> {
+        let now = self.store.clock().monotonic();
+        let is_soon = |at| now.saturating_sub(at) < JUDGE_AGAIN;
+        if self.judged_at.is_some_and(is_soon) {
+            return Ok(());
+        }
+        self.judged_at = Some(now);
         let limited = self.pairs.iter().filter(|(_, pair)| {
             let told = pair.limit.told.is_some_and(|told| told.state != LimitState::Fine);
             pair.limit.suspended.is_none() && (told || !pair.remote.limits.is_none())
@@ -192,9 +200,13 @@ impl SendPhase {
 
     fn tell_limit(&self, pair: &Pair, (kept, level): (Kept, Level), state: LimitState) {
         let (remote, percent) = (&pair.remote.site, level.percent);
-        let next = match pair.remote.limits.at_limit {
-            AtLimit::Hold => "all of it is kept",
-            AtLimit::Suspend => "at the limit it is suspended, and what it has not confirmed given up",
+        let next = match (pair.remote.limits.at_limit, state) {
+            (AtLimit::Hold, _) => "all of it is kept".to_owned(),
+            (AtLimit::Suspend, LimitState::Reached) => format!(
+                "unless it confirms, it is suspended in {} s, and what it has not confirmed given up",
+                self.grace(pair).as_secs()
+            ),
+            _ => "at the limit it is suspended, and what it has not confirmed given up".to_owned(),
         };
         match state {
             LimitState::Fine => {
@@ -230,6 +242,8 @@ impl SendPhase {
         let every = match pair.remote.schedule {
             Schedule::EverySeconds(seconds) => Duration::from_secs(seconds),
             Schedule::AtMinute(_) => GRACE_MOST,
+            // Carried, or sent to by whoever runs the phase.
+            Schedule::None if pair.remote.is_carried() => GRACE_MOST,
             Schedule::None => Duration::ZERO,
         };
         let exchange = every.max(self.options.send_every);

@@ -79,6 +79,8 @@ pub struct SendPhase {
     pub(super) frees: bool,
     /// When it was looked last what the log may let go.
     pub(super) let_go_at: Option<Duration>,
+    /// When it was looked last how near remotes are to their limits.
+    pub(super) judged_at: Option<Duration>,
     /// When the hold was last told whom it is for.
     pub(super) told_at: Option<Duration>,
     /// What the last backup covers, where that counts (`-u`).
@@ -125,6 +127,7 @@ impl SendPhase {
             beat: Heartbeat::new(store),
             frees: false,
             let_go_at: None,
+            judged_at: None,
             told_at: None,
             coverage: None,
             lineage: store.lineage()?.map(|(parent, fork)| Lineage { parent, fork }),

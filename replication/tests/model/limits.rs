@@ -1,12 +1,17 @@
 //! Remotes with limits in a [`Story`]: some are suspended when their site finds that they do not confirm, whatever keeps them
 //! from it, and their operators bring them back some time later, as `status` says: removed and added again.
 
+use std::time::Duration;
+
 use milepost_engine::{Lsn, SiteName};
-use milepost_replication::catalog::{AtLimit, RemoteLimits, Start};
-use milepost_replication::send::suspended;
+use milepost_replication::catalog::{AtLimit, Remote, RemoteLimits, Start};
+use milepost_replication::send::{LimitState, limit_told, suspended};
 
 use super::chance::Chance;
 use super::story::Story;
+
+/// Two send intervals, and more.
+const GRACE: Duration = Duration::from_secs(130);
 
 /// What the story knows of limits.
 pub struct Limited {
@@ -29,7 +34,7 @@ impl Limited {
 
     /// Limits of a remote that is added.
     fn draw(&self, may_suspend: bool) -> RemoteLimits {
-        if self.resting || !self.chance.percent(40) {
+        if self.resting || !self.chance.percent(75) {
             return RemoteLimits::default();
         }
         let at_limit = match self.chance.percent(70) && may_suspend {
@@ -37,7 +42,7 @@ impl Limited {
             false => AtLimit::Hold,
         };
         RemoteLimits {
-            bytes: Some(self.chance.pick(&[2_000, 20_000, 200_000])),
+            bytes: Some(self.chance.pick(&[200, 500, 5_000])),
             age: self.chance.pick(&[None, Some(200), Some(5_000)]),
             at_limit,
         }
@@ -58,8 +63,27 @@ impl Story {
         remote.is_some_and(|remote| suspended(self.sites[from].store(), remote).unwrap().is_some())
     }
 
+    /// A site that has found a remote at its limit sends again after the time that it gives it, sometimes before anything else happens.
+    fn wait_for_limits(&mut self, site: usize) {
+        let store = self.sites[site].store();
+        let catalog = self.sites[site].definitions().catalog().unwrap();
+        let gives_up = |remote: &&Remote| remote.limits.at_limit == AtLimit::Suspend;
+        let at_limit = |remote: &Remote| limit_told(store, remote).unwrap().state == LimitState::Reached;
+        let waits = catalog.remotes().filter(gives_up).any(at_limit);
+        if waits && self.limited.chance.percent(70) {
+            self.time.pass(GRACE);
+            // Which pair stops it tells the next time, too.
+            let (messages, _) = self.sites[site].send();
+            self.tell(format!(
+                "{} waits, and sends {messages} messages",
+                self.name(site)
+            ));
+        }
+    }
+
     /// Who is suspended at a site is brought back, sometimes, with all that the log still has.
     pub fn bring_back(&mut self, site: usize) {
+        self.wait_for_limits(site);
         for edge in 0..self.edges.len() {
             if self.edges[edge].from != site || !self.is_suspended(edge) {
                 continue;
