@@ -207,6 +207,11 @@ fn a_dead_remote_is_given_up_at_its_limit_and_its_siblings_never_notice_r1_q2() 
         }
         let had = if lost { 10 } else { 80 };
         bulk(&island, "up/1", 0..5);
+        turns(&hands, &[&island, &head], 1);
+        if lost {
+            assert!(net.waiting("island") > 0, "it is told");
+            assert_only_told(&net, &told.confirmed);
+        }
         turns(&hands, &[&island, &head, &shop], 5);
         assert_eq!(numbers(&island, "down/1").0, had, "nothing comes by itself");
         assert_eq!(numbers(&head, "up/1").0, 5, "what it committed comes");
