@@ -11,7 +11,9 @@ use std::time::{Duration, SystemTime};
 use milepost_engine::clock::Clock;
 use milepost_engine::{ErrorKind, Lsn, Retention, Space};
 use milepost_replication::agent::{ExitCode, Stop};
-use milepost_replication::catalog::{AtLimit, NewRemote, RemoteLimits, Schedule, Start};
+use milepost_replication::catalog::{
+    AtLimit, NewRemote, NewSubscription, RemoteLimits, Schedule, Start, Subscription,
+};
 use milepost_replication::hooks::{Hooks, RemoteLimit};
 use milepost_replication::message::{Limits, decode_header};
 use milepost_replication::send::{LimitState, Serve};
@@ -159,9 +161,7 @@ fn assert_only_told(net: &Net, has: &str) {
 /// What the publisher would do to bring it back, as `status` says.
 fn bring_back(head: &Site, start: Start) {
     let catalog = head.definitions().catalog().unwrap();
-    let of_it = |one: &&milepost_replication::catalog::Subscription| {
-        one.remote == name("island") && one.is_in_force()
-    };
+    let of_it = |one: &&Subscription| one.remote == name("island") && one.is_in_force();
     for one in catalog.subscriptions().filter(of_it) {
         head.unsubscribe(one, false);
     }
@@ -220,22 +220,28 @@ fn a_dead_remote_is_given_up_at_its_limit_and_its_siblings_never_notice_r1_q2() 
         assert_eq!(facts.remotes[0].lag_transactions, 0, "and is confirmed to it");
         assert_eq!(state(&head), LimitState::Suspended);
 
-        let oldest = head.store.oldest().unwrap();
-        bring_back(&head, Start::At(Lsn(oldest.0 + 1)));
-        bulk(&head, "down/1", 90..95);
-        bulk(&island, "up/1", 5..7);
-        turns(&hands, &[&head, &island, &shop], 8);
-        let (all, kept) = (received(&island), numbers(&head, "down/1").1);
-        let ascend = all.windows(2).all(|two| two[0] < two[1]);
-        assert!(
-            ascend && (kept..95).all(|one| all.contains(&one)),
-            "{kept} {all:?}"
-        );
+        comes_back(&hands, &head, &shop, &island);
+        let all = received(&island);
         assert!(all.starts_with(&(0..had).collect::<Vec<_>>()), "{all:?}");
-        assert_eq!(numbers(&head, "up/1").0, 7);
-        assert_eq!(state(&head), LimitState::Fine);
-        assert_nothing_doubled(&island);
     }
+}
+
+/// Added again, it gets all that the log still has, in order and once, and goes on.
+fn comes_back(hands: &Hands, head: &Site, shop: &Site, island: &Site) {
+    let oldest = head.store.oldest().unwrap();
+    bring_back(head, Start::At(Lsn(oldest.0 + 1)));
+    bulk(head, "down/1", 90..95);
+    bulk(island, "up/1", 5..7);
+    turns(hands, &[head, island, shop], 8);
+    let (all, kept) = (received(island), numbers(head, "down/1").1);
+    let ascend = all.windows(2).all(|two| two[0] < two[1]);
+    assert!(
+        ascend && (kept..95).all(|one| all.contains(&one)),
+        "{kept} {all:?}"
+    );
+    assert_eq!(numbers(head, "up/1").0, 7);
+    assert_eq!(state(head), LimitState::Fine);
+    assert_nothing_doubled(island);
 }
 
 #[derive(Default)]
@@ -415,15 +421,7 @@ fn nothing_but_its_removal_brings_a_suspended_remote_back_r1() {
         "all else goes on"
     );
     assert_eq!(state(&head), LimitState::Suspended);
-    let new = milepost_replication::catalog::NewSubscription {
-        remote: name("island"),
-        publication: "all".to_owned(),
-        value: None,
-        start: Start::Beginning,
-    };
-    let refused = head.definitions().add_subscription(new).unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Conflict);
-    assert!(refused.to_string().contains("suspended"), "{refused}");
+    assert_no_subscription_is_taken(&head);
     let exit = run_here(&head, &batch(false, true, true), &Stop::new());
     assert_eq!(exit.code, ExitCode::Quarantined);
     assert!(
@@ -437,6 +435,18 @@ fn nothing_but_its_removal_brings_a_suspended_remote_back_r1() {
     assert_eq!(received(&island)[10..], (70..75).collect::<Vec<_>>());
     let exit = run_here(&head, &batch(true, true, true), &Stop::new());
     assert_eq!(exit.code, ExitCode::Done, "{exit:?}");
+}
+
+fn assert_no_subscription_is_taken(head: &Site) {
+    let new = NewSubscription {
+        remote: name("island"),
+        publication: "all".to_owned(),
+        value: None,
+        start: Start::Beginning,
+    };
+    let refused = head.definitions().add_subscription(new).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Conflict);
+    assert!(refused.to_string().contains("suspended"), "{refused}");
 }
 
 /// An agent that was away finds more than the limit in the first round; its remote is there and takes it all.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use milepost_engine::{Lsn, SiteName};
+use milepost_engine::{ErrorKind, Lsn, SiteName};
 use milepost_replication::catalog::{AtLimit, Remote, RemoteLimits, Start};
 use milepost_replication::send::{LimitState, limit_told, suspended};
 
@@ -61,6 +61,15 @@ impl Story {
         let catalog = self.sites[from].definitions().catalog().unwrap();
         let remote = catalog.remote(&SiteName::new(to).unwrap());
         remote.is_some_and(|remote| suspended(self.sites[from].store(), remote).unwrap().is_some())
+    }
+
+    /// Why a subscription for the remote of an edge is refused, if it must be.
+    pub fn refusal(&self, edge: usize, is_freed: bool) -> Option<ErrorKind> {
+        match (self.is_suspended(edge), is_freed) {
+            (true, _) => Some(ErrorKind::Conflict),
+            (false, true) => Some(ErrorKind::Invalid),
+            (false, false) => None,
+        }
     }
 
     /// A site that has found a remote at its limit sends again after the time that it gives it, sometimes before anything else happens.

@@ -160,15 +160,12 @@ impl Story {
             Start::At(lsn) => Some(lsn),
         };
         let made = self.sites[from].definitions().add_subscription(new);
-        if self.is_suspended(edge) {
-            assert_eq!(made.unwrap_err().kind(), ErrorKind::Conflict, "it is given up");
-            return;
-        }
-        if since.is_some_and(|since| since <= oldest && oldest > Lsn::ZERO) {
+        let is_freed = since.is_some_and(|since| since <= oldest && oldest > Lsn::ZERO);
+        if let Some(kind) = self.refusal(edge, is_freed) {
             assert_eq!(
                 made.unwrap_err().kind(),
-                ErrorKind::Invalid,
-                "what it asks for was freed"
+                kind,
+                "it is given up, or what it asks for was freed"
             );
             return;
         }
