@@ -62,7 +62,10 @@ impl Sending {
     fn phase(&self, store: &Store) -> Result<SendPhase> {
         let (stop, handle) = (Stop::new(), self.runtime.handle().clone());
         let links = Links::new(
-            Box::new(|_| Ok(Arc::new(Nobody) as Arc<dyn Link>)),
+            Box::new(|_| {
+                let nobody: Arc<dyn Link> = Arc::new(Nobody);
+                Ok(nobody)
+            }),
             &[],
             handle,
             stop.clone(),
