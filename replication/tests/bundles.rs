@@ -127,7 +127,7 @@ fn made_with(site: &Site, remote: &str, options: &ExportOptions) -> Option<Made>
     match export(&site.store, &name(remote), options).unwrap() {
         Outcome::Made(made) => Some(*made),
         Outcome::NothingDue => None,
-        Outcome::Stopped(reason) => panic!("stopped: {reason}"),
+        Outcome::Stopped(reason) | Outcome::Suspended(reason) => panic!("stopped: {reason}"),
     }
 }
 
