@@ -6,9 +6,9 @@ mod support;
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use milepost_engine::clock::Clock;
+use milepost_engine::clock::{Clock, SystemClock};
 use milepost_engine::{ErrorKind, Lsn, Retention, Space};
 use milepost_replication::agent::{ExitCode, Stop};
 use milepost_replication::catalog::{
@@ -30,9 +30,8 @@ struct Hands {
 
 impl Hands {
     fn new() -> Hands {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
         Hands {
-            began: since.as_micros().try_into().unwrap(),
+            began: SystemClock.wall_micros(),
             passed: Arc::default(),
         }
     }
