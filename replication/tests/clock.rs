@@ -204,6 +204,7 @@ impl Four {
                 schedule,
                 consolidated: false,
                 on_error: OnError::GoOn,
+                limits: Default::default(),
             };
             site.definitions().add_remote(new, false).unwrap();
         };
@@ -426,6 +427,7 @@ fn agent_sends(schedule: Schedule, tell: impl FnOnce(&Site, &Net, &Watch)) {
         schedule,
         consolidated: false,
         on_error: OnError::Stop,
+        limits: Default::default(),
     };
     hq.definitions().add_remote(new, false).unwrap();
     hq.subscribe("bern", "all", None, Start::Now);

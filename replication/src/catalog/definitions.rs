@@ -229,7 +229,7 @@ impl<'a> Definitions<'a> {
         remote::check(&new.site, &new.links, new.schedule)?;
         let (mut previous, key) = (Lsn::ZERO, record::remote_key(&new.site));
         if let Some((value, at)) = self.store.pinned(&key)? {
-            let (last, _) = record::remote_body(&value, at)?;
+            let (last, ..) = record::remote_body(&value, at)?;
             if last.value.is_some() || last.generation >= generation {
                 return Err(Error::conflict(format!(
                     "remote {} was changed by another command meanwhile",
@@ -244,7 +244,7 @@ impl<'a> Definitions<'a> {
             added: Lsn::ZERO,
             value: Some((new.links, new.schedule, new.consolidated)),
         };
-        let mut frame = record::remote_frame(&new.site, bytes, new.on_error)?;
+        let mut frame = record::remote_frame(&new.site, bytes, new.on_error, new.limits)?;
         beside.into_iter().for_each(|pinned| frame.pin(pinned));
         self.append_frame(frame).map(drop)
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use milepost_engine::frame::FrameKind;
 use milepost_engine::{Error, ErrorKind, Lsn, Result, SiteName, Store};
 
-use crate::catalog::{Catalog, Definitions, NewRemote, OnError, Start, check_wanted};
+use crate::catalog::{Catalog, Definitions, NewRemote, OnError, RemoteLimits, Start, check_wanted};
 use crate::keys::{PairKeys, keys_of};
 use crate::quarantine::held_prefix;
 use crate::tracking::{PairRecord, PairState};
@@ -136,6 +136,7 @@ fn plan_of(source: &Store, wish: &Extract, purpose: Purpose) -> Result<Plan> {
             schedule: remote.schedule,
             consolidated: remote.consolidated,
             goes_on: remote.on_error == OnError::GoOn,
+            limits: remote.limits,
         }),
         up: wish.up.clone(),
         fresh_key: wish.fresh_key || (renews && !matches!(keys, PairKeys::Unsealed)),
@@ -179,5 +180,6 @@ fn way_up(source: &Store, wish: &Extract) -> Result<NewRemote> {
         schedule: wish.schedule.unwrap_or(schedule),
         consolidated: !remote.is_some_and(|remote| remote.consolidated),
         on_error: OnError::Stop,
+        limits: RemoteLimits::default(),
     })
 }

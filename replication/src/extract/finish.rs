@@ -161,7 +161,7 @@ fn ids(store: &Store, remote: &SiteName) -> Result<Ids> {
             retired: ring.retired().to_vec(),
         },
         PairKeys::Unsealed => Ids::default(),
-        PairKeys::Locked(_) => {
+        PairKeys::Locked(_) | PairKeys::Damaged(_) => {
             // What is damaged or lost is replaced by a key of its own.
             Keys::new(store).drop_all(remote)?;
             Ids::default()

@@ -5,7 +5,7 @@ use bincode::{Decode, Encode};
 use milepost_engine::frame::NewFrame;
 use milepost_engine::{Durability, Error, Lsn, Pinned, Result, SiteName, Store, StoreId};
 
-use crate::catalog::{NewRemote, OnError, Schedule};
+use crate::catalog::{NewRemote, OnError, RemoteLimits, Schedule};
 use crate::tracking::NOTE;
 
 /// Its key.
@@ -41,6 +41,7 @@ pub(super) struct Renewed {
     pub schedule: Schedule,
     pub consolidated: bool,
     pub goes_on: bool,
+    pub limits: RemoteLimits,
 }
 
 impl Renewed {
@@ -50,6 +51,7 @@ impl Renewed {
             links: self.links.clone(),
             schedule: self.schedule,
             consolidated: self.consolidated,
+            limits: self.limits,
             on_error: if self.goes_on {
                 OnError::GoOn
             } else {
@@ -137,6 +139,10 @@ mod tests {
                 schedule: Schedule::EverySeconds(60),
                 consolidated: true,
                 goes_on: false,
+                limits: RemoteLimits {
+                    bytes: Some(9),
+                    ..RemoteLimits::default()
+                },
             }),
             up: vec!["t/*".to_owned()],
             fresh_key: true,
@@ -161,9 +167,9 @@ mod tests {
                 75,
                 b"\x01\x01\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0bundle:\x01\0\0\0\x3c\0\0\0\0\0\0\0",
             ),
-            (111, b"\x01\0"),
-            (113, b"\x01\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0t/*"),
-            (132, &[1]),
+            (111, b"\x01\0\x01\x09\0\0\0\0\0\0\0\0\0\0\0\0"),
+            (127, b"\x01\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0t/*"),
+            (146, &[1]),
         ];
         assert_laid_out("extract", &value, &fields);
         let records: Records = vec![("plan".to_owned(), value)];
