@@ -131,13 +131,7 @@ fn plan_of(source: &Store, wish: &Extract, purpose: Purpose) -> Result<Plan> {
             .first_position(start)?
             .unwrap_or_default(),
         as_of: source.watermarks().durable,
-        renewed: renews.then(|| Renewed {
-            links: remote.links.clone(),
-            schedule: remote.schedule,
-            consolidated: remote.consolidated,
-            goes_on: remote.on_error == OnError::GoOn,
-            limits: remote.limits,
-        }),
+        renewed: renews.then(|| Renewed::of(remote)),
         up: wish.up.clone(),
         fresh_key: wish.fresh_key || (renews && !matches!(keys, PairKeys::Unsealed)),
     })

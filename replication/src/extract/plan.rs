@@ -5,7 +5,7 @@ use bincode::{Decode, Encode};
 use milepost_engine::frame::NewFrame;
 use milepost_engine::{Durability, Error, Lsn, Pinned, Result, SiteName, Store, StoreId};
 
-use crate::catalog::{NewRemote, OnError, RemoteLimits, Schedule};
+use crate::catalog::{NewRemote, OnError, Remote, RemoteLimits, Schedule};
 use crate::tracking::NOTE;
 
 /// Its key.
@@ -45,6 +45,16 @@ pub(super) struct Renewed {
 }
 
 impl Renewed {
+    pub(super) fn of(remote: &Remote) -> Renewed {
+        Renewed {
+            links: remote.links.clone(),
+            schedule: remote.schedule,
+            consolidated: remote.consolidated,
+            goes_on: remote.on_error == OnError::GoOn,
+            limits: remote.limits,
+        }
+    }
+
     pub(super) fn remote(&self, site: &SiteName) -> NewRemote {
         NewRemote {
             site: site.clone(),
