@@ -24,7 +24,8 @@ use crate::progress::Progress;
 /// select. The subscriptions begin here in the same moment: what is committed from then on goes over the link, and nothing is lost
 /// or doubled between the two. Writers and agents of this site go on meanwhile.
 ///
-/// Interrupted, it goes on where it was when it is run again; until it is done agents refuse the new store. Carry the folder to
+/// Interrupted, it goes on where it was when it is run again; until it is done agents refuse the new store, and this site keeps its
+/// log (`milepost hold list`; drop that hold if you give the new store up). Carry the folder to
 /// its site and run `milepost agent` there. Run it in one place only: two copies that both run are one site with two histories,
 /// and the second one is refused.
 ///
