@@ -306,12 +306,13 @@ fn a_copy_that_is_replaced_has_all_again_and_the_former_one_is_refused() {
     let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
     let head = head(dir.path(), &net);
     let first = Extract {
-        up: vec!["orders/*".to_owned()],
+        up: vec!["orders/*".to_owned(), "tills/*".to_owned()],
         ..wish("shop", &["orders", "stock"])
     };
     some_commits(&head, "before", 20);
     let shop = opened(made(&head, &first, dir.path()).unwrap(), &head);
-    shop.commit(&[("orders/7", "sold by the shop")]);
+    shop.commit(&[("orders/7", "sold by the shop"), ("tills/1", "counted")]);
+    shop.commit(&[("tills/1", "counted again")]);
     rounds(&head, &shop);
     assert!(due(&head).contains(&"sold by the shop".to_owned()));
     shop.commit(&[("orders/7", "never left the shop")]);
@@ -321,7 +322,11 @@ fn a_copy_that_is_replaced_has_all_again_and_the_former_one_is_refused() {
     let extracted = resync(&head.store, &again, &to, &Stop::new(), &mut |_| ()).unwrap();
     assert_eq!(extracted.generation, 2);
     let anew = opened(extracted, &head);
-    assert_eq!(anew.payloads(), due(&head));
+    // Also what it sent and does not subscribe to.
+    let of_tills = |payload: &String| payload.starts_with("counted");
+    let (tills, others): (Vec<_>, Vec<_>) = anew.payloads().into_iter().partition(of_tills);
+    assert_eq!(tills, ["counted", "counted again"]);
+    assert_eq!(others, due(&head));
     // The broken one comes to life first.
     shop.turn();
     head.turn();
@@ -332,7 +337,7 @@ fn a_copy_that_is_replaced_has_all_again_and_the_former_one_is_refused() {
     rounds(&head, &anew);
     net.steal("shop");
     rounds(&head, &anew);
-    assert_eq!(anew.payloads(), due(&head));
+    assert_eq!(anew.payloads().len(), due(&head).len() + 2);
     assert_nothing_doubled(&anew);
     let told = status(&head.store, &mut |_| ()).unwrap();
     assert_eq!(
@@ -350,13 +355,27 @@ fn a_sealed_pair_gets_a_fresh_key_in_both_stores_and_the_former_ones_go() {
         fresh_key: true,
         ..wish("shop", &["orders"])
     };
-    let extracted = made(&head, &first, dir.path()).unwrap();
-    let drawn = extracted.key.unwrap();
-    let shop = opened(extracted, &head);
     let ids = |site: &Site, of: &str| match keys_of(&site.store, &name(of)).unwrap() {
         PairKeys::Sealed { ring, .. } => ring.keys().iter().map(|one| one.key.id()).collect::<Vec<_>>(),
         _ => Vec::new(),
     };
+    // What an agent would have sealed with, had it run as soon as something was due.
+    let due_with = |held: &mut Vec<_>| {
+        let catalog = head.definitions().catalog().unwrap();
+        let remote = catalog.remote(&name("shop")).unwrap();
+        if catalog.subscriptions_of(remote).any(|one| one.is_in_force()) {
+            held.push(ids(&head, "shop"));
+        }
+    };
+    let (to, mut held) = (dir.path().join("shop"), Vec::new());
+    let tell = &mut |_| due_with(&mut held);
+    let extracted = extract(&head.store, &first, &to, &Stop::new(), tell).unwrap();
+    let drawn = extracted.key.unwrap();
+    assert!(
+        !held.is_empty() && held.iter().all(|ids| *ids == [drawn]),
+        "{held:?}"
+    );
+    let shop = opened(extracted, &head);
     assert_eq!(
         (ids(&head, "shop"), ids(&shop, "head")),
         (vec![drawn], vec![drawn])
@@ -366,15 +385,11 @@ fn a_sealed_pair_gets_a_fresh_key_in_both_stores_and_the_former_ones_go() {
     assert_eq!(shop.payloads().len(), 6);
     Keys::new(&head.store).add_fresh(&name("shop")).unwrap();
     let again = wish("shop", &[]);
-    let extracted = resync(
-        &head.store,
-        &again,
-        &dir.path().join("anew"),
-        &Stop::new(),
-        &mut |_| (),
-    )
-    .unwrap();
+    let (to, mut held) = (dir.path().join("anew"), Vec::new());
+    let tell = &mut |_| due_with(&mut held);
+    let extracted = resync(&head.store, &again, &to, &Stop::new(), tell).unwrap();
     let fresh = extracted.key.unwrap();
+    assert_eq!(held.last(), Some(&vec![fresh]), "{held:?}");
     let anew = opened(extracted, &head);
     assert_ne!(fresh, drawn);
     assert_eq!(
@@ -472,4 +487,51 @@ fn whoever_is_killed_behind_the_copy_goes_on_from_there() {
     rounds(&head, &shop);
     assert_eq!(shop.payloads().len(), 4 + 2 + 2);
     assert_nothing_doubled(&shop);
+}
+
+/// Two that are made side by side would both be the shop.
+#[test]
+fn one_store_at_a_time_is_made_for_a_remote() {
+    let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
+    let head = head(dir.path(), &net);
+    some_commits(&head, "before", 10);
+    let (one, other) = (dir.path().join("one"), dir.path().join("other"));
+    let wish = wish("shop", &["orders"]);
+    let (run, stop) = (Stop::new(), Stop::new());
+    stop.request();
+    let make = |to: &Path, stop: &Stop| extract(&head.store, &wish, to, stop, &mut |_| ());
+    make(&one, &stop).unwrap_err();
+    let refused = make(&other, &run).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Conflict, "{refused}");
+    assert!(
+        refused.to_string().contains("extract-shop") && !other.exists(),
+        "{refused}"
+    );
+    // Given up, and the other one begun; then somebody finds the first again.
+    head.store.drop_hold("extract-shop").unwrap();
+    make(&other, &stop).unwrap_err();
+    assert_eq!(make(&one, &run).unwrap_err().kind(), ErrorKind::Conflict);
+    let shop = opened(make(&other, &run).unwrap(), &head);
+    rounds(&head, &shop);
+    let refused = make(&one, &run).unwrap_err();
+    assert!(
+        refused.to_string().contains("is the remote shop by now"),
+        "{refused}"
+    );
+    // So it is with those that replace it.
+    let again = |to: &str, stop: &Stop| {
+        let wish = Extract {
+            wanted: Vec::new(),
+            ..wish.clone()
+        };
+        resync(&head.store, &wish, &dir.path().join(to), stop, &mut |_| ())
+    };
+    assert_eq!(again("third", &stop).unwrap_err().kind(), ErrorKind::Unavailable);
+    head.store.drop_hold("extract-shop").unwrap();
+    again("fourth", &run).unwrap();
+    let refused = again("third", &run).unwrap_err();
+    assert!(
+        refused.to_string().contains("is the remote shop by now"),
+        "{refused}"
+    );
 }

@@ -26,6 +26,7 @@ use support::*;
 struct Hands {
     began: i64,
     passed: Arc<AtomicI64>,
+    jumped: Arc<AtomicI64>,
 }
 
 impl Hands {
@@ -33,7 +34,13 @@ impl Hands {
         Hands {
             began: SystemClock.wall_micros(),
             passed: Arc::default(),
+            jumped: Arc::default(),
         }
+    }
+
+    /// The wall clock alone.
+    fn jump(&self, seconds: i64) {
+        self.jumped.fetch_add(seconds * 1_000_000, Ordering::Relaxed);
     }
 
     fn pass(&self, seconds: u64) {
@@ -43,7 +50,7 @@ impl Hands {
 
 impl Clock for Hands {
     fn wall_micros(&self) -> i64 {
-        self.began + self.passed.load(Ordering::Relaxed)
+        self.began + self.passed.load(Ordering::Relaxed) + self.jumped.load(Ordering::Relaxed)
     }
 
     fn monotonic(&self) -> Duration {
@@ -467,4 +474,24 @@ fn a_publisher_that_was_away_for_long_suspends_nobody_who_is_there() {
         (state(&head), numbers(&island, "down/1").0),
         (LimitState::Fine, 60)
     );
+}
+
+/// It has two exchanges to confirm, and they are no shorter because somebody set a clock.
+#[test]
+fn a_clock_that_jumps_gives_nobody_up() {
+    for jump in [10, -10] {
+        let (net, hands) = (Net::default(), Hands::new());
+        let of_island = limits(Some(100_000), None, SUSPEND);
+        let (_dir, head, shop, _island) = sites(&net, &hands, of_island);
+        subscribe_both(&head);
+        bulk(&head, "down/1", 0..12);
+        turns(&hands, &[&head, &shop], 2);
+        assert_eq!(state(&head), LimitState::Reached);
+        hands.jump(jump * 365 * 24 * 3600);
+        for _ in 0..3 {
+            hands.pass(2);
+            head.send();
+        }
+        assert_eq!(state(&head), LimitState::Reached, "{jump}");
+    }
 }

@@ -13,29 +13,42 @@ use crate::tracking::{PairRecord, PairState};
 use super::plan::{Plan, Renewed};
 use super::{Extract, Purpose};
 
-/// The store at `to`, and what it is to become.
+/// The store that is in the folder, if there is one of the site.
+///
+/// # Errors
+/// `Conflict` for one of another site; those of opening it.
+pub(super) fn find(wish: &Extract, to: &Path) -> Result<Option<Store>> {
+    match wish.options.clone().open(to) {
+        Ok(there) => refuse_other_site(&there, wish).map(|()| Some(there)),
+        Err(error) if error.kind() == ErrorKind::NoStore => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The store, made in the folder unless it is `there`, and what it is to become.
 ///
 /// # Errors
 /// `Conflict` for a folder that holds anything else; as [`plan_of`]; those of making a store.
-pub(super) fn begin(source: &Store, wish: &Extract, purpose: Purpose, to: &Path) -> Result<(Store, Plan)> {
-    let made = match wish.options.clone().open(to) {
-        Ok(made) => {
-            refuse_other_site(&made, wish)?;
-            if let Some(plan) = Plan::of(&made)? {
-                return go_on(source, wish, made, plan);
-            }
-            // Killed before its first frame, or made by hand for this.
-            refuse_used(&made)?;
-            made
+pub(super) fn begin(
+    source: &Store,
+    wish: &Extract,
+    purpose: Purpose,
+    (to, there): (&Path, Option<Store>),
+) -> Result<(Store, Plan)> {
+    if let Some(there) = &there {
+        if let Some(plan) = Plan::of(there)? {
+            refuse_other_plan(source, wish, there, &plan)?;
+            return Ok((there.clone(), plan));
         }
-        Err(error) if error.kind() == ErrorKind::NoStore => {
-            // Before there is a folder: what is wrong leaves none.
-            plan_of(source, wish, purpose)?;
-            wish.options.clone().init(to, wish.remote.clone())?
-        }
-        Err(error) => return Err(error),
-    };
+        // Killed before its first frame, or made by hand for this.
+        refuse_used(there)?;
+    }
+    // Before there is a folder: what is wrong leaves none.
     let plan = plan_of(source, wish, purpose)?;
+    let made = match there {
+        Some(there) => there,
+        None => wish.options.clone().init(to, wish.remote.clone())?,
+    };
     let remote = way_up(source, wish)?;
     Definitions::new(&made).add_remote_of(remote, plan.generation, vec![plan.pin()?])?;
     Ok((made, plan))
@@ -63,7 +76,7 @@ fn refuse_used(made: &Store) -> Result<()> {
     Ok(())
 }
 
-fn go_on(source: &Store, wish: &Extract, made: Store, plan: Plan) -> Result<(Store, Plan)> {
+fn refuse_other_plan(source: &Store, wish: &Extract, made: &Store, plan: &Plan) -> Result<()> {
     let refused = |reason: String| Err(Error::conflict(reason).at_path(made.root()));
     if plan.source != source.id() {
         return refused(format!(
@@ -77,7 +90,7 @@ fn go_on(source: &Store, wish: &Extract, made: Store, plan: Plan) -> Result<(Sto
                 .to_owned(),
         );
     }
-    Ok((made, plan))
+    Ok(())
 }
 
 /// What the store is to become, from what the source's catalog says now.

@@ -16,6 +16,7 @@ use tokio::runtime::Runtime;
 
 use crate::agent::{Links, OpenLink, Stop};
 use crate::catalog::{Catalog, Matcher};
+use crate::keys::{draw_nonce, keys_of};
 use crate::link::Link;
 use crate::message::{self, Address, Carried, Header, Lineage, Message, Packed, Packer, Point};
 use crate::receive::{ReceiveOptions, ReceivePhase};
@@ -37,6 +38,7 @@ const GROUP: u32 = 100_000;
 /// A copy under way.
 pub(super) struct Copier<'a> {
     source: &'a Store,
+    made: Store,
     plan: &'a Plan,
     matcher: Matcher,
     header: Header,
@@ -83,6 +85,7 @@ impl<'a> Copier<'a> {
         let before = Lsn(plan.from.0.saturating_sub(1));
         Ok(Copier {
             source,
+            made: made.clone(),
             plan,
             matcher: Matcher::new(&catalog, |_| true)?,
             header: header(source, made, plan)?,
@@ -158,12 +161,17 @@ impl<'a> Copier<'a> {
         if frame.kind() != FrameKind::TRANSACTION {
             return Ok(None);
         }
+        // What the former store sent was in it, whatever it subscribed to.
+        let returns = self.plan.renewed.is_some()
+            && frame
+                .via()?
+                .is_some_and(|via| via.name == self.header.to.name.as_str());
         let (mut due, mut found) = (Vec::new(), Vec::new());
         for event in frame.events() {
             let event = event?;
             found.clear();
             self.matcher.topics_of(&event, &mut found)?;
-            if !found.is_empty() {
+            if returns || !found.is_empty() {
                 due.push(event);
             }
         }
@@ -188,12 +196,20 @@ impl<'a> Copier<'a> {
             self.sent = one.last;
             let mut header = self.header.clone();
             header.durable = self.source.watermarks().durable;
-            let message: Message = one.under(header);
-            if self.link.put(message::encode(&message)?) >= WAITING_BYTES {
+            let message = self.encode(&one.under(header))?;
+            if self.link.put(message) >= WAITING_BYTES {
                 self.take()?;
             }
         }
         Ok(())
+    }
+
+    /// Sealed once the new store has a key: it takes nothing else then.
+    fn encode(&self, message: &Message) -> Result<Vec<u8>> {
+        match keys_of(&self.made, self.source.site())?.sealing() {
+            Some(key) => message::encode_sealed(message, key, draw_nonce(&**self.made.rng())),
+            None => message::encode(message),
+        }
     }
 
     /// The new store takes all that waits.

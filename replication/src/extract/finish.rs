@@ -26,7 +26,7 @@ pub(super) fn renew(source: &Store, made: &Store, plan: &Plan, renewed: &Renewed
     let catalog = definitions.catalog()?;
     if let Some(remote) = catalog.remote(site) {
         if remote.generation == plan.generation {
-            return Ok(());
+            return refuse_taken(source, made, plan);
         }
         for one in catalog.subscriptions_of(remote).filter(|one| one.is_in_force()) {
             definitions.remove_subscription(one.id, true)?;
@@ -46,6 +46,21 @@ pub(super) fn renew(source: &Store, made: &Store, plan: &Plan, renewed: &Renewed
     definitions.add_remote_of(renewed.remote(site), plan.generation, vec![pair.pin(site)?])
 }
 
+/// Another store of the site is the remote already.
+fn refuse_taken(source: &Store, made: &Store, plan: &Plan) -> Result<()> {
+    let site = made.site();
+    let pair = source.pinned(&PairRecord::key(site))?;
+    let pair = pair.map(|(value, _)| PairRecord::read(&value)).transpose()?;
+    match pair.filter(|pair| pair.generation == plan.generation && pair.site != made.id()) {
+        None => Ok(()),
+        Some(pair) => Err(Error::conflict(format!(
+            "store {} is the remote {site} by now, and this one will never be: remove its folder",
+            pair.site
+        ))
+        .at_path(made.root())),
+    }
+}
+
 /// Where the last subscription begins, when all of them are there.
 pub(super) fn subscribed(source: &Store, made: &Store, plan: &Plan) -> Result<Option<Lsn>> {
     let catalog = Catalog::load(source)?;
@@ -53,6 +68,7 @@ pub(super) fn subscribed(source: &Store, made: &Store, plan: &Plan) -> Result<Op
     let Some(remote) = remote.filter(|remote| remote.generation == plan.generation) else {
         return Ok(None);
     };
+    refuse_taken(source, made, plan)?;
     let known: Option<Vec<Lsn>> = plan
         .wanted
         .iter()
@@ -80,7 +96,7 @@ pub(super) fn subscribe(source: &Store, made: &Store, plan: &Plan) -> Result<Lsn
     let remote = catalog.remote(site);
     let Some(remote) = remote.filter(|remote| remote.generation == plan.generation) else {
         return Err(Error::conflict(format!(
-            "remote {site} was removed, or made anew, by another command meanwhile; remove the new store's folder and begin again"
+            "remote {site} was removed, or made anew, by another command meanwhile; remove the new store's folder, drop the hold extract-{site} (`milepost hold drop`) and begin again"
         )));
     };
     let mut last = Lsn::ZERO;
@@ -112,7 +128,7 @@ fn refuse_changed(source: &Store, plan: &Plan, at: Lsn) -> Result<()> {
         None => Ok(()),
         Some((name, _)) => Err(Error::conflict(format!(
             "publication {name} was changed while the store was made, and what is in it was chosen by what it was; remove the folder of \
-             the new store and begin again"
+             the new store, drop its hold here (`milepost hold`) and begin again"
         ))),
     }
 }

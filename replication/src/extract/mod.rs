@@ -15,6 +15,7 @@
 //! agents refuse the store until then.
 
 mod begin;
+mod claim;
 mod copy;
 mod finish;
 mod handed;
@@ -24,17 +25,15 @@ pub use plan::refuse_unfinished;
 
 use std::path::Path;
 
-use milepost_engine::{Hold, Lsn, Options, Result, SiteName, Store};
+use milepost_engine::{ErrorKind, Lsn, Options, Result, SiteName, Store};
 
 use crate::agent::Stop;
 use crate::catalog::Schedule;
 use crate::keys::KeyId;
 
+use claim::Claim;
 use copy::Copier;
 use plan::Plan;
-
-/// What the hold of a copy begins with; the remote's name follows.
-const HOLD: &str = "extract-";
 
 /// What is wished for.
 #[derive(Clone)]
@@ -105,7 +104,8 @@ enum Purpose {
 ///
 /// # Errors
 /// `Invalid` for a remote or publication that is not there, or a start that is not retained; `Conflict` when the remote has
-/// subscriptions or was heard from, the folder holds something else, or another command changed what was copied by;
+/// subscriptions or was heard from, another store is being made for it, the folder holds something else, or another command changed
+/// what was copied by;
 /// `Unavailable` when it was asked to stop; those of both stores. Except for `Invalid` and `Conflict`, run again, it goes on.
 pub fn extract(
     source: &Store,
@@ -117,8 +117,8 @@ pub fn extract(
     make(source, wish, Purpose::Extract, (to, stop), tell)
 }
 
-/// Makes a store in `to` that replaces the one a remote had, with the subscriptions that are in force: what came from the remote
-/// comes back to it. The pair begins anew under a higher generation, tied to the new store; what the former one had and had not
+/// Makes a store in `to` that replaces the one a remote had, with the subscriptions that are in force: all that came from the
+/// remote comes back to it, whatever it subscribes to. The pair begins anew under a higher generation, tied to the new store; what the former one had and had not
 /// sent is lost.
 ///
 /// # Errors
@@ -141,26 +141,24 @@ fn make(
     tell: &mut dyn FnMut(Progress),
 ) -> Result<Extracted> {
     refuse_unfinished(source)?;
-    let hold = format!("{HOLD}{}", wish.remote);
-    let owner = format!("milepost extract or resync of {}, until it is done", wish.remote);
-    let take = |known: Option<&Hold>| {
-        let from = Lsn(wish.from.0.saturating_sub(1));
-        Ok(known.is_none().then(|| Hold::new("extract", &owner, from)))
-    };
-    let taken = source.move_hold(&hold, take)?;
-    let begun = begin::begin(source, wish, purpose, to);
-    if begun.is_err() && taken {
-        source.drop_hold(&hold)?;
+    let claim = Claim::of(source, &wish.remote);
+    let there = begin::find(wish, to)?;
+    let is_new = claim.take(there.as_ref().map(Store::id), wish.from)?;
+    let begun = begin::begin(source, wish, purpose, (to, there));
+    if begun.is_err() && is_new {
+        claim.end()?;
     }
     let (made, plan) = begun?;
-    let (copied, starts) = fill(source, &made, &plan, stop, tell)?;
-    let key = plan
-        .fresh_key
-        .then(|| finish::share_key(source, &made))
-        .transpose()?;
+    claim.take(Some(made.id()), plan.from)?;
+    let filled = fill(source, &made, &plan, stop, tell);
+    if is_new && matches!(&filled, Err(error) if error.kind() == ErrorKind::Conflict) {
+        // It will never be what it was to become.
+        claim.end()?;
+    }
+    let (copied, starts, key) = filled?;
     finish::send_up(source, &made, &plan.up)?;
     Plan::finish(&made)?;
-    source.drop_hold(&hold)?;
+    claim.end()?;
     Ok(Extracted {
         store: made,
         copied,
@@ -177,19 +175,26 @@ fn fill(
     plan: &Plan,
     stop: &Stop,
     tell: &mut dyn FnMut(Progress),
-) -> Result<(Copied, Lsn)> {
+) -> Result<(Copied, Lsn, Option<KeyId>)> {
+    let share_key = || {
+        plan.fresh_key
+            .then(|| finish::share_key(source, made))
+            .transpose()
+    };
     let mut copier = Copier::open(source, made, plan, stop)?;
-    let starts = match finish::subscribed(source, made, plan)? {
-        Some(starts) => starts,
+    let (starts, key) = match finish::subscribed(source, made, plan)? {
+        Some(starts) => (starts, share_key()?),
         None => {
             copier.copy_to(source.watermarks().durable, tell)?;
             if let Some(renewed) = &plan.renewed {
                 finish::renew(source, made, plan, renewed)?;
             }
-            finish::subscribe(source, made, plan)?
+            // Before anything is due: what an agent sent without this key would count as lost there.
+            let key = share_key()?;
+            (finish::subscribe(source, made, plan)?, key)
         }
     };
     copier.copy_to(starts, tell)?;
     copier.end_at(starts)?;
-    Ok((copier.copied(), starts))
+    Ok((copier.copied(), starts, key))
 }

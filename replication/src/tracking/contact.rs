@@ -29,13 +29,17 @@ pub(super) fn judge(me: &Me, neighbour: &Neighbour, records: &PairRecords, heade
     if header.from.name != neighbour.name || header.to.name != me.name {
         return Contact::Not(Verdict::Refused(Refusal::Misdirected));
     }
+    let (ours, theirs) = (records.generation(), header.generation);
+    let other = Verdict::OtherGeneration { ours, theirs };
     if header.to.id.is_some_and(|id| id != me.id) || from == me.id {
-        return Contact::Not(Verdict::Refused(Refusal::NotForThisStore));
+        let met = records.pair.as_ref().is_some_and(|pair| pair.site == from);
+        // It was on its way to the store that this one replaces.
+        return Contact::Not(match met && theirs < ours {
+            true => other,
+            false => Verdict::Refused(Refusal::NotForThisStore),
+        });
     }
-    let theirs = header.generation;
     let Some(pair) = &records.pair else {
-        let ours = records.generation();
-        let other = Verdict::OtherGeneration { ours, theirs };
         return if theirs < ours {
             Contact::Not(other)
         } else {
@@ -50,10 +54,7 @@ pub(super) fn judge(me: &Me, neighbour: &Neighbour, records: &PairRecords, heade
     } else if theirs > pair.generation {
         Contact::First(Box::new(meet(records, header, from)))
     } else if theirs < pair.generation {
-        Contact::Not(Verdict::OtherGeneration {
-            ours: pair.generation,
-            theirs,
-        })
+        Contact::Not(other)
     } else if let Some(reason) = &pair.stopped {
         Contact::Not(Verdict::Stopped(reason.clone()))
     } else if pair.past_epochs.contains(&header.epoch) {

@@ -194,6 +194,18 @@ fn first_contact_pins_site_lineage_and_generation() {
         Verdict::OtherGeneration { ours: 3, theirs: 1 }
     ));
 
+    // On its way to the store that this one replaces, or to another one that lives.
+    let mut to_other_store = data(10, &[20]);
+    to_other_store.header.to.id = Some(StoreId(3));
+    let late = take(&mut receiver, &to_other_store);
+    assert!(matches!(late, Verdict::OtherGeneration { ours: 3, theirs: 1 }) && late.leave() != Leave::Stay);
+    to_other_store.header.generation = 3;
+    let lives = take(&mut receiver, &to_other_store);
+    assert!(matches!(lives, Verdict::Refused(Refusal::NotForThisStore)));
+    (to_other_store.header.generation, to_other_store.header.from.id) = (1, Some(StoreId(77)));
+    let strange = take(&mut receiver, &to_other_store);
+    assert!(matches!(strange, Verdict::Refused(Refusal::NotForThisStore)));
+
     let mut stranger = data(10, &[20]);
     stranger.header.generation = 3;
     stranger.header.from.id = Some(StoreId(77));
