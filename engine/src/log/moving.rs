@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! every block verified ─► ARCHIVE/log/<16 hex>.….tmp-… ─► synced ─► read back, compared ─► renamed, folder synced
-//!   ─► stub written, synced, renamed, folder synced ─► `Arranged` raised ─► the segment here unlinked
+//!   ─► the settings that name the archive synced ─► stub written, synced, renamed, folder synced ─► `Arranged` raised ─► the segment here unlinked
 //! back: the same the other way round; the stub goes, durably, before the file in the archive
 //! ```
 //!
@@ -102,6 +102,8 @@ fn leave_stub(dir: &SegmentDir, stub: &Stub, rng: &dyn Rng, arrange: &dyn Fn()) 
     if planted::is(Bug::StubAfterUnlink) {
         unlink()?;
     }
+    // Whoever named the archive may have died before the settings that do so were durable, and nobody would know where it is.
+    storage.sync_dir("").map_err(failed)?;
     write_stub(dir, stub, rng).map_err(failed)?;
     arrange();
     if !planted::is(Bug::StubAfterUnlink) {

@@ -12,7 +12,10 @@
 //! frees looks at the holds under the same lock, so what was promised is there. One whose time is over holds nothing
 //! and is swept; one that is damaged holds everything, because nobody knows from where on.
 
+use std::collections::BTreeMap;
+
 use crate::storage::{Cell, Storage};
+use crate::sync::Mutex;
 use crate::{Error, Lsn, Result, Store, StoreId};
 
 use super::Shared;
@@ -144,7 +147,26 @@ fn file_of(name: &str) -> Result<String> {
     Ok(format!("{FOLDER}/{name}"))
 }
 
+/// Holds that are known to be durable, as they were then.
+#[derive(Default)]
+pub(super) struct DurableHolds(Mutex<BTreeMap<String, Hold>>);
+
 impl Shared {
+    /// Makes a hold durable that somebody took: who wrote its file may have died before its name was on disk.
+    fn make_durable(&self, name: &str, hold: Hold) -> Result<()> {
+        let mut durable = self.durable_holds.0.lock();
+        if durable.get(name) != Some(&hold) {
+            let synced = self
+                .storage
+                .sync_dir("")
+                .and_then(|()| self.storage.sync_dir(FOLDER));
+            let path = self.storage.root().join(FOLDER);
+            synced.map_err(|error| Error::io("make a hold durable", path, error))?;
+            durable.insert(name.to_owned(), hold);
+        }
+        Ok(())
+    }
+
     /// All holds, by name.
     pub(super) fn holds(&self) -> Result<Vec<NamedHold>> {
         let (storage, id) = (&*self.storage, self.identity.owner.id);
@@ -175,6 +197,7 @@ impl Shared {
     /// Removes a hold's file; false when there is none. The caller has the lock of space.
     pub(super) fn remove_hold(&self, name: &str) -> Result<bool> {
         let file = file_of(name)?;
+        self.durable_holds.0.lock().remove(name);
         let missing = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
         let removed = match self.storage.unlink(&file) {
             // Who dropped it may have died before that was durable, and power lost would bring it back.
@@ -289,7 +312,9 @@ impl Store {
         // A damaged one holds everything: what is decided anew takes its place.
         let now = known.and_then(|known| known.hold.ok());
         let Some(mut hold) = decide(now.as_ref())? else {
-            return Ok(false);
+            return now
+                .map_or(Ok(()), |now| self.shared().make_durable(name, now))
+                .map(|()| false);
         };
         hold.lsn = hold.lsn.max(self.shared().log.control.lsn(Cell::Freed));
         self.hold_locked(name, &file, &hold).map(|()| true)
@@ -321,7 +346,9 @@ impl Store {
             .create_dir(FOLDER)
             .and_then(|()| storage.sync_dir(""))
             .and_then(|()| whole_file::replace(storage, NEW_FILE, file, &hold.encode(self.id())));
-        written.map_err(|error| Error::io("write a hold", self.root().join(file), error))
+        written.map_err(|error| Error::io("write a hold", self.root().join(file), error))?;
+        shared.durable_holds.0.lock().insert(name.to_owned(), hold);
+        Ok(())
     }
 
     /// Drops the hold `name`; false when there is none.

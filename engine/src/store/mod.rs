@@ -113,6 +113,7 @@ struct Shared {
     spare_asked: AtomicU64,
     /// Active segment for which the forms of the others were last seen to, 1 for segment 0.
     forms_tended: AtomicU64,
+    durable_holds: hold::DurableHolds,
 }
 
 /// How far the store is, as of one moment. All are ends: positions behind the last byte.
@@ -168,6 +169,7 @@ impl Store {
             next_seq: AtomicU64::new(1),
             spare_asked: AtomicU64::new(0),
             forms_tended: AtomicU64::new(0),
+            durable_holds: hold::DurableHolds::default(),
         });
         shared.log.note_reserve();
         let background = Background::start(&shared, &options);

@@ -174,9 +174,15 @@ impl Space {
     /// Puts these settings beside a copy of the log of `owner`, where others may be; durable when this returns.
     pub(super) fn copy_to(&self, storage: &dyn Storage, owner: Owner) -> Result<()> {
         match Space::read(storage, owner) {
-            Ok(there) if there == *self => Ok(()),
+            Ok(there) if there == *self => Space::make_durable(storage),
             _ => self.write(storage, owner),
         }
+    }
+
+    /// Makes what is read there durable: whoever wrote it may have died before it was.
+    fn make_durable(storage: &dyn Storage) -> Result<()> {
+        let synced = storage.sync_dir("");
+        synced.map_err(|error| Error::io("make durable how long the log is kept", storage.root(), error))
     }
 
     /// Puts the file in place of the former one; durable when this returns.
@@ -253,8 +259,9 @@ impl Store {
         let mut space = before.clone();
         change(&mut space);
         space.check(self.segment_bytes())?;
-        if space != before {
-            space.write(&**self.storage(), self.owner())?;
+        match space == before {
+            true => Space::make_durable(&**self.storage())?,
+            false => space.write(&**self.storage(), self.owner())?,
         }
         Ok(space)
     }
