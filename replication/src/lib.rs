@@ -19,6 +19,7 @@ pub mod link;
 pub mod message;
 pub mod quarantine;
 pub mod receive;
+pub mod rejoin;
 pub mod scan;
 pub mod schedule;
 pub mod send;

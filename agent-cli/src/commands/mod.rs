@@ -20,6 +20,7 @@ mod man;
 mod publication;
 mod quarantine;
 mod read;
+mod rejoin;
 mod remote;
 mod repair;
 mod restore;

@@ -10,6 +10,7 @@ use milepost_replication::catalog::{
 use milepost_replication::endpoint::LinkAddress;
 use serde::Serialize;
 
+use super::rejoin::Rejoin;
 use super::store_dir::StoreDir;
 use crate::arguments::{keep, pause, size};
 use crate::failure::{EXIT_CODES, Failure, Outcome};
@@ -27,6 +28,7 @@ enum Action {
     Add(Add),
     List(List),
     Remove(Remove),
+    Rejoin(Rejoin),
 }
 
 /// Add a remote, or change links and schedule of one with --replace.
@@ -132,6 +134,7 @@ impl Remote {
         match self.action {
             Action::Add(add) => add.run(),
             Action::List(list) => list.run(),
+            Action::Rejoin(rejoin) => rejoin.run(),
             Action::Remove(remove) => {
                 let store = remove.store.open_site()?;
                 Definitions::new(&store).remove_remote(&remove.site)?;

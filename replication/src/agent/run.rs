@@ -228,8 +228,8 @@ pub(super) fn exit_of_link(address: &str, error: &LinkError) -> Exit {
 }
 
 /// What an operator does about a pair that is stopped.
-pub const GO_ON: &str = "find out which of the two sites is right, then begin the pair anew: end its subscriptions, \
-                     remove and add the remote, and subscribe again";
+pub const GO_ON: &str =
+    "nothing is lost meanwhile: `milepost remote rejoin` says what both sites have, and the ways on";
 
 /// Most senders and reasons that are counted: what strangers write may give ever new ones.
 const MOST_ASIDES: usize = 256;

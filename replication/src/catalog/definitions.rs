@@ -14,8 +14,8 @@ use crate::quarantine::held_prefix;
 use crate::receive::{DamagedRecord, GapRecord};
 use crate::send::{LimitRecord, SEND_NOW_PREFIX, SENT_NOW_PREFIX, SuspendedRecord, suspended};
 use crate::tracking::{
-    ConfirmedRecord, PairRecord, PairState, ProbeRecord, ReceivedRecord, ReportedRecord, SentRecord,
-    ToldRecord,
+    ConfirmedRecord, PairRecord, PairState, ProbeRecord, ReceivedRecord, RejoinedRecord, ReportedRecord,
+    SentRecord, ToldRecord,
 };
 
 use super::history::Subscribing;
@@ -87,7 +87,7 @@ pub struct NewSubscription {
 
 /// Changes the catalog of a store.
 pub struct Definitions<'a> {
-    store: &'a Store,
+    pub(super) store: &'a Store,
 }
 
 impl<'a> Definitions<'a> {
@@ -268,7 +268,7 @@ impl<'a> Definitions<'a> {
             )));
         }
         // Whoever sent them has let them go: nobody else has them any more.
-        refuse_while_held(self.store, site)?;
+        self.refuse_while_held(site, "removed")?;
         // The pair may have agreed on a higher generation; the next one must be beyond it.
         let pair = self.store.pinned(&PairRecord::key(site))?;
         let pair = pair.map(|(value, _)| PairRecord::read(&value)).transpose()?;
@@ -296,6 +296,7 @@ impl<'a> Definitions<'a> {
             GapRecord::key(site),
             DamagedRecord::key(site),
             ReportedRecord::key(site),
+            RejoinedRecord::key(site),
             SuspendedRecord::key(site),
             LimitRecord::key(site),
         ];
@@ -441,7 +442,17 @@ impl<'a> Definitions<'a> {
         self.append_frame(record::frame(key, value)?)
     }
 
-    fn append_frame(&self, frame: NewFrame) -> Result<Lsn> {
+    pub(super) fn refuse_while_held(&self, site: &SiteName, what: &str) -> Result<()> {
+        match self.store.pinned_with_prefix(&held_prefix(site))?.len() {
+            0 => Ok(()),
+            count => Err(Error::conflict(format!(
+                "remote {site} cannot be {what} while {count} of its transactions are in quarantine, and nobody else may have them any \
+                 more; retry or drop them first (`milepost quarantine list`)"
+            ))),
+        }
+    }
+
+    pub(super) fn append_frame(&self, frame: NewFrame) -> Result<Lsn> {
         super::keep_history(self.store)?;
         let committed = self.store.append_frames(vec![frame], Durability::Synced)?;
         let lsn = committed.first().map(|committed| committed.lsn);
@@ -459,16 +470,6 @@ pub fn was_remote_before(store: &Store, site: &SiteName) -> Result<bool> {
     };
     let (bytes, ..) = record::remote_body(&value, at)?;
     Ok(bytes.generation > 1 || bytes.value.is_none())
-}
-
-fn refuse_while_held(store: &Store, site: &SiteName) -> Result<()> {
-    match store.pinned_with_prefix(&held_prefix(site))?.len() {
-        0 => Ok(()),
-        count => Err(Error::conflict(format!(
-            "remote {site} cannot be removed while {count} of its transactions are in quarantine, and nobody else may have them any \
-             more; retry or drop them first (`milepost quarantine list`)"
-        ))),
-    }
 }
 
 /// Nothing is replaced by accident, and nothing new is made by a name that was mistyped.

@@ -14,6 +14,7 @@
 //!
 //! Refuses: records of another version, names that break their rule, ranges that end before they begin.
 
+mod anew;
 mod definitions;
 mod history;
 mod limits;

@@ -19,7 +19,8 @@ use milepost_engine::{Epoch, Lsn, SiteName, StoreId};
 use super::bytes::{Front, Put};
 use super::seal::Seal;
 use super::{
-    Address, Header, Lineage, MessageFault, Point, Probe, Range, Requests, Trouble, TroubleCase, VERSION,
+    Address, Header, Lineage, MessageFault, Point, Probe, Range, Rejoined, Requests, Trouble, TroubleCase,
+    VERSION,
 };
 
 /// First bytes of every message.
@@ -41,6 +42,7 @@ const TAG_PROBE: u16 = 2;
 const TAG_ANSWER: u16 = 3;
 const TAG_LINEAGE: u16 = 4;
 const TAG_TROUBLE: u16 = 5;
+const TAG_REJOINED: u16 = 6;
 /// The last tag of version 1, so that it stands behind whatever else is said.
 const TAG_SEAL: u16 = 15;
 /// What a case of [`Trouble`] takes before its reason.
@@ -154,6 +156,12 @@ fn encode_fields(header: &Header, out: &mut Vec<u8>) {
     if let Some(trouble) = header.trouble.as_ref().filter(|trouble| !trouble.is_none()) {
         put_field(out, TAG_TROUBLE, 0, &encode_trouble(trouble));
     }
+    if let Some(rejoined) = &header.rejoined {
+        let mut value = Vec::new();
+        value.put_u32(rejoined.since);
+        value.put_u32(u32::from(rejoined.is_sound));
+        put_field(out, TAG_REJOINED, 0, &value);
+    }
 }
 
 fn encode_trouble(trouble: &Trouble) -> Vec<u8> {
@@ -236,6 +244,7 @@ fn take_fixed(front: &mut Front<'_>, reads: u16) -> Option<Head> {
         probe: None,
         answer: None,
         trouble: None,
+        rejoined: None,
     };
     Some(Head {
         header,
@@ -286,6 +295,11 @@ fn take_field(tag: u16, value: &[u8], into: &mut Head) -> Option<bool> {
             header.lineage = Some(Lineage { parent, fork });
         }
         TAG_TROUBLE => header.trouble = Some(take_trouble(&mut front)?),
+        TAG_REJOINED => {
+            let (since, sound) = (front.u32()?, front.u32().filter(|sound| *sound <= 1)?);
+            let is_sound = sound == 1;
+            header.rejoined = Some(Rejoined { since, is_sound });
+        }
         TAG_SEAL => into.seal = Some(Seal::take(&mut front)?),
         _ => return Some(false),
     }
@@ -344,7 +358,7 @@ pub(super) const HEAD_ROOM: usize = {
     let fixed = 24 + 4 * Point::LEN;
     let requests = 16 + Requests::MAX_RANGES * 2 * Point::LEN;
     let trouble = 16 + Trouble::MAX_CASES * (CASE_HEAD + Trouble::MAX_REASON);
-    PREFIX_LEN + addresses + fixed + requests + (16 + Point::LEN) + 16 + 24 + trouble + (8 + Seal::LEN)
+    PREFIX_LEN + addresses + fixed + requests + (16 + Point::LEN) + 16 + 24 + trouble + 16 + (8 + Seal::LEN)
 };
 
 /// Lengths of head and body as the prefix tells them, in bytes.

@@ -47,6 +47,8 @@ pub struct Header {
     pub answer: Option<u64>,
     /// What of the addressee's stream the sender has in quarantine.
     pub trouble: Option<Trouble>,
+    /// The pair was made anew in its place.
+    pub rejoined: Option<Rejoined>,
 }
 
 impl Header {
@@ -72,8 +74,18 @@ impl Header {
             probe: None,
             answer: None,
             trouble: None,
+            rejoined: None,
         }
     }
+}
+
+/// What the sender says of its stream after it made the pair anew in its place: an addressee that follows need not have all again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rejoined {
+    /// Places mean what they meant in every generation from this one on.
+    pub since: u32,
+    /// Nothing speaks against the sender's own log: what was told in its present lineage is still true.
+    pub is_sound: bool,
 }
 
 /// The parent of a lineage and where it left it: the log up to `fork` is the parent's.

@@ -18,8 +18,9 @@ use milepost_engine::{
 };
 
 use crate::catalog::was_remote_before;
-use crate::message::{Carried, Joined, MessageFault, Part};
+use crate::message::{Carried, Joined, MessageFault, Part, Point};
 use crate::quarantine::Gate;
+use crate::rejoin::received_before;
 use crate::tracking::{
     Case, HeldEvent, InQuarantine, Judgement, OwnLog, PairRecord, PairState, Receiver, Staged, newest_key,
     read_newest,
@@ -329,6 +330,11 @@ impl OwnLog for Origins {
             .as_ref()
             .filter(|receipts| receipts.has_lost_tables());
         lost.map_or(Ok(false), |receipts| self.may_have_met(receipts, site, name))
+    }
+
+    fn last_before(&self, neighbour: &SiteName, epoch: Epoch, fork: Lsn) -> Result<Option<Point>> {
+        let (last, _) = received_before(&self.store, neighbour, (epoch, fork), &mut |_| ())?;
+        Ok(last)
     }
 
     fn doubts_records(&self) -> Result<bool> {

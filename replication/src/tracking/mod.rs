@@ -32,8 +32,9 @@ pub use sender::{Now, OwnEnd, Pace, SendAction, Sender};
 pub use staged::Staged;
 pub use state::{
     CONFIRMED_PREFIX, ConfirmedRecord, NOTE, Neighbour, ORIGIN_PREFIX, PAIR_PREFIX, PROBE_PREFIX, PairRecord,
-    PairRecords, PairState, ProbeRecord, RECEIVED_PREFIX, REPORTED_PREFIX, ReceivedRecord, ReportedRecord,
-    SENT_PREFIX, SentRecord, StopReason, TOLD_PREFIX, ToldRecord, newest_key, newest_pin, read_newest,
+    PairRecords, PairState, ProbeRecord, RECEIVED_PREFIX, REJOINED_PREFIX, REPORTED_PREFIX, ReceivedRecord,
+    RejoinedRecord, ReportedRecord, SENT_PREFIX, SentRecord, StopReason, TOLD_PREFIX, ToldRecord, newest_key,
+    newest_pin, read_newest,
 };
 pub use verdict::{Apply, Leave, Refusal, Verdict};
 

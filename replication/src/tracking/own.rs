@@ -1,9 +1,9 @@
 //! [`OwnLog`]: our own log, as far as tracking asks it.
 
 use milepost_engine::frame::NewFrame;
-use milepost_engine::{Lsn, Origin, Position, Result, SiteName, StoreId};
+use milepost_engine::{Epoch, Lsn, Origin, Position, Result, SiteName, StoreId};
 
-use crate::message::{Carried, Joined, MessageFault, Part};
+use crate::message::{Carried, Joined, MessageFault, Part, Point};
 
 use super::held::HeldEvent;
 use super::verdict::Refusal;
@@ -92,6 +92,14 @@ pub trait OwnLog {
     /// # Errors
     /// Those of the store.
     fn forgot_newest(&self, site: StoreId, name: &SiteName) -> Result<bool>;
+
+    /// The last point of a neighbour's stream that our log has, of one lineage and not behind `fork`. Reads all of the log.
+    ///
+    /// # Errors
+    /// Those of the store.
+    fn last_before(&self, _neighbour: &SiteName, _epoch: Epoch, _fork: Lsn) -> Result<Option<Point>> {
+        Ok(None)
+    }
 
     /// True when pinned records may be lost, since a repair: that there is none of a pair's position does not say that nothing
     /// was received.

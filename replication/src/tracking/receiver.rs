@@ -28,7 +28,7 @@ use super::contact::{self, Contact};
 use super::gap::{Gaps, Patience, PollCause};
 use super::own::OwnLog;
 use super::staged::Staged;
-use super::state::{Neighbour, PairRecord, PairRecords, PairState, ProbeRecord, StopReason};
+use super::state::{Neighbour, PairRecord, PairRecords, PairState, ProbeRecord, ReceivedRecord, StopReason};
 use super::verdict::{Leave, Refusal, Verdict};
 
 /// Most lineages remembered as past.
@@ -70,6 +70,8 @@ pub struct Receiver {
     refused_at: Option<Place>,
     /// The neighbour is sent nothing of our log any more.
     suspended: bool,
+    /// Where the stream goes on in a generation that was just followed; no frame says so yet.
+    carried_over: Option<Point>,
 }
 
 impl Receiver {
@@ -100,6 +102,7 @@ impl Receiver {
             incomplete: None,
             refused_at: None,
             suspended: false,
+            carried_over: None,
         };
         receiver.resume_after_update();
         receiver
@@ -318,6 +321,11 @@ impl Receiver {
             pins.push(pair.pin(&self.neighbour.name)?);
         }
         pins.extend(self.records.news_of_trouble(&self.pinned, &self.neighbour.name)?);
+        // Unless frames have moved it: those say so themselves, and may come before this.
+        if let Some(point) = self.carried_over.filter(|point| *point == self.staged) {
+            let generation = self.records.generation();
+            pins.push(ReceivedRecord { generation, point }.pin(&self.neighbour.name)?);
+        }
         Ok(pins)
     }
 
@@ -326,6 +334,7 @@ impl Receiver {
         self.pinned.told = self.records.told.clone();
         self.pinned.pair = self.records.pair.clone();
         self.pinned.reported = self.records.reported.clone();
+        self.carried_over = None;
     }
 
     /// Refuses what is not of this pair; first contact settles who is.
@@ -343,7 +352,9 @@ impl Receiver {
                     };
                 }
                 if met.generation() != self.records.generation() {
-                    self.staged = Point::NONE;
+                    met.received.point = self.goes_on(header, own)?;
+                    self.staged = met.received.point;
+                    self.carried_over = Some(self.staged).filter(|point| !point.is_none());
                     self.gaps = Gaps::default();
                     self.incomplete = None;
                     self.joiner.clear();
@@ -358,6 +369,30 @@ impl Receiver {
                 }
                 Ok(Some(verdict))
             }
+        }
+    }
+
+    /// Where the stream of a pair that its neighbour made anew goes on: behind what both have, where the neighbour says that places
+    /// are what they were, and which history it left where. Otherwise all of it comes again, and what is here is known (R1).
+    fn goes_on(&self, header: &Header, own: &dyn OwnLog) -> Result<Point> {
+        let r = self.records.received.point;
+        let Some(rejoined) = header
+            .rejoined
+            .filter(|rejoined| rejoined.since <= self.records.generation())
+        else {
+            return Ok(Point::NONE);
+        };
+        let left = header
+            .lineage
+            .filter(|lineage| lineage.parent == r.position.epoch);
+        match left {
+            Some(lineage) if r.position.lsn <= lineage.fork => Ok(r),
+            Some(lineage) => {
+                let last = own.last_before(&self.neighbour.name, lineage.parent, lineage.fork)?;
+                Ok(last.unwrap_or(Point::NONE))
+            }
+            None if header.epoch == r.position.epoch && rejoined.is_sound => Ok(r),
+            None => Ok(Point::NONE),
         }
     }
 
@@ -387,7 +422,7 @@ impl Receiver {
                 "its log left the one we know at {}, and we hold it to {r}",
                 lineage.fork
             );
-            return Ok(self.stop(StopReason::Fork(text)));
+            return Ok(self.stop(StopReason::Parted(Some(lineage.fork), text)));
         }
         if previous.place() > r.place() {
             let range = Range {
@@ -404,7 +439,7 @@ impl Receiver {
         match points.find(|point| point.place() == r.place()) {
             Some(point) if point != r && header.epoch == self.epoch() => {
                 let text = format!("it tells {point} where we hold {r}");
-                Ok(self.stop(StopReason::Fork(text)))
+                Ok(self.stop(StopReason::Parted(None, text)))
             }
             _ if last.place() <= r.place() => {
                 let rest =

@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use milepost_engine::{Epoch, Lsn};
 
-use crate::message::{Address, Header, Lineage, Message, Place, Point, Probe, Range, Requests, Trouble};
+use crate::message::{
+    Address, Header, Lineage, Message, Place, Point, Probe, Range, Rejoined, Requests, Trouble,
+};
 
 use super::probe::{Probing, ProbingTimes};
 use super::receiver::Me;
@@ -324,6 +326,10 @@ impl Sender {
         header.received = self.records.received.point;
         header.confirmed = self.confirms();
         header.trouble.clone_from(&self.trouble);
+        header.rejoined = self.records.rejoined.map(|rejoined| Rejoined {
+            since: rejoined.since,
+            is_sound: rejoined.is_sound,
+        });
         if self.told().answers_due > self.answers_given {
             header.answer = self.told().nonce;
         }

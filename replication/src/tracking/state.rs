@@ -48,6 +48,9 @@ pub const CONFIRMED_PREFIX: &str = "confirmed/";
 /// Key prefix of [`ReportedRecord`].
 pub const REPORTED_PREFIX: &str = "reported/";
 
+/// Key prefix of [`RejoinedRecord`].
+pub const REJOINED_PREFIX: &str = "rejoined/";
+
 /// Key prefix of the highest LSN, at the site it names, of a transaction that was passed on to us; the site's
 /// id in hexadecimal follows. It outlives every pair (R4).
 pub const ORIGIN_PREFIX: &str = "origin/";
@@ -146,12 +149,17 @@ pub enum StopReason {
     Contradiction(String),
     /// It names a position that is no longer in our log, so that nobody can say whether that is our history (R5).
     Freed(String),
+    /// What we hold of its log is not its history (R5): from behind this position, where it left the lineage that we
+    /// know, or from nobody knows where.
+    Parted(Option<Lsn>, String),
 }
 
 impl std::fmt::Display for StopReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            StopReason::Fork(text) => write!(f, "the two sites' histories have parted: {text}"),
+            StopReason::Fork(text) | StopReason::Parted(_, text) => {
+                write!(f, "the two sites' histories have parted: {text}")
+            }
             StopReason::Loop(text) => write!(f, "subscriptions form a loop: {text}"),
             StopReason::NeedsNewer(_, text) | StopReason::Contradiction(text) | StopReason::Freed(text) => {
                 f.write_str(text)
@@ -289,6 +297,21 @@ impl PairState for ConfirmedRecord {
     const PREFIX: &'static str = CONFIRMED_PREFIX;
 }
 
+/// The pair was made anew in its place, by command here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct RejoinedRecord {
+    /// Generation that it was given then.
+    pub generation: u32,
+    /// Places of our stream mean what they meant in every generation from this one on.
+    pub since: u32,
+    /// Nothing spoke against our own log.
+    pub is_sound: bool,
+}
+
+impl PairState for RejoinedRecord {
+    const PREFIX: &'static str = REJOINED_PREFIX;
+}
+
 /// What the neighbour says that it could not apply of our stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct ReportedRecord {
@@ -347,6 +370,8 @@ pub struct PairRecords {
     pub sent: Option<SentRecord>,
     /// `reported/`
     pub reported: ReportedRecord,
+    /// `rejoined/`
+    pub rejoined: Option<RejoinedRecord>,
 }
 
 impl PairRecords {
@@ -380,6 +405,9 @@ impl PairRecords {
         let reported = find(&ReportedRecord::key(name))?
             .map(|value| ReportedRecord::read(&value))
             .transpose()?;
+        let rejoined = find(&RejoinedRecord::key(name))?
+            .map(|value| RejoinedRecord::read(&value))
+            .transpose()?;
         let received = received.filter(|record| record.generation == generation);
         // The pair's record of a new generation may be durable before the one that says what was told in it.
         let confirmed_once = told
@@ -400,6 +428,7 @@ impl PairRecords {
             }),
             probe: probe.filter(|record| record.generation == generation),
             sent: sent.filter(|record| record.generation == generation),
+            rejoined: rejoined.filter(|record| record.generation == generation),
             reported: reported
                 .filter(|record| record.generation == generation)
                 .unwrap_or(ReportedRecord {

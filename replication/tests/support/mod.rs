@@ -10,6 +10,7 @@
 )]
 
 pub mod freeing;
+pub mod restoring;
 pub mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -78,6 +78,7 @@ fn header() -> Header {
         }),
         answer: Some(u64::MAX),
         trouble: None,
+        rejoined: None,
     }
 }
 
@@ -366,6 +367,27 @@ fn what_could_not_be_applied_is_told_as_its_page_says() {
     assert_laid_out("trouble", &head[232..], field);
 }
 
+#[test]
+fn that_a_pair_was_rejoined_is_told_as_its_page_says() {
+    let (_, mut message) = messages().remove(0);
+    message.header.rejoined = Some(Rejoined {
+        since: 2,
+        is_sound: true,
+    });
+    let written = vec![("rejoined".to_owned(), encode(&message).unwrap())];
+    let kept = kept_records("message-rejoined", &written);
+    assert_eq!(kept, written);
+    assert_eq!(take(&kept[0].1).unwrap(), message);
+    // docs/replication.md, "Message".
+    let field: &[(usize, &[u8])] = &[
+        (0, &[6, 0, 0, 0, 8, 0, 0, 0]),
+        (8, &2u32.to_le_bytes()),
+        (12, &1u32.to_le_bytes()),
+    ];
+    let (head, _) = opened("rejoined", &kept[0].1);
+    assert_laid_out("rejoined", &head[232..], field);
+}
+
 /// Whatever a site has to say fits beside what else a head says, and a reason is cut where a letter ends.
 #[test]
 fn the_longest_report_fits_into_the_room_of_a_head_and_reasons_are_cut() {
@@ -378,6 +400,10 @@ fn the_longest_report_fits_into_the_room_of_a_head_and_reasons_are_cut() {
         held: u32::MAX,
         refused: 7,
         cases: vec![case; 9],
+    });
+    full.header.rejoined = Some(Rejoined {
+        since: 1,
+        is_sound: false,
     });
     full.header.requests = Some(Requests {
         number: 1,

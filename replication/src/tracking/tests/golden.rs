@@ -262,6 +262,28 @@ fn reported() -> ReportedRecord {
     }
 }
 
+#[test]
+fn records_of_a_pair_that_parted_and_was_rejoined_are_written_and_read_as_ever() {
+    let hq = "hq".parse().unwrap();
+    let parted = pair(Some(StopReason::Parted(Some(Lsn(300)), "why".to_owned())));
+    let rejoined = RejoinedRecord {
+        generation: 4,
+        since: 2,
+        is_sound: true,
+    };
+    let written = vec![
+        record(parted.pin(&hq).unwrap()),
+        record(rejoined.pin(&hq).unwrap()),
+    ];
+    let kept = kept_records("rejoined", &written);
+    assert_eq!(kept, written);
+    assert_read(&kept, "hq", &parted);
+    assert_read(&kept, "hq", &rejoined);
+    // docs/replication.md, "Tracking".
+    let fields: &[(usize, &[u8])] = &[(0, &4u32.to_le_bytes()), (4, &2u32.to_le_bytes()), (8, &[1])];
+    assert_laid_out("rejoined/hq", &kept[1].1, fields);
+}
+
 fn held(cause: HeldCause) -> HeldRecord {
     HeldRecord {
         at: Lsn(0x5000),
