@@ -1,5 +1,8 @@
 //! Runs the `milepost` program in a temporary directory and reads what it prints.
 
+pub mod chance;
+pub mod process;
+
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
