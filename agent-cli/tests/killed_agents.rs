@@ -3,7 +3,7 @@
 //! site once, whole and in order (R1, R2, Q1).
 //!
 //! The witness is this process: what `append` acknowledged, in the order of its own log. Agents'
-//! counters are asked nothing. `MILEPOST_SECONDS` sets how long the killing goes on, default 8.
+//! counters are asked nothing. `MILEPOST_SECONDS` sets how long the killing goes on, default 8; `MILEPOST_SEED` repeats the choices of a run.
 #![allow(
     missing_docs,
     dead_code,
@@ -17,52 +17,12 @@
 
 mod running;
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use running::Place;
+use running::chance::Chance;
+use running::process::Process;
 use serde_json::Value;
-
-const PHASES: [&str; 3] = ["-r", "-i", "-s"];
-
-/// One phase of one site, running or between two lives.
-struct Agent {
-    site: &'static str,
-    phase: &'static str,
-    child: Option<Child>,
-}
-
-impl Agent {
-    fn start(&mut self, place: &Place) {
-        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("milepost"));
-        command.args(["agent", self.site, self.phase, "-rd", "1s", "-sd", "1s", "-q"]);
-        let command = command
-            .current_dir(place.path(""))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
-        self.child = Some(command.stderr(Stdio::null()).spawn().unwrap());
-    }
-
-    fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill().unwrap();
-            child.wait().unwrap();
-        }
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-/// Random numbers that differ from run to run: what is proved must hold for every course.
-fn random(below: usize) -> usize {
-    (RandomState::new().build_hasher().finish() % below as u64) as usize
-}
 
 fn two_sites() -> Place {
     let place = Place::with_store("hq");
@@ -106,23 +66,14 @@ fn payloads(place: &Place, site: &str, origin: &str, streams: &str) -> Vec<u64> 
 }
 
 /// All phases of both sites, started in a random order.
-fn six_agents(place: &Place) -> Vec<Agent> {
-    let mut agents: Vec<Agent> = ["hq", "shop"]
-        .into_iter()
-        .flat_map(|site| {
-            PHASES.map(|phase| Agent {
-                site,
-                phase,
-                child: None,
-            })
-        })
-        .collect();
-    while let Some(waiting) = agents.iter().position(|agent| agent.child.is_none()) {
-        // Any order: a random one of those that wait, which are at and behind the first.
-        let chosen = waiting + random(agents.len() - waiting);
-        if agents[chosen].child.is_none() {
-            agents[chosen].start(place);
-        }
+fn six_agents(place: &Place, chance: &mut Chance) -> Vec<Process> {
+    let phases = |site| ["-r", "-i", "-s"].map(|phase| Process::phase(site, phase, &[]));
+    let mut waiting: Vec<Process> = ["hq", "shop"].into_iter().flat_map(phases).collect();
+    let mut agents = Vec::new();
+    while !waiting.is_empty() {
+        let mut chosen = waiting.swap_remove(chance.below(waiting.len()));
+        chosen.start(place);
+        agents.push(chosen);
     }
     agents
 }
@@ -134,7 +85,9 @@ fn six_phase_processes_killed_at_random_lose_and_double_nothing() {
         .and_then(|text| text.parse().ok())
         .unwrap_or(8);
     let place = two_sites();
-    let mut agents = six_agents(&place);
+    let mut chance = Chance::new();
+    println!("MILEPOST_SEED={}", chance.seed);
+    let mut agents = six_agents(&place, &mut chance);
     let (started, mut committed, mut kills) = (Instant::now(), 0u64, 0);
     while started.elapsed() < Duration::from_secs(seconds) {
         for (site, stream) in [("hq", "orders/1"), ("shop", "reports/1")] {
@@ -144,13 +97,13 @@ fn six_phase_processes_killed_at_random_lose_and_double_nothing() {
                 .ok();
         }
         committed += 1;
-        let victim = random(agents.len());
+        let victim = chance.below(agents.len());
         agents[victim].kill();
         kills += 1;
-        std::thread::sleep(Duration::from_millis(random(120) as u64));
+        std::thread::sleep(Duration::from_millis(chance.below(120) as u64));
         agents[victim].start(&place);
     }
-    agents.iter_mut().for_each(Agent::kill);
+    agents.iter_mut().for_each(Process::kill);
     assert!(
         kills > 5 && committed > 5,
         "{kills} kills, {committed} commits: too busy a machine to prove anything"
@@ -179,11 +132,7 @@ fn six_phase_processes_killed_at_random_lose_and_double_nothing() {
 #[test]
 fn a_batch_send_waits_for_its_marker_to_come_through_another_process_that_scans() {
     let place = two_sites();
-    let mut scan = Agent {
-        site: "hq",
-        phase: "-i",
-        child: None,
-    };
+    let mut scan = Process::phase("hq", "-i", &[]);
     place
         .run(&["append", "hq", "orders/1", "--kind", "noted", "--data", "7"])
         .ok();

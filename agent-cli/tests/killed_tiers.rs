@@ -30,7 +30,9 @@ use tiers::witness::{Witness, difference};
 
 /// The region that is lost.
 const LOST: &str = "north";
-/// When nothing is owed by then, something is lost. No run comes near it.
+/// Well below the 5 s for which a commit waits for the lock that a stopped process may hold.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+/// What is owed for so long is lost. No run comes near it.
 const LONGEST_WAIT: Duration = Duration::from_secs(900);
 
 /// All that runs, and what may happen to it.
@@ -38,8 +40,8 @@ struct Field<'a> {
     place: &'a Place,
     witness: &'a Witness,
     processes: Vec<Process>,
-    /// The one that is stopped.
-    asleep: Option<usize>,
+    /// The one that is stopped, and since when.
+    asleep: Option<(usize, Instant)>,
     chance: Chance,
     /// How many transactions of the region its last backup has for certain.
     backed_up: usize,
@@ -80,6 +82,12 @@ impl<'a> Field<'a> {
         let mut is_lost = false;
         self.back_up();
         while Instant::now() < end {
+            if self
+                .asleep
+                .is_some_and(|(_, since)| since.elapsed() > LONGEST_SLEEP)
+            {
+                self.wake();
+            }
             let victim = self.chance.below(self.processes.len());
             match self.chance.below(48) {
                 0 => self.back_up(),
@@ -95,25 +103,23 @@ impl<'a> Field<'a> {
     }
 
     fn kill(&mut self, victim: usize) {
-        if self.asleep == Some(victim) {
-            self.asleep = None;
-        }
+        self.asleep.take_if(|(asleep, _)| *asleep == victim);
         self.processes[victim].kill();
         self.kills += 1;
         std::thread::sleep(Duration::from_millis(self.chance.below(120) as u64));
         self.processes[victim].start(self.place);
     }
 
-    /// Stops one, for as long as it takes until the next is stopped.
+    /// Stops one, until the next is stopped or it is time to wake it.
     fn put_to_sleep(&mut self, victim: usize) {
         self.wake();
         self.processes[victim].stop();
-        self.asleep = Some(victim);
+        self.asleep = Some((victim, Instant::now()));
         self.stops += 1;
     }
 
     fn wake(&mut self) {
-        if let Some(asleep) = self.asleep.take() {
+        if let Some((asleep, _)) = self.asleep.take() {
             self.processes[asleep].go_on();
         }
     }
