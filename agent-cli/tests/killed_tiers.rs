@@ -33,7 +33,7 @@ const LOST: &str = "north";
 /// Well below the 5 s for which a commit waits for the lock that a stopped process may hold.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// What is owed for so long is lost. No run comes near it.
-const LONGEST_WAIT: Duration = Duration::from_secs(900);
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 /// All that runs, and what may happen to it.
 struct Field<'a> {

@@ -24,6 +24,7 @@ impl Chance {
         let mut word = self.drawn;
         word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((word ^ (word >> 31)) % limit as u64) as usize
+        let limit = u64::try_from(limit).unwrap();
+        usize::try_from((word ^ (word >> 31)) % limit).unwrap()
     }
 }
