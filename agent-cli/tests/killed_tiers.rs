@@ -197,12 +197,7 @@ impl<'a> Field<'a> {
     /// What all sites and processes say, for whoever reads a failure.
     fn told(&self) -> String {
         let status = SITES.iter().map(|site| self.place.run(&["status", site]).out);
-        let errors = self.processes.iter().map(|process| {
-            let text = std::fs::read_to_string(self.place.path(&format!("{}.err", process.name)));
-            let text = text.unwrap_or_default();
-            let last: Vec<&str> = text.lines().rev().take(3).collect();
-            format!("{}: {}\n", process.name, last.join(" | "))
-        });
+        let errors = self.processes.iter().map(Process::last_words);
         let seed = format!("MILEPOST_SEED={}\n", self.chance.seed);
         std::iter::once(seed).chain(status).chain(errors).collect()
     }

@@ -1,6 +1,7 @@
 //! A `milepost` process that stays: started, killed, stopped for a while, and started anew with the same words.
 
 use std::fs::File;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -12,6 +13,7 @@ pub struct Process {
     pub name: String,
     words: Vec<String>,
     child: Option<Child>,
+    errors: PathBuf,
 }
 
 impl Process {
@@ -21,6 +23,7 @@ impl Process {
             name: name.to_owned(),
             words: words.iter().map(|word| (*word).to_owned()).collect(),
             child: None,
+            errors: PathBuf::new(),
         }
     }
 
@@ -36,23 +39,23 @@ impl Process {
 
     pub fn start(&mut self, place: &Place) {
         assert!(!self.is_started(), "{} runs already", self.name);
-        let path = place.path(&format!("{}.err", self.name));
-        let errors = File::options().create(true).append(true).open(path).unwrap();
+        self.errors = place.path(&format!("{}.err", self.name));
+        let errors = File::options().create(true).append(true).open(&self.errors);
         let mut command = Command::new(assert_cmd::cargo::cargo_bin!("milepost"));
         command.args(&self.words).current_dir(place.path(""));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(errors.unwrap());
         self.child = Some(command.spawn().unwrap());
     }
 
-    /// SIGKILL, also while it is stopped. Fails when it had ended by itself.
+    /// SIGKILL, also while it is stopped.
     pub fn kill(&mut self) {
-        let Some(mut child) = self.child.take() else {
-            return;
-        };
-        let ended = child.try_wait().unwrap();
-        assert!(ended.is_none(), "{} ended by itself: {ended:?}", self.name);
-        child.kill().unwrap();
-        child.wait().unwrap();
+        if let Some(mut child) = self.take_running() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
     }
 
     /// SIGSTOP, wherever it is.
@@ -67,8 +70,29 @@ impl Process {
 
     /// SIGTERM, and the exit code.
     pub fn leave(&mut self) -> Option<i32> {
-        self.signal(Signal::TERM);
-        self.child.take()?.wait().unwrap().code()
+        let mut child = self.take_running()?;
+        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        child.wait().unwrap().code()
+    }
+
+    /// What was started; fails when it had ended by itself.
+    fn take_running(&mut self) -> Option<Child> {
+        let mut child = self.child.take()?;
+        let ended = child.try_wait().unwrap();
+        let name = &self.name;
+        assert!(
+            ended.is_none(),
+            "{name} ended by itself: {ended:?}\n{}",
+            self.last_words()
+        );
+        Some(child)
+    }
+
+    /// The end of what it printed on standard error in all its lives.
+    pub fn last_words(&self) -> String {
+        let text = std::fs::read_to_string(&self.errors).unwrap_or_default();
+        let last: Vec<&str> = text.lines().rev().take(3).collect();
+        format!("{}: {}\n", self.name, last.join(" | "))
     }
 
     fn signal(&self, signal: Signal) {
