@@ -16,6 +16,10 @@ use crate::{Chain, Epoch, Error, Lsn, Result};
 /// Longest that anybody waits on a shared word before looking again (E5).
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
+/// The same for who waits for what may not come for long: it is woken when that comes, and only who died between
+/// raising a word and waking for it is not heard of sooner.
+pub(crate) const LOOK_WHEN_IDLE: Duration = Duration::from_secs(1);
+
 /// What the next block continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tail {

@@ -11,7 +11,7 @@ use crate::storage::Cell;
 use crate::store::Orphans;
 use crate::{Chain, Error, Lsn, Result, Store};
 
-use super::control::{Control, LOOK_AGAIN};
+use super::control::{Control, LOOK_AGAIN, LOOK_WHEN_IDLE};
 use super::segment::SegmentDir;
 use super::walk::BlockWalk;
 
@@ -28,6 +28,8 @@ pub(crate) struct FrameScan {
     /// Chain after the block of the frame or block given last. A block without frames behind it (a clean
     /// close) must not move it: it belongs to the position that is told to others.
     given: Option<Chain>,
+    /// How long the next sleep of a wait may be: they grow while nothing comes.
+    sleep: Duration,
 }
 
 impl FrameScan {
@@ -48,6 +50,7 @@ impl FrameScan {
             after,
             inside: None,
             given: None,
+            sleep: LOOK_AGAIN,
         })
     }
 
@@ -139,13 +142,15 @@ impl FrameScan {
         loop {
             let seen = cells.load(self.wake);
             if self.inside.is_some() || self.control.lsn(self.end) > self.walk.at() {
+                self.sleep = LOOK_AGAIN;
                 return Ok(true);
             }
             let waited = clock.monotonic().saturating_sub(started);
             let Some(left) = limit.checked_sub(waited).filter(|left| !left.is_zero()) else {
                 return Ok(false);
             };
-            cells.wait(self.wake, seen, left.min(LOOK_AGAIN));
+            cells.wait(self.wake, seen, left.min(self.sleep));
+            self.sleep = self.sleep.saturating_mul(2).min(LOOK_WHEN_IDLE);
         }
     }
 }
@@ -260,7 +265,10 @@ impl LogScan {
         let (started, mut orphans) = (clock.monotonic(), Orphans::watch(&self.store));
         loop {
             let left = limit.saturating_sub(clock.monotonic().saturating_sub(started));
-            if self.frames.wait(&*clock, left.min(Orphans::pause(&self.store)))? {
+            if self.frames.wait(
+                &*clock,
+                left.min(Orphans::pause(&self.store).max(self.frames.sleep)),
+            )? {
                 return Ok(true);
             }
             orphans.look(&self.store)?;

@@ -17,6 +17,7 @@ use crate::tracking::PollCause;
 
 use super::locked::{LockedPairs, damaged_keys, exit_of_keys};
 use super::run::{Asides, Running, exit_of_held, exit_of_quarantine, exit_of_suspended};
+use super::stop::Naps;
 use super::{AgentOptions, Exit, LOOK_EVERY, Links, Stop};
 
 /// Pause before something that failed is tried again, and between polls that bring nothing though the
@@ -133,6 +134,7 @@ fn receive_on(
 fn scan_on(phase: ScanPhase, store: &Store, options: &AgentOptions, stop: &Stop) -> Result<Exit> {
     // Transactions scanned since the log was rotated last.
     let (mut phase, mut transactions, mut said) = (Some(phase), 0, Said::default());
+    let mut naps = Naps::new(store.clock().monotonic());
     while !stop.is_requested() {
         // After a failure the phase begins anew where the queue says it ended (Q1).
         let mut one = match phase.take().map_or_else(|| ScanPhase::open(store), Ok) {
@@ -142,7 +144,7 @@ fn scan_on(phase: ScanPhase, store: &Store, options: &AgentOptions, stop: &Stop)
                 continue;
             }
         };
-        match scan_once(&mut one, &mut transactions, store, options) {
+        match scan_once(&mut one, (&mut transactions, &mut naps), store, options) {
             Ok(()) => {
                 phase = Some(one);
                 said.forget();
@@ -161,13 +163,15 @@ fn scan_on(phase: ScanPhase, store: &Store, options: &AgentOptions, stop: &Stop)
 
 fn scan_once(
     phase: &mut ScanPhase,
-    transactions: &mut u64,
+    (transactions, naps): (&mut u64, &mut Naps),
     store: &Store,
     options: &AgentOptions,
 ) -> Result<()> {
     let scanned = phase.step()?;
     *transactions += scanned.transactions;
+    let now = store.clock().monotonic();
     if scanned.frames > 0 {
+        naps.end(now);
         return Ok(());
     }
     // Notes of the agent itself are no reason for a new segment.
@@ -176,7 +180,7 @@ fn scan_once(
     {
         *transactions = 0;
     }
-    phase.wait(LOOK_EVERY).map(|_| ())
+    phase.wait(naps.next(now)).map(|_| ())
 }
 
 fn send_on(
@@ -186,6 +190,7 @@ fn send_on(
     stop: &Stop,
 ) -> Result<Exit> {
     let (mut said, mut told) = (Said::default(), BTreeSet::new());
+    let mut naps = Naps::new(store.clock().monotonic());
     while !stop.is_requested() {
         let seen = store.watermarks().durable;
         for site in phase.unscheduled() {
@@ -216,12 +221,13 @@ fn send_on(
             said.all_well();
         }
         if sent.messages > 0 {
+            naps.end(store.clock().monotonic());
             tracing::info!(messages = sent.messages, transactions = sent.transactions, "sent");
         }
         if !sent.failed_links.is_empty() {
             pause(store, RETRY_AFTER, stop);
         }
-        wait_for_more(&mut phase, store, seen, options, stop)?;
+        wait_for_more(&mut phase, (store, seen), &mut naps, options, stop)?;
     }
     phase.remember()?;
     let exit = exit_of_quarantine(&phase.stopped(), &Asides::default());
@@ -233,8 +239,8 @@ fn send_on(
 /// request, a definition) at the next look.
 fn wait_for_more(
     phase: &mut SendPhase,
-    store: &Store,
-    seen: Lsn,
+    (store, seen): (&Store, Lsn),
+    naps: &mut Naps,
     options: &AgentOptions,
     stop: &Stop,
 ) -> Result<()> {
@@ -250,20 +256,27 @@ fn wait_for_more(
         .fold(options.send_every, Duration::min);
     let mut seen = seen;
     while !stop.is_requested() {
-        let waited = clock.monotonic().saturating_sub(started);
+        let now = clock.monotonic();
+        let waited = now.saturating_sub(started);
         let Some(left) = limit.checked_sub(waited).filter(|left| !left.is_zero()) else {
             return Ok(());
         };
-        if !phase.is_open() {
-            clock.sleep(left.min(LOOK_EVERY));
-            let durable = store.watermarks().durable;
-            if durable != seen && phase.is_asked()? {
+        let (is_open, nap) = (phase.is_open(), left.min(naps.next(now)));
+        let grew = match is_open {
+            true => phase.wait(nap)?,
+            false => {
+                clock.sleep(nap);
+                false
+            }
+        };
+        let durable = store.watermarks().durable;
+        if grew || durable != seen {
+            naps.end(clock.monotonic());
+            if is_open || phase.is_asked()? {
                 return Ok(());
             }
-            seen = durable;
-        } else if phase.wait(left.min(LOOK_EVERY))? || store.watermarks().durable != seen {
-            return Ok(());
         }
+        seen = durable;
     }
     Ok(())
 }
