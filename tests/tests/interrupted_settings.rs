@@ -1,5 +1,5 @@
 //! A process dies at any operation while it changes a setting, names an archive or takes a hold. Another, which has the store open, is told
-//! that this stands already, or relies on it: then it stands when the power is lost, whoever wrote it (E1, E4).
+//! that this stands already, or relies on it: then it stands when the power is lost, whoever wrote it (E1).
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::panic::AssertUnwindSafe;
@@ -124,7 +124,7 @@ fn segments_are_moved_only_to_an_archive_that_the_settings_will_name_e1() {
 }
 
 #[test]
-fn a_setting_that_stands_already_stays_e4() {
+fn a_setting_that_stands_already_stays() {
     let keep = |store: &Store| {
         let set = store.change_space(|space| space.retention = Retention::Bytes(5_000));
         set.map(drop)
@@ -135,7 +135,7 @@ fn a_setting_that_stands_already_stays_e4() {
 }
 
 #[test]
-fn a_hold_that_stands_already_holds_e4() {
+fn a_hold_that_stands_already_holds() {
     let hold = |store: &Store| store.hold("reader", &Hold::new("test", "a test", Lsn::ZERO));
     let unless_held = |store: &Store| {
         let decide = |known: Option<&Hold>| {

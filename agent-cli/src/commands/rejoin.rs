@@ -21,6 +21,7 @@ use crate::progress::Progress;
 /// --again makes the pair anew in its place, with its links, schedule, limits and subscriptions, and goes on behind the
 /// last transaction that both have. --from-beginning has all of the remote's stream come once more, where nobody knows that point.
 /// Either way nothing is doubled: what is here is known and left out; and nothing is taken back: what the other site lost stays here.
+/// Of a remote that frees its log not all may be there any more: then the pair stops there for that, and `milepost resync` is the way.
 /// One site is enough, where the pair is stopped; the other follows when it hears of it. To make both alike again, make the store
 /// of one of them anew: `milepost resync`.
 ///
