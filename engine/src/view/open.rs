@@ -15,7 +15,7 @@ use super::projection::Projection;
 const CACHE_BYTES: u64 = 64 << 20;
 /// How often, and at what pause, a database is tried again whose file sled's own threads still hold
 /// from its last use in this process.
-const TRIES: u32 = 200;
+const TRIES: u32 = 3_000;
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Why a view was made again from the log.
