@@ -75,7 +75,7 @@ pub use event::{Event, RecordedEvent};
 pub use frame::{Origin, Pinned, Via};
 pub use log::{LogScan, StreamScan};
 pub use position::{Chain, Epoch, Lsn, Position};
-pub use queue::{QueueEntry, QueueReader, QueueWriter};
+pub use queue::{QueueEntry, QueueLookup, QueuePlace, QueueReader, QueueWriter};
 pub use site::{SiteName, StoreId};
 pub use store::{
     Archived, BackedUp, Backup, BackupFacts, BaseDamage, Beginning, Compressed, Cost, Damage, DamageKind,

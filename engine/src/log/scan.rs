@@ -128,6 +128,13 @@ impl FrameScan {
         self.after
     }
 
+    /// The frame given last, and the first LSNs of its segment and block.
+    pub(crate) fn given_last(&self) -> Result<(FrameRef<'_>, (Lsn, Lsn))> {
+        let block = self.block()?;
+        let place = (self.walk.segment_first(), block.header().lsn);
+        Ok((block.frame_known_at(self.after)?, place))
+    }
+
     pub(crate) fn reached(&self) -> Lsn {
         self.walk.at()
     }

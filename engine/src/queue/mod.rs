@@ -12,9 +12,11 @@
 //! before the queue is synced, and a queue that is lost is made again.
 
 pub(crate) mod freed;
+mod lookup;
 mod reader;
 mod writer;
 
+pub use lookup::{QueueLookup, QueuePlace};
 pub use reader::QueueReader;
 pub use writer::{QueueEntry, QueueWriter};
 
@@ -73,6 +75,12 @@ impl Store {
     /// `Behind` when the queue was freed beyond `after`; `Corrupt` for a damaged queue.
     pub fn queue_reader(&self, after: Lsn) -> Result<QueueReader> {
         QueueReader::open(self, after)
+    }
+
+    /// Entries of the queue at places that a reader told.
+    #[must_use]
+    pub fn queue_lookup(&self) -> QueueLookup {
+        QueueLookup::new(self)
     }
 
     /// Every frame of the log with an LSN at or below this one was seen by the scan phase.

@@ -10,6 +10,8 @@ use crate::log::FrameScan;
 use crate::storage::Cell;
 use crate::{Lsn, Result, Store};
 
+use super::QueuePlace;
+
 /// Follows the queue from a position on; `None` now may be `Some` later.
 pub struct QueueReader {
     frames: Option<FrameScan>,
@@ -91,6 +93,23 @@ impl QueueReader {
     #[must_use]
     pub fn position(&self) -> Lsn {
         self.frames.as_ref().map_or(self.after, FrameScan::position)
+    }
+
+    /// As [`QueueReader::next`], with where the entry is, for [`Store::queue_lookup`].
+    ///
+    /// # Errors
+    /// As [`QueueReader::next`].
+    pub fn next_with_place(&mut self) -> Result<Option<(FrameRef<'_>, QueuePlace)>> {
+        self.enter()?;
+        let Some(frames) = &mut self.frames else {
+            return Ok(None);
+        };
+        if frames.next()?.is_none() {
+            return Ok(None);
+        }
+        let (frame, (segment, block)) = frames.given_last()?;
+        let lsn = frame.lsn();
+        Ok(Some((frame, QueuePlace { segment, block, lsn })))
     }
 
     /// Waits until there is more, or `limit`; true when there is.

@@ -94,6 +94,46 @@ fn whole_segments_are_freed_at_the_least_confirmed_position_and_no_sooner() {
 }
 
 #[test]
+fn entries_are_read_at_their_places_in_any_order_and_nothing_else_is_taken_for_one() {
+    let (_dir, _root, store, lsns) = committed(60);
+    let scan = store.lock_phase(Phase::Scan).unwrap();
+    let mut writer = store.queue_writer(&scan).unwrap();
+    // Several entries of a block, several blocks of a segment, several segments.
+    for few in lsns.chunks(3) {
+        let all = few.iter().map(|lsn| entry(*lsn, 40_000)).collect();
+        writer.append(all, few[2]).unwrap();
+    }
+    let (mut reader, mut places) = (store.queue_reader(Lsn::ZERO).unwrap(), Vec::new());
+    while let Some((frame, place)) = reader.next_with_place().unwrap() {
+        assert_eq!(frame.lsn(), place.lsn);
+        places.push(place);
+    }
+    let segments: std::collections::BTreeSet<_> = places.iter().map(|place| place.segment).collect();
+    assert!(places.len() == 60 && segments.len() > 2, "{segments:?}");
+    let mut lookup = store.queue_lookup();
+    // Neighbours in a block, forth and back, and far jumps: 7 has no divisor in common with 60.
+    for number in (0..60)
+        .chain((0..60).rev())
+        .chain((0..60).map(|one| one * 7 % 60))
+    {
+        let read = lookup.read(places[number], |frame| Ok(frame.body()[..8].to_vec()));
+        assert_eq!(read.unwrap(), lsns[number].0.to_le_bytes());
+    }
+    let beside = crate::QueuePlace {
+        lsn: Lsn(places[1].lsn.0 + 8),
+        ..places[1]
+    };
+    let refused = lookup.read(beside, |_| Ok(())).unwrap_err();
+    assert_eq!(refused.kind(), crate::ErrorKind::Corrupt);
+    let send = store.lock_phase(Phase::Send).unwrap();
+    assert!(store.queue_free(&send, lsns[59]).unwrap() > 0);
+    lookup.forget();
+    let gone = lookup.read(places[0], |_| Ok(())).unwrap_err();
+    assert_eq!(gone.kind(), crate::ErrorKind::Behind);
+    lookup.read(places[59], |_| Ok(())).unwrap();
+}
+
+#[test]
 fn a_second_scan_is_refused_and_names_the_holder() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("s");

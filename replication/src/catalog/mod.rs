@@ -34,7 +34,7 @@ pub use record::CATALOG_FRAME;
 pub use remote::{OnError, Remote, Schedule};
 pub use subscription::{Start, Subscription, SubscriptionId};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use milepost_engine::frame::FrameRef;
 use milepost_engine::{Lsn, Result, SiteName, Store};
@@ -47,6 +47,8 @@ pub struct Catalog {
     publications: BTreeMap<String, Publication>,
     remotes: BTreeMap<SiteName, Remote>,
     subscriptions: BTreeMap<SubscriptionId, Subscription>,
+    /// Those of each remote, ended ones included: with many remotes nobody looks through all of them for one.
+    by_remote: BTreeMap<SiteName, BTreeSet<SubscriptionId>>,
 }
 
 impl Catalog {
@@ -92,6 +94,8 @@ impl Catalog {
             (id, subscription)
         };
         self.subscriptions = (0..).zip(wanted).map(subscription).collect();
+        let own = self.subscriptions.keys().copied().collect();
+        self.by_remote = BTreeMap::from([(remote.clone(), own)]);
         self
     }
 
@@ -133,6 +137,8 @@ impl Catalog {
                 self.remotes.remove(&name);
             }
             Definition::Subscription(subscription) => {
+                let own = self.by_remote.entry(subscription.remote.clone()).or_default();
+                own.insert(subscription.id);
                 self.subscriptions.insert(subscription.id, subscription);
             }
         }
@@ -174,8 +180,9 @@ impl Catalog {
     /// Subscriptions of a remote, ended ones included, in the order they were made. Those of a former
     /// remote of the same name ended with it.
     pub fn subscriptions_of<'a>(&'a self, remote: &'a Remote) -> impl Iterator<Item = &'a Subscription> {
-        let own = |one: &&Subscription| one.remote == remote.site && one.id.lsn() > remote.added;
-        self.subscriptions.values().filter(own)
+        let own = self.by_remote.get(&remote.site).into_iter().flatten();
+        own.filter_map(|id| self.subscriptions.get(id))
+            .filter(|one| one.id.lsn() > remote.added)
     }
 }
 

@@ -16,6 +16,8 @@ use super::entry::NewEntry;
 pub struct Decider {
     catalog: Catalog,
     matcher: Matcher,
+    /// The catalog changed since the matcher was made: definitions that follow each other cost one matcher.
+    is_stale: bool,
     without_value: u64,
 }
 
@@ -29,6 +31,7 @@ impl Decider {
         Ok(Decider {
             catalog,
             matcher,
+            is_stale: false,
             without_value: 0,
         })
     }
@@ -57,11 +60,14 @@ impl Decider {
     /// As [`Decider::decide`].
     pub fn judge(&mut self, frame: &FrameRef<'_>, chain: Chain) -> Result<Option<NewEntry>> {
         if self.catalog.follow(frame)? {
-            self.without_value += self.matcher.without_value;
-            self.matcher = Matcher::new(&self.catalog, |_| true)?;
+            self.is_stale = true;
             return Ok(None);
         }
-        if frame.kind() != FrameKind::TRANSACTION || self.matcher.is_idle() {
+        if frame.kind() != FrameKind::TRANSACTION {
+            return Ok(None);
+        }
+        self.renew()?;
+        if self.matcher.is_idle() {
             return Ok(None);
         }
         let (lsn, via) = (frame.lsn(), frame.via()?);
@@ -101,5 +107,15 @@ impl Decider {
             }
         }
         Ok((!entry.is_empty()).then_some(entry))
+    }
+
+    /// Makes the matcher anew when the catalog changed.
+    fn renew(&mut self) -> Result<()> {
+        if self.is_stale {
+            self.without_value += self.matcher.without_value;
+            self.matcher = Matcher::new(&self.catalog, |_| true)?;
+            self.is_stale = false;
+        }
+        Ok(())
     }
 }

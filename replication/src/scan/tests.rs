@@ -1,10 +1,13 @@
 //! What the scan decides, and that an entry says what was decided.
 
 use milepost_engine::frame::{FrameKind, NewFrame};
-use milepost_engine::{Chain, Epoch, Event, Lsn, Origin, Position, SiteName, StoreId, Via};
+use milepost_engine::{Chain, Epoch, Event, Lsn, Origin, Position, SiteName, Store, StoreId, Via};
 
 use crate::catalog::tests::{catalog, subscription, with_frame};
-use crate::catalog::{Catalog, SubscribeBy, Subscription, Topic};
+use crate::catalog::{
+    Catalog, Definitions, NewPublication, NewRemote, NewSubscription, Schedule, Start, SubscribeBy,
+    Subscription, Topic,
+};
 use crate::golden::{assert_laid_out, kept};
 
 use super::*;
@@ -98,6 +101,84 @@ fn what_nobody_is_due_makes_no_entry() {
     assert!(decided(catalog(), transaction(&["orders/zh/1", "bills/be"])).is_none());
     assert!(decided(catalog(), NewFrame::of_kind(FrameKind::MARKER, Vec::new())).is_none());
     assert!(decided(Catalog::default(), transaction(&["orders/be/1"])).is_none());
+}
+
+/// A publisher whose subscribers come and go between its transactions.
+fn subscribe(store: &Store, site: &str, value: &str) -> Subscription {
+    let (definitions, remote) = (Definitions::new(store), SiteName::new(site).unwrap());
+    let new = NewRemote {
+        site: remote.clone(),
+        links: vec!["file:///nowhere".to_owned()],
+        schedule: Schedule::None,
+        consolidated: false,
+        on_error: Default::default(),
+        limits: Default::default(),
+    };
+    definitions.add_remote(new, false).unwrap();
+    let new = NewSubscription {
+        remote,
+        publication: "orders".to_owned(),
+        value: Some(value.to_owned()),
+        start: Start::Now,
+    };
+    definitions.add_subscription(new).unwrap()
+}
+
+#[test]
+fn what_is_defined_between_two_transactions_counts_for_the_second_and_for_its_remote_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = milepost_engine::Options::new()
+        .init(dir.path().join("s"), "hq".parse().unwrap())
+        .unwrap();
+    let definitions = Definitions::new(&store);
+    let by = Some(SubscribeBy::Segment(2));
+    let orders = NewPublication::new("orders", &["orders/**".to_owned()], &[], by);
+    definitions.add_publication(orders, false).unwrap();
+    let commit = || {
+        let both = vec![transaction(&["orders/be/1", "orders/ge/1", "orders/zh/1"])];
+        store
+            .append_frames(both, milepost_engine::Durability::Synced)
+            .unwrap();
+    };
+    commit();
+    let bern = subscribe(&store, "bern", "be");
+    subscribe(&store, "genf", "ge");
+    commit();
+    definitions.remove_subscription(bern.id, false).unwrap();
+    commit();
+    let (mut scan, mut topics) = (store.scan(Lsn::ZERO).unwrap(), Vec::new());
+    let mut decider = Decider::new(Catalog::default()).unwrap();
+    while let Some(frame) = scan.next().unwrap() {
+        let made = decider.judge(&frame, Chain(7)).unwrap();
+        if frame.kind() == FrameKind::TRANSACTION {
+            let values = made.map(|entry| entry.topics().filter_map(|topic| topic.value).collect::<Vec<_>>());
+            topics.push(values.unwrap_or_default());
+        }
+    }
+    assert_eq!(
+        topics,
+        [
+            vec![],
+            vec!["be".to_owned(), "ge".to_owned()],
+            vec!["ge".to_owned()]
+        ]
+    );
+    assert_eq!(decider.events_without_value(), 0);
+    let of = |site: &str| {
+        let catalog = definitions.catalog().unwrap();
+        let remote = catalog.remote(&SiteName::new(site).unwrap()).unwrap();
+        let values = catalog
+            .subscriptions_of(remote)
+            .map(|one| one.value.clone().unwrap());
+        values.collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (of("bern"), of("genf")),
+        (vec!["be".to_owned()], vec!["ge".to_owned()])
+    );
+    definitions.remove_remote(&bern.remote).unwrap();
+    subscribe(&store, "bern", "zh");
+    assert_eq!(of("bern"), ["zh"], "those of a former remote ended with it");
 }
 
 #[test]

@@ -120,8 +120,8 @@ impl Kept {
         let mut kept = Kept::default();
         if let Some(due) = &owed.live {
             kept.oldest = queued_at(due, (store, queue), times)?;
-            if due.queue_lsn > Lsn::ZERO {
-                kept.bytes = store.queue_end().0.saturating_sub(due.queue_lsn.0);
+            if due.is_queued() {
+                kept.bytes = store.queue_end().0.saturating_sub(due.queued.lsn.0);
             }
         }
         if let Some((_, Some(commit))) = owed.log {
@@ -144,16 +144,16 @@ fn queued_at(
     (store, queue): (&Store, &mut QueueEntries),
     times: &mut Times,
 ) -> Result<Option<i64>> {
-    if let Some((known, time)) = times.queued.filter(|_| due.queue_lsn > Lsn::ZERO)
-        && known == due.queue_lsn
+    if let Some((known, time)) = times.queued.filter(|_| due.is_queued())
+        && known == due.queued.lsn
     {
         return Ok(time);
     }
-    if due.queue_lsn == Lsn::ZERO {
+    if !due.is_queued() {
         return time_of(store, due.lsn);
     }
-    let time = Some(queue.read(due.queue_lsn, |entry| Ok(entry.queued_at))?);
-    times.queued = Some((due.queue_lsn, time));
+    let time = Some(queue.read(due.queued, |entry| Ok(entry.queued_at))?);
+    times.queued = Some((due.queued.lsn, time));
     Ok(time)
 }
 

@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use milepost_engine::width::to_u64;
-use milepost_engine::{Lsn, SiteName};
+use milepost_engine::{Lsn, QueuePlace, SiteName};
 
 use crate::catalog::{Subscription, Topic};
 use crate::scan::{Entry, NewEntry};
@@ -31,7 +31,7 @@ pub struct Postings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Posting {
     lsn: Lsn,
-    queue_lsn: Lsn,
+    queued: QueuePlace,
     bytes: u64,
 }
 
@@ -39,7 +39,7 @@ impl Posting {
     fn due(self) -> Due {
         Due {
             lsn: self.lsn,
-            queue_lsn: self.queue_lsn,
+            queued: self.queued,
             bytes: self.bytes,
             topics: Vec::new(),
             doubtful: Vec::new(),
@@ -52,8 +52,8 @@ impl Posting {
 pub struct Due {
     /// LSN of the transaction in the log.
     pub lsn: Lsn,
-    /// LSN of the entry in the queue.
-    pub queue_lsn: Lsn,
+    /// Where the entry is in the queue; nowhere ([`Due::is_queued`]) when the scan has yet to make it.
+    pub queued: QueuePlace,
     /// Bytes of all its events.
     pub bytes: u64,
     /// Topics under which the remote is due it.
@@ -64,6 +64,12 @@ pub struct Due {
 }
 
 impl Due {
+    /// True when there is an entry to read.
+    #[must_use]
+    pub fn is_queued(&self) -> bool {
+        self.queued != QueuePlace::default()
+    }
+
     fn add(&mut self, topic: &Topic, revoked: Option<Lsn>) {
         let Some(revoked) = revoked else {
             if !self.topics.contains(topic) {
@@ -79,11 +85,11 @@ impl Due {
 }
 
 impl Postings {
-    /// Notes an entry found at `queue_lsn`. Entries come in the order of the queue.
-    pub fn note(&mut self, entry: &Entry<'_>, queue_lsn: Lsn) {
+    /// Notes an entry found at `queued`. Entries come in the order of the queue.
+    pub fn note(&mut self, entry: &Entry<'_>, queued: QueuePlace) {
         let posting = Posting {
             lsn: entry.position.lsn,
-            queue_lsn,
+            queued,
             bytes: to_u64(entry.events_len()),
         };
         self.add(
@@ -98,7 +104,7 @@ impl Postings {
     pub fn note_unscanned(&mut self, lsn: Lsn, entry: &NewEntry, via: Option<&str>) {
         let posting = Posting {
             lsn,
-            queue_lsn: Lsn::ZERO,
+            queued: QueuePlace::default(),
             bytes: to_u64(entry.events_len()),
         };
         self.add(posting, via, entry.topics());
@@ -241,7 +247,11 @@ mod tests {
             });
         }
         with_frame(frame, |frame| {
-            postings.note(&Entry::read(frame).unwrap().unwrap(), Lsn(lsn + 1_000_000))
+            let queued = QueuePlace {
+                lsn: Lsn(lsn + 1_000_000),
+                ..QueuePlace::default()
+            };
+            postings.note(&Entry::read(frame).unwrap().unwrap(), queued)
         });
     }
 
@@ -252,7 +262,7 @@ mod tests {
         );
         let (mut found, mut at) = (Vec::new(), Lsn::ZERO);
         while let Some(due) = postings.next_due(&remote, &all, at) {
-            assert_eq!(due.queue_lsn.0, due.lsn.0 + 1_000_000);
+            assert_eq!(due.queued.lsn.0, due.lsn.0 + 1_000_000);
             found.push((due.lsn.0, due.topics.len()));
             at = due.lsn;
         }

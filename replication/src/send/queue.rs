@@ -1,18 +1,14 @@
 //! [`QueueEntries`]: the queue as the send phase reads it: once in order, to note what is in it, and
 //! then entry by entry, wherever a remote's stream leads.
 
-use milepost_engine::{Error, Lsn, QueueReader, Result, Store};
+use milepost_engine::{Error, Lsn, QueueLookup, QueuePlace, QueueReader, Result, Store};
 
 use crate::scan::Entry;
 
-/// Entries that a reader steps over rather than be opened anew.
-const STEPS_MAX: usize = 64;
-
 /// Reads entries of the queue.
 pub struct QueueEntries {
-    store: Store,
     follower: QueueReader,
-    reader: Option<QueueReader>,
+    lookup: QueueLookup,
 }
 
 impl QueueEntries {
@@ -22,9 +18,8 @@ impl QueueEntries {
     /// `Corrupt` for a damaged queue.
     pub fn open(store: &Store) -> Result<QueueEntries> {
         Ok(QueueEntries {
-            store: store.clone(),
             follower: store.queue_reader(Lsn::ZERO)?,
-            reader: None,
+            lookup: store.queue_lookup(),
         })
     }
 
@@ -32,10 +27,10 @@ impl QueueEntries {
     ///
     /// # Errors
     /// `Corrupt` for a damaged queue.
-    pub fn follow(&mut self, mut note: impl FnMut(&Entry<'_>, Lsn)) -> Result<()> {
-        while let Some(frame) = self.follower.next()? {
+    pub fn follow(&mut self, mut note: impl FnMut(&Entry<'_>, QueuePlace)) -> Result<()> {
+        while let Some((frame, place)) = self.follower.next_with_place()? {
             if let Some(entry) = Entry::read(&frame)? {
-                note(&entry, frame.lsn());
+                note(&entry, place);
             }
         }
         Ok(())
@@ -45,37 +40,15 @@ impl QueueEntries {
     ///
     /// # Errors
     /// `Corrupt` when no entry begins there; what `read` returns.
-    pub fn read<T>(&mut self, at: Lsn, read: impl FnOnce(&Entry<'_>) -> Result<T>) -> Result<T> {
-        let missing = || Error::corrupt("the stable queue lost an entry that it had").at_lsn(at);
-        let behind = self.reader.take().filter(|reader| reader.position() < at);
-        let mut reader = match behind {
-            Some(reader) => reader,
-            None => self.store.queue_reader(Lsn(at.0.saturating_sub(1)))?,
-        };
-        let mut steps = 0;
-        loop {
-            let found = reader.next()?.ok_or_else(missing)?;
-            if found.lsn() == at {
-                let value = Entry::read(&found)?
-                    .ok_or_else(missing)
-                    .and_then(|entry| read(&entry));
-                self.reader = Some(reader);
-                return value;
-            }
-            if found.lsn() > at {
-                return Err(missing());
-            }
-            steps += 1;
-            if steps == STEPS_MAX {
-                reader = self.store.queue_reader(Lsn(at.0.saturating_sub(1)))?;
-            }
-        }
+    pub fn read<T>(&mut self, at: QueuePlace, read: impl FnOnce(&Entry<'_>) -> Result<T>) -> Result<T> {
+        let missing = || Error::corrupt("the stable queue lost an entry that it had").at_lsn(at.lsn);
+        self.lookup
+            .read(at, |frame| read(&Entry::read(frame)?.ok_or_else(missing)?))
     }
 
-    /// Forgets where the last entry was read: segments before the next one may be gone, and a reader that
-    /// stands in one of them could not walk on.
+    /// Lets go of where the last entry was read: its segment may be gone.
     pub fn forget_place(&mut self) {
-        self.reader = None;
+        self.lookup.forget();
     }
 
     /// Waits until there is more to follow, or `limit`; true when there is.

@@ -248,7 +248,7 @@ impl Stream {
     /// The transaction of a queue entry with the events that are due; `None` when none is.
     fn carry(&mut self, sources: &mut Sources<'_>, due: &Due) -> Result<Option<Carried>> {
         let (heirs, all) = (&mut self.heirs, (sources.store, sources.subscriptions));
-        sources.queue.read(due.queue_lsn, |entry: &Entry<'_>| {
+        sources.queue.read(due.queued, |entry: &Entry<'_>| {
             let under =
                 |wanted: &dyn Fn(&Topic) -> bool| -> Vec<bool> { entry.topics.iter().map(wanted).collect() };
             let sure = under(&|topic| due.topics.contains(topic));
