@@ -76,7 +76,7 @@ fn draw(area: &Area<'_>, group: &Group, rows: &[Row], y: i32) -> Outcome<i32> {
 
 fn bar(area: &Area<'_>, unit: Unit, row: &Row, at: i32, most: f64) -> Outcome<()> {
     let middle = at + LINE / 2 - 2;
-    text(area, &row.system, (BARS.0 - 8, middle), 13, &BLACK, HPos::Right)?;
+    text(area, &row.name(), (BARS.0 - 8, middle), 13, &BLACK, HPos::Right)?;
     if row.left_out.is_some() {
         let grey = RGBColor(120, 120, 120);
         return text(

@@ -35,6 +35,8 @@ pub struct Series {
     pub samples: Vec<f64>,
     /// Why a peer has no rounds.
     pub left_out: Option<String>,
+    /// Remotes that were served, where that is what is measured.
+    pub remotes: Option<u64>,
 }
 
 impl Series {
@@ -47,6 +49,7 @@ impl Series {
             compared: true,
             samples: Vec::new(),
             left_out: Some(why),
+            remotes: None,
         }
     }
 
@@ -59,6 +62,15 @@ impl Series {
             compared: true,
             samples,
             left_out: None,
+            remotes: None,
+        }
+    }
+
+    /// With so many remotes.
+    pub fn with_remotes(self, count: u64) -> Series {
+        Series {
+            remotes: Some(count),
+            ..self
         }
     }
 }
@@ -119,6 +131,7 @@ impl<'a> Contest<'a> {
             compared: true,
             samples: Vec::new(),
             left_out: None,
+            remotes: None,
         };
         self.entrants.push((series, Some(round)));
     }

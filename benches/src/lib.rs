@@ -8,7 +8,9 @@
 //! commit      single events, durable, threads, processes limit: the same syncs, bare; baseline: threads of one process
 //! open        after a clean close, after a crash         baseline: a small store
 //! streams     read by stream, rebuild the index          baseline: the full scan
-//! replicate   from a store into another over a link      limit: append of the same transactions, no link
+//! remotes     scan and send round for many remotes       baseline: few remotes
+//! replicate   from a store into another over a link      limit: append of the same transactions, no link; peer: PostgreSQL
+//! marker      appended, scanned by another, seen         limit: one bare fdatasync
 //! ```
 //!
 //! Rounds of all systems alternate, so that a machine that slows down slows all, and the median round
@@ -21,8 +23,10 @@ pub mod contest;
 pub mod filter;
 pub mod limits;
 pub mod machine;
+pub mod marker;
 pub mod open;
 pub mod peers;
+pub mod remotes;
 pub mod replicate;
 pub mod report;
 pub mod scan;
@@ -58,6 +62,8 @@ pub struct Run {
     pub batch: Option<u64>,
     /// Threads, when given.
     pub threads: Vec<u64>,
+    /// Remotes, when given.
+    pub remotes: Vec<u64>,
     /// Peers that take part; none named is all.
     pub peers: Vec<String>,
     /// GiB of the large store.
@@ -75,6 +81,7 @@ impl Run {
             payload: None,
             batch: None,
             threads: Vec::new(),
+            remotes: Vec::new(),
             peers: Vec::new(),
             gib: 0.5,
         }

@@ -48,6 +48,11 @@ pub fn own_bytes(key: &str) -> u64 {
     kib.unwrap_or(0) * 1024
 }
 
+/// This process' memory that is no mapped page of a file.
+pub fn own_memory() -> u64 {
+    own_bytes("RssAnon") + own_bytes("RssShmem")
+}
+
 /// What stands behind the colon of the first line that begins with `key`.
 fn line_of(path: &str, key: &str) -> String {
     let text = fs::read_to_string(path).unwrap_or_default();

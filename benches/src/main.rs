@@ -7,7 +7,9 @@ use clap::{Parser, ValueEnum};
 
 use milepost_benches::report::Report;
 use milepost_benches::workload::count_processor_time;
-use milepost_benches::{Outcome, Run, append, chart, commit, filter, open, replicate, scan, streams, worker};
+use milepost_benches::{
+    Outcome, Run, append, chart, commit, filter, marker, open, remotes, replicate, scan, streams, worker,
+};
 
 /// A step of the flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -24,8 +26,12 @@ enum Step {
     Open,
     /// Read by stream; rebuild the index
     Streams,
+    /// Scan and send to 10, 1,000 and 10,000 remotes
+    Remotes,
     /// Carry transactions from one store into another
     Replicate,
+    /// Wait for a marker that another process scans
+    Marker,
 }
 
 /// Measures one step of the flow beside its physical limit, and beside peers when built with them.
@@ -49,6 +55,9 @@ struct Arguments {
     /// Threads that commit
     #[arg(long)]
     threads: Vec<u64>,
+    /// Remotes that `remotes` serves [default: 10, 1000 and 10000]
+    #[arg(long)]
+    remotes: Vec<u64>,
     /// Rounds of each system; the median counts
     #[arg(long)]
     rounds: Option<usize>,
@@ -126,6 +135,7 @@ fn measure(arguments: &Arguments) -> Outcome<()> {
         payload: arguments.payload,
         batch: arguments.batch,
         threads: arguments.threads.clone(),
+        remotes: arguments.remotes.clone(),
         peers: arguments.peer.clone(),
         gib: arguments.gib.unwrap_or(match (arguments.quick, arguments.step) {
             (true, _) => 0.5,
@@ -149,7 +159,9 @@ fn measure(arguments: &Arguments) -> Outcome<()> {
         Step::Commit => commit::run(&run, &mut report),
         Step::Open => open::run(&run, &mut report),
         Step::Streams => streams::run(&run, &mut report),
+        Step::Remotes => remotes::run(&run, &mut report),
         Step::Replicate => replicate::run(&run, &mut report),
+        Step::Marker => marker::run(&run, &mut report),
     }?;
     std::env::set_current_dir(&parent)?;
     report.print();

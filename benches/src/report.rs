@@ -95,6 +95,8 @@ pub struct Row {
     /// Who did it.
     pub system: String,
     version: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remotes: Option<u64>,
     threads: u64,
     processes: u64,
     payload: usize,
@@ -106,10 +108,14 @@ pub struct Row {
     /// The largest round.
     pub max: f64,
     rounds: usize,
-    events_per_s: f64,
+    /// The middle round in seconds, unless it counts bytes.
+    pub seconds: Option<f64>,
+    /// Events of a round in one of these seconds.
+    pub events_per_s: f64,
     bytes_per_s: f64,
     ratio_to_limit: Option<f64>,
-    ratio_to_baseline: Option<f64>,
+    /// Speed, of that of another way of ours.
+    pub ratio_to_baseline: Option<f64>,
     ratio_to_best_peer: Option<f64>,
     /// The best round against the best round of the limit: what is left when other work disturbed most rounds.
     best_rounds_to_limit: Option<f64>,
@@ -119,6 +125,16 @@ pub struct Row {
     /// What the system is.
     #[serde(skip)]
     pub role: Role,
+}
+
+impl Row {
+    /// Who did it, for people.
+    pub fn name(&self) -> String {
+        match self.remotes {
+            Some(count) => format!("{}, {count} remotes", self.system),
+            None => self.system.clone(),
+        }
+    }
 }
 
 /// Rows, collected.
@@ -231,6 +247,7 @@ fn row(group: &Group, series: &Series, limit: Option<f64>, baseline: Option<f64>
         case: group.case.clone(),
         system: series.system.clone(),
         version: series.version.clone(),
+        remotes: series.remotes,
         threads: group.threads,
         processes: group.processes,
         payload: group.payload,
@@ -239,6 +256,7 @@ fn row(group: &Group, series: &Series, limit: Option<f64>, baseline: Option<f64>
         min: values.clone().min_by(f64::total_cmp).unwrap_or(0.0),
         max: values.max_by(f64::total_cmp).unwrap_or(0.0),
         rounds: series.samples.len(),
+        seconds: middle.filter(|_| group.unit != Unit::Bytes),
         events_per_s: per_s,
         bytes_per_s: per_s * bytes / events.max(1.0),
         ratio_to_limit: ratio(limit),
@@ -268,7 +286,7 @@ fn print_group(group: &Group, rows: &[Row]) {
     for row in rows {
         let version = row.version.as_deref().map(|version| format!(" {version}"));
         let weaker = if row.compared { "" } else { " (not durable)" };
-        let name = format!("{}{}{weaker}", row.system, version.unwrap_or_default());
+        let name = format!("{}{}{weaker}", row.name(), version.unwrap_or_default());
         if let Some(why) = &row.left_out {
             println!("  {name:<26} left out: {why}");
             continue;
@@ -336,6 +354,7 @@ mod tests {
             compared: true,
             samples: samples.to_vec(),
             left_out: None,
+            remotes: None,
         }
     }
 

@@ -6,6 +6,8 @@
 //! crash DIR PAYLOAD                    commits until it is killed
 //! memory DIR                           scans everything; says events, and bytes of its own memory at most
 //! first DIR STREAM                     opens the store and reads the first event of a stream
+//! scan DIR                             scans until it is killed
+//! remotes DIR                          scans and sends to all remotes, twice; says what that took
 //! ```
 
 use std::io::{BufRead, BufReader, Write};
@@ -118,12 +120,17 @@ pub fn run(words: &[String]) -> Outcome<()> {
             begin()?;
             read_first(Path::new(dir), stream)?
         }
+        ["scan", dir] => {
+            crate::marker::scan(Path::new(dir), begin)?;
+            String::new()
+        }
+        ["remotes", dir] => crate::remotes::round::work(Path::new(dir), begin)?.to_string(),
         _ => return Err(format!("a worker does not understand {words:?}").into()),
     };
     say(&format!("done {said}"))
 }
 
-fn say(line: &str) -> Outcome<()> {
+pub(crate) fn say(line: &str) -> Outcome<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}")?;
     out.flush()?;
@@ -168,16 +175,11 @@ fn scan_and_look(dir: &Path) -> Outcome<String> {
         }
         blocks += 1;
         if blocks % LOOK == 0 {
-            most = own_memory().max(most);
+            most = machine::own_memory().max(most);
         }
     }
-    let most = own_memory().max(most);
+    let most = machine::own_memory().max(most);
     Ok(format!("{} {most} {}", seen.events, machine::own_bytes("VmHWM")))
-}
-
-/// Memory that is no mapped page of a file.
-fn own_memory() -> u64 {
-    machine::own_bytes("RssAnon") + machine::own_bytes("RssShmem")
 }
 
 fn read_first(dir: &Path, stream: &str) -> Outcome<String> {

@@ -223,6 +223,12 @@ fn now() -> Duration {
     Duration::try_from(time).unwrap_or_default()
 }
 
+/// Processor's time that this process has had.
+pub fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::try_from(time).unwrap_or_default()
+}
+
 /// How long `work` takes when it succeeds.
 ///
 /// # Errors

@@ -1,16 +1,14 @@
-//! Replicate: transactions that are in one store until they are in another, over a directory link: scan,
-//! send, receive and apply, one batch run of the agent at each site. Limit: the same transactions
+//! Transactions that are in one store until they are in another, over a directory link: scan, send, receive and apply, one batch run of the agent at each site. Limit: the same transactions
 //! appended to a store directly, one sync for every 256.
 
 use std::path::Path;
 
 use milepost_engine::frame::{FrameKind, NewFrame};
-use milepost_engine::{Durability, Lsn, Options, SiteName, Store};
+use milepost_engine::{Durability, Lsn, Options, Store};
 use milepost_replication::agent::{AgentOptions, ExitCode, Stop, run as run_agent};
-use milepost_replication::catalog::{
-    Definitions, NewPublication, NewRemote, NewSubscription, Schedule, Start,
-};
+use milepost_replication::catalog::Schedule;
 
+use super::links;
 use crate::contest::{Role, Series};
 use crate::report::{Group, Report};
 use crate::workload::{Workload, timed};
@@ -19,22 +17,21 @@ use crate::{Outcome, Run};
 /// Transactions that share a sync in the limit.
 const GROUP: usize = 256;
 
-/// Measures the way of the workload from one store into another.
+/// Measures the way of the workload from one store into another over a directory.
 ///
 /// # Errors
 /// What the agents or the engine say, and when not all arrived.
-pub fn run(run: &Run, report: &mut Report) -> Outcome<()> {
+pub(super) fn run(run: &Run, report: &mut Report) -> Outcome<()> {
     let events = run.events(1_000, 50_000);
     let workload = &Workload::new(events, run.payload.unwrap_or(128), run.batch.unwrap_or(5));
     let (folder, rounds) = (&run.folder, run.rounds);
-    let (hq, shop) = ("hq".parse::<SiteName>()?, "shop".parse::<SiteName>()?);
-    let from = Options::new().init(folder.join("hq"), hq.clone())?;
-    let to = Options::new().init(folder.join("shop"), shop.clone())?;
+    let from = Options::new().init(folder.join("hq"), "hq".parse()?)?;
+    let to = Options::new().init(folder.join("shop"), "shop".parse()?)?;
     let direct = Options::new().init(folder.join("direct"), "direct".parse()?)?;
     let link = folder.join("link");
     std::fs::create_dir(&link)?;
     let link = format!("file://{}", link.display());
-    subscribe(&from, &shop, &to, &hq, &link)?;
+    links::subscribe(&from, &to, &link, Schedule::None)?;
     let (mut milepost, mut limit, mut bytes) = (Vec::new(), Vec::new(), 0);
     for _ in 0..rounds {
         let began = to.watermarks().durable;
@@ -70,34 +67,6 @@ pub fn run(run: &Run, report: &mut Report) -> Outcome<()> {
     Ok(())
 }
 
-fn subscribe(from: &Store, shop: &SiteName, to: &Store, hq: &SiteName, link: &str) -> Outcome<()> {
-    let definitions = Definitions::new(from);
-    definitions.add_publication(
-        NewPublication::new("all", &["orders/**".to_owned()], &[], None),
-        false,
-    )?;
-    definitions.add_remote(remote(shop, link, false), false)?;
-    definitions.add_subscription(NewSubscription {
-        remote: shop.clone(),
-        publication: "all".to_owned(),
-        value: None,
-        start: Start::Now,
-    })?;
-    Definitions::new(to).add_remote(remote(hq, link, true), false)?;
-    Ok(())
-}
-
-fn remote(site: &SiteName, link: &str, consolidated: bool) -> NewRemote {
-    NewRemote {
-        site: site.clone(),
-        links: vec![link.to_owned()],
-        schedule: Schedule::None,
-        consolidated,
-        on_error: Default::default(),
-        limits: Default::default(),
-    }
-}
-
 /// One batch run of all three phases.
 fn agent(store: &Path) -> Outcome<()> {
     let options = AgentOptions {
@@ -112,7 +81,7 @@ fn agent(store: &Path) -> Outcome<()> {
 }
 
 /// The workload's transactions, encoded ahead, in groups.
-fn chunks(workload: &Workload) -> Outcome<Vec<Vec<NewFrame>>> {
+pub(super) fn chunks(workload: &Workload) -> Outcome<Vec<Vec<NewFrame>>> {
     let (mut chunks, mut at, mut bytes) = (Vec::new(), 0, Vec::new());
     while at < workload.events {
         let mut chunk = Vec::with_capacity(GROUP);
