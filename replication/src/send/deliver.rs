@@ -2,9 +2,11 @@
 //!
 //! Guarantees: a pair that should have a key and has none that may be used is sent nothing.
 
+use std::sync::Arc;
+
 use milepost_engine::frame::NewFrame;
 use milepost_engine::width::to_u64;
-use milepost_engine::{Durability, Result};
+use milepost_engine::{Durability, Result, SiteName};
 
 use crate::hooks::{MessageSent, SharedHooks};
 use crate::keys::{PairKeys, draw_nonce};
@@ -12,7 +14,7 @@ use crate::link::{Link, LinkError};
 use crate::message::{Message, Packed, encode, encode_sealed};
 use crate::quarantine::trouble_with;
 use crate::receive::quarantined;
-use crate::tracking::{NOTE, PairState, ProbeRecord};
+use crate::tracking::{NOTE, PairState, ProbeRecord, SendAction};
 
 use super::phase::{Pair, SendPhase, Sent};
 
@@ -91,16 +93,50 @@ impl SendPhase {
 
     /// A probe is durable before it leaves, so that any receive phase can judge its answer.
     pub(super) fn pin_probe(&self, pair: &Pair, record: &ProbeRecord) -> Result<()> {
-        let name = &pair.remote.site;
+        let note = self.note_of(&pair.remote.site, record)?;
+        self.append_notes(note.into_iter().collect())
+    }
+
+    /// The probes of a round, with one sync for all of them: with many remotes that do not answer, one each would take longest.
+    pub(super) fn pin_probes(&mut self, due: &[SiteName]) -> Result<()> {
+        let (rng, mut notes) = (Arc::clone(self.store.rng()), Vec::new());
+        for name in due {
+            let now = self.store.clock().monotonic();
+            let probes = |pair: &&mut Pair| pair.serves_normally() && pair.sender.may_probe(now);
+            if self.pairs.get_mut(name).filter(probes).is_none() {
+                continue;
+            }
+            let Some(mut pair) = self.pairs.remove(name) else {
+                continue;
+            };
+            let after = pair.sender.log_sent().place();
+            // What is wrong with it is told when its turn comes.
+            let newest = self.with_sources(&mut pair, |stream, sources| stream.peek(sources, after));
+            let action = newest.map(|newest| pair.sender.next(now, newest, &mut || rng.next_u64()));
+            if let Ok(Some(SendAction::Probe(record))) = action {
+                notes.extend(self.note_of(name, &record)?);
+            }
+            self.pairs.insert(name.clone(), pair);
+        }
+        self.append_notes(notes)
+    }
+
+    /// The note that makes a probe durable, unless it is.
+    fn note_of(&self, name: &SiteName, record: &ProbeRecord) -> Result<Option<NewFrame>> {
         let pin = record.pin(name)?;
         let known = self.store.pinned(&pin.key)?;
         if known.map(|(value, _)| value) == pin.value {
-            return Ok(());
+            return Ok(None);
         }
         let mut note = NewFrame::of_kind(NOTE, Vec::new());
         note.pin(pin);
-        self.store
-            .append_frames(vec![note], Durability::Synced)
-            .map(|_| ())
+        Ok(Some(note))
+    }
+
+    fn append_notes(&self, notes: Vec<NewFrame>) -> Result<()> {
+        if notes.is_empty() {
+            return Ok(());
+        }
+        self.store.append_frames(notes, Durability::Synced).map(|_| ())
     }
 }

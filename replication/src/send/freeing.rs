@@ -160,6 +160,13 @@ impl SendPhase {
     }
 }
 
+impl Pair {
+    /// True for a remote that is sent what it is due.
+    pub(super) fn serves_normally(&self) -> bool {
+        self.keys.locked().is_none() && self.limit.suspended.is_none()
+    }
+}
+
 /// Why a remote is not sent to though it is due something, and the way on.
 pub(crate) fn freed(remote: &SiteName, error: &Error) -> String {
     format!(

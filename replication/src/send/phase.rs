@@ -148,6 +148,7 @@ impl SendPhase {
         let due = self.due(serve, now);
         let mut failed: BTreeSet<LinkNumber> = BTreeSet::new();
         self.begin_links(&due)?;
+        self.pin_probes(&due)?;
         for name in due {
             if self.stop.is_requested() {
                 break;

@@ -116,6 +116,12 @@ impl Probing {
         }
     }
 
+    /// True when there is a probe to send now, should nothing else come first.
+    pub(super) fn is_due(&self, now: Duration, log_sent: Point, records: &PairRecords) -> bool {
+        let mut asked = self.clone();
+        asked.due(now, log_sent, records, &mut || 0).is_some()
+    }
+
     /// The probe to send now.
     pub(super) fn due(
         &mut self,

@@ -304,6 +304,12 @@ impl Sender {
         self.owes().then_some(SendAction::Tell)
     }
 
+    /// True when [`Sender::next`] may ask for a probe.
+    #[must_use]
+    pub fn may_probe(&self, now: Duration) -> bool {
+        self.stopped().is_none() && self.probing.is_due(now, self.log_sent(), &self.records)
+    }
+
     /// True when a confirmation, an answer or requests are due: all that a suspended remote is sent.
     #[must_use]
     pub fn tells(&self) -> bool {
