@@ -84,7 +84,7 @@ fn our_position_with_another_chain_is_a_fork_wherever_the_message_names_it() {
         let mut receiver = holding(30);
         let verdict = take(&mut receiver, &message);
         assert!(
-            matches!(verdict, Verdict::Stopped(StopReason::Fork(_))),
+            matches!(verdict, Verdict::Stopped(StopReason::Parted(None, _))),
             "{verdict:?}"
         );
         // It stays stopped, also for messages that would fit and in the next process.
@@ -154,7 +154,7 @@ fn a_lineage_of_which_we_hold_more_than_its_parent_gave_it_is_a_fork() {
     });
     assert!(matches!(
         take(&mut holding(30), &message),
-        Verdict::Stopped(StopReason::Fork(_))
+        Verdict::Stopped(StopReason::Parted(Some(Lsn(25)), _))
     ));
     // At or before the fork, the pair goes on by itself.
     let verdict = take(&mut holding(20), &message);
