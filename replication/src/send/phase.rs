@@ -260,7 +260,9 @@ impl SendPhase {
     pub fn stopped(&self) -> Vec<(SiteName, String)> {
         let reason = |pair: &Pair| {
             let stopped = pair.sender.stopped().map(ToString::to_string);
-            stopped.or_else(|| pair.behind.clone())
+            // One that was suspended since is due none of it any more.
+            let behind = pair.behind.as_ref().filter(|_| pair.limit.suspended.is_none());
+            stopped.or_else(|| behind.cloned())
         };
         self.pairs
             .iter()
