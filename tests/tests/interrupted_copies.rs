@@ -215,43 +215,79 @@ fn a_repair_killed_anywhere_is_ended_by_the_next_and_loses_what_it_said_and_no_m
             let run = |process: &SimProcess| {
                 Repair::open_in(process.storage(), options(process, &rng))?.run(how, &mut |_| ())
             };
-            let ended = until_killed(&disk, number, run);
-            for _ in 0..CUTS {
-                let after = disk.crash(&rng);
-                let process = after.start();
-                let repair = Repair::open_in(process.storage(), options(&process, &rng)).unwrap();
-                let found = repair.examine().unwrap();
-                if let Some(begun) = found.interrupted {
-                    assert_eq!(begun, how);
-                    let error = options(&process, &rng).open_in(after.start().storage()).err();
-                    assert!(error.is_none_or(|error| error.kind() == ErrorKind::Unavailable));
+            let go_on = |process: &SimProcess| match run(process) {
+                // The first run was at its very end.
+                Err(error) if error.kind() == ErrorKind::Invalid => Ok(()),
+                done => done.map(drop),
+            };
+            let first = until_killed(&disk, number, run).is_some();
+            for cut in 0..2 * CUTS {
+                // Whoever goes on with it is killed too, and only then the power is lost.
+                let (disk, mut ended) = (disk.snapshot(), first);
+                let mut left = left.clone();
+                if cut >= CUTS && !first {
+                    ended = until_killed(&disk, rng.below(40), go_on).is_some();
                 }
-                if found.interrupted.is_some() || !found.damages.is_empty() {
-                    assert!(ended.is_none(), "change {number}: {found:?}");
-                    repair.run(how, &mut |_| ()).unwrap();
-                } else {
-                    drop(repair);
+                if ended {
+                    // What is acknowledged from here on is no repair's any more, whoever died before.
+                    let process = disk.start();
+                    let store = options(&process, &rng).open_in(process.storage()).unwrap();
+                    commit(&store, 500..501);
+                    left.push(500);
+                    process.kill();
                 }
-                let process = after.start();
-                let again = options(&process, &rng).open_in(process.storage()).unwrap();
-                assert_eq!(numbers(&again), left, "{how:?}, change {number}");
-                assert!(again.verify(&mut |_, _| ()).unwrap().damage.is_empty());
-                assert!(again.lineage().unwrap().is_some(), "R5");
-                // Padding is zeros and means nothing.
-                let zeros = damaged.iter().rev().take_while(|byte| **byte == 0).count();
-                let kept = kept(&*process.storage(), at);
-                assert!(
-                    kept.starts_with(&damaged[..damaged.len() - zeros]),
-                    "{how:?}, {like:?}, change {number}: the damaged bytes are kept"
+                let what = format!("{how:?}, {like:?}, change {number}");
+                look(
+                    &disk.crash(&rng),
+                    &rng,
+                    (how, ended),
+                    (&left, at, &damaged),
+                    &what,
                 );
             }
             number += 1;
-            if ended.is_some() {
+            if first {
                 break;
             }
         }
         assert!(number > 15, "{number} changes");
     }
+}
+
+/// Repairs what is not repaired, and compares what is left, and what is kept of what was damaged.
+fn look(
+    after: &SimDisk,
+    rng: &SimRng,
+    (how, ended): (RepairHow, bool),
+    (left, at, damaged): (&[u32], Lsn, &[u8]),
+    what: &str,
+) {
+    let process = after.start();
+    let repair = Repair::open_in(process.storage(), options(&process, rng)).unwrap();
+    let found = repair.examine().unwrap();
+    if let Some(begun) = found.interrupted {
+        assert_eq!(begun, how);
+        let error = options(&process, rng).open_in(after.start().storage()).err();
+        assert!(error.is_none_or(|error| error.kind() == ErrorKind::Unavailable));
+    }
+    if found.interrupted.is_some() || !found.damages.is_empty() {
+        assert!(!ended, "{what}: {found:?}");
+        repair.run(how, &mut |_| ()).unwrap();
+    } else {
+        drop(repair);
+    }
+    let process = after.start();
+    let again = options(&process, rng).open_in(process.storage()).unwrap();
+    assert_eq!(numbers(&again), left, "{what}");
+    assert!(again.verify(&mut |_, _| ()).unwrap().damage.is_empty());
+    assert!(again.lineage().unwrap().is_some(), "R5");
+    // Padding is zeros and means nothing.
+    let zeros = damaged.iter().rev().take_while(|byte| **byte == 0).count();
+    let kept = kept(&*process.storage(), at);
+    assert!(
+        kept.starts_with(&damaged[..damaged.len() - zeros]),
+        "{what}: the damaged bytes are kept"
+    );
 }
 
 fn kept(storage: &dyn Storage, at: Lsn) -> Vec<u8> {

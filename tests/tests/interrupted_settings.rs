@@ -1,11 +1,12 @@
-//! A process dies at any operation while it changes a setting, names an archive or takes a hold. Another, which has the store open, is told
+//! A process dies at any operation while it changes a setting, names an archive, takes a hold or adds a key. Another, which has the store open, is told
 //! that this stands already, or relies on it: then it stands when the power is lost, whoever wrote it (E1).
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 
-use milepost_engine::{Durability, Hold, Lsn, Options, Result, Retention, Store, Transaction};
+use milepost_engine::{Durability, Hold, Lsn, Options, Result, Retention, SiteName, Store, Transaction};
+use milepost_replication::keys::{Keys, keys_of};
 use milepost_tests::SimRng;
 use milepost_tests::crash::{Fault, hush};
 use milepost_tests::disk::{Director, Killed, Op, Profile, SimDisk, SimProcess, Verdict};
@@ -147,5 +148,17 @@ fn a_hold_that_stands_already_holds() {
     attack(&hold, &unless_held, &|store| {
         let holds = store.holds().unwrap();
         assert!(holds.iter().any(|hold| hold.name == "reader"), "{holds:?}");
+    });
+}
+
+#[test]
+fn a_key_that_is_here_already_stays() {
+    let remote: SiteName = "zug".parse().unwrap();
+    let (_disk, _process, drawing) = filled(Profile::Ext4, &SimRng::new(7));
+    let line = Keys::new(&drawing).draw(&remote);
+    let add = |store: &Store| Keys::new(store).add(&remote, &line, false).map(drop);
+    attack(&add, &add, &|store| {
+        let keys = keys_of(store, &remote).unwrap();
+        assert!(keys.sealing().is_some(), "{keys:?}");
     });
 }

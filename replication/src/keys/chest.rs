@@ -265,6 +265,8 @@ impl<'a> Keys<'a> {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                     _ => {}
                 }
+                // What is found may be what a killed process put there or took away, and not be on disk.
+                storage.sync_dir(FOLDER)?;
             }
             Ok((free, lock))
         };

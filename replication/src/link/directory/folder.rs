@@ -78,6 +78,11 @@ impl Root {
             .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     }
 
+    /// Makes the names of all mailboxes durable.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::fsync(&self.fd)?)
+    }
+
     /// Names of all mailboxes.
     pub(super) fn sites(&self) -> io::Result<Vec<SiteName>> {
         let mut sites = Vec::new();

@@ -138,7 +138,9 @@ impl Shared {
                 tracing::info!(removed, folder = %path.display(), "removed half-written messages of an earlier run");
             }
         }
-        Ok(())
+        // Who made a mailbox may have died before it was on disk, and it is not made again.
+        root.sync()
+            .map_err(|error| self.failed("sync", &self.dir, &error))
     }
 
     fn deliver(&self, to: &SiteName, message: &[u8]) -> Result<(), LinkError> {

@@ -92,7 +92,9 @@ impl Parts {
                 match Spool::read(&*storage, &path, OpenMode::ReadWrite)? {
                     // Under another name than its own it would be in the way of what has that name.
                     Some(spool) if path == file_of(&remote, spool.digest) => {
-                        parts.remotes.entry(remote).or_default().push(spool)
+                        // What a killed process wrote may be in the page cache alone, and is not written when it comes again.
+                        parts.renamed = true;
+                        parts.remotes.entry(remote).or_default().push(spool);
                     }
                     _ => {
                         storage.unlink(&path)?;
@@ -363,7 +365,7 @@ impl Spool {
                 runs: BTreeMap::new(),
                 held: 0,
                 end: at,
-                dirty: false,
+                dirty: true,
             });
             if (spool.point, spool.total, spool.digest) != (part.point, part.total, part.digest) {
                 break;

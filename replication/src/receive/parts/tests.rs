@@ -312,6 +312,25 @@ fn a_second_length_under_one_digest_is_refused_and_a_file_under_another_name_is_
 }
 
 /// A hostile peer that sends every other byte would make us hold a note of each.
+/// A killed process wrote it and did not come to sync it; its message is still on the link, and brings nothing new.
+#[test]
+fn what_is_found_here_is_synced_before_the_message_that_brings_it_again_leaves() {
+    let (_dir, store, _) = store();
+    let transaction = carried(100, 500);
+    let piece = cut(&transaction, 0, 200);
+    join_anew(&store, &piece);
+    let mut parts = Parts::open(&store).unwrap();
+    let joined = parts.join(&hq(), 3, &piece).unwrap().unwrap();
+    assert!(matches!(joined, Joined::Waiting));
+    let is_due = |parts: &Parts| parts.renamed && parts.remotes[&hq()].iter().all(|spool| spool.dirty);
+    assert!(is_due(&parts));
+    parts.sync().unwrap();
+    assert!(!is_due(&parts));
+    parts.settled(&hq(), |_, _| false).unwrap();
+    drop(parts);
+    Parts::open(&store).unwrap().sync().unwrap();
+}
+
 #[test]
 fn a_transaction_cut_into_crumbs_is_refused() {
     let (_dir, store, _) = store();
