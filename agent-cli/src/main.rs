@@ -21,6 +21,11 @@ mod record;
 
 use std::process::ExitCode;
 
+/// Messages are large and short-lived, and threads free what others allocated: the allocator of the C library gives their
+/// pages back and takes them anew each time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let outcome = arguments::parse(std::env::args_os()).and_then(commands::Command::run);
     match outcome {

@@ -73,7 +73,7 @@ pub mod width;
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, RecordedEvent};
 pub use frame::{Origin, Pinned, Via};
-pub use log::{LogScan, StreamScan};
+pub use log::{InPlace, LogScan, StreamScan};
 pub use position::{Chain, Epoch, Lsn, Position};
 pub use queue::{QueueEntry, QueueLookup, QueuePlace, QueueReader, QueueWriter};
 pub use site::{SiteName, StoreId};

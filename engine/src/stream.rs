@@ -53,7 +53,13 @@ impl StreamName {
     #[must_use]
     #[inline]
     pub fn hash(name: &str) -> u64 {
-        xxhash_rust::xxh3::xxh3_64(name.as_bytes())
+        StreamName::hash_bytes(name.as_bytes())
+    }
+
+    /// The same for a name that is not known to be text yet.
+    #[inline]
+    pub(crate) fn hash_bytes(name: &[u8]) -> u64 {
+        xxhash_rust::xxh3::xxh3_64(name)
     }
 }
 

@@ -18,7 +18,7 @@ pub struct BlockBuilder<'a> {
     /// Where the frames begin in `bytes`; 0 without any.
     body_at: usize,
     /// The only frame so far, where it is not in `bytes`.
-    alone: Option<&'a [u8]>,
+    alone: Option<&'a EncodedFrame>,
     /// Where each frame begins in the body.
     starts: Vec<usize>,
     /// Of all frames, each frame's own once.
@@ -65,7 +65,7 @@ pub struct SealedBlock {
 pub(crate) struct BlockInPieces<'a> {
     /// All its bytes, or those before `frame`; in the memory that the builder was given.
     pub front: Vec<u8>,
-    frame: &'a [u8],
+    frame: [&'a [u8]; 3],
     /// Behind `frame`.
     zeros: Vec<u8>,
     pub header: BlockHeader,
@@ -74,8 +74,9 @@ pub(crate) struct BlockInPieces<'a> {
 
 impl BlockInPieces<'_> {
     /// Its bytes one after another; some may be empty.
-    pub fn pieces(&self) -> [&[u8]; 3] {
-        [&self.front, self.frame, &self.zeros]
+    pub fn pieces(&self) -> [&[u8]; 5] {
+        let [head, body, padding] = self.frame;
+        [&self.front, head, body, padding, &self.zeros]
     }
 }
 
@@ -116,14 +117,14 @@ impl<'a> BlockBuilder<'a> {
     }
 
     fn body_len(&self) -> usize {
-        self.bytes.len() - self.body_at + self.alone.map_or(0, <[u8]>::len)
+        self.bytes.len() - self.body_at + self.alone.map_or(0, len_of)
     }
 
     /// Upper bound of the sealed block's length if `frame` were added.
     #[must_use]
     pub fn len_with(&self, frame: &EncodedFrame) -> usize {
         let streams = self.stream_hashes.len() + frame.stream_hashes().len();
-        HEADER_LEN + StreamFilter::len_for(streams) + self.body_len() + frame.bytes().len()
+        HEADER_LEN + StreamFilter::len_for(streams) + self.body_len() + len_of(frame)
     }
 
     /// Adds a frame.
@@ -132,10 +133,12 @@ impl<'a> BlockBuilder<'a> {
     /// When the block would grow beyond [`MAX_BLOCK_LEN`]: callers ask [`BlockBuilder::len_with`] first.
     pub fn push(&mut self, frame: &EncodedFrame) {
         self.note(frame);
-        if let Some(alone) = self.alone.take() {
-            self.bytes.extend_from_slice(alone);
+        for frame in self.alone.take().into_iter().chain([frame]) {
+            frame
+                .pieces()
+                .iter()
+                .for_each(|piece| self.bytes.extend_from_slice(piece));
         }
-        self.bytes.extend_from_slice(frame.bytes());
     }
 
     /// Adds a frame that outlives the block: a large one is copied only if another one comes.
@@ -143,11 +146,11 @@ impl<'a> BlockBuilder<'a> {
     /// # Panics
     /// As [`BlockBuilder::push`].
     pub(crate) fn push_borrowed(&mut self, frame: &'a EncodedFrame) {
-        if !self.is_empty() || frame.bytes().len() < LARGE {
+        if !self.is_empty() || len_of(frame) < LARGE {
             return self.push(frame);
         }
         self.note(frame);
-        self.alone = Some(frame.bytes());
+        self.alone = Some(frame);
     }
 
     /// Counts a frame whose bytes come next.
@@ -156,7 +159,7 @@ impl<'a> BlockBuilder<'a> {
             to_u64(self.len_with(frame)) <= u64::from(MAX_BLOCK_LEN),
             "a block holds at most 1 GiB"
         );
-        assert!(frame.bytes().len().is_multiple_of(8), "frames are 8-byte aligned");
+        assert!(len_of(frame).is_multiple_of(8), "frames are 8-byte aligned");
         if self.starts.is_empty() {
             self.first_time = frame.time();
             self.body_at = HEADER_LEN + StreamFilter::len_for(frame.stream_hashes().len());
@@ -173,9 +176,11 @@ impl<'a> BlockBuilder<'a> {
     #[must_use]
     pub fn seal(self, seal: &Seal, pad_to: usize) -> SealedBlock {
         let block = self.seal_in_pieces(seal, pad_to);
+        let (frame, zeros) = (block.frame, block.zeros);
         let mut bytes = block.front;
-        bytes.extend_from_slice(block.frame);
-        bytes.extend_from_slice(&block.zeros);
+        for piece in frame.into_iter().chain([&*zeros]) {
+            bytes.extend_from_slice(piece);
+        }
         SealedBlock {
             bytes,
             header: block.header,
@@ -213,8 +218,13 @@ impl<'a> BlockBuilder<'a> {
         let zeros = self.move_body(body_at, block_len);
         let mut bytes = self.bytes;
         let (front, body) = bytes.split_at_mut(body_at);
-        let body = self.alone.unwrap_or(body);
-        let body_crc = crc32fast::hash(body.get(..body_len).unwrap_or_default());
+        let frame = self.alone.map_or([&[][..]; 3], EncodedFrame::pieces);
+        let mut body_crc = crc32fast::Hasher::new();
+        match self.alone {
+            Some(_) => frame.iter().for_each(|piece| body_crc.update(piece)),
+            None => body_crc.update(body.get(..body_len).unwrap_or_default()),
+        }
+        let body_crc = body_crc.finalize();
         let (_, filter) = front.split_at_mut(HEADER_LEN);
         filter.fill(0);
         StreamFilter::insert(filter, self.stream_hashes.iter().copied());
@@ -250,12 +260,16 @@ impl<'a> BlockBuilder<'a> {
             .collect();
         BlockInPieces {
             front: bytes,
-            frame: self.alone.unwrap_or_default(),
+            frame,
             zeros,
             header,
             frame_lsns,
         }
     }
+}
+
+fn len_of(frame: &EncodedFrame) -> usize {
+    frame.pieces().iter().map(|piece| piece.len()).sum()
 }
 
 /// The header of a lost block of `block_len` bytes, with which the log goes on at `chain_after`.

@@ -1,18 +1,27 @@
 //! Encoding frames: [`NewFrame`] gathers, [`EncodedFrame`] is ready to be put into a block.
 //!
 //! Events are encoded when they are added, by the thread that has them, so that the leader of a group
-//! commit only copies bytes.
+//! commit only copies bytes. What is encoded already ([`EncodedEvents`]) is shared, and where it is long it is not copied before
+//! the file is written.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
 
 use crate::width::{align8, to_u64};
 use crate::{Error, Event, Lsn, Result, StreamName};
 
 use super::{
-    Events, FLAG_COMMITTED_AT, FLAG_ORIGIN, FLAG_PINNED, FLAG_VIA, FRAME_HEADER_LEN, FrameKind, Origin,
-    Pinned, Via, event, sections,
+    EncodedEvents, Events, FLAG_COMMITTED_AT, FLAG_ORIGIN, FLAG_PINNED, FLAG_VIA, FRAME_HEADER_LEN,
+    FrameKind, Origin, Pinned, Via, event, sections,
 };
 
 /// Bytes that a transaction makes room for at first, so that one small event is one allocation.
 const FIRST_ROOM: usize = 256;
+/// Bytes from which on a shared body stays where it is: below, one more piece to write costs as much as copying.
+const LONG: usize = 4 << 10;
+/// What a frame is padded with.
+const ZEROS: [u8; 8] = [0; 8];
 
 /// A frame that is being put together.
 #[derive(Clone)]
@@ -22,8 +31,11 @@ pub struct NewFrame {
     via: Option<Via>,
     pinned: Vec<Pinned>,
     committed_at: Option<i64>,
-    /// The body, behind room for the fixed part: a frame without sections is encoded where it is.
+    /// The body, or its first piece, in a transaction behind room for the fixed part: a frame without sections is encoded where
+    /// it is.
     bytes: Vec<u8>,
+    /// Its last piece, shared with whoever made it. A transaction has one piece only.
+    rest: Bytes,
     event_count: u32,
     stream_hashes: Vec<u64>,
 }
@@ -57,8 +69,48 @@ impl NewFrame {
             pinned: Vec::new(),
             committed_at: None,
             bytes,
+            rest: Bytes::new(),
             event_count: 0,
             stream_hashes: Vec::new(),
+        }
+    }
+
+    /// A transaction with these events.
+    #[must_use]
+    pub fn of_events(events: &EncodedEvents) -> NewFrame {
+        let mut stream_hashes = Vec::new();
+        for event in events.events(Lsn::ZERO).flatten() {
+            let hash = StreamName::hash_bytes(event.stream_bytes());
+            if stream_hashes.last() != Some(&hash) {
+                stream_hashes.push(hash);
+            }
+        }
+        NewFrame {
+            kind: FrameKind::TRANSACTION,
+            origin: None,
+            via: None,
+            pinned: Vec::new(),
+            committed_at: None,
+            bytes: vec![0; FRAME_HEADER_LEN],
+            rest: events.bytes().clone(),
+            event_count: events.count(),
+            stream_hashes,
+        }
+    }
+
+    /// A frame of another kind whose body is in two pieces.
+    ///
+    /// # Panics
+    /// For a transaction.
+    #[must_use]
+    pub fn of_kind_in_two(kind: FrameKind, front: Vec<u8>, rest: Bytes) -> NewFrame {
+        assert!(
+            kind != FrameKind::TRANSACTION,
+            "a transaction's body is its events"
+        );
+        NewFrame {
+            rest,
+            ..NewFrame::of_kind(kind, front)
         }
     }
 
@@ -104,13 +156,19 @@ impl NewFrame {
     /// Body length in bytes so far.
     #[must_use]
     pub fn body_len(&self) -> usize {
-        self.bytes.len() - self.body_at()
+        self.bytes.len() - self.body_at() + self.rest.len()
     }
 
-    /// Body so far: a transaction's events encoded, or the opaque bytes of another kind.
+    /// Body so far: a transaction's events encoded, or the opaque bytes of another kind. Put together only where it is in two
+    /// pieces.
     #[must_use]
-    pub fn body(&self) -> &[u8] {
-        self.bytes.get(self.body_at()..).unwrap_or_default()
+    pub fn body(&self) -> Cow<'_, [u8]> {
+        let front = self.bytes.get(self.body_at()..).unwrap_or_default();
+        match (front, &*self.rest) {
+            (front, []) => Cow::Borrowed(front),
+            ([], rest) => Cow::Borrowed(rest),
+            (front, rest) => Cow::Owned([front, rest].concat()),
+        }
     }
 
     /// Where the body begins in `bytes`: only a transaction has the room, for others bring a body along.
@@ -169,6 +227,9 @@ impl NewFrame {
         let count = self.event_count.checked_add(1);
         self.event_count = count.ok_or_else(|| Error::invalid("a transaction of 2^32 events"))?;
         let (headers, payload) = ((headers, headers_len), (payload, payload_len));
+        if !self.rest.is_empty() {
+            self.bytes.extend_from_slice(&std::mem::take(&mut self.rest));
+        }
         event::encode(
             &mut self.bytes,
             ordinal,
@@ -206,18 +267,25 @@ impl NewFrame {
     /// `Invalid` when the frame would exceed 4 GiB or a pinned record is malformed.
     pub fn encode(mut self, seq: u64, time: i64) -> Result<EncodedFrame> {
         let (announced, body_len) = (self.encoded_len(), self.body_len());
-        let (flags, sections) = self.encode_sections()?;
+        let mut rest = std::mem::take(&mut self.rest);
+        let shared = rest.len() >= LONG;
+        let room = announced - if shared { rest.len() } else { 0 };
         let stood_at = self.body_at();
-        let mut bytes = std::mem::take(&mut self.bytes);
-        if !sections.is_empty() || stood_at != FRAME_HEADER_LEN {
-            let body = bytes;
-            bytes = Vec::with_capacity(announced);
+        let (mut bytes, flags, body_at) = if self.has_sections() || stood_at != FRAME_HEADER_LEN {
+            let mut bytes = Vec::with_capacity(room);
             bytes.resize(FRAME_HEADER_LEN, 0);
-            bytes.extend_from_slice(&sections);
-            bytes.extend_from_slice(body.get(stood_at..).unwrap_or_default());
+            let flags = self.encode_sections(&mut bytes)?;
+            let body_at = bytes.len();
+            bytes.extend_from_slice(self.bytes.get(stood_at..).unwrap_or_default());
+            (bytes, flags, body_at)
+        } else {
+            (std::mem::take(&mut self.bytes), 0, FRAME_HEADER_LEN)
+        };
+        if !shared {
+            bytes.reserve_exact(room.saturating_sub(bytes.len()));
+            bytes.extend_from_slice(&std::mem::take(&mut rest));
         }
-        let body_at = FRAME_HEADER_LEN + sections.len();
-        let len = align8(bytes.len());
+        let len = align8(bytes.len() + rest.len());
         let lengths = (
             u32::try_from(len),
             u32::try_from(body_at),
@@ -228,25 +296,29 @@ impl NewFrame {
                 "a frame of {len} bytes exceeds its length field"
             )));
         };
-        bytes.resize(len, 0);
+        let padding = len - bytes.len() - rest.len();
+        if !shared {
+            bytes.resize(len, 0);
+        }
         debug_assert_eq!(len, announced, "a frame is as long as it says before");
         let count = if self.kind == FrameKind::TRANSACTION {
             self.event_count
         } else {
             body_len
         };
-        let mut head = Vec::with_capacity(FRAME_HEADER_LEN);
-        head.extend_from_slice(&frame_len.to_le_bytes());
-        head.extend_from_slice(&[self.kind.0, flags, 0, 0]);
-        head.extend_from_slice(&time.to_le_bytes());
-        head.extend_from_slice(&seq.to_le_bytes());
-        head.extend_from_slice(&body_field.to_le_bytes());
-        head.extend_from_slice(&count.to_le_bytes());
-        let (fixed, _) = bytes.split_at_mut(FRAME_HEADER_LEN);
-        fixed.copy_from_slice(&head);
+        let mut fixed = [0; FRAME_HEADER_LEN];
+        fixed[..4].copy_from_slice(&frame_len.to_le_bytes());
+        fixed[4..8].copy_from_slice(&[self.kind.0, flags, 0, 0]);
+        fixed[8..16].copy_from_slice(&time.to_le_bytes());
+        fixed[16..24].copy_from_slice(&seq.to_le_bytes());
+        fixed[24..28].copy_from_slice(&body_field.to_le_bytes());
+        fixed[28..].copy_from_slice(&count.to_le_bytes());
+        bytes.split_at_mut(FRAME_HEADER_LEN).0.copy_from_slice(&fixed);
         crate::block::keep_distinct(&mut self.stream_hashes);
         Ok(EncodedFrame {
             bytes,
+            padding: if shared { padding } else { 0 },
+            rest,
             body_at,
             kind: self.kind,
             stream_hashes: self.stream_hashes,
@@ -255,26 +327,31 @@ impl NewFrame {
         })
     }
 
-    /// The sections, and the flags that name them.
-    fn encode_sections(&self) -> Result<(u8, Vec<u8>)> {
-        let (mut flags, mut bytes) = (0, Vec::new());
+    fn has_sections(&self) -> bool {
+        let said = self.origin.is_some() || self.via.is_some() || self.committed_at.is_some();
+        said || !self.pinned.is_empty()
+    }
+
+    /// Appends the sections; returns the flags that name them.
+    fn encode_sections(&self, bytes: &mut Vec<u8>) -> Result<u8> {
+        let mut flags = 0;
         if let Some(origin) = &self.origin {
             flags |= FLAG_ORIGIN;
-            sections::encode_origin(&mut bytes, origin);
+            sections::encode_origin(bytes, origin);
         }
         if let Some(via) = &self.via {
             flags |= FLAG_VIA;
-            sections::encode_via(&mut bytes, via);
+            sections::encode_via(bytes, via);
         }
         if !self.pinned.is_empty() {
             flags |= FLAG_PINNED;
-            sections::encode_pinned(&mut bytes, &self.pinned)?;
+            sections::encode_pinned(bytes, &self.pinned)?;
         }
         if let Some(time) = self.committed_at {
             flags |= FLAG_COMMITTED_AT;
             bytes.extend_from_slice(&time.to_le_bytes());
         }
-        Ok((flags, bytes))
+        Ok(flags)
     }
 }
 
@@ -282,6 +359,10 @@ impl NewFrame {
 #[derive(Clone)]
 pub struct EncodedFrame {
     bytes: Vec<u8>,
+    /// Its body, or the last piece of it, where that is long and shared.
+    rest: Bytes,
+    /// Zeros behind it.
+    padding: usize,
     body_at: usize,
     kind: FrameKind,
     stream_hashes: Vec<u64>,
@@ -290,19 +371,26 @@ pub struct EncodedFrame {
 }
 
 impl EncodedFrame {
-    /// The frame.
+    /// The frame, in pieces that follow each other; some may be empty.
     #[must_use]
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+    pub fn pieces(&self) -> [&[u8]; 3] {
+        let padding = ZEROS.get(..self.padding).unwrap_or_default();
+        [&self.bytes, &self.rest, padding]
+    }
+
+    /// The frame in one piece.
+    #[must_use]
+    pub fn to_vec(&self) -> Vec<u8> {
+        self.pieces().concat()
     }
 
     /// The events of a transaction; none of another kind.
     #[must_use]
     pub fn events(&self) -> Events<'_> {
-        let body = if self.kind == FrameKind::TRANSACTION {
-            self.bytes.get(self.body_at..)
-        } else {
-            None
+        let body = match self.kind {
+            FrameKind::TRANSACTION if self.rest.is_empty() => self.bytes.get(self.body_at..),
+            FrameKind::TRANSACTION => Some(&*self.rest),
+            _ => None,
         };
         Events::new(body.unwrap_or_default(), self.event_count, Lsn::ZERO)
     }
@@ -310,7 +398,7 @@ impl EncodedFrame {
     /// Length in bytes as an offset.
     #[must_use]
     pub fn len(&self) -> u64 {
-        to_u64(self.bytes.len())
+        to_u64(self.bytes.len() + self.rest.len() + self.padding)
     }
 
     /// Never true; a frame has at least its fixed part.

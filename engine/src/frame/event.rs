@@ -48,6 +48,11 @@ impl<'a> EventRef<'a> {
         self.names.get(start..).unwrap_or_default()
     }
 
+    /// Length of its encoding without the zeros behind it, in bytes.
+    pub(super) fn unpadded_len(&self) -> usize {
+        FIXED_LEN + self.names.len() + self.payload.len()
+    }
+
     /// Name of the stream.
     ///
     /// # Errors

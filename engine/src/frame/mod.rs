@@ -14,10 +14,12 @@
 //! of good will.
 
 mod encode;
+mod encoded;
 mod event;
 mod sections;
 
 pub use encode::{EncodedFrame, NewFrame};
+pub use encoded::EncodedEvents;
 pub use event::{EventRef, Events, HeadersRef, encode_headers, event_check};
 pub use sections::{Origin, OriginRef, Pinned, PinnedRef, Via, ViaRef};
 
@@ -363,5 +365,7 @@ impl<'a> FrameRef<'a> {
     }
 }
 
+#[cfg(test)]
+mod encoded_tests;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,5 @@
 //! [`Cursor`]: reads a segment by pread, for recovery and repair, which must see an unreadable disk as
-//! an error and never believe a mapping.
+//! an error. A long block alone is read where it is mapped, once all of it was brought in: it may be longer than memory is to be had.
 
 use std::io;
 use std::sync::Arc;
@@ -10,9 +10,13 @@ use crate::width::{to_u64, to_usize, u32_to_usize};
 use crate::{Chain, Error, Lsn, Result};
 
 use super::segment::{Segment, SegmentDir};
+use crate::storage::Window;
 
 /// Bytes read at a time.
 const CHUNK: usize = 256 << 10;
+
+/// A block of more bytes is not read into the buffer.
+const LONG: usize = 4 << 20;
 
 /// Bytes looked at together when most are zeros; a multiple of 8.
 const PIECE: usize = 4096;
@@ -35,6 +39,8 @@ pub(crate) struct Cursor {
     filled: usize,
     /// Offset in the file of the buffer's first byte.
     start: u64,
+    /// A block that is too long for the buffer.
+    long: Option<Window>,
 }
 
 /// What stands at a position.
@@ -53,6 +59,7 @@ impl Cursor {
             buffer: Vec::new(),
             filled: 0,
             start: 0,
+            long: None,
         }
     }
 
@@ -136,11 +143,24 @@ impl Cursor {
                 "the block reaches beyond the segment's file".to_owned(),
             ));
         }
-        let bytes = self.bytes(offset, len)?;
+        let bytes = if len > LONG {
+            self.mapped(at, len)?
+        } else {
+            self.bytes(offset, len)?
+        };
         match Block::check_body(header, bytes) {
             Ok(block) => Ok(Found::Block(block, bytes)),
             Err(fault) => Ok(Found::Nothing(fault.to_string())),
         }
+    }
+
+    /// Bytes of the file where they are mapped.
+    fn mapped(&mut self, at: Lsn, len: usize) -> Result<&[u8]> {
+        let until = at.plus(to_u64(len));
+        let window = self.segment.window(at, until, until);
+        let path = || self.dir.path(&self.segment);
+        let window = window.map_err(|error| self.dir.unreadable("read a segment", path(), at, error))?;
+        Ok(self.long.insert(window))
     }
 
     /// A version that this program does not know is no damage and no tail: nothing is cut (E3).

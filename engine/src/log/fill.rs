@@ -126,10 +126,39 @@ mod tests {
     }
 
     #[test]
+    fn where_much_is_written_at_once_a_spare_is_only_allocated() {
+        for (payload, suffix) in [(1_000, ".ready"), (40 << 10, ".room")] {
+            let folder = tempfile::tempdir().unwrap();
+            let store = fresh(&folder, Options::new().segment_bytes(1 << 20));
+            while appended(&store) < 600 << 10 {
+                commit(&store, payload);
+            }
+            store.tend().unwrap();
+            let spares = || -> Vec<String> {
+                let files = std::fs::read_dir(folder.path().join("s/log")).unwrap();
+                let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+                names.filter(|name| name.starts_with("spare-")).collect()
+            };
+            let [spare] = &spares()[..] else {
+                panic!("{:?}", spares())
+            };
+            assert!(spare.ends_with(suffix), "{spare} for events of {payload} bytes");
+            store.rotate(0).unwrap();
+            assert_eq!(spares().len(), 0, "it is used");
+            let is_filled = filled(&store) >= appended(&store) + (1 << 20);
+            assert_eq!(is_filled, suffix == ".ready");
+            commit(&store, 10);
+            store.verify(&mut |_, _| ()).unwrap();
+        }
+    }
+
+    #[test]
     fn a_spare_is_filled_already_and_another_new_segment_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let store = fresh(&folder, Options::new().segment_bytes(1 << 20));
-        commit(&store, 600 << 10);
+        while appended(&store) < 600 << 10 {
+            commit(&store, 1_000);
+        }
         store.tend().unwrap();
         commit(&store, 600 << 10);
         let segment = store.log().control.lsn(Cell::TailSegment).0;

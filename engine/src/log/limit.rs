@@ -12,7 +12,6 @@
 
 use crate::storage::Cell;
 use crate::store::Space;
-use crate::width::to_u64;
 use crate::{Error, Lsn, Result};
 
 use super::Log;
@@ -26,7 +25,7 @@ const SMALL: u64 = 16 << 10;
 impl Request {
     /// Whether the reserve is open to it: small frames without events.
     pub(super) fn is_control(&self) -> bool {
-        let bytes: u64 = self.frames.iter().map(|frame| to_u64(frame.bytes().len())).sum();
+        let bytes: u64 = self.frames.iter().map(|frame| frame.len()).sum();
         bytes <= SMALL && self.frames.iter().all(|frame| frame.events().next().is_none())
     }
 }
@@ -69,7 +68,7 @@ impl Log {
     /// in part can only fail. What stays too much is refused when its segment is due.
     pub(super) fn make_room_ahead(&self, requests: &[Request], judge: &dyn Judge) {
         let frames = requests.iter().flat_map(|request| &request.frames);
-        let bytes: u64 = frames.map(|frame| to_u64(frame.bytes().len())).sum();
+        let bytes: u64 = frames.map(|frame| frame.len()).sum();
         let tail = self.control.tail();
         let needs = tail.at.since(tail.segment.min(tail.at)) + bytes + bytes / 8;
         if needs <= self.segment_bytes {

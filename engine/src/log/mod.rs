@@ -54,6 +54,7 @@ pub use scan::LogScan;
 pub(crate) use segment::SegmentDir;
 pub use stream_scan::StreamScan;
 pub(crate) use walk::BlockWalk;
+pub use walk::InPlace;
 
 /// One handle's view of the log.
 pub(crate) struct Log {

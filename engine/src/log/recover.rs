@@ -27,6 +27,8 @@ use super::segment::{Segment, SegmentDir};
 
 /// Zeros for cuts and fills, written in pieces of this many bytes.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+/// A block is written over itself in pieces of so many bytes.
+const WRITTEN_AGAIN: usize = 4 << 20;
 
 /// What recovery found.
 #[derive(Clone, Copy, Debug)]
@@ -266,13 +268,23 @@ fn write_again(cursor: &mut Cursor, walked: &Walked, layout: Layout) -> Result<(
 /// Writes one verified block over itself; returns its end.
 pub(crate) fn write_block_again(cursor: &mut Cursor, start: Lsn) -> Result<Lsn> {
     let segment = Arc::clone(cursor.segment());
-    let (bytes, end) = match cursor.block(start, None)? {
-        Found::Block(block, bytes) => (bytes.to_vec(), block.header().end()),
-        Found::Nothing(reason) => return Err(cursor.corrupt(start, &reason)),
-    };
-    write_all(&*segment.file, &[&bytes], segment.offset(start))
-        .map_err(|error| Error::io("write a block again", cursor.path(), error).at_lsn(start))?;
-    Ok(end)
+    let path = cursor.path();
+    match cursor.block(start, None)? {
+        Found::Block(block, bytes) => {
+            // From memory of our own: a long block is mapped from the very place that is written.
+            let mut at = segment.offset(start);
+            let mut own = Vec::new();
+            for piece in bytes.chunks(WRITTEN_AGAIN) {
+                own.clear();
+                own.extend_from_slice(piece);
+                write_all(&*segment.file, &[&own], at)
+                    .map_err(|error| Error::io("write a block again", path.clone(), error).at_lsn(start))?;
+                at += to_u64(piece.len());
+            }
+            Ok(block.header().end())
+        }
+        Found::Nothing(reason) => Err(cursor.corrupt(start, &reason)),
+    }
 }
 
 /// Zeroes every non-zero byte behind the tail, so that no old block can come back into line. Where the

@@ -21,6 +21,7 @@ use super::control::Tail;
 use super::form::segment_name;
 use super::recover::zero;
 use super::segment::SegmentDir;
+use super::walk::BlockWalk;
 
 /// Space is given back in pages of this many bytes,
 const RELEASE_UNIT: u64 = 4096;
@@ -29,6 +30,11 @@ const RELEASE_LEAST: u64 = 256 << 10;
 
 const MAKING: &str = ".making";
 const READY: &str = ".ready";
+/// Finished, of space that is only allocated.
+const ROOM: &str = ".room";
+/// Where the active segment begins with a block of so many bytes, much is written at once, and zeros would only be written to be
+/// written over.
+const MUCH: u64 = 32 << 10;
 const SPARE: &str = "spare-";
 
 impl Log {
@@ -101,8 +107,20 @@ impl Log {
         if used * 2 < self.segment_bytes || !self.dir.spares()?.is_empty() || !self.has_room_for_spare() {
             return Ok(false);
         }
-        self.dir.make_file(self.segment_bytes, &*self.rng, true)?;
+        self.dir
+            .make_file(self.segment_bytes, &*self.rng, !self.writes_much())?;
         Ok(true)
+    }
+
+    /// A guess, by which no answer changes: what cannot be read is taken for small.
+    fn writes_much(&self) -> bool {
+        let first = self.control.lsn(Cell::TailSegment);
+        let Ok(segment) = self.dir.open(first) else {
+            return false;
+        };
+        let mut walk = BlockWalk::new(&self.dir, segment, first).narrow();
+        let header = walk.header(self.control.durable());
+        matches!(header, Ok(Some(header)) if u64::from(header.block_len) >= MUCH)
     }
 
     /// Seals the active segment when more than `min_bytes` of it are used; true when it did.
@@ -146,7 +164,7 @@ impl SegmentDir {
             } else {
                 None
             };
-            filled = spare.is_some();
+            filled = spare.as_ref().is_some_and(|name| name.ends_with(READY));
             let ready = match spare {
                 Some(spare) => spare,
                 None => self.make_file(wanted, rng, false)?,
@@ -185,7 +203,7 @@ impl SegmentDir {
             names.map_err(|error| Error::io("list the segments", storage.root().join(folder), error))?;
         Ok(names
             .into_iter()
-            .filter(|name| name.starts_with(SPARE) && name.ends_with(READY))
+            .filter(|name| name.starts_with(SPARE) && (name.ends_with(READY) || name.ends_with(ROOM)))
             .collect())
     }
 
@@ -195,6 +213,7 @@ impl SegmentDir {
         let (storage, folder) = (self.storage(), self.folder());
         let stem = format!("{SPARE}{:016x}", rng.next_u64());
         let making = format!("{folder}/{stem}{MAKING}");
+        let ready = format!("{stem}{}", if filled { READY } else { ROOM });
         let make = || -> std::io::Result<()> {
             let file: Arc<dyn StorageFile> = storage.open(&making, OpenMode::CreateNew)?;
             file.allocate(len)?;
@@ -204,7 +223,7 @@ impl SegmentDir {
             if !planted::is(Bug::SkipSegmentSync) {
                 file.sync_data()?;
             }
-            storage.rename(&making, &format!("{folder}/{stem}{READY}"))
+            storage.rename(&making, &format!("{folder}/{ready}"))
         };
         make().map_err(|error| {
             // What was begun is of no use; left behind it goes at the next recovery.
@@ -213,7 +232,7 @@ impl SegmentDir {
             }
             Error::io("make a new segment", storage.root().join(folder), error)
         })?;
-        Ok(format!("{stem}{READY}"))
+        Ok(ready)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{Chain, Error, Lsn, Result, Store};
 
 use super::control::{Control, LOOK_AGAIN, LOOK_WHEN_IDLE};
 use super::segment::SegmentDir;
-use super::walk::BlockWalk;
+use super::walk::{BlockWalk, InPlace};
 
 /// Frames of one log up to a shared word: what is under [`LogScan`] and the queue's reader.
 pub(crate) struct FrameScan {
@@ -240,8 +240,17 @@ impl LogScan {
     }
 
     /// The block given last.
-    pub(super) fn block(&self) -> Result<Block<'_>> {
+    ///
+    /// # Errors
+    /// `Internal` before the first, and behind the end.
+    pub fn block(&self) -> Result<Block<'_>> {
         self.frames.block()
+    }
+
+    /// Where the block given last stands, from where its bytes can be shared.
+    #[must_use]
+    pub fn in_place(&self) -> InPlace<'_> {
+        self.frames.walk.in_place()
     }
 
     /// LSN of the last frame given, or where the scan began.

@@ -4,6 +4,7 @@
 //! log/0000000000000000.log   first LSN in 16 hex digits; other forms: see `form`
 //! log/0000000003ff9c40.log   begins where its predecessor's last block ends
 //! log/spare-9f3a….ready      zero-filled and synced ahead of need
+//! log/spare-51d2….room       the same of space that is only allocated, where much is written at once
 //! log/spare-77b0….making     one that is being made
 //! queue/0000000000000000.mpq the stable queue, in the same form
 //! ```

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::block::{Block, BlockFault, BlockHeader, BlockKind, HEADER_LEN, StreamFilter};
 use crate::planted::{self, Bug};
 use crate::storage::{Window, prefetch};
@@ -15,6 +17,22 @@ use super::segment::{Segment, SegmentDir};
 const WINDOW: u64 = 2 << 20;
 /// The same for who reads one block here and one there: 16 KiB, or a larger block.
 const NARROW: u64 = 16 << 10;
+
+/// Bytes of a log where they are mapped, so that they can outlive who read them without being copied.
+#[derive(Clone, Copy, Default)]
+pub struct InPlace<'a>(Option<&'a Window>);
+
+impl InPlace<'_> {
+    /// These bytes, shared where they stand if they are of the block read last, else a copy. What is shared keeps a piece of the
+    /// segment's file mapped, whatever becomes of the file.
+    #[must_use]
+    pub fn share(&self, bytes: &[u8]) -> Bytes {
+        match self.0 {
+            Some(window) if holds(window, bytes) => Bytes::from_owner(window.clone()).slice_ref(bytes),
+            _ => Bytes::copy_from_slice(bytes),
+        }
+    }
+}
 
 /// A position between two blocks, moving forward.
 pub(crate) struct BlockWalk {
@@ -148,6 +166,11 @@ impl BlockWalk {
             return None;
         }
         Block::checked_before(self.found, loaded(&self.window, self.found.lsn))
+    }
+
+    /// Where the block passed last stands.
+    pub(crate) fn in_place(&self) -> InPlace<'_> {
+        InPlace(self.window.as_ref().map(|(_, window)| window))
     }
 
     /// LSN of the first frame of the block passed last by [`BlockWalk::advance`].
@@ -321,6 +344,11 @@ impl BlockWalk {
         .at_path(self.dir.path(&self.segment))
         .at_lsn(at)
     }
+}
+
+fn holds(window: &[u8], bytes: &[u8]) -> bool {
+    let (all, some) = (window.as_ptr_range(), bytes.as_ptr_range());
+    all.start <= some.start && some.end <= all.end
 }
 
 /// A window's bytes from a position on; none when it does not hold it.

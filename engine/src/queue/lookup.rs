@@ -4,7 +4,7 @@
 //! for a reader (E3), once for as many of its entries as are asked for in a row.
 
 use crate::frame::FrameRef;
-use crate::log::BlockWalk;
+use crate::log::{BlockWalk, InPlace};
 use crate::{Error, Lsn, Result, Store};
 
 /// Where an entry is in the queue.
@@ -33,12 +33,16 @@ impl QueueLookup {
         }
     }
 
-    /// Shows the entry at a place.
+    /// Shows the entry at a place, and where it stands, from where its bytes can be shared.
     ///
     /// # Errors
     /// `Corrupt` when no entry begins there, or for a damaged queue; `Behind` when the queue was freed beyond it; what
     /// `read` returns.
-    pub fn read<T>(&mut self, place: QueuePlace, read: impl FnOnce(&FrameRef<'_>) -> Result<T>) -> Result<T> {
+    pub fn read<T>(
+        &mut self,
+        place: QueuePlace,
+        read: impl FnOnce(&FrameRef<'_>, InPlace<'_>) -> Result<T>,
+    ) -> Result<T> {
         let lost = || Error::corrupt("the stable queue lost an entry that it had").at_lsn(place.lsn);
         let walk = match self.at.take() {
             Some((block, walk)) if block == place.block => walk,
@@ -53,7 +57,7 @@ impl QueueLookup {
         };
         let (_, walk) = self.at.insert((place.block, walk));
         let block = walk.block().ok_or_else(lost)?;
-        read(&block.frame_known_at(place.lsn)?)
+        read(&block.frame_known_at(place.lsn)?, walk.in_place())
     }
 
     /// Lets go of the block read last: its segment may be gone.

@@ -116,21 +116,21 @@ fn entries_are_read_at_their_places_in_any_order_and_nothing_else_is_taken_for_o
         .chain((0..60).rev())
         .chain((0..60).map(|one| one * 7 % 60))
     {
-        let read = lookup.read(places[number], |frame| Ok(frame.body()[..8].to_vec()));
+        let read = lookup.read(places[number], |frame, _| Ok(frame.body()[..8].to_vec()));
         assert_eq!(read.unwrap(), lsns[number].0.to_le_bytes());
     }
     let beside = crate::QueuePlace {
         lsn: Lsn(places[1].lsn.0 + 8),
         ..places[1]
     };
-    let refused = lookup.read(beside, |_| Ok(())).unwrap_err();
+    let refused = lookup.read(beside, |_, _| Ok(())).unwrap_err();
     assert_eq!(refused.kind(), crate::ErrorKind::Corrupt);
     let send = store.lock_phase(Phase::Send).unwrap();
     assert!(store.queue_free(&send, lsns[59]).unwrap() > 0);
     lookup.forget();
-    let gone = lookup.read(places[0], |_| Ok(())).unwrap_err();
+    let gone = lookup.read(places[0], |_, _| Ok(())).unwrap_err();
     assert_eq!(gone.kind(), crate::ErrorKind::Behind);
-    lookup.read(places[59], |_| Ok(())).unwrap();
+    lookup.read(places[59], |_, _| Ok(())).unwrap();
 }
 
 #[test]

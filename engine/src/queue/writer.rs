@@ -10,13 +10,16 @@
 
 use std::sync::Arc;
 
-use crate::block::{BlockBuilder, BlockKind, Seal, SealedBlock};
+use crate::block::{BlockBuilder, BlockKind, Seal};
 use crate::frame::NewFrame;
 use crate::log::{Layout, Recovered, SegmentDir, Tail, recover};
 use crate::storage::write_all;
 use crate::storage::{Cell, StorageFile};
 use crate::width::to_u64;
 use crate::{Chain, Error, Lsn, Result, Store};
+
+/// Most bytes that a writer keeps for its next block.
+const MOST_ROOM: usize = 1 << 20;
 
 /// An entry on its way into the queue.
 #[derive(Clone)]
@@ -39,6 +42,8 @@ pub struct QueueWriter {
     segment_bytes: u64,
     /// Where in the last segment the remains of a refused write may end, beyond the tail; 0 for none.
     remains: u64,
+    /// Memory for the next block.
+    room: Vec<u8>,
     /// The scan phase's lock, which must not go before the writer.
     _held: Arc<dyn StorageFile>,
 }
@@ -103,6 +108,7 @@ impl QueueWriter {
             seq: 0,
             segment_bytes,
             remains: 0,
+            room: Vec::new(),
             _held: held,
         })
     }
@@ -134,14 +140,28 @@ impl QueueWriter {
         log.check_process()?;
         log.control.check_poison(log.generation)?;
         let time = self.store.clock().wall_micros();
-        let (mut builder, mut last) = (BlockBuilder::new(), self.scanned);
+        let block_bytes = log.block_bytes;
+        let (mut builder, mut last) = (
+            BlockBuilder::reusing(std::mem::take(&mut self.room)),
+            self.scanned,
+        );
+        let mut left = entries.len();
         for entry in entries {
             self.seq += 1;
+            left -= 1;
             let frame = entry.frame.encode(self.seq, time)?;
-            if !builder.is_empty() && builder.len_with(&frame) > self.store.log().block_bytes {
+            if !builder.is_empty() && builder.len_with(&frame) > block_bytes {
                 self.write(std::mem::take(&mut builder), last)?;
+                builder = BlockBuilder::reusing(std::mem::take(&mut self.room));
             }
-            builder.push(&frame);
+            if frame.len() > to_u64(block_bytes) {
+                // It fills a block alone, however long it is, without being copied.
+                let mut alone = BlockBuilder::reusing(std::mem::take(&mut self.room));
+                alone.push_borrowed(&frame);
+                self.write(alone, if left == 0 { through } else { entry.lsn })?;
+            } else {
+                builder.push(&frame);
+            }
             last = entry.lsn;
         }
         if !builder.is_empty() {
@@ -176,7 +196,7 @@ impl QueueWriter {
     }
 
     /// Writes one block, with a new segment where it does not fit, and publishes it.
-    fn write(&mut self, builder: BlockBuilder, through: Lsn) -> Result<()> {
+    fn write(&mut self, builder: BlockBuilder<'_>, through: Lsn) -> Result<()> {
         let control = self.store.log().control.clone();
         let seal = Seal {
             kind: BlockKind::Queue,
@@ -189,8 +209,11 @@ impl QueueWriter {
             chain: self.tail.chain,
             aux: through.0,
         };
-        let block: SealedBlock = builder.seal(&seal, self.store.log().pad_to);
-        let (dir, len) = (Arc::clone(self.store.queue_dir()), to_u64(block.bytes.len()));
+        let block = builder.seal_in_pieces(&seal, self.store.log().pad_to);
+        let (dir, len) = (
+            Arc::clone(self.store.queue_dir()),
+            u64::from(block.header.block_len),
+        );
         self.clear_remains(&dir)?;
         let begins = self.tail.at == Lsn::ZERO;
         let fits = !begins && {
@@ -206,7 +229,7 @@ impl QueueWriter {
         }
         let segment = dir.open(self.tail.segment)?;
         let offset = segment.offset(self.tail.at);
-        if let Err(error) = write_all(&*segment.file, &[&block.bytes], offset) {
+        if let Err(error) = write_all(&*segment.file, &block.pieces(), offset) {
             let path = dir.path(&segment);
             if crate::log::is_full(&error) {
                 // What was written of it goes now, or where even zeros find no space before the next block.
@@ -219,6 +242,9 @@ impl QueueWriter {
         (self.tail.at, self.tail.chain) = (block.header.end(), block.header.chain_after());
         self.recorded = through;
         self.scanned = through;
+        if block.front.capacity() <= MOST_ROOM {
+            self.room = block.front;
+        }
         control.publish_entries(self.tail.at, through);
         Ok(())
     }

@@ -220,6 +220,12 @@ impl Window {
     }
 }
 
+impl AsRef<[u8]> for Window {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
 impl Deref for Window {
     type Target = [u8];
 

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use foldhash::fast::RandomState;
 use milepost_engine::frame::EventRef;
 use milepost_engine::{Lsn, Result, StreamPattern};
 
@@ -31,7 +32,7 @@ pub type TopicId = usize;
 pub struct Matcher {
     publications: Vec<Compiled>,
     topics: Vec<Subscribed>,
-    by_stream: HashMap<Box<[u8]>, Box<[Selected]>>,
+    by_stream: HashMap<Box<[u8]>, Box<[Selected]>, RandomState>,
     /// Events that matched an article but carry no value to choose by.
     pub without_value: u64,
 }
@@ -63,7 +64,7 @@ impl Matcher {
         let mut matcher = Matcher {
             publications: Vec::new(),
             topics: Vec::new(),
-            by_stream: HashMap::new(),
+            by_stream: HashMap::default(),
             without_value: 0,
         };
         for publication in catalog.publications() {

@@ -11,9 +11,10 @@
 //! Without an origin the sender itself is the origin, and the point says where. Everything is checked when
 //! it is decoded: what [`Carried::frame`] makes of it is what our own writer would have written.
 
-use milepost_engine::frame::{EventRef, Events, NewFrame};
+use bytes::Bytes;
+use milepost_engine::frame::{EncodedEvents, EventRef, Events, NewFrame};
 use milepost_engine::width::{align8, to_u64};
-use milepost_engine::{Epoch, Lsn, Origin, Result, SiteName, StoreId, StreamName};
+use milepost_engine::{Epoch, Lsn, Origin, Result, SiteName, StoreId};
 
 use super::bytes::{Front, Put};
 use super::{MessageFault, Point};
@@ -35,33 +36,32 @@ pub struct Carried {
     pub origin: Option<Origin>,
     /// When it was first committed, by the clock there, microseconds since 1970; for people.
     pub committed_at: i64,
-    event_count: u32,
-    events: Vec<u8>,
+    /// Shared with the message, the file or the queue that they came out of.
+    events: EncodedEvents,
 }
 
 impl Carried {
     /// A transaction without events.
     #[must_use]
     pub fn new(point: Point, origin: Option<Origin>) -> Carried {
+        Carried::whole(point, origin, EncodedEvents::none())
+    }
+
+    /// A transaction with these events.
+    #[must_use]
+    pub fn whole(point: Point, origin: Option<Origin>, events: EncodedEvents) -> Carried {
         Carried {
             point,
             origin,
             committed_at: 0,
-            event_count: 0,
-            events: Vec::new(),
+            events,
         }
     }
 
     /// A transaction with the events of `frame`.
     #[must_use]
     pub fn with_events_of(point: Point, origin: Option<Origin>, frame: &NewFrame) -> Carried {
-        Carried {
-            point,
-            origin,
-            committed_at: 0,
-            event_count: frame.event_count(),
-            events: frame.body().to_vec(),
-        }
+        Carried::whole(point, origin, EncodedEvents::of(frame))
     }
 
     /// A transaction whose events are the given ones, in order.
@@ -90,19 +90,19 @@ impl Carried {
     /// Number of events.
     #[must_use]
     pub fn event_count(&self) -> u32 {
-        self.event_count
+        self.events.count()
     }
 
     /// Bytes of the events.
     #[must_use]
     pub fn events_len(&self) -> usize {
-        self.events.len()
+        self.events.bytes().len()
     }
 
     /// The events, in order.
     #[must_use]
     pub fn events(&self) -> Events<'_> {
-        Events::new(&self.events, self.event_count, self.point.place().commit_lsn())
+        self.events.events(self.point.place().commit_lsn())
     }
 
     /// Where it was first committed, when `sender` sent it.
@@ -117,18 +117,18 @@ impl Carried {
     }
 
     /// A transaction frame with its events and the time of their commit, without origin, via and pinned
-    /// records.
-    ///
-    /// # Errors
-    /// `Invalid` or `Corrupt` when an event is not what our writer would have written.
-    pub fn frame(&self) -> Result<NewFrame> {
-        self.frame_with(|_| true)
+    /// records. The events are shared, not copied.
+    #[must_use]
+    pub fn frame(&self) -> NewFrame {
+        let mut frame = NewFrame::of_events(&self.events);
+        frame.set_committed_at(self.committed_at);
+        frame
     }
 
     /// As [`Carried::frame`], with the events alone whose ordinals are wanted.
     ///
     /// # Errors
-    /// As [`Carried::frame`].
+    /// `Invalid` or `Corrupt` when an event is not what our writer would have written.
     pub fn frame_with(&self, wanted: impl Fn(u32) -> bool) -> Result<NewFrame> {
         let mut frame = NewFrame::transaction();
         frame.set_committed_at(self.committed_at);
@@ -157,7 +157,7 @@ impl Carried {
             .origin
             .as_ref()
             .map_or(0, |origin| 40 + align8(origin.name.as_str().len()));
-        ITEM_HEAD + Point::LEN + 16 + origin + self.events.len()
+        ITEM_HEAD + Point::LEN + 16 + origin + self.events_len()
     }
 
     /// Appends its encoding, which must be shorter than 4 GiB.
@@ -165,6 +165,18 @@ impl Carried {
     /// # Errors
     /// `Invalid` when it is not.
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<()> {
+        self.encode_head(out)?;
+        out.extend_from_slice(self.events.bytes());
+        Ok(())
+    }
+
+    /// The events as they are encoded, behind the head.
+    pub(super) fn encoded_events(&self) -> &Bytes {
+        self.events.bytes()
+    }
+
+    /// Appends what stands before the events.
+    pub(super) fn encode_head(&self, out: &mut Vec<u8>) -> Result<()> {
         let len = self.encoded_len();
         let field = u32::try_from(len).map_err(|_| {
             milepost_engine::Error::invalid(format!("a transaction of {len} bytes exceeds 4 GiB"))
@@ -178,27 +190,34 @@ impl Carried {
             0,
         ]);
         self.point.put(out);
-        out.put_u32(self.event_count);
+        out.put_u32(self.event_count());
         out.put_u32(0);
         out.extend_from_slice(&self.committed_at.to_le_bytes());
         if let Some(origin) = &self.origin {
             put_origin(out, origin);
         }
-        out.extend_from_slice(&self.events);
         assert!(
-            out.len() - start == len,
+            out.len() - start == len - self.events_len(),
             "the length field counts what was written"
         );
         Ok(())
     }
 
-    /// Decodes one that fills `bytes` exactly, head included.
+    /// Decodes one that fills `bytes` exactly, head included, and copies its events.
     ///
     /// # Errors
     /// `Contradiction` when the bytes are no transaction that our writer would have written.
     pub fn decode(bytes: &[u8]) -> Result<Carried, MessageFault> {
+        Carried::decode_shared(&Bytes::copy_from_slice(bytes))
+    }
+
+    /// As [`Carried::decode`]; the events stay where they are.
+    ///
+    /// # Errors
+    /// As [`Carried::decode`].
+    pub fn decode_shared(bytes: &Bytes) -> Result<Carried, MessageFault> {
         let bad = MessageFault::Contradiction("a transaction cannot be read");
-        let (carried, flags) = Carried::take(bytes).ok_or(bad)?;
+        let (mut carried, flags, (events, count)) = Carried::take(bytes).ok_or(bad)?;
         if flags & !(FLAG_ORIGIN | FLAG_OPTIONAL) != 0 {
             let what = format!("a transaction with flags {flags:#x}");
             return Err(MessageFault::NeedsNewer {
@@ -206,8 +225,9 @@ impl Carried {
                 what,
             });
         }
-        match carried.checked_len() {
-            Ok(len) if len == carried.events.len() && len > 0 => {}
+        let lsn = carried.point.place().commit_lsn();
+        match EncodedEvents::check(bytes.slice_ref(events), count, lsn) {
+            Ok(events) if count > 0 => carried.events = events,
             _ => {
                 return Err(MessageFault::Contradiction(
                     "a transaction has no event, or one that cannot be read",
@@ -217,7 +237,8 @@ impl Carried {
         Ok(carried)
     }
 
-    fn take(bytes: &[u8]) -> Option<(Carried, u8)> {
+    /// What stands before the events, its flags, and the events with their number, which are not checked yet.
+    fn take(bytes: &[u8]) -> Option<(Carried, u8, (&[u8], u32))> {
         let mut front = Front(bytes);
         let len = front.u32()?;
         let [kind, flags, 0, 0] = front.array()? else {
@@ -238,28 +259,12 @@ impl Carried {
         };
         Some((
             Carried {
-                point,
-                origin,
                 committed_at,
-                event_count,
-                events: front.0.to_vec(),
+                ..Carried::new(point, origin)
             },
             flags,
+            (front.0, event_count),
         ))
-    }
-
-    /// Length of the events as our writer would have written them; fails where it would have refused.
-    fn checked_len(&self) -> Result<usize> {
-        let mut len = 0;
-        for event in self.events() {
-            let event = event?;
-            let (stream, kind) = (event.stream()?, event.kind()?);
-            StreamName::check(stream)?;
-            event.headers().read()?;
-            let headers = event.headers().bytes().len();
-            len += align8(16 + stream.len() + kind.len() + headers + event.payload.len());
-        }
-        Ok(len)
     }
 }
 

@@ -25,7 +25,7 @@ pub use carried::Carried;
 pub(crate) use envelope::cut;
 pub use fault::{Distrust, MessageFault};
 pub use header::{Address, Header, Lineage, Probe, Rejoined, Requests, Trouble, TroubleCase};
-pub use pack::{MAX_MESSAGE_BYTES, MIN_MESSAGE_BYTES, Packed, Packer};
+pub use pack::{Full, MAX_MESSAGE_BYTES, MIN_MESSAGE_BYTES, Packed, Packer};
 pub use part::{Joined, Joiner, Part};
 pub use place::{Place, Point, Range};
 pub use wire::{Limits, check_seal, decode, decode_header, encode, encode_sealed};

@@ -1,5 +1,6 @@
 //! [`Packer`]: transactions into messages of at most so many bytes.
 
+use bytes::Bytes;
 use milepost_engine::Result;
 use milepost_engine::width::to_u64;
 
@@ -18,7 +19,7 @@ pub const MIN_MESSAGE_BYTES: usize = 10_000;
 /// longer than asked.
 ///
 /// ```text
-/// push, push, push → a message is full → Some(message) … finish → the last one
+/// push, push, push → a message is full → given … finish → the last one
 /// a transaction longer than a message → what was gathered, then one message for each part
 /// ```
 pub struct Packer {
@@ -65,18 +66,19 @@ impl Packer {
         }
     }
 
-    /// Adds a transaction; returns the messages that became full, in order.
+    /// Adds a transaction; gives the messages that became full, in order. Those of a transaction in parts are made one by one, so
+    /// that it takes no more memory than a message, however long it is.
     ///
     /// # Errors
     /// `Invalid` when the transaction's encoding exceeds 4 GiB.
-    pub fn push(&mut self, carried: Carried) -> Result<Vec<Packed>> {
+    pub fn push(&mut self, carried: Carried) -> Result<Full> {
         let len = carried.encoded_len();
-        let mut full = Vec::new();
+        let mut full = Full::default();
         if len > self.room - self.used {
-            full.extend(self.cut());
+            full.first = self.cut();
         }
         if len > self.room {
-            full.extend(self.parts(&carried)?);
+            full.parts = Some(self.parts(carried)?);
         } else {
             self.used += len;
             self.items.push(Item::Transaction(carried));
@@ -116,31 +118,85 @@ impl Packer {
         })
     }
 
-    fn parts(&mut self, carried: &Carried) -> Result<Vec<Packed>> {
-        let mut encoding = Vec::with_capacity(carried.encoded_len());
-        carried.encode(&mut encoding)?;
-        let (digest, total) = (Part::digest_of(&encoding), to_u64(encoding.len()));
-        let (point, previous) = (carried.point, self.previous);
-        // Rounded down so that a piece and its padding fit together.
-        let piece_len = (self.room - PART_HEAD) & !7;
-        let mut offset = 0;
-        let mut parts = Vec::new();
-        for piece in encoding.chunks(piece_len) {
-            let part = Part {
-                point,
-                offset,
-                total,
-                digest,
-                piece: piece.to_vec(),
-            };
-            offset += to_u64(piece.len());
-            parts.push(Packed {
-                previous,
-                last: point,
-                items: vec![Item::Part(part)],
-            });
+    fn parts(&mut self, carried: Carried) -> Result<Parts> {
+        let mut head = Vec::new();
+        carried.encode_head(&mut head)?;
+        let events = carried.encoded_events().clone();
+        let (point, previous) = (
+            carried.point,
+            std::mem::replace(&mut self.previous, carried.point),
+        );
+        Ok(Parts {
+            point,
+            previous,
+            digest: Part::digest_of_two(&head, &events),
+            head,
+            events,
+            // Rounded down so that a piece and its padding fit together.
+            piece_len: (self.room - PART_HEAD) & !7,
+            at: 0,
+        })
+    }
+}
+
+/// Messages that became full.
+#[derive(Default)]
+pub struct Full {
+    first: Option<Packed>,
+    parts: Option<Parts>,
+}
+
+impl Iterator for Full {
+    type Item = Packed;
+
+    fn next(&mut self) -> Option<Packed> {
+        let first = self.first.take();
+        first.or_else(|| self.parts.as_mut()?.next())
+    }
+}
+
+/// A transaction that is cut.
+struct Parts {
+    point: Point,
+    previous: Point,
+    digest: u128,
+    /// Its encoding, in two pieces.
+    head: Vec<u8>,
+    events: Bytes,
+    piece_len: usize,
+    /// Where the next piece begins in the encoding.
+    at: usize,
+}
+
+impl Iterator for Parts {
+    type Item = Packed;
+
+    fn next(&mut self) -> Option<Packed> {
+        let total = self.head.len() + self.events.len();
+        let (from, to) = (self.at, total.min(self.at + self.piece_len));
+        if from >= to {
+            return None;
         }
-        self.previous = point;
-        Ok(parts)
+        self.at = to;
+        let front = self.head.get(from..to.min(self.head.len()));
+        let piece = match front {
+            Some(front) if !front.is_empty() => {
+                let behind = self.events.get(..to.saturating_sub(self.head.len()));
+                Bytes::from([front, behind.unwrap_or_default()].concat())
+            }
+            _ => self.events.slice(from - self.head.len()..to - self.head.len()),
+        };
+        let part = Part {
+            point: self.point,
+            offset: to_u64(from),
+            total: to_u64(total),
+            digest: self.digest,
+            piece,
+        };
+        Some(Packed {
+            previous: self.previous,
+            last: self.point,
+            items: vec![Item::Part(part)],
+        })
     }
 }

@@ -15,6 +15,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use milepost_engine::width::{align8, to_u64, to_usize, u32_to_usize};
 
 use super::bytes::{Front, Put};
@@ -38,7 +39,7 @@ pub struct Part {
     /// XXH3-128 of the encoding.
     pub digest: u128,
     /// The piece, never empty.
-    pub piece: Vec<u8>,
+    pub piece: Bytes,
 }
 
 impl Part {
@@ -46,6 +47,14 @@ impl Part {
     #[must_use]
     pub fn digest_of(encoding: &[u8]) -> u128 {
         xxhash_rust::xxh3::xxh3_128(encoding)
+    }
+
+    /// As [`Part::digest_of`], of an encoding that is in two places.
+    pub(super) fn digest_of_two(front: &[u8], rest: &[u8]) -> u128 {
+        let mut digest = xxhash_rust::xxh3::Xxh3::new();
+        digest.update(front);
+        digest.update(rest);
+        digest.digest128()
     }
 
     /// Length of its encoding in bytes.
@@ -77,7 +86,7 @@ impl Part {
     }
 
     /// Decodes one that fills `bytes` exactly, head included.
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Part, MessageFault> {
+    pub(crate) fn decode(bytes: &Bytes) -> Result<Part, MessageFault> {
         let bad = MessageFault::Contradiction("a part of a transaction cannot be read");
         let part = Part::take(bytes).ok_or(bad)?;
         if part.piece.is_empty() || part.end() > part.total {
@@ -88,7 +97,7 @@ impl Part {
         Ok(part)
     }
 
-    fn take(bytes: &[u8]) -> Option<Part> {
+    fn take(bytes: &Bytes) -> Option<Part> {
         let mut front = Front(bytes);
         let len = front.u32()?;
         let [KIND_PART, 0, 0, 0] = front.array()? else {
@@ -99,7 +108,7 @@ impl Part {
         let digest = front.array().map(u128::from_le_bytes)?;
         let piece_len = u32_to_usize(front.u32()?);
         front.u32().filter(|reserved| *reserved == 0)?;
-        let piece = front.padded(piece_len)?.to_vec();
+        let piece = bytes.slice_ref(front.padded(piece_len)?);
         let whole = front.is_empty() && u64::from(len) == to_u64(bytes.len());
         whole.then_some(Part {
             point,
@@ -132,7 +141,7 @@ struct UnderWay {
     digest: u128,
     total: u64,
     /// Bytes by offset; none is held twice.
-    pieces: BTreeMap<u64, Vec<u8>>,
+    pieces: BTreeMap<u64, Bytes>,
     held: u64,
 }
 
@@ -233,7 +242,7 @@ impl UnderWay {
                 return;
             };
             self.held += to_u64(own.len());
-            self.pieces.insert(at, own.to_vec());
+            self.pieces.insert(at, Bytes::copy_from_slice(own));
             at += to_u64(own.len());
         }
     }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
 use milepost_engine::width::{to_u64, u32_to_usize};
 use milepost_engine::{Error, Result};
 
@@ -15,6 +16,8 @@ use super::{Carried, Header, Item, MAX_MESSAGE_BYTES, Message, MessageFault, Par
 
 /// LZ4 makes at most 255 bytes of one; more is a lie about a length.
 const LZ4_RATIO: u64 = 255;
+/// Length of the shortest item that carries something, in bytes: a head, a point and an event.
+const ITEM_LEAST: usize = 64;
 
 /// What is taken of a message before anything of that size is allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +58,11 @@ fn encode_with(message: &Message, sealing: Option<Sealing<'_>>) -> Result<Vec<u8
     if let Some(fault) = order_fault(message) {
         return Err(Error::invalid(format!("a message was packed wrongly: {fault}")));
     }
-    let mut raw = Vec::new();
+    let lengths = message.items.iter().map(|item| match item {
+        Item::Transaction(carried) => carried.encoded_len(),
+        Item::Part(part) => part.encoded_len(),
+    });
+    let mut raw = Vec::with_capacity(lengths.sum());
     for item in &message.items {
         match item {
             Item::Transaction(carried) => carried.encode(&mut raw)?,
@@ -125,10 +132,10 @@ pub fn decode(bytes: &[u8], limits: &Limits, keys: &PairKeys) -> Result<Message,
             what,
         });
     }
-    let raw = unpack(&prefix, &body, limits)?;
+    let raw = unpack(&prefix, body, limits)?;
     let message = Message {
         header: head.header,
-        items: decode_items(&raw, head.item_count)?,
+        items: decode_items(raw, head.item_count)?,
     };
     match order_fault(&message) {
         Some(fault) => Err(MessageFault::Contradiction(fault)),
@@ -199,7 +206,7 @@ fn checked_head<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Prefix, &'a [u8
 }
 
 /// The body as it was before it was compressed. Its length is bounded before it is allocated.
-fn unpack<'a>(prefix: &Prefix, body: &'a [u8], limits: &Limits) -> Result<Cow<'a, [u8]>, MessageFault> {
+fn unpack(prefix: &Prefix, body: Cow<'_, [u8]>, limits: &Limits) -> Result<Bytes, MessageFault> {
     let (claimed, limit) = (u64::from(prefix.raw_len), to_u64(limits.raw_bytes));
     if claimed > limit {
         return Err(MessageFault::TooLarge { claimed, limit });
@@ -207,7 +214,7 @@ fn unpack<'a>(prefix: &Prefix, body: &'a [u8], limits: &Limits) -> Result<Cow<'a
     if prefix.flags & FLAG_LZ4 == 0 {
         let agrees = claimed == to_u64(body.len());
         return agrees
-            .then_some(Cow::Borrowed(body))
+            .then(|| Bytes::from(body.into_owned()))
             .ok_or(MessageFault::Contradiction("its body has two lengths"));
     }
     if claimed > to_u64(body.len()).saturating_mul(LZ4_RATIO) {
@@ -216,24 +223,30 @@ fn unpack<'a>(prefix: &Prefix, body: &'a [u8], limits: &Limits) -> Result<Cow<'a
         ));
     }
     let mut raw = vec![0; u32_to_usize(prefix.raw_len)];
-    match lz4_flex::block::decompress_into(body, &mut raw) {
-        Ok(len) if len == raw.len() => Ok(Cow::Owned(raw)),
+    match lz4_flex::block::decompress_into(&body, &mut raw) {
+        Ok(len) if len == raw.len() => Ok(Bytes::from(raw)),
         _ => Err(MessageFault::Contradiction("its body cannot be unpacked")),
     }
 }
 
-fn decode_items(raw: &[u8], count: u32) -> Result<Vec<Item>, MessageFault> {
+/// The items, which share the body's bytes.
+fn decode_items(raw: Bytes, count: u32) -> Result<Vec<Item>, MessageFault> {
     let bad = || MessageFault::Contradiction("its body is not what its head counts");
-    let (mut items, mut rest, mut left) = (Vec::new(), raw, count);
+    // The count is believed as far as so many could be there.
+    let room = u32_to_usize(count).min(raw.len() / ITEM_LEAST);
+    let (mut items, mut rest, mut left) = (Vec::with_capacity(room), raw, count);
     while !rest.is_empty() {
         let head: &[u8; ITEM_HEAD] = rest.first_chunk().ok_or_else(bad)?;
         let [l0, l1, l2, l3, kind, flags, _, _] = *head;
         let len = u32_to_usize(u32::from_le_bytes([l0, l1, l2, l3]));
         let fits = len >= ITEM_HEAD && len.is_multiple_of(8);
-        let (own, after) = rest.split_at_checked(len).filter(|_| fits).ok_or_else(bad)?;
+        if !fits || len > rest.len() {
+            return Err(bad());
+        }
+        let own = rest.split_to(len);
         match kind {
-            KIND_TRANSACTION => items.push(Item::Transaction(Carried::decode(own)?)),
-            KIND_PART => items.push(Item::Part(Part::decode(own)?)),
+            KIND_TRANSACTION => items.push(Item::Transaction(Carried::decode_shared(&own)?)),
+            KIND_PART => items.push(Item::Part(Part::decode(&own)?)),
             _ if flags & FLAG_OPTIONAL != 0 => {}
             _ => {
                 let what = format!("it carries an item of kind {kind}");
@@ -244,7 +257,6 @@ fn decode_items(raw: &[u8], count: u32) -> Result<Vec<Item>, MessageFault> {
             }
         }
         left = left.checked_sub(1).ok_or_else(bad)?;
-        rest = after;
     }
     if left == 0 { Ok(items) } else { Err(bad()) }
 }

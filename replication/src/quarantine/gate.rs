@@ -117,15 +117,12 @@ impl Gate {
         let Some(hooks) = &self.hooks else {
             return Ok(Judgement::Apply);
         };
+        let body = case.frame.body();
         let offered = Offered {
             remote: case.remote,
             origin: case.origin,
             committed_at: case.carried.committed_at,
-            events: milepost_engine::frame::Events::new(
-                case.frame.body(),
-                case.frame.event_count(),
-                case.origin.lsn,
-            ),
+            events: milepost_engine::frame::Events::new(&body, case.frame.event_count(), case.origin.lsn),
         };
         match hooks.before_apply(&offered)? {
             Ruling::Apply => Ok(Judgement::Apply),

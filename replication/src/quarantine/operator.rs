@@ -149,11 +149,12 @@ impl Quarantine {
         }
         let mut frame = carried.frame_with(|ordinal| events.iter().any(|event| event.ordinal == ordinal))?;
         if let Some(hooks) = &self.hooks {
+            let body = frame.body();
             let offered = Offered {
                 remote: &key.remote,
                 origin: &origin,
                 committed_at: carried.committed_at,
-                events: milepost_engine::frame::Events::new(frame.body(), frame.event_count(), origin.lsn),
+                events: milepost_engine::frame::Events::new(&body, frame.event_count(), origin.lsn),
             };
             if let Ruling::Veto(why) = hooks.before_apply(&offered)? {
                 return self.refused(&key, record, HeldCause::Vetoed(why));

@@ -5,8 +5,9 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
 use milepost_engine::frame::{FrameKind, FrameRef, NewFrame};
-use milepost_engine::{Chain, Position, Result};
+use milepost_engine::{Chain, InPlace, Result};
 
 use crate::catalog::{Catalog, Matcher, TopicId};
 
@@ -42,23 +43,26 @@ impl Decider {
         self.without_value + self.matcher.without_value
     }
 
-    /// Shows the next frame of the log, with the chain after its block. Returns the frame for the
+    /// Shows the next frame of the log, with the chain after its block and where that stands. Returns the frame for the
     /// queue when somebody is due something of it.
     ///
     /// # Errors
     /// `Corrupt` when the frame cannot be read; `Invalid` when an entry would exceed its fields.
-    pub fn decide(&mut self, frame: &FrameRef<'_>, chain: Chain) -> Result<Option<NewFrame>> {
+    pub fn decide(
+        &mut self,
+        frame: &FrameRef<'_>,
+        chain: Chain,
+        place: InPlace<'_>,
+    ) -> Result<Option<NewFrame>> {
         let entry = self.judge(frame, chain)?;
-        entry
-            .map(|entry| entry.into_frame(frame.origin()?, frame.via()?))
-            .transpose()
+        entry.map(|entry| entry.into_frame(place)).transpose()
     }
 
     /// As [`Decider::decide`], for who wants to know what is due and queues nothing.
     ///
     /// # Errors
     /// As [`Decider::decide`].
-    pub fn judge(&mut self, frame: &FrameRef<'_>, chain: Chain) -> Result<Option<NewEntry>> {
+    pub fn judge<'a>(&mut self, frame: &FrameRef<'a>, chain: Chain) -> Result<Option<NewEntry<'a>>> {
         if self.catalog.follow(frame)? {
             self.is_stale = true;
             return Ok(None);
@@ -71,15 +75,8 @@ impl Decider {
             return Ok(None);
         }
         let (lsn, via) = (frame.lsn(), frame.via()?);
-        let mut entry = NewEntry::new(
-            Position {
-                epoch: frame.epoch(),
-                lsn,
-                chain,
-            },
-            frame.committed_at()?,
-        );
-        let mut numbers: HashMap<TopicId, Option<u16>> = HashMap::new();
+        let mut entry = NewEntry::new(*frame, chain)?;
+        let mut numbers: HashMap<TopicId, Option<u16>, RandomState> = HashMap::default();
         let (mut found, mut due) = (Vec::new(), Vec::new());
         for event in frame.events() {
             let event = event?;
@@ -102,9 +99,7 @@ impl Decider {
                 };
                 due.extend(number);
             }
-            if !due.is_empty() {
-                entry.add_event(&event, &due)?;
-            }
+            entry.add_event(&event, &due)?;
         }
         Ok((!entry.is_empty()).then_some(entry))
     }

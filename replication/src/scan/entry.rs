@@ -13,9 +13,14 @@
 //! Only events that match a topic somebody is due are in it; they keep their ordinals. Refuses: other
 //! versions, lengths beyond the body, topics that are not in the table.
 
-use milepost_engine::frame::{EventRef, Events, FrameKind, FrameRef, NewFrame, OriginRef, ViaRef};
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use milepost_engine::frame::{
+    EncodedEvents, EventRef, Events, FrameKind, FrameRef, NewFrame, OriginRef, ViaRef,
+};
 use milepost_engine::width::{align8, u32_to_usize};
-use milepost_engine::{Error, Lsn, Position, Result};
+use milepost_engine::{Chain, Error, InPlace, Lsn, Position, Result};
 
 use crate::catalog::Topic;
 
@@ -26,22 +31,41 @@ const VERSION: u16 = 1;
 const FIXED_LEN: usize = 48;
 const TOPIC_FIXED: usize = 8;
 const NO_VALUE: u16 = u16::MAX;
+/// Bytes from which on events are shared and not copied: what is shared keeps a piece of a file mapped.
+const LONG: usize = 64 << 10;
 
 /// An entry that is being put together from one transaction of the log.
-pub struct NewEntry {
+pub struct NewEntry<'a> {
     position: Position,
     time: i64,
     topics: Vec<u8>,
     topic_count: u16,
     matches: Vec<u8>,
     match_count: u32,
-    events: NewFrame,
+    /// The transaction.
+    frame: FrameRef<'a>,
+    /// Events shown so far.
+    shown: u32,
+    /// Those that are due, where some are not.
+    chosen: Option<NewFrame>,
 }
 
-impl NewEntry {
-    /// An empty entry for the transaction at `position`, committed at `time`.
-    #[must_use]
-    pub fn new(position: Position, time: i64) -> NewEntry {
+impl<'a> NewEntry<'a> {
+    /// An empty entry for the transaction `frame`, which stands in a block with this chain behind it.
+    ///
+    /// # Errors
+    /// `Corrupt` when the frame cannot be read.
+    pub fn new(frame: FrameRef<'a>, chain: Chain) -> Result<NewEntry<'a>> {
+        let position = Position {
+            epoch: frame.epoch(),
+            lsn: frame.lsn(),
+            chain,
+        };
+        Ok(NewEntry::at(position, frame.committed_at()?, frame))
+    }
+
+    /// An empty entry for a transaction that has the events of `frame`.
+    pub(crate) fn at(position: Position, time: i64, frame: FrameRef<'a>) -> NewEntry<'a> {
         NewEntry {
             position,
             time,
@@ -49,7 +73,9 @@ impl NewEntry {
             topic_count: 0,
             matches: Vec::new(),
             match_count: 0,
-            events: NewFrame::transaction(),
+            frame,
+            shown: 0,
+            chosen: None,
         }
     }
 
@@ -82,20 +108,27 @@ impl NewEntry {
         Ok(number)
     }
 
-    /// Adds an event with the numbers of its topics, at least one.
+    /// Shows the next event of the transaction, with the numbers of its topics; it is in the entry if it has any.
     ///
     /// # Errors
     /// `Corrupt` when the event cannot be read.
     pub fn add_event(&mut self, event: &EventRef<'_>, topics: &[u16]) -> Result<()> {
-        assert!(!topics.is_empty(), "an entry holds only events that are due");
-        let (stream, kind) = (event.stream()?, event.kind()?);
-        self.events.push_raw(
-            event.ordinal,
-            stream,
-            kind,
-            event.headers().bytes(),
-            event.payload,
-        )?;
+        let before = self.shown;
+        self.shown += 1;
+        if topics.is_empty() {
+            if self.chosen.is_none() {
+                // All before it are due.
+                let mut chosen = NewFrame::transaction();
+                for event in self.frame.events().take(u32_to_usize(before)) {
+                    push(&mut chosen, &event?)?;
+                }
+                self.chosen = Some(chosen);
+            }
+            return Ok(());
+        }
+        if let Some(chosen) = &mut self.chosen {
+            push(chosen, event)?;
+        }
         let count = u16::try_from(topics.len())
             .map_err(|_| Error::invalid("an event is due under too many topics"))?;
         self.matches.extend_from_slice(&count.to_le_bytes());
@@ -107,16 +140,19 @@ impl NewEntry {
         Ok(())
     }
 
-    /// True when no event was added.
+    /// True when none of the events shown is due.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.events.event_count() == 0
+        self.match_count == 0
     }
 
     /// Bytes of its events.
     #[must_use]
     pub fn events_len(&self) -> usize {
-        self.events.body().len()
+        match &self.chosen {
+            Some(chosen) => chosen.body_len(),
+            None => self.frame.body().len(),
+        }
     }
 
     /// What its events are due under.
@@ -125,14 +161,22 @@ impl NewEntry {
         std::iter::from_fn(move || (!rest.0.is_empty()).then(|| rest.topic()).flatten())
     }
 
-    /// The frame for the queue.
+    /// The frame for the queue, once all events were shown. A long transaction of which all is due is shared where it stands.
     ///
     /// # Errors
-    /// `Invalid` when origin or via break a rule of names.
-    pub fn into_frame(mut self, origin: Option<OriginRef<'_>>, via: Option<ViaRef<'_>>) -> Result<NewFrame> {
-        let mut body = VERSION.to_le_bytes().to_vec();
+    /// `Corrupt` when the frame cannot be read, `Invalid` when origin or via break a rule of names.
+    pub fn into_frame(mut self, place: InPlace<'_>) -> Result<NewFrame> {
+        let (count, events) = match &self.chosen {
+            Some(chosen) => (chosen.event_count(), chosen.body()),
+            None => (self.frame.event_count(), Cow::Borrowed(self.frame.body())),
+        };
+        self.matches.resize(align8(self.matches.len()), 0);
+        let is_long = self.chosen.is_none() && events.len() >= LONG;
+        let front = FIXED_LEN + self.topics.len() + self.matches.len();
+        let mut body = Vec::with_capacity(front + if is_long { 0 } else { events.len() });
+        body.extend_from_slice(&VERSION.to_le_bytes());
         body.extend_from_slice(&self.topic_count.to_le_bytes());
-        body.extend_from_slice(&self.events.event_count().to_le_bytes());
+        body.extend_from_slice(&count.to_le_bytes());
         body.extend_from_slice(&self.match_count.to_le_bytes());
         body.extend_from_slice(&[0; 4]);
         let Position { epoch, lsn, chain } = self.position;
@@ -141,18 +185,26 @@ impl NewEntry {
             .for_each(|word| body.extend_from_slice(&word.to_le_bytes()));
         body.extend_from_slice(&self.time.to_le_bytes());
         body.extend_from_slice(&self.topics);
-        self.matches.resize(align8(self.matches.len()), 0);
         body.extend_from_slice(&self.matches);
-        body.extend_from_slice(self.events.body());
-        let mut frame = NewFrame::of_kind(ENTRY_FRAME, body);
-        if let Some(origin) = origin {
+        let mut frame = if is_long {
+            NewFrame::of_kind_in_two(ENTRY_FRAME, body, place.share(&events))
+        } else {
+            body.extend_from_slice(&events);
+            NewFrame::of_kind(ENTRY_FRAME, body)
+        };
+        if let Some(origin) = self.frame.origin()? {
             frame.set_origin(origin.to_owned()?);
         }
-        if let Some(via) = via {
+        if let Some(via) = self.frame.via()? {
             frame.set_via(via.to_owned()?);
         }
         Ok(frame)
     }
+}
+
+fn push(into: &mut NewFrame, event: &EventRef<'_>) -> Result<()> {
+    let (stream, kind, headers) = (event.stream()?, event.kind()?, event.headers().bytes());
+    into.push_raw(event.ordinal, stream, kind, headers, event.payload)
 }
 
 /// An entry readable in place.
@@ -233,6 +285,35 @@ impl<'a> Entry<'a> {
         self.events.len()
     }
 
+    /// All events, shared where they stand if they are long.
+    ///
+    /// # Errors
+    /// `Corrupt` or `Invalid` when one is not what our writer would have written.
+    pub fn all(&self, place: InPlace<'_>) -> Result<EncodedEvents> {
+        let bytes = if self.events.len() >= LONG {
+            place.share(self.events)
+        } else {
+            Bytes::copy_from_slice(self.events)
+        };
+        EncodedEvents::check(bytes, self.event_count, self.at)
+    }
+
+    /// True when each event is due under at least one topic that `wanted` (one flag per topic of the entry) names.
+    ///
+    /// # Errors
+    /// `Corrupt` when its matches contradict its topics.
+    pub fn all_under(&self, wanted: &[bool]) -> Result<bool> {
+        let mut matches = Front(self.matches);
+        for _ in 0..self.event_count {
+            match matches.any_of(wanted) {
+                Some(true) => {}
+                Some(false) => return Ok(false),
+                None => return Err(contradiction(self.at)),
+            }
+        }
+        Ok(true)
+    }
+
     /// Events that are due under at least one topic that `wanted` (one flag per topic of the entry)
     /// names, in order.
     pub fn events_under<'w>(
@@ -250,13 +331,14 @@ impl<'a> Entry<'a> {
             match matches.any_of(wanted) {
                 Some(true) => Some(Ok(event)),
                 Some(false) => None,
-                None => Some(Err(Error::corrupt(
-                    "a queue entry's matches contradict its topics",
-                )
-                .at_lsn(at))),
+                None => Some(Err(contradiction(at))),
             }
         })
     }
+}
+
+fn contradiction(at: Lsn) -> Error {
+    Error::corrupt("a queue entry's matches contradict its topics").at_lsn(at)
 }
 
 /// Takes fields off the front of a slice.

@@ -84,9 +84,10 @@ impl ScanPhase {
         let (mut entries, mut bytes) = (Vec::new(), 0);
         let mut last = self.scanned;
         while bytes < GATHERED_MAX && done.frames < FRAMES_MAX {
-            let Some(block) = self.log.next_block()? else {
+            if self.log.next_block()?.is_none() {
                 break;
-            };
+            }
+            let (block, place) = (self.log.block()?, self.log.in_place());
             let chain = block.chain_after();
             for frame in block.frames() {
                 let frame = frame?;
@@ -96,7 +97,7 @@ impl ScanPhase {
                 done.frames += 1;
                 done.transactions += u64::from(frame.kind() == FrameKind::TRANSACTION);
                 last = frame.lsn();
-                if let Some(entry) = self.decider.decide(&frame, chain)? {
+                if let Some(entry) = self.decider.decide(&frame, chain, place)? {
                     bytes += to_u64(entry.body_len());
                     entries.push(QueueEntry {
                         lsn: last,

@@ -1,7 +1,7 @@
 //! What the scan decides, and that an entry says what was decided.
 
 use milepost_engine::frame::{FrameKind, NewFrame};
-use milepost_engine::{Chain, Epoch, Event, Lsn, Origin, Position, SiteName, Store, StoreId, Via};
+use milepost_engine::{Chain, Epoch, Event, InPlace, Lsn, Origin, Position, SiteName, Store, StoreId, Via};
 
 use crate::catalog::tests::{catalog, subscription, with_frame};
 use crate::catalog::{
@@ -31,7 +31,10 @@ fn transaction(streams: &[&str]) -> NewFrame {
 fn decided(catalog: Catalog, frame: NewFrame) -> Option<NewFrame> {
     let mut made = None;
     with_frame(frame, |frame| {
-        made = Decider::new(catalog).unwrap().decide(frame, Chain(7)).unwrap()
+        made = Decider::new(catalog)
+            .unwrap()
+            .decide(frame, Chain(7), InPlace::default())
+            .unwrap()
     });
     made
 }
@@ -249,25 +252,28 @@ fn golden_entry() -> NewFrame {
         lsn: Lsn(4_224),
         chain: Chain(0xc4a1),
     };
-    let mut entry = NewEntry::new(position, 1_700_000_000_000_000);
     let topic = |publication: &str, value: Option<&str>| Topic {
         publication: publication.to_owned(),
         value: value.map(str::to_owned),
     };
-    assert_eq!(entry.add_topic(&topic("orders", Some("be"))).unwrap(), 0);
-    assert_eq!(entry.add_topic(&topic("all", None)).unwrap(), 1);
+    let mut made = None;
     with_frame(transaction(&["orders/be", "bills", "till"]), |frame| {
-        let events: Vec<_> = frame.events().map(Result::unwrap).collect();
-        entry.add_event(&events[0], &[0, 1]).unwrap();
-        entry.add_event(&events[2], &[1]).unwrap();
+        let mut entry = NewEntry::at(position, 1_700_000_000_000_000, *frame);
+        assert_eq!(entry.add_topic(&topic("orders", Some("be"))).unwrap(), 0);
+        assert_eq!(entry.add_topic(&topic("all", None)).unwrap(), 1);
+        let due: [&[u16]; 3] = [&[0, 1], &[], &[1]];
+        for (event, topics) in frame.events().zip(due) {
+            entry.add_event(&event.unwrap(), topics).unwrap();
+        }
+        made = Some(entry.into_frame(InPlace::default()).unwrap());
     });
-    entry.into_frame(None, None).unwrap()
+    made.unwrap()
 }
 
 #[test]
 fn an_entry_of_format_1_is_written_and_read_as_ever() {
     let frame = golden_entry();
-    let written = frame.clone().encode(0, 0).unwrap().bytes()[32..32 + frame.body_len()].to_vec();
+    let written = frame.clone().encode(0, 0).unwrap().to_vec()[32..32 + frame.body_len()].to_vec();
     let body = kept("entry", &written);
     assert_eq!(body, written);
     assert_eq!(frame.kind(), FrameKind(160));

@@ -39,7 +39,7 @@ impl SendPhase {
         &self,
         pair: &mut Pair,
         link: &dyn Link,
-        packed: Vec<Packed>,
+        packed: impl IntoIterator<Item = Packed>,
         sent: &mut Sent,
     ) -> Result<Result<(), LinkError>> {
         for one in packed {

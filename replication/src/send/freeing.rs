@@ -126,7 +126,7 @@ impl SendPhase {
             return Ok(Ok(()));
         };
         let packer = Packer::new(previous, to_usize(self.options.message_bytes));
-        let stretch = packer.finish_at(Point::live(position)).into_iter().collect();
+        let stretch = packer.finish_at(Point::live(position));
         self.deliver_packed(pair, link, stretch, sent)
     }
 

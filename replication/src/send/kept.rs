@@ -152,7 +152,7 @@ fn queued_at(
     if !due.is_queued() {
         return time_of(store, due.lsn);
     }
-    let time = Some(queue.read(due.queued, |entry| Ok(entry.queued_at))?);
+    let time = Some(queue.read(due.queued, |entry, _| Ok(entry.queued_at))?);
     times.queued = Some((due.queued.lsn, time));
     Ok(time)
 }

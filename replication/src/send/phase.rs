@@ -443,16 +443,16 @@ impl SendPhase {
             at = carried.point.place();
             sent.transactions += 1;
             let full = packer.push(carried)?;
-            messages += full.len();
             if self.beat.is_due() {
                 let (to, messages) = (&pair.remote.site, sent.messages);
                 tracing::info!(%to, messages, transactions = sent.transactions, "sending");
             }
+            let full = full.inspect(|_| messages += 1);
             if let Err(error) = self.deliver_packed(pair, link, full, sent)? {
                 return Ok(Err(error));
             }
         }
-        self.deliver_packed(pair, link, packer.finish().into_iter().collect(), sent)
+        self.deliver_packed(pair, link, packer.finish(), sent)
     }
 
     /// Sends again what is due in a range, to its very end.
@@ -473,7 +473,7 @@ impl SendPhase {
                 break;
             }
             let Some(carried) = next.filter(|carried| carried.point.place() <= range.up_to.place()) else {
-                let last = packer.finish_at(range.up_to).into_iter().collect();
+                let last = packer.finish_at(range.up_to);
                 return self.deliver_packed(pair, link, last, sent);
             };
             at = carried.point.place();

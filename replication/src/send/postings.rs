@@ -101,7 +101,7 @@ impl Postings {
 
     /// Notes what the scan will make of the transaction at `lsn`, behind all that is queued: enough to
     /// count, nothing to read.
-    pub fn note_unscanned(&mut self, lsn: Lsn, entry: &NewEntry, via: Option<&str>) {
+    pub fn note_unscanned(&mut self, lsn: Lsn, entry: &NewEntry<'_>, via: Option<&str>) {
         let posting = Posting {
             lsn,
             queued: QueuePlace::default(),
@@ -203,7 +203,7 @@ impl Postings {
 #[cfg(test)]
 mod tests {
     use milepost_engine::frame::NewFrame;
-    use milepost_engine::{Chain, Epoch, Event, Position, StoreId, Via};
+    use milepost_engine::{Chain, Epoch, Event, InPlace, Position, StoreId, Via};
 
     use super::*;
     use crate::catalog::tests::{subscription, with_frame};
@@ -222,20 +222,21 @@ mod tests {
             lsn: Lsn(lsn),
             chain: Chain(1),
         };
-        let mut entry = NewEntry::new(position, 0);
-        let mut events = NewFrame::transaction();
-        events
-            .push_event(0, &Event::new("orders/1", "placed", *b"{}").unwrap())
-            .unwrap();
+        let (mut events, mut made) = (NewFrame::transaction(), None);
+        for _ in values {
+            events
+                .push_event(0, &Event::new("orders/1", "placed", *b"{}").unwrap())
+                .unwrap();
+        }
         with_frame(events, |frame| {
-            for value in values {
+            let mut entry = NewEntry::at(position, 0, *frame);
+            for (value, event) in values.iter().zip(frame.events()) {
                 let number = entry.add_topic(&topic(value)).unwrap();
-                entry
-                    .add_event(&frame.events().next().unwrap().unwrap(), &[number])
-                    .unwrap();
+                entry.add_event(&event.unwrap(), &[number]).unwrap();
             }
+            made = Some(entry.into_frame(InPlace::default()).unwrap());
         });
-        let mut frame = entry.into_frame(None, None).unwrap();
+        let mut frame = made.unwrap();
         if let Some(via) = via {
             let name = SiteName::new(via).unwrap();
             frame.set_via(Via {

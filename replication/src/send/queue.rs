@@ -1,7 +1,7 @@
 //! [`QueueEntries`]: the queue as the send phase reads it: once in order, to note what is in it, and
 //! then entry by entry, wherever a remote's stream leads.
 
-use milepost_engine::{Error, Lsn, QueueLookup, QueuePlace, QueueReader, Result, Store};
+use milepost_engine::{Error, InPlace, Lsn, QueueLookup, QueuePlace, QueueReader, Result, Store};
 
 use crate::scan::Entry;
 
@@ -36,14 +36,19 @@ impl QueueEntries {
         Ok(())
     }
 
-    /// Reads the entry at a place in the queue.
+    /// Reads the entry at a place in the queue, from where its bytes can be shared.
     ///
     /// # Errors
     /// `Corrupt` when no entry begins there; what `read` returns.
-    pub fn read<T>(&mut self, at: QueuePlace, read: impl FnOnce(&Entry<'_>) -> Result<T>) -> Result<T> {
+    pub fn read<T>(
+        &mut self,
+        at: QueuePlace,
+        read: impl FnOnce(&Entry<'_>, InPlace<'_>) -> Result<T>,
+    ) -> Result<T> {
         let missing = || Error::corrupt("the stable queue lost an entry that it had").at_lsn(at.lsn);
-        self.lookup
-            .read(at, |frame| read(&Entry::read(frame)?.ok_or_else(missing)?))
+        self.lookup.read(at, |frame, place| {
+            read(&Entry::read(frame)?.ok_or_else(missing)?, place)
+        })
     }
 
     /// Lets go of where the last entry was read: its segment may be gone.

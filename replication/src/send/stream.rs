@@ -248,10 +248,16 @@ impl Stream {
     /// The transaction of a queue entry with the events that are due; `None` when none is.
     fn carry(&mut self, sources: &mut Sources<'_>, due: &Due) -> Result<Option<Carried>> {
         let (heirs, all) = (&mut self.heirs, (sources.store, sources.subscriptions));
-        sources.queue.read(due.queued, |entry: &Entry<'_>| {
+        sources.queue.read(due.queued, |entry: &Entry<'_>, place| {
             let under =
                 |wanted: &dyn Fn(&Topic) -> bool| -> Vec<bool> { entry.topics.iter().map(wanted).collect() };
             let sure = under(&|topic| due.topics.contains(topic));
+            let origin = || entry.origin.map(|origin| origin.to_owned()).transpose();
+            if entry.all_under(&sure)? {
+                let mut carried = Carried::whole(Point::live(entry.position), origin()?, entry.all(place)?);
+                carried.committed_at = entry.time;
+                return Ok(Some(carried));
+            }
             let mut events = entry.events_under(&sure).collect::<Result<Vec<_>>>()?;
             for (doubtful, revoked) in &due.doubtful {
                 let flags = under(&|topic| topic == doubtful);
@@ -268,8 +274,7 @@ impl Stream {
             if events.is_empty() {
                 return Ok(None);
             }
-            let origin = entry.origin.map(|origin| origin.to_owned()).transpose()?;
-            let mut carried = Carried::of(Point::live(entry.position), origin, events)?;
+            let mut carried = Carried::of(Point::live(entry.position), origin()?, events)?;
             carried.committed_at = entry.time;
             Ok(Some(carried))
         })

@@ -71,10 +71,10 @@ struct Course {
 }
 
 impl Course {
-    fn from(staged: Point) -> Course {
+    fn from(staged: Point, items: usize) -> Course {
         Course {
-            frames: Vec::new(),
-            origins: Vec::new(),
+            frames: Vec::with_capacity(items + 1),
+            origins: Vec::with_capacity(items),
             bytes: 0,
             reached: staged,
             told: staged,
@@ -115,7 +115,7 @@ impl Receiver {
     /// What lies after the staged position becomes frames.
     pub(super) fn apply(&mut self, message: &Message, own: &dyn OwnLog) -> Result<Verdict> {
         let (header, r) = (&message.header, self.staged.place());
-        let mut course = Course::from(self.staged);
+        let mut course = Course::from(self.staged, message.items.len());
         for item in &message.items {
             if item.point().place() <= r {
                 course.overlap += 1;
@@ -365,7 +365,7 @@ fn fresh_part(
         InQuarantine::NotYet => return Ok(Part::Unsettled),
     }
     if !may_be_held {
-        return Ok(Part::New(Box::new(carried.frame()?), None));
+        return Ok(Part::New(Box::new(carried.frame()), None));
     }
     if is_staged {
         return Ok(Part::Unsettled);

@@ -3,15 +3,16 @@
 
 use std::collections::{HashMap, HashSet};
 
+use foldhash::fast::RandomState;
 use milepost_engine::{Epoch, Lsn, Origin, StoreId};
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub struct Staged {
-    origins: HashSet<(StoreId, Epoch, Lsn)>,
-    newest: HashMap<StoreId, Lsn>,
+    origins: HashSet<(StoreId, Epoch, Lsn), RandomState>,
+    newest: HashMap<StoreId, Lsn, RandomState>,
     /// What their frames pin under `origin/`.
-    passed_on: HashMap<StoreId, Lsn>,
+    passed_on: HashMap<StoreId, Lsn, RandomState>,
 }
 
 impl Staged {
@@ -54,7 +55,7 @@ impl Staged {
     }
 }
 
-fn raise(known: &mut HashMap<StoreId, Lsn>, site: StoreId, lsn: Lsn) {
+fn raise(known: &mut HashMap<StoreId, Lsn, RandomState>, site: StoreId, lsn: Lsn) {
     let newest = known.entry(site).or_default();
     *newest = lsn.max(*newest);
 }

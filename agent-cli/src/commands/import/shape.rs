@@ -194,7 +194,7 @@ mod tests {
         let transaction = Shape::History(history).read(line).unwrap();
         let (body, _) = transaction.into_parts();
         let mut events = Vec::new();
-        for event in frame::Events::new(body.body(), body.event_count(), Lsn::ZERO) {
+        for event in frame::Events::new(&body.body(), body.event_count(), Lsn::ZERO) {
             let event = event.unwrap();
             let payload = String::from_utf8(event.payload.to_vec()).unwrap();
             events.push((event.stream().unwrap().to_owned(), payload));

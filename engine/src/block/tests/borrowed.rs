@@ -25,7 +25,15 @@ fn frame(len: usize, seq: u64) -> EncodedFrame {
 #[test]
 fn a_block_is_the_same_whether_its_frame_was_borrowed_or_copied() {
     let (large, small) = (frame(LARGE, 1), frame(400, 2));
-    let cases: [(&[&EncodedFrame], bool); 6] = [
+    // Its body is shared with who made it, and is no multiple of eight.
+    let kind = FrameKind(FrameKind::QUEUE_FIRST);
+    let shared = NewFrame::of_kind_in_two(kind, vec![3; 21], vec![7; LARGE + 2].into());
+    let shared = shared.encode(3, 1_700_000_000_000_000).unwrap();
+    assert!(shared.pieces().iter().all(|piece| !piece.is_empty()));
+    let cases: [(&[&EncodedFrame], bool); 9] = [
+        (&[&shared], false),
+        (&[&shared, &small], false),
+        (&[&small, &shared], false),
         (&[], false),
         (&[&small], false),
         (&[&large], true),
@@ -52,7 +60,19 @@ fn a_block_is_the_same_whether_its_frame_was_borrowed_or_copied() {
                 (block.header, &block.frame_lsns),
                 (copied.header, &copied.frame_lsns)
             );
-            let alone = block.pieces().contains(&large.bytes());
+            if let [only] = frames
+                && to_usize(only.len()) >= LARGE
+            {
+                let own = only.pieces().map(<[u8]>::as_ptr);
+                assert_eq!(
+                    block.pieces()[1..4]
+                        .iter()
+                        .map(|piece| piece.as_ptr())
+                        .collect::<Vec<_>>(),
+                    own
+                );
+            }
+            let alone = block.pieces().contains(&large.pieces()[0]);
             assert_eq!(alone, borrows, "case {number}: not copied");
             Block::check(&copied.bytes).unwrap();
         }

@@ -126,7 +126,7 @@ pub(super) fn messages() -> Vec<(&'static str, Message)> {
             offset: 8,
             total: encoding.len() as u64,
             digest: Part::digest_of(&encoding),
-            piece: encoding[8..43].to_vec(),
+            piece: encoding[8..43].to_vec().into(),
         })],
     };
     vec![

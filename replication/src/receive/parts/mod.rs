@@ -11,14 +11,19 @@
 //!
 //! Several encodings of a transaction may be under way at once, as what a remote is due of it can change while its parts travel.
 
+mod joining;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use milepost_engine::storage::{OpenMode, Storage, StorageFile, write_all};
 use milepost_engine::width::{to_u64, to_usize, u32_to_usize};
 use milepost_engine::{Error, Result, SiteName, Store};
 
 use crate::message::{Carried, Joined, MessageFault, Part, Point};
+
+use joining::Joining;
 
 pub(crate) const FOLDER: &str = "parts";
 const MAGIC: [u8; 8] = *b"MPPARTS\x01";
@@ -87,8 +92,12 @@ impl Parts {
         let storage = Arc::clone(store.storage());
         let mut open = || -> std::io::Result<()> {
             for name in names(&*storage)? {
-                let Some(remote) = remote_of(&name) else { continue };
                 let path = format!("{FOLDER}/{name}");
+                if joining::is_left_over(&name) {
+                    storage.unlink(&path)?;
+                    parts.renamed = true;
+                }
+                let Some(remote) = remote_of(&name) else { continue };
                 match Spool::read(&*storage, &path, OpenMode::ReadWrite)? {
                     // Under another name than its own it would be in the way of what has that name.
                     Some(spool) if path == file_of(&remote, spool.digest) => {
@@ -268,7 +277,7 @@ fn join_in(
         of_no_use.push(oldest);
     }
     let whole = match kept {
-        Ok(true) => spool.whole(),
+        Ok(true) => spool.whole(storage),
         Ok(false) => Ok(Some(Err(MessageFault::Contradiction(
             "a transaction comes in more pieces, out of order, than messages of the least size would make",
         )))),
@@ -386,7 +395,7 @@ impl Spool {
                 .piece
                 .get(to_usize(from - part.offset)..to_usize(to - part.offset));
             let piece = Part {
-                piece: own.unwrap_or_default().to_vec(),
+                piece: Bytes::copy_from_slice(own.unwrap_or_default()),
                 offset: from,
                 ..*part
             };
@@ -452,11 +461,11 @@ impl Spool {
     }
 
     /// The transaction, if no byte of it is missing.
-    fn whole(&mut self) -> std::io::Result<Option<Result<Carried, MessageFault>>> {
+    fn whole(&mut self, storage: &dyn Storage) -> std::io::Result<Option<Result<Carried, MessageFault>>> {
         if self.held < self.total {
             return Ok(None);
         }
-        let mut encoding = vec![0; to_usize(self.total)];
+        let mut joining = Joining::begin(storage, self)?;
         let mut at = HEAD_LEN;
         while at < self.end {
             let Some((part, next)) = read_record(&*self.file, at)? else {
@@ -464,21 +473,20 @@ impl Spool {
                 self.forget_behind(at)?;
                 return Ok(None);
             };
-            if let Some(place) = encoding.get_mut(to_usize(part.offset)..to_usize(part.end())) {
-                place.copy_from_slice(&part.piece);
-            }
+            joining.put(&part)?;
             at = next;
         }
+        let encoding = joining.end()?;
         Ok(Some(self.check(&encoding)))
     }
 
-    fn check(&self, encoding: &[u8]) -> Result<Carried, MessageFault> {
+    fn check(&self, encoding: &Bytes) -> Result<Carried, MessageFault> {
         if Part::digest_of(encoding) != self.digest {
             return Err(MessageFault::Contradiction(
                 "the parts of a transaction do not have its digest",
             ));
         }
-        let carried = Carried::decode(encoding)?;
+        let carried = Carried::decode_shared(encoding)?;
         if carried.point != self.point {
             return Err(MessageFault::Contradiction(
                 "the parts of a transaction tell another position",
@@ -534,7 +542,7 @@ fn read_record(file: &dyn StorageFile, at: u64) -> std::io::Result<Option<(Part,
     if file.read_at(&mut item, begins)? < item.len() || crc32fast::hash(&item) != crc {
         return Ok(None);
     }
-    Ok(Part::decode(&item).ok().map(|part| (part, ends)))
+    Ok(Part::decode(&Bytes::from(item)).ok().map(|part| (part, ends)))
 }
 
 /// Names in the folder, sorted; none without one.

@@ -66,7 +66,7 @@ fn cut(carried: &Carried, from: usize, to: usize) -> Part {
         offset: from as u64,
         total: bytes.len() as u64,
         digest: Part::digest_of(&bytes),
-        piece: bytes[from..to].to_vec(),
+        piece: bytes[from..to].to_vec().into(),
     }
 }
 
@@ -388,4 +388,50 @@ fn a_file_is_written_and_read_as_ever() {
     );
     std::fs::write(&path, bytes).unwrap();
     assert_eq!(Parts::open(&store).unwrap().held(&hq()), 60);
+}
+
+/// A long transaction is put together in a file, which is gone when it is whole and would be removed had its process died.
+#[test]
+fn a_long_transaction_is_read_where_it_is_mapped_and_nothing_stays_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("s");
+    let options = Options::new().segment_bytes(16 << 20);
+    let store = options.init(&root, "bern".parse().unwrap()).unwrap();
+    let ours = carried(40, 6 << 20);
+    let mut pieces = cuts(&ours, 900_000);
+    pieces.reverse();
+    let last = pieces.pop().unwrap();
+    for piece in &pieces {
+        assert_eq!(join_anew(&store, piece), Joined::Waiting);
+    }
+    let left = root
+        .join(FOLDER)
+        .join(format!("hq-{:032x}.part.whole", last.digest));
+    std::fs::write(&left, b"a dead process was here").unwrap();
+    let foreign = root.join(FOLDER).join("notes.whole");
+    std::fs::write(&foreign, b"none of ours").unwrap();
+    let mut parts = Parts::open(&store).unwrap();
+    assert!(!left.exists(), "left by a dead process");
+    assert!(foreign.exists());
+    let whole = parts.join(&hq(), 3, &last).unwrap().unwrap();
+    assert!(!left.exists(), "it loses its name at once");
+    let Joined::Whole(carried) = whole else {
+        panic!("a piece is missing")
+    };
+    assert_eq!(carried, ours);
+    // Every event is read from the file that has no name any more, once its pieces are gone too.
+    parts.settled(&hq(), |_, _| false).unwrap();
+    assert_eq!(only(&root.join(FOLDER)), foreign);
+    assert_eq!(encoding(&carried), encoding(&ours));
+    store
+        .append_frames(vec![carried.frame()], milepost_engine::Durability::Synced)
+        .unwrap();
+    let mut scan = store.scan(Lsn::ZERO).unwrap();
+    let frame = std::iter::from_fn(|| {
+        scan.next()
+            .unwrap()
+            .map(|frame| (frame.kind(), frame.body().to_vec()))
+    });
+    let (_, body) = frame.into_iter().last().unwrap();
+    assert_eq!(body, *ours.frame().body());
 }

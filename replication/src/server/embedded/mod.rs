@@ -177,7 +177,7 @@ impl MessageStore for EmbeddedStore {
     }
 
     fn put(&self, to: SiteName, key: MessageKey, message: Vec<u8>) -> StoreFuture<'_, ()> {
-        self.run(move |shared| shared.put(to, key, &message))
+        self.run(move |shared| shared.put(to, key, message))
     }
 
     fn poll(&self, site: SiteName, request: MailboxPoll) -> StoreFuture<'_, Delivery> {
@@ -221,10 +221,10 @@ impl Shared {
         Ok(tail)
     }
 
-    fn put(&self, to: SiteName, key: MessageKey, message: &[u8]) -> Result<(), StoreError> {
+    fn put(&self, to: SiteName, key: MessageKey, message: Vec<u8>) -> Result<(), StoreError> {
         {
             let tail = self.current()?;
-            match tail.index.admit(&to, &key, message) {
+            match tail.index.admit(&to, &key, &message) {
                 // The index holds only what is durable (R2), so this may be acknowledged.
                 Admission::Known => return Ok(()),
                 Admission::Contradiction => {
@@ -236,8 +236,7 @@ impl Shared {
                 Admission::New => self.check_room(&tail.index, &to, message.len())?,
             }
         }
-        let frame = Record::Put { to, key, message }.to_frame()?;
-        self.append(frame)
+        self.append(record::put(&to, &key, message.into()))
     }
 
     fn check_room(&self, index: &Index, to: &SiteName, len: usize) -> Result<(), StoreError> {

@@ -9,6 +9,7 @@
 //! The blocks around them are checksummed; every length is checked again, because the messages came
 //! from outside.
 
+use bytes::Bytes;
 use milepost_engine::frame::{FrameKind, FrameRef, NewFrame};
 use milepost_engine::{Error, Result, SiteName};
 
@@ -57,15 +58,7 @@ impl Record<'_> {
     pub(crate) fn to_frame(&self) -> Result<NewFrame> {
         let mut body = Vec::new();
         let kind = match self {
-            Record::Put { to, key, message } => {
-                body.reserve(message.len() + 256);
-                body.extend_from_slice(&[VERSION, name_len(to), name_len(&key.from), 0, 0, 0, 0, 0]);
-                body.extend_from_slice(&key.id.to_le_bytes());
-                body.extend_from_slice(to.as_str().as_bytes());
-                body.extend_from_slice(key.from.as_str().as_bytes());
-                body.extend_from_slice(message);
-                PUT
-            }
+            Record::Put { to, key, message } => return Ok(put(to, key, Bytes::copy_from_slice(message))),
             Record::Removed { site, keys } => {
                 let count = u32::try_from(keys.len());
                 let count = count.map_err(|_| Error::invalid("2^32 messages removed at once"))?;
@@ -84,6 +77,15 @@ impl Record<'_> {
         };
         Ok(NewFrame::of_kind(kind, body))
     }
+}
+
+/// The frame of a [`Record::Put`], which shares the message.
+pub(crate) fn put(to: &SiteName, key: &MessageKey, message: Bytes) -> NewFrame {
+    let mut front = vec![VERSION, name_len(to), name_len(&key.from), 0, 0, 0, 0, 0];
+    front.extend_from_slice(&key.id.to_le_bytes());
+    front.extend_from_slice(to.as_str().as_bytes());
+    front.extend_from_slice(key.from.as_str().as_bytes());
+    NewFrame::of_kind_in_two(PUT, front, message)
 }
 
 impl<'a> Record<'a> {
@@ -164,7 +166,7 @@ mod tests {
     fn body_of(record: &Record<'_>) -> (FrameKind, Vec<u8>) {
         let frame = record.to_frame().unwrap();
         let bytes = frame.clone().encode(1, 2).unwrap();
-        (frame.kind(), bytes.bytes()[32..32 + frame.body_len()].to_vec())
+        (frame.kind(), bytes.to_vec()[32..32 + frame.body_len()].to_vec())
     }
 
     fn records() -> Vec<Record<'static>> {

@@ -57,7 +57,7 @@ fn applied(verdict: Verdict) -> Apply {
 fn ordinals(apply: &Apply) -> Vec<Vec<u32>> {
     let transactions = apply.frames.iter().filter(|frame| frame.event_count() > 0);
     let ordinals = |frame: &NewFrame| {
-        milepost_engine::frame::Events::new(frame.body(), frame.event_count(), Lsn(1))
+        milepost_engine::frame::Events::new(&frame.body(), frame.event_count(), Lsn(1))
             .map(|event| event.unwrap().ordinal)
             .collect()
     };

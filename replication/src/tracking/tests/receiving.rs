@@ -398,7 +398,7 @@ fn a_transaction_beyond_the_limit_is_refused_before_it_is_held() {
         offset: 0,
         total: u64::MAX,
         digest: 1,
-        piece: vec![0; 10],
+        piece: vec![0; 10].into(),
     };
     message.items = vec![Item::Part(part)];
     assert!(matches!(

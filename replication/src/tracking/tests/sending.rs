@@ -398,7 +398,7 @@ fn a_part_moves_nothing_until_it_ends_its_transaction() {
             offset,
             total: 20,
             digest: 0,
-            piece: vec![0; 10],
+            piece: vec![0; 10].into(),
         })
     };
     message.items = vec![part(0)];
