@@ -111,6 +111,13 @@ pub(super) fn open(storage: &Arc<dyn Storage>, options: &Options) -> Result<Open
     }
 }
 
+/// Whoever is alone in a store and changes its log otherwise than by appending does this first: an opener that found the presence
+/// lock taken may get a share of it afterwards, and would believe a page that is ready.
+pub(super) fn forget_page(storage: &dyn Storage) -> Result<()> {
+    let page = storage.cells(CONTROL_FILE, true).map(drop);
+    page.map_err(|error| Error::io("make the control page", storage.root().join(CONTROL_FILE), error))
+}
+
 /// A backup is not opened in place: two sites that go on from one state are what R5 is about.
 fn no_store(storage: &Arc<dyn Storage>) -> Error {
     let text = if storage.open(BACKUP_FILE, OpenMode::Read).is_ok() {

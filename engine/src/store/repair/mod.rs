@@ -214,6 +214,7 @@ impl Repair {
             // What a power cut took while it was written again is no damage: there is a second copy.
             rescue::put_back(&self.raw.dir, Chain::genesis(self.raw.identity.owner.id))?;
         }
+        super::open::forget_page(&*storage)?;
         let begun = Plan::read(&*storage, self.raw.identity.owner.id)?;
         let resumed = begun.is_some();
         let plan = match begun {

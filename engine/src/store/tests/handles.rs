@@ -305,3 +305,30 @@ fn a_control_page_that_was_removed_under_others_is_told() {
     store.close().unwrap();
     assert_eq!(payloads(&options().open(&root).unwrap()).len(), 1);
 }
+
+/// The trap: an opener found the presence lock taken while a log was repaired, and gets a share of it afterwards. It recovers only when it is
+/// alone, so it must not find a page that is ready: that names the tail which the repair took away.
+#[test]
+fn whoever_waited_while_a_log_was_repaired_finds_no_page_from_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("s");
+    let store = options()
+        .background(false)
+        .init(&root, "a".parse().unwrap())
+        .unwrap();
+    for payload in ["first", "second", "third"] {
+        let _ = store.commit(transaction("s", payload.as_bytes())).unwrap();
+    }
+    store.close().unwrap();
+    let log = root.join("log/0000000000000000.log");
+    let mut bytes = std::fs::read(&log).unwrap();
+    let at = bytes.windows(6).position(|piece| piece == b"second").unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&log, bytes).unwrap();
+    let repair = crate::Repair::open(&root, options()).unwrap();
+    repair.run(crate::RepairHow::Cut, &mut |_| ()).unwrap();
+    let cells = LocalStorage::new(root.clone()).cells("control", false).unwrap();
+    assert_eq!(cells.load(Cell::Ready), 0);
+    let store = options().background(false).open(&root).unwrap();
+    assert_eq!(payloads(&store), [b"first"]);
+}
