@@ -7,6 +7,22 @@ use running::Place;
 
 /// A head office and a shop, each of which has what the other commits; the shop is restored from a backup that lacks `lost`.
 fn parted() -> Place {
+    let place = two_sites();
+    let run = |words: &[&str]| place.run(words).ok();
+    run(&["backup", "shop", "backup"]);
+    append(&place, "shop", "lost");
+    rounds(&place, 3);
+    std::fs::remove_dir_all(place.path("shop")).unwrap();
+    run(&["restore", "backup", "shop"]);
+    append(&place, "shop", "after");
+    place.run(&["agent", "shop", "-b", "-q"]);
+    let told = place.run(&["agent", "hq", "-b", "-q"]).fails(5);
+    assert!(told.contains("milepost remote rejoin"), "{told}");
+    place
+}
+
+/// The two, before anything happens to them.
+fn two_sites() -> Place {
     let place = Place::with_store("hq");
     let run = |words: &[&str]| place.run(words).ok();
     run(&["init", "shop", "--site", "shop"]);
@@ -37,15 +53,6 @@ fn parted() -> Place {
     append(&place, "shop", "one");
     append(&place, "hq", "two");
     rounds(&place, 3);
-    run(&["backup", "shop", "backup"]);
-    append(&place, "shop", "lost");
-    rounds(&place, 3);
-    std::fs::remove_dir_all(place.path("shop")).unwrap();
-    run(&["restore", "backup", "shop"]);
-    append(&place, "shop", "after");
-    place.run(&["agent", "shop", "-b", "-q"]);
-    let told = place.run(&["agent", "hq", "-b", "-q"]).fails(5);
-    assert!(told.contains("milepost remote rejoin"), "{told}");
     place
 }
 
@@ -135,4 +142,101 @@ fn what_is_wrong_is_said_with_the_way_on() {
     assert!(refused.contains("--from-beginning"), "{refused}");
     let told = place.run(&["remote", "rejoin", "hq", "shop"]).ok();
     assert!(told.contains("not stopped here"), "{told}");
+}
+
+/// The shop's folder is put back from a copy, and its store goes on before anybody thinks of a new lineage. Said where the log ended
+/// when it was put back, the pair goes on behind the last that both have.
+#[test]
+fn a_folder_that_was_put_back_begins_a_lineage_of_its_own_by_command() {
+    let place = two_sites();
+    let copy = |from: &str, to: &str| {
+        let done = std::process::Command::new("cp")
+            .arg("-r")
+            .args([place.path(from), place.path(to)])
+            .status();
+        assert!(done.unwrap().success());
+    };
+    copy("shop", "copy");
+    append(&place, "shop", "lost");
+    rounds(&place, 3);
+    std::fs::remove_dir_all(place.path("shop")).unwrap();
+    copy("copy", "shop");
+    let told = place.run(&["repair", "shop", "--new-lineage"]).ok();
+    assert!(
+        told.contains("nothing was changed") && told.contains("--fork end"),
+        "{told}"
+    );
+    let end = place.run(&["repair", "shop", "--new-lineage", "--json"]).json();
+    let end = end.last().unwrap()["lineage"]["end"].as_u64().unwrap();
+    append(&place, "shop", "after");
+    place.run(&["agent", "shop", "-b", "-q"]);
+    let told = place.run(&["agent", "hq", "-b", "-q"]).fails(5);
+    assert!(told.contains("milepost remote rejoin"), "{told}");
+    let told = place.run(&["remote", "rejoin", "hq"]).ok();
+    assert!(
+        told.contains("milepost repair DIR --new-lineage") && !told.contains("--again"),
+        "{told}"
+    );
+
+    let lines = place.run(&["repair", "shop", "--new-lineage", "--json"]).json();
+    let fork = lines
+        .iter()
+        .filter_map(|line| line["writer"]["first"].as_u64())
+        .find(|first| *first >= end);
+    assert_eq!(fork, Some(end), "who wrote first since: {lines:?}");
+    let beyond = place
+        .run(&["repair", "shop", "--new-lineage", "--fork", "99999999"])
+        .fails(2);
+    assert!(beyond.contains("the log ends at"), "{beyond}");
+    let begun = place
+        .run(&[
+            "repair",
+            "shop",
+            "--new-lineage",
+            "--fork",
+            &end.to_string(),
+            "--json",
+        ])
+        .one();
+    let lineage = &begun["lineage"];
+    assert_eq!(
+        (&lineage["begun"], lineage["fork"].as_u64()),
+        (&true.into(), Some(end))
+    );
+    assert!(lineage["end"].as_u64() > Some(end) && lineage["epoch"] != lineage["parent"]);
+    let again = place
+        .run(&["repair", "shop", "--new-lineage", "--fork", "end"])
+        .fails(1);
+    assert!(again.contains("began here already"), "{again}");
+
+    place.run(&["agent", "shop", "-b", "-q"]);
+    place.run(&["agent", "hq", "-b", "-q"]).fails(5);
+    let told = place
+        .run(&["remote", "rejoin", "hq", "--all", "--again", "--json"])
+        .one();
+    assert_eq!(told["lost_there"], 1, "{told}");
+    place.run(&["agent", "shop", "-b", "-q"]);
+    rounds(&place, 4);
+    assert_eq!(
+        payloads(&place, "hq", "shop/1"),
+        ["\"one\"", "\"lost\"", "\"after\""].map(quoted)
+    );
+    assert_eq!(payloads(&place, "shop", "hq/1"), payloads(&place, "hq", "hq/1"));
+}
+
+#[test]
+fn a_fork_is_an_lsn_or_the_end_and_belongs_to_a_new_lineage() {
+    let place = Place::with_store("hq");
+    for words in [
+        ["repair", "hq", "--fork", "end"].as_slice(),
+        &["repair", "hq", "--new-lineage", "--fork", "soon"],
+        &["repair", "hq", "--new-lineage", "--cut"],
+    ] {
+        place.run(words).fails(2);
+    }
+}
+
+/// A payload as a line of `read --json` shows it.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text.trim_matches('"')).to_string()
 }

@@ -79,9 +79,10 @@ pub use queue::{QueueEntry, QueueLookup, QueuePlace, QueueReader, QueueWriter};
 pub use site::{SiteName, StoreId};
 pub use store::{
     Archived, BackedUp, Backup, BackupFacts, BaseDamage, Beginning, Compressed, Cost, Damage, DamageKind,
-    DiskUse, Durability, Examined, Forgotten, Freeable, Hold, Keeper, Loss, LostFrame, NamedHold, Options,
-    Phase, PhaseLock, RawEnd, RawLog, RawPiece, Receipt, Receipts, ReceivedDamage, Repair, RepairHow,
-    Repaired, Restored, Retention, Space, Store, StreamReader, Unverified, Verified, Watermarks,
+    DiskUse, Durability, Examined, Forgotten, ForkAt, Freeable, Hold, Keeper, Loss, LostFrame, NamedHold,
+    NewLineage, Options, Phase, PhaseLock, PutBack, RawEnd, RawLog, RawPiece, Receipt, Receipts,
+    ReceivedDamage, Repair, RepairHow, Repaired, Restored, Retention, Space, Store, StreamReader, Unverified,
+    Verified, Watermarks, Writer,
 };
 pub use stream::{ExpectedVersion, StreamName, StreamPattern, StreamVersion};
 pub use transaction::{CommitOutcome, Committed, Transaction, TransactionId, WrongExpectedVersion};

@@ -102,6 +102,7 @@ fn full() -> Message {
     header.lineage = Some(Lineage {
         parent: Epoch(6),
         fork: Lsn(5),
+        doubted_to: Lsn(9),
     });
     header.requests = Some(Requests {
         number: 3,

@@ -1,6 +1,7 @@
-//! Random histories of two sites of which one is put back: restored from a backup, or its folder from a copy. A pair stops exactly
-//! when the other site holds what was lost (R5); rejoined, at whichever site it stopped, it goes on: everything that either
-//! has is at the other, in order and once, but what was lost, which stays where it is (R1).
+//! Random histories of two sites of which one is put back: restored from a backup, or its folder from a copy, which then begins a new
+//! lineage at once, or after it went on for a while, or never. A pair stops exactly when the other site holds what was lost (R5);
+//! rejoined, at whichever site it stopped, it goes on: everything that either has is at the other, in order and once, but what was
+//! lost, which stays where it is (R1).
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -13,6 +14,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use milepost_engine::{ForkAt, Lsn, PutBack};
 use milepost_replication::rejoin::{Parting, Resume, rejoin};
 use support::restoring::{Pair, order, pair};
 use support::*;
@@ -115,6 +117,39 @@ impl History {
     }
 }
 
+/// How the shop is put back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Back {
+    Restored,
+    /// Its folder, from a copy, and no more is done about it.
+    ByHand,
+    /// So, and before anybody opens it a new lineage begins.
+    AtOnce,
+    /// So, after it went on in the former one.
+    Late,
+}
+
+impl History {
+    /// A new lineage of the shop begins; its log ended at `end` when it was put back.
+    fn begin_lineage(mut self, back: Back, end: Lsn) -> History {
+        let lower = Lsn(end.0 - self.chance.below(end.0 / 2));
+        let fork = match (back, self.chance.below(3)) {
+            (Back::AtOnce, 0 | 1) => ForkAt::End,
+            (_, 0) => ForkAt::Lsn(lower),
+            _ => ForkAt::Lsn(end),
+        };
+        let shop = closed(self.pair.shop, |root: &Path| {
+            let begun = PutBack::open(root, options())
+                .unwrap()
+                .begin_lineage(fork)
+                .unwrap();
+            assert!(begun.fork <= end);
+        });
+        self.pair = Pair { shop, ..self.pair };
+        self
+    }
+}
+
 /// One history; whether its pair stopped.
 fn tell(seed: u64) -> Result<bool, String> {
     let mut history = History {
@@ -125,10 +160,17 @@ fn tell(seed: u64) -> Result<bool, String> {
     };
     let steps = history.chance.below(25);
     history.live(steps);
-    let by_hand = history.chance.below(3) == 0;
+    let back = match history.chance.below(6) {
+        0 => Back::AtOnce,
+        1 => Back::Late,
+        2 => Back::ByHand,
+        _ => Back::Restored,
+    };
     let kept = history.pair.dir.path().join("copy");
-    if by_hand {
+    let mut end = Lsn::ZERO;
+    if back != Back::Restored {
         let shop = closed(history.pair.shop, |root: &Path| copy(root, &kept));
+        end = PutBack::open(&kept, options()).unwrap().end();
         history.pair = Pair { shop, ..history.pair };
     } else {
         history.pair.back_up(&history.pair.shop);
@@ -136,7 +178,7 @@ fn tell(seed: u64) -> Result<bool, String> {
     let committed = history.has[1].len();
     let steps = history.chance.below(25);
     history.live(steps);
-    if by_hand {
+    if back != Back::Restored {
         let shop = put_back(history.pair.shop, &kept);
         history.pair = Pair { shop, ..history.pair };
     } else {
@@ -146,8 +188,16 @@ fn tell(seed: u64) -> Result<bool, String> {
     // Mail of the lost history, of which a copy knows nothing, is that of a site that still lives.
     drop(history.pair.head.net.steal("head"));
     let lost = history.lost();
+    if back == Back::AtOnce {
+        history = history.begin_lineage(back, end);
+    }
     let steps = history.chance.below(15);
     history.live(steps);
+    if back == Back::Late {
+        history = history.begin_lineage(back, end);
+        let steps = history.chance.below(15);
+        history.live(steps);
+    }
     history.pair.exchange(6);
     let stopped = history.pair.stopped();
     if stopped == lost.is_empty() {

@@ -1,5 +1,5 @@
-//! A backup, a restore and a repair that are killed at any change they make to a disk, with power lost behind it:
-//! what was complete before stays so, what is half made is never taken for whole, and running it again ends it
+//! A backup, a restore, a repair and the beginning of a new lineage that are killed at any change they make to a disk, with power lost
+//! behind it: what was complete before stays so, what is half made is never taken for whole, and running it again ends it
 //! (E1, E2, E3, R5).
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use milepost_engine::storage::{OpenMode, Storage};
 use milepost_engine::{
-    BackedUp, Backup, Durability, Error, ErrorKind, Lsn, Options, Repair, RepairHow, Result, Store,
-    Transaction,
+    BackedUp, Backup, Durability, Error, ErrorKind, ForkAt, Lsn, NewLineage, Options, PutBack, Repair,
+    RepairHow, Result, Store, Transaction,
 };
 use milepost_tests::SimRng;
 use milepost_tests::disk::{Killed, Profile, Script, SimDisk, SimProcess, Verdict};
@@ -174,6 +174,56 @@ fn a_restore_killed_anywhere_leaves_no_store_or_a_whole_one_in_its_own_lineage()
         }
     }
     assert!(number > 10, "{number} changes");
+}
+
+#[test]
+fn a_lineage_that_begins_killed_anywhere_has_begun_whole_or_not_and_nothing_else_changes() {
+    let likes = [(Profile::Posix, 1), (Profile::Garbage4096, 4096)];
+    for (like, pad_to) in likes {
+        // The block finds room in the last segment, or needs one of its own.
+        for count in [80, 51] {
+            let (disk, store, rng) = padded_store(6, count, like, pad_to);
+            let parent = store.epoch();
+            store.close().unwrap();
+            let before = disk.snapshot();
+            let mut number = 0;
+            loop {
+                let disk = before.snapshot();
+                let begin = |process: &SimProcess| -> Result<NewLineage> {
+                    PutBack::open_in(process.storage(), options(process, &rng))?.begin_lineage(ForkAt::End)
+                };
+                let ended = until_killed(&disk, number, begin);
+                for _ in 0..CUTS {
+                    let after = disk.crash(&rng);
+                    let process = after.start();
+                    let again = match begin(&process) {
+                        // It had begun, though nobody was told.
+                        Err(error) => {
+                            assert_eq!(error.kind(), ErrorKind::Conflict, "change {number}: {error}");
+                            options(&process, &rng).open_in(process.storage()).unwrap()
+                        }
+                        Ok(_) => {
+                            assert!(ended.is_none(), "change {number}: what was told is gone");
+                            options(&process, &rng).open_in(process.storage()).unwrap()
+                        }
+                    };
+                    let (left, fork) = again.lineage().unwrap().unwrap();
+                    assert_eq!((left, again.lineage_begins().unwrap()), (parent, fork), "R5");
+                    if let Some(done) = ended {
+                        assert_eq!((again.epoch(), fork), (done.epoch, done.fork));
+                    }
+                    commit(&again, count..count + 1);
+                    assert_eq!(numbers(&again), (0..=count).collect::<Vec<_>>());
+                    assert!(again.verify(&mut |_, _| ()).unwrap().damage.is_empty());
+                }
+                number += 1;
+                if ended.is_some() {
+                    break;
+                }
+            }
+            assert!(number > 5, "{number} changes");
+        }
+    }
 }
 
 /// Changes a byte in the middle of the block that holds a number.

@@ -19,6 +19,7 @@ mod log_output;
 mod man;
 mod publication;
 mod quarantine;
+mod put_back;
 mod read;
 mod rejoin;
 mod remote;

@@ -28,8 +28,8 @@ use crate::progress::Progress;
 /// --other-store accepts another store under the remote's name, made by hand instead of by resync or restore: what was known of
 /// the former one is forgotten.
 ///
-/// A folder that was put back from a copy of its files says nothing of it, which a restored backup does: prefer `milepost backup` and
-/// `restore`.
+/// A folder that was put back from a copy of its files says nothing of it, which a restored backup does: let it begin a lineage of its own
+/// there, with `milepost repair DIR --new-lineage`, before you choose.
 #[derive(Args)]
 #[command(
     override_usage = "milepost remote rejoin DIR [SITE | --all] [--again | --from-beginning | --other-store]",
@@ -149,7 +149,15 @@ fn text(dir: &StoreDir, parting: &Parting, facts: &Facts) -> String {
     let own = dir.dir.display();
     let way = format!("milepost remote rejoin {own} {remote}");
     let known = match (parting.common, &parting.stopped) {
+        (None, Some(StopReason::Parted(None, _))) => format!(
+            "nobody knows here which transactions of its both sites have; if its folder was put back from a copy, it says so once it has begun a \
+             lineage of its own there: milepost repair DIR --new-lineage, then agents at both sites, then look again"
+        ),
         (None, _) => "nobody knows here which transactions of its both sites have".to_owned(),
+        (Some(_), Some(StopReason::Fork(_))) => format!(
+            "of its stream nothing is in doubt here; if the folder of this store was put back from a copy and has begun no lineage of its own yet, \
+             do that first: milepost repair {own} --new-lineage"
+        ),
         (Some(_), Some(StopReason::Parted(..))) => {
             format!(
                 "both sites have its transactions up to {}{}",

@@ -8,6 +8,7 @@ use milepost_engine::{
 use serde::Serialize;
 
 use super::dump::facts::{DamageFacts, LostFacts, damage_facts, damage_text, lost_facts, lost_text};
+use super::put_back;
 use super::store_dir::StoreDir;
 use crate::failure::{EXIT_CODES, Exit, Failure, Outcome};
 use crate::output::Out;
@@ -36,9 +37,15 @@ use crate::output::Out;
 /// site has them too, byte for byte: copy the damaged one back from there first, which loses nothing. What is lost is told:
 /// a message that brings what may have been received there is refused and kept in quarantine, never taken twice. All that is
 /// surely new goes on; a pair that is made anew, and a way over a third site, may come to what is lost.
+///
+/// --new-lineage is for a folder that was put back from a copy of its files: the store goes on in a lineage of its own, as a
+/// restored backup does, so that remotes know which history both still have. --fork says where the log ended when the folder was put back: `end`
+/// if nobody has opened it since, else an LSN; an earlier one is as safe, a later one would claim what others do not have.
+/// Without --fork it is told who wrote the log's last segments, from which LSN on and since when, and nothing is changed.
 #[derive(Args)]
 #[command(after_long_help = format!(
-    "Examples:\n  milepost repair shop\n  milepost repair shop --isolate\n  milepost repair shop --cut --json\n\n{EXIT_CODES}"
+    "Examples:\n  milepost repair shop\n  milepost repair shop --isolate\n  milepost repair shop --cut --json\n  \
+     milepost repair shop --new-lineage --fork end\n\n{EXIT_CODES}"
 ))]
 pub struct Repair {
     #[command(flatten)]
@@ -55,10 +62,16 @@ pub struct Repair {
     /// Put new files of what was received, with what can still be told, in place of damaged ones
     #[arg(long, conflicts_with_all = ["cut", "isolate", "base"])]
     received: bool,
+    /// Begin a lineage of its own in a folder that was put back from a copy
+    #[arg(long, conflicts_with_all = ["cut", "isolate", "base", "received", "without_archive"])]
+    new_lineage: bool,
+    /// Where the log ended when the folder was put back: `end` or an LSN
+    #[arg(long, requires = "new_lineage", value_name = "end|LSN")]
+    fork: Option<put_back::Fork>,
     /// Take segments in an archive that is away for lost ones; mount it instead if you can
     #[arg(long)]
     without_archive: bool,
-    /// Print one JSON object a line: {"damage":{…}}, {"lost":{…}}, {"choices":{…}}, {"repaired":{…}}, {"base":{…}}, {"received":{…}}
+    /// Print one JSON object a line: {"damage":{…}}, {"lost":{…}}, {"choices":{…}}, {"repaired":{…}}, {"base":{…}}, {"received":{…}}, {"writer":{…}}, {"lineage":{…}}
     #[arg(long)]
     json: bool,
 }
@@ -140,6 +153,18 @@ impl From<&Cost> for CostFacts {
 impl Repair {
     /// Tells or repairs.
     pub fn run(self) -> Outcome {
+        if self.new_lineage {
+            let mut out = Out::new();
+            let outcome = put_back::run(
+                &self.store.dir,
+                self.store.options(),
+                self.fork,
+                self.json,
+                &mut out,
+            );
+            out.flush()?;
+            return outcome;
+        }
         let mut repairing = Repairing::open(&self.store.dir, self.store.options())?;
         if self.without_archive {
             repairing = repairing.without_archive();

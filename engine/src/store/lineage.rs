@@ -7,10 +7,12 @@
 //!
 //! A store whose log goes on from a copy of itself, or lost a part of itself, is another history from there on
 //! (R5): its next block names a new epoch, and this record says which one it left and where. Everything before
-//! the fork is the parent's.
+//! the fork is the parent's. A fork before that block leaves open what lies between: it is in this log under the
+//! parent's epoch, and who else has the parent's log may have something else there.
 
-use crate::block::{BlockBuilder, BlockKind, Owner, Seal, SealedBlock};
+use crate::block::{Block, BlockBuilder, BlockKind, HEADER_LEN, Owner, Seal, SealedBlock};
 use crate::frame::{FrameKind, NewFrame};
+use crate::width::to_u64;
 use crate::{Chain, Epoch, Lsn, Pinned, Result, Store};
 
 /// Length of the record's value.
@@ -21,8 +23,10 @@ const VALUE_LEN: usize = 16;
 pub(crate) struct Fork {
     /// The epoch that is left; 0 for a new store.
     pub parent: Epoch,
-    /// Position of the block that begins the new one: everything before it is the parent's.
+    /// Everything before it is the parent's.
     pub at: Lsn,
+    /// Position of the block that begins the new one: the fork, or behind it.
+    pub begins: Lsn,
     /// Chain before that block.
     pub chain: Chain,
 }
@@ -68,8 +72,8 @@ pub(crate) fn first_block(beginning: &Beginning, fork: Fork, pinned: Vec<Pinned>
         close: false,
         owner: beginning.owner,
         epoch: beginning.epoch,
-        lsn: fork.at,
-        durable: fork.at,
+        lsn: fork.begins,
+        durable: fork.begins,
         nonce: beginning.nonce,
         chain: fork.chain,
         aux: 0,
@@ -77,9 +81,16 @@ pub(crate) fn first_block(beginning: &Beginning, fork: Fork, pinned: Vec<Pinned>
     Ok(builder.seal(&seal, beginning.pad_to))
 }
 
+/// True for the block that begins an epoch.
+pub(super) fn begins(block: &Block<'_>, epoch: Epoch) -> bool {
+    let first = block.frames().next();
+    let pinned = first.and_then(|frame| frame.ok()?.pinned().ok());
+    pinned.is_some_and(|pinned| pinned.iter().any(|record| record.key == key(epoch)))
+}
+
 impl Store {
     /// The epoch that the present lineage left and the LSN where it did: the log before that is the
-    /// parent's. `None` for a store that was neither restored nor repaired.
+    /// parent's. `None` for a store that was neither restored, repaired nor put back.
     ///
     /// # Errors
     /// `Corrupt` for damage in the log (E3).
@@ -87,8 +98,20 @@ impl Store {
         self.parent_of(self.epoch())
     }
 
-    /// Where this log left an earlier lineage of its own: what that has from there on is not in it. `None` for an
-    /// epoch that is none of its earlier ones, the present one included, and for one whose record a cut took along.
+    /// Where the first block of the present lineage stands. What this log has of the parent's between the fork and this
+    /// may be of a history of its own: a position there is ours only if its chain is.
+    ///
+    /// # Errors
+    /// `Corrupt` for damage in the log (E3).
+    pub fn lineage_begins(&self) -> Result<Lsn> {
+        let record = self.pinned(&key(self.epoch()))?;
+        // Its frame is the first of a block that has no filter.
+        Ok(record.map_or(Lsn::ZERO, |(_, at)| Lsn(at.0.saturating_sub(to_u64(HEADER_LEN)))))
+    }
+
+    /// Where this log left an earlier lineage of its own: what that has from there on is not in it, unless a position says by
+    /// its chain that it is. `None` for an epoch that is none of its earlier ones, the present one included, and for
+    /// one whose record a cut took along.
     ///
     /// # Errors
     /// `Corrupt` for damage in the log (E3).
@@ -121,7 +144,6 @@ fn parse(value: &[u8]) -> Option<(Epoch, Lsn)> {
 mod tests {
     use super::*;
     use crate::StoreId;
-    use crate::block::Block;
     use crate::golden::{assert_laid_out, kept};
 
     /// The kept block that begins a lineage after a repair.
@@ -139,6 +161,7 @@ mod tests {
         let fork = Fork {
             parent: Epoch(0xe90b),
             at: Lsn(1 << 20),
+            begins: Lsn(1 << 20),
             chain: Chain(0xc4a1),
         };
         let lost = lost_record(Lsn(4_096), Lsn(8_192));

@@ -210,6 +210,7 @@ fn write_first_block(storage: &Arc<dyn Storage>, owner: Owner, options: &Options
     let fork = Fork {
         parent: Epoch(0),
         at: Lsn::ZERO,
+        begins: Lsn::ZERO,
         chain: Chain::genesis(owner.id),
     };
     let block = lineage::first_block(&beginning, fork, Vec::new())?;

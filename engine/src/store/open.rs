@@ -111,6 +111,24 @@ pub(super) fn open(storage: &Arc<dyn Storage>, options: &Options) -> Result<Open
     }
 }
 
+/// Recovers a store that nobody has open, and keeps the presence lock of `file`.
+pub(super) fn recover_alone(
+    storage: &Arc<dyn Storage>,
+    identity: &Identity,
+    file: &dyn StorageFile,
+) -> Result<Arc<dyn SharedCells>> {
+    if !lock(file, LockMode::Exclusive)? {
+        return Err(open_elsewhere(&**storage));
+    }
+    recover_all(storage, identity)
+}
+
+/// Who wants to be alone in a store is not.
+pub(super) fn open_elsewhere(storage: &dyn Storage) -> Error {
+    let text = "another process has the store open; end every process that has, then try again";
+    Error::unavailable(text).at_path(storage.root())
+}
+
 /// Whoever is alone in a store and changes its log otherwise than by appending does this first: an opener that found the presence
 /// lock taken may get a share of it afterwards, and would believe a page that is ready.
 pub(super) fn forget_page(storage: &dyn Storage) -> Result<()> {
@@ -119,7 +137,7 @@ pub(super) fn forget_page(storage: &dyn Storage) -> Result<()> {
 }
 
 /// A backup is not opened in place: two sites that go on from one state are what R5 is about.
-fn no_store(storage: &Arc<dyn Storage>) -> Error {
+pub(super) fn no_store(storage: &Arc<dyn Storage>) -> Error {
     let text = if storage.open(BACKUP_FILE, OpenMode::Read).is_ok() {
         "this is a backup and not a store; make a store of it with `milepost restore`".to_owned()
     } else if is_orphaned_log(storage).unwrap_or(false) {

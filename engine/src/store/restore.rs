@@ -95,6 +95,7 @@ impl Options {
         let fork = Fork {
             parent: manifest.epoch,
             at: manifest.end,
+            begins: manifest.end,
             chain: manifest.chain,
         };
         let beginning = Beginning {

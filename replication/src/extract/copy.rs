@@ -271,7 +271,7 @@ fn header(source: &Store, made: &Store, plan: &Plan) -> Result<Header> {
     };
     let from = (source.site().clone(), source.id());
     let mut header = Header::new(from, to, plan.generation, source.epoch());
-    header.lineage = source.lineage()?.map(|(parent, fork)| Lineage { parent, fork });
+    header.lineage = Lineage::of(source)?;
     Ok(header)
 }
 

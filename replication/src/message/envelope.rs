@@ -43,6 +43,7 @@ const TAG_ANSWER: u16 = 3;
 const TAG_LINEAGE: u16 = 4;
 const TAG_TROUBLE: u16 = 5;
 const TAG_REJOINED: u16 = 6;
+const TAG_DOUBTED: u16 = 7;
 /// The last tag of version 1, so that it stands behind whatever else is said.
 const TAG_SEAL: u16 = 15;
 /// What a case of [`Trouble`] takes before its reason.
@@ -161,6 +162,9 @@ fn encode_fields(header: &Header, out: &mut Vec<u8>) {
         value.put_u32(rejoined.since);
         value.put_u32(u32::from(rejoined.is_sound));
         put_field(out, TAG_REJOINED, 0, &value);
+    }
+    if let Some(lineage) = header.lineage.filter(|lineage| lineage.doubted_to > lineage.fork) {
+        put_field(out, TAG_DOUBTED, 0, &lineage.doubted_to.0.to_le_bytes());
     }
 }
 
@@ -292,13 +296,21 @@ fn take_field(tag: u16, value: &[u8], into: &mut Head) -> Option<bool> {
         TAG_ANSWER => header.answer = Some(front.u64()?),
         TAG_LINEAGE => {
             let (parent, fork) = (Epoch(front.u64()?), Lsn(front.u64()?));
-            header.lineage = Some(Lineage { parent, fork });
+            header.lineage = Some(Lineage {
+                parent,
+                fork,
+                doubted_to: fork,
+            });
         }
         TAG_TROUBLE => header.trouble = Some(take_trouble(&mut front)?),
         TAG_REJOINED => {
             let (since, sound) = (front.u32()?, front.u32().filter(|sound| *sound <= 1)?);
             let is_sound = sound == 1;
             header.rejoined = Some(Rejoined { since, is_sound });
+        }
+        TAG_DOUBTED => {
+            let lineage = header.lineage.as_mut()?;
+            lineage.doubted_to = Some(Lsn(front.u64()?)).filter(|to| *to > lineage.fork)?;
         }
         TAG_SEAL => into.seal = Some(Seal::take(&mut front)?),
         _ => return Some(false),

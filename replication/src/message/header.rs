@@ -1,7 +1,7 @@
 //! [`Header`]: what a message says besides the transactions it carries. Encoded by `envelope`.
 
 use bincode::{Decode, Encode};
-use milepost_engine::{Epoch, Lsn, SiteName, StoreId};
+use milepost_engine::{Epoch, Lsn, Result, SiteName, Store, StoreId};
 
 use super::{Point, Range};
 
@@ -95,6 +95,26 @@ pub struct Lineage {
     pub parent: Epoch,
     /// Durable end of what was taken over from it.
     pub fork: Lsn,
+    /// From the fork up to here the log has something under the parent's epoch that others may not have there: a position in it is the
+    /// sender's only if its chain is. The fork itself where nothing is in doubt.
+    pub doubted_to: Lsn,
+}
+
+impl Lineage {
+    /// That of a store's log.
+    ///
+    /// # Errors
+    /// `Corrupt` for damage in the log (E3).
+    pub fn of(store: &Store) -> Result<Option<Lineage>> {
+        let Some((parent, fork)) = store.lineage()? else {
+            return Ok(None);
+        };
+        Ok(Some(Lineage {
+            parent,
+            fork,
+            doubted_to: store.lineage_begins()?.max(fork),
+        }))
+    }
 }
 
 /// Ranges that the sender of a message misses.

@@ -273,7 +273,14 @@ impl OwnLog for Origins {
 
     fn has_left(&self, position: Position) -> Result<bool> {
         let left = self.store.left_at(position.epoch)?;
-        Ok(left.is_some_and(|left| position.lsn >= left))
+        if left.is_none_or(|left| position.lsn < left) {
+            return Ok(false);
+        }
+        // Where that is in doubt its chain decides. What was freed nobody can serve.
+        match self.store.position_at(position.lsn) {
+            Err(error) if error.kind() == ErrorKind::Behind => Ok(true),
+            ours => Ok(ours? != Some(position)),
+        }
     }
 
     fn newest_passed_on(&self, site: StoreId) -> Result<Option<Lsn>> {

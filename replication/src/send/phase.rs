@@ -130,7 +130,7 @@ impl SendPhase {
             judged_at: None,
             told_at: None,
             coverage: None,
-            lineage: store.lineage()?.map(|(parent, fork)| Lineage { parent, fork }),
+            lineage: Lineage::of(store)?,
             asked: BTreeMap::new(),
         })
     }

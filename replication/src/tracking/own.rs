@@ -55,7 +55,8 @@ pub trait OwnLog {
     /// Those of the store.
     fn position_at(&self, lsn: Lsn) -> Result<Option<Position>>;
 
-    /// True for a position of an earlier lineage of our log from behind where we left it: true once, and ours no more.
+    /// True for a position of an earlier lineage of our log from behind where we left it, unless its chain shows that it is in our log:
+    /// true once, and ours no more.
     ///
     /// # Errors
     /// Those of the store.

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use milepost_engine::{Lsn, Pinned, Position, Result, SiteName, StoreId};
 
-use crate::message::{Header, Item, Joiner, Message, MessageFault, Place, Point, Range, VERSION};
+use crate::message::{Header, Item, Joiner, Lineage, Message, MessageFault, Place, Point, Range, VERSION};
 
 use super::claims::{self, Noted};
 use super::contact::{self, Contact};
@@ -62,7 +62,7 @@ pub struct Receiver {
     pub(super) joined: Point,
     /// Where the message ends of which a part was applied so far: the rest of it is no overlap.
     pub(super) partly: Point,
-    /// Where the lineage that we follow left the one before it, as its messages tell.
+    /// From where on nothing of the lineages that it left is in the one that we follow, as its messages tell.
     fork: Option<Lsn>,
     /// A transaction of which pieces are kept here and others missing.
     incomplete: Option<Point>,
@@ -153,7 +153,7 @@ impl Receiver {
         }
         let header = &message.header;
         if header.epoch == self.epoch() {
-            self.fork = header.lineage.map(|lineage| lineage.fork);
+            self.fork = header.lineage.map(|lineage| lineage.doubted_to);
         }
         let probe = probe.filter(|probe| probe.generation == header.generation);
         let mut told = self.records.told.clone();
@@ -362,6 +362,13 @@ impl Receiver {
                 self.records = *met;
                 Ok(None)
             }
+            // Its folder was put back by hand, and began a lineage of its own since: by now it says where both were still one.
+            Contact::Not(Verdict::Stopped(StopReason::Parted(None, _)))
+                if left_before(header, self.staged).is_some() =>
+            {
+                let lineage = left_before(header, self.staged);
+                Ok(lineage.map(|lineage| self.stop(parted(lineage, self.staged))))
+            }
             Contact::Not(verdict) => {
                 if matches!(verdict, Verdict::OtherGeneration { ours, theirs } if theirs < ours) {
                     // Its sender may not know yet; without a word from us it would go on for ever.
@@ -412,17 +419,15 @@ impl Receiver {
     fn receive_data(&mut self, message: &Message, own: &dyn OwnLog) -> Result<Verdict> {
         let (header, r) = (&message.header, self.staged);
         let (previous, last) = (header.previous, header.last);
-        let parted = header.lineage.filter(|lineage| {
-            lineage.parent == r.position.epoch
-                && header.epoch != r.position.epoch
-                && r.position.lsn > lineage.fork
-        });
-        if let Some(lineage) = parted {
-            let text = format!(
-                "its log left the one we know at {}, and we hold it to {r}",
-                lineage.fork
-            );
-            return Ok(self.stop(StopReason::Parted(Some(lineage.fork), text)));
+        // The one point of the message at our own place, if it names one, proves or refutes it.
+        let mut points = [previous, last]
+            .into_iter()
+            .chain(message.items.iter().map(Item::point));
+        let ours = points.find(|point| point.place() == r.place());
+        if let Some(lineage) = left_before(header, r)
+            && (r.position.lsn >= lineage.doubted_to || ours.is_some_and(|point| point != r))
+        {
+            return Ok(self.stop(parted(lineage, r)));
         }
         if previous.place() > r.place() {
             let range = Range {
@@ -432,11 +437,7 @@ impl Receiver {
             self.gaps.see(range, false);
             return Ok(Verdict::Gap(range));
         }
-        // The one point of the message at our own place, if it names one, proves or refutes it.
-        let mut points = [previous, last]
-            .into_iter()
-            .chain(message.items.iter().map(Item::point));
-        match points.find(|point| point.place() == r.place()) {
+        match ours {
             Some(point) if point != r && header.epoch == self.epoch() => {
                 let text = format!("it tells {point} where we hold {r}");
                 Ok(self.stop(StopReason::Parted(None, text)))
@@ -486,7 +487,7 @@ impl Receiver {
         self.records.told.asks.clear();
         self.gaps = Gaps::default();
         self.incomplete = None;
-        self.fork = header.lineage.map(|lineage| lineage.fork);
+        self.fork = header.lineage.map(|lineage| lineage.doubted_to);
         let past = std::mem::replace(&mut pair.epoch, header.epoch);
         // What was restored twice before it was heard of left one that we never saw, and its messages may still come.
         let unseen = parent.filter(|parent| *parent != past);
@@ -529,4 +530,22 @@ impl Receiver {
     pub fn held_bytes(&self) -> u64 {
         self.joiner.held()
     }
+}
+
+/// The lineage of a message, when it left the one of `r` before that: then `r` is its sender's only where that is in doubt, and
+/// only if its chain is.
+fn left_before(header: &Header, r: Point) -> Option<Lineage> {
+    header.lineage.filter(|lineage| {
+        lineage.parent == r.position.epoch
+            && header.epoch != r.position.epoch
+            && r.position.lsn > lineage.fork
+    })
+}
+
+fn parted(lineage: Lineage, r: Point) -> StopReason {
+    let text = format!(
+        "its log left the one we know at {}, and we hold it to {r}",
+        lineage.fork
+    );
+    StopReason::Parted(Some(lineage.fork), text)
 }

@@ -30,6 +30,7 @@ use crate::{Chain, Error, ErrorKind, Lsn, Result};
 use super::backup::Backup;
 use super::identity::{Identity, PUT_BACK, STORE_FILE};
 use super::make::is_orphaned_log;
+use super::open::open_elsewhere;
 
 /// A log, to be read as it is.
 pub struct RawLog {
@@ -81,8 +82,7 @@ impl RawLog {
         let identity = Identity::read(&*storage, &*file)?;
         let alone = file.try_lock(PRESENCE, LockMode::Exclusive);
         if !alone.map_err(|error| Error::io("lock the store", &path, error))? {
-            let text = "another process has the store open; end every process that has, then try again";
-            return Err(Error::unavailable(text).at_path(storage.root()));
+            return Err(open_elsewhere(&*storage));
         }
         let dir = SegmentDir::new(Arc::clone(&storage), BlockKind::Log, identity.owner, || Lsn::ZERO);
         Ok(RawLog {

@@ -255,6 +255,7 @@ fn end_log(raw: &RawLog, plan: &Plan, options: &Options) -> Result<()> {
     let fork = Fork {
         parent: plan.parent,
         at: plan.end,
+        begins: plan.end,
         chain: plan.chain,
     };
     let lost = plan

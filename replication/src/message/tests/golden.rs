@@ -67,6 +67,7 @@ fn header() -> Header {
         lineage: Some(Lineage {
             parent: Epoch(0xe90b),
             fork: Lsn(1_024),
+            doubted_to: Lsn(1_024),
         }),
         requests: Some(Requests {
             number: 3,

@@ -60,6 +60,7 @@ fn full() -> Message {
     message.header.lineage = Some(Lineage {
         parent: Epoch(6),
         fork: Lsn(5),
+        doubted_to: Lsn(9),
     });
     message.header.requests = Some(Requests {
         number: 3,
@@ -101,6 +102,50 @@ fn what_is_encoded_is_decoded() {
         assert_eq!(take(&bytes).unwrap(), message);
         assert_eq!(decode_header(&bytes, &Limits::default()).unwrap(), message.header);
     }
+}
+
+/// docs/replication.md, "Message": tag 7, which says more of tag 4 and stands behind it.
+#[test]
+fn what_of_a_lineage_is_in_doubt_is_a_field_of_its_own_and_needs_one() {
+    let mut message = Message::bare(header());
+    let said = Lineage {
+        parent: Epoch(6),
+        fork: Lsn(5),
+        doubted_to: Lsn(9),
+    };
+    message.header.lineage = Some(said);
+    let bytes = encode(&message).unwrap();
+    let field = [7, 0, 0, 0, 8, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0];
+    let at = bytes
+        .windows(field.len())
+        .position(|piece| piece == field)
+        .unwrap();
+    assert_eq!(take(&bytes).unwrap().header.lineage, Some(said));
+    // Up to the fork itself nothing is in doubt, and is not said.
+    message.header.lineage = Some(Lineage {
+        doubted_to: Lsn(5),
+        ..said
+    });
+    let plain = encode(&message).unwrap();
+    assert_eq!(plain.len() + field.len(), bytes.len());
+    assert_eq!(take(&plain).unwrap(), message);
+    for spoilt in [5, 4, 0] {
+        let mut bytes = bytes.clone();
+        bytes[at + 8] = spoilt;
+        assert!(
+            matches!(take(&forge(bytes)), Err(MessageFault::Contradiction(_))),
+            "{spoilt}"
+        );
+    }
+    let mut alone = bytes;
+    let lineage = [4u8, 0, 0, 0, 16, 0, 0, 0, 6, 0, 0, 0];
+    let of = alone
+        .windows(lineage.len())
+        .position(|piece| piece == lineage)
+        .unwrap();
+    // A tag that nobody knows stands in its place.
+    alone[of] = 0;
+    assert!(take(&forge(alone)).is_err());
 }
 
 #[test]

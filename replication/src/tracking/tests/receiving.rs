@@ -126,6 +126,7 @@ fn the_lineage_that_a_neighbour_had_left_when_it_was_met_is_never_taken_for_a_ne
         message.header.lineage = Some(Lineage {
             parent: ITS_EPOCH,
             fork: Lsn(15),
+            doubted_to: Lsn(15),
         });
         message
     };
@@ -151,6 +152,7 @@ fn a_lineage_of_which_we_hold_more_than_its_parent_gave_it_is_a_fork() {
     message.header.lineage = Some(Lineage {
         parent: ITS_EPOCH,
         fork: Lsn(25),
+        doubted_to: Lsn(25),
     });
     assert!(matches!(
         take(&mut holding(30), &message),
@@ -159,6 +161,52 @@ fn a_lineage_of_which_we_hold_more_than_its_parent_gave_it_is_a_fork() {
     // At or before the fork, the pair goes on by itself.
     let verdict = take(&mut holding(20), &message);
     assert!(matches!(verdict, Verdict::Apply(_)), "{verdict:?}");
+}
+
+/// The trap: between 25 and 45 its log has something under the parent's epoch, and so has the history that it lost. Only the chain
+/// tells whose what we hold is.
+#[test]
+fn what_a_lineage_leaves_in_doubt_is_decided_by_the_chain_and_never_by_the_place() {
+    let new = Epoch(0xe2);
+    let from = |message: Message| {
+        let mut message = message;
+        message.header.epoch = new;
+        message.header.lineage = Some(Lineage {
+            parent: ITS_EPOCH,
+            fork: Lsn(25),
+            doubted_to: Lsn(45),
+        });
+        message
+    };
+    // It goes on from what we hold, and proves it.
+    let verdict = take(&mut holding(30), &from(data(30, &[40])));
+    assert!(matches!(verdict, Verdict::Apply(_)), "{verdict:?}");
+    let mut receiver = holding(20);
+    let verdict = take(&mut receiver, &from(data(20, &[30, 40])));
+    assert!(matches!(verdict, Verdict::Apply(_)), "{verdict:?}");
+    // Followed, it goes on in what is in doubt, over a gap too.
+    let verdict = take(&mut receiver, &from(data(42, &[44])));
+    assert!(matches!(verdict, Verdict::Gap(_)), "{verdict:?}");
+    assert!(receiver.may_come(at(42)) && !receiver.may_come(at(45)));
+    let verdict = take(&mut receiver, &from(data(40, &[42, 44])));
+    assert!(matches!(verdict, Verdict::Apply(_)), "{verdict:?}");
+    // It names another chain at our place.
+    let mut other = from(data(30, &[40]));
+    other.header.previous.position.chain = Chain(1);
+    let verdict = take(&mut holding(30), &other);
+    assert!(
+        matches!(verdict, Verdict::Stopped(StopReason::Parted(Some(Lsn(25)), _))),
+        "{verdict:?}"
+    );
+    // It does not name our place: its owner is asked.
+    let verdict = take(&mut holding(30), &from(data(20, &[40])));
+    assert!(matches!(verdict, Verdict::Unproven(_)), "{verdict:?}");
+    // From where the new lineage began nothing of the parent's can be its.
+    let verdict = take(&mut holding(50), &from(data(50, &[60])));
+    assert!(
+        matches!(verdict, Verdict::Stopped(StopReason::Parted(Some(Lsn(25)), _))),
+        "{verdict:?}"
+    );
 }
 
 /// The lineage is unknown and may as well be older than ours: a late message must not stop the pair.
