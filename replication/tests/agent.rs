@@ -351,12 +351,12 @@ fn links_that_can_be_reached_are_served_and_the_rest_ends_with_4() {
 }
 
 #[test]
-fn what_is_not_built_yet_is_refused_by_name_with_2() {
+fn what_is_out_of_range_is_refused_by_name_with_2() {
     let (_dir, head, _shop) = pair(&Net::default());
     for (options, named) in [
         (
             AgentOptions {
-                workers: Some(4),
+                workers: Some(0),
                 ..AgentOptions::default()
             },
             "-w",

@@ -1,7 +1,7 @@
 //! [`AgentOptions`]: how a Message Agent runs, as its command line, environment or file say.
 //!
-//! Every option of the historic agents has its field here, so that nothing given is ignored silently:
-//! what is not built yet is refused by [`AgentOptions::check`], by name.
+//! Every option of the historic agents has its field here, so that nothing given is ignored silently: what is out of
+//! range is refused by [`AgentOptions::check`], by name.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,6 +10,9 @@ use milepost_engine::{Error, Result, SiteName};
 
 use crate::endpoint::EndpointList;
 use crate::message::{MAX_MESSAGE_BYTES, MIN_MESSAGE_BYTES};
+
+/// Most threads of `-w`: more would wait for each other.
+const MAX_WORKERS: u32 = 64;
 
 /// Phases that a process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +86,7 @@ pub struct AgentOptions {
     pub send_every: Duration,
     /// `-u`: send and confirm only what the last backup covers ([`crate::backup`]).
     pub only_backed_up: bool,
-    /// `-w`: threads that apply. One is built; `None` takes it.
+    /// `-w`: threads that check, open and decode messages side by side; one applies them. `None` takes as many as there are cores.
     pub workers: Option<u32>,
     /// `-x [n]`: begin a new log segment after the scan when the active one is larger, in bytes.
     pub rotate: Option<u64>,
@@ -130,7 +133,15 @@ impl Default for AgentOptions {
 }
 
 impl AgentOptions {
-    /// Checks ranges, and refuses what is not built yet.
+    /// Threads that decode: as many as were asked for, or as there are cores.
+    #[must_use]
+    pub fn workers(&self) -> u32 {
+        let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        let cores = || u32::try_from(cores()).unwrap_or(MAX_WORKERS);
+        self.workers.unwrap_or_else(cores).clamp(1, MAX_WORKERS)
+    }
+
+    /// Checks ranges.
     ///
     /// # Errors
     /// `Invalid` naming the option.
@@ -146,10 +157,13 @@ impl AgentOptions {
                 self.message_bytes
             )));
         }
-        if self.workers.is_some_and(|workers| workers != 1) {
-            return Err(Error::invalid(
-                "-w (--workers) other than 1 is not built yet: one thread applies",
-            ));
+        if self
+            .workers
+            .is_some_and(|workers| !(1..=MAX_WORKERS).contains(&workers))
+        {
+            return Err(Error::invalid(format!(
+                "-w (--workers): 1 to {MAX_WORKERS} threads"
+            )));
         }
         if self.receive_every.is_zero() || self.send_every.is_zero() {
             return Err(Error::invalid("-rd and -sd: a pause is longer than nothing"));

@@ -191,7 +191,7 @@ fn open(
             .receive
             .then(|| ReceivePhase::open(store, &links, receive, stop))
             .transpose()?
-            .map(|phase| phase.with_hooks(hooks.clone())),
+            .map(|phase| phase.with_hooks(hooks.clone()).with_workers(options.workers())),
         scan: phases.scan.then(|| ScanPhase::open(store)).transpose()?,
         send: phases
             .send

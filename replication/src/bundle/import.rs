@@ -22,7 +22,7 @@ use super::outgoing::ByBundleOnly;
 use super::ranges::Ranges;
 use super::reader::Bundle;
 use super::writer::{WHOLE, failed};
-use crate::agent::{Links, OpenLink, Stop};
+use crate::agent::{AgentOptions, Links, OpenLink, Stop};
 use crate::catalog::{Catalog, keep_history};
 use crate::extract::refuse_unfinished;
 use crate::hooks::SharedHooks;
@@ -210,7 +210,9 @@ fn receive(
             every: Duration::from_secs(60),
         },
     };
-    let mut phase = ReceivePhase::open(store, &links, receive, &stop)?.with_hooks(hooks);
+    let mut phase = ReceivePhase::open(store, &links, receive, &stop)?
+        .with_hooks(hooks)
+        .with_workers(AgentOptions::default().workers());
     loop {
         let received = phase.poll(PollCause::Due)?;
         imported.transactions += received.transactions;

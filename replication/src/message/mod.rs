@@ -28,6 +28,7 @@ pub use header::{Address, Header, Lineage, Probe, Rejoined, Requests, Trouble, T
 pub use pack::{Full, MAX_MESSAGE_BYTES, MIN_MESSAGE_BYTES, Packed, Packer};
 pub use part::{Joined, Joiner, Part};
 pub use place::{Place, Point, Range};
+pub(crate) use wire::unpacked_len;
 pub use wire::{Limits, check_seal, decode, decode_header, encode, encode_sealed};
 
 /// The version of messages that this program writes and the highest it reads.

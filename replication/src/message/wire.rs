@@ -178,6 +178,12 @@ pub fn decode_header(bytes: &[u8], limits: &Limits) -> Result<Header, MessageFau
     Ok(envelope::decode_head(head, prefix.reads)?.header)
 }
 
+/// What a message says that its body unpacks to, in bytes; 0 for what is no message, which unpacks to nothing. Not believed yet, and
+/// whoever decodes the message allocates no more than that.
+pub(crate) fn unpacked_len(bytes: &[u8]) -> u64 {
+    Prefix::take(bytes).map_or(0, |prefix| u64::from(prefix.raw_len))
+}
+
 /// Prefix, head and body, once lengths, head checksum and version are found good.
 fn checked_head<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Prefix, &'a [u8], &'a [u8]), MessageFault> {
     if bytes.len() > limits.message_bytes {

@@ -93,6 +93,15 @@ impl Inbox {
             .unwrap_or_default()
     }
 
+    /// The same with their bytes.
+    pub fn waiting(&self, sender: &SiteName) -> impl Iterator<Item = (&Order, &[u8])> {
+        let messages = self.senders.get(sender).map(|sender| &sender.messages);
+        messages
+            .into_iter()
+            .flatten()
+            .map(|(order, bytes)| (order, bytes.as_slice()))
+    }
+
     /// The first message of a sender.
     #[must_use]
     pub fn first(&self, sender: &SiteName) -> Option<&Order> {

@@ -11,6 +11,7 @@
 //! its link only when its effect is durable here. What its seal does not show to be of its sender changes nothing. Refuses: messages of sites that are no remotes; they
 //! stay where they are.
 
+mod ahead;
 mod damaged;
 mod gap;
 mod group;

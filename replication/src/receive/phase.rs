@@ -10,13 +10,14 @@ use crate::catalog::{Catalog, Remote};
 use crate::heartbeat::Heartbeat;
 use crate::hooks::SharedHooks;
 use crate::link::{Incoming, LinkError, MessageId, PollCursor, PollRequest};
-use crate::message::{Limits, Message, MessageFault, decode, decode_header};
+use crate::message::{Limits, decode, decode_header};
 use crate::quarantine::Gate;
 use crate::send::suspended;
 use crate::tracking::{
     Leave, Me, NOTE, Neighbour, PairRecords, PairState, Patience, PollCause, ProbeRecord, Receiver, Verdict,
 };
 
+use super::ahead::Ahead;
 use super::damaged::Damaged;
 use super::gap::Gap;
 use super::group::Group;
@@ -56,6 +57,7 @@ pub struct ReceivePhase {
     stop: Stop,
     pub(super) pairs: BTreeMap<SiteName, Pair>,
     pub(super) inbox: Inbox,
+    pub(super) ahead: Ahead,
     group: Group,
     origins: Origins,
     told: Told,
@@ -106,6 +108,7 @@ impl ReceivePhase {
             stop: stop.clone(),
             pairs: BTreeMap::new(),
             inbox: Inbox::new(options.memory),
+            ahead: Ahead::new(options.memory),
             group: Group::new(options.group),
             origins,
             told: Told::default(),
@@ -127,6 +130,13 @@ impl ReceivePhase {
         self
     }
 
+    /// The same with so many threads that decode messages side by side (`-w`).
+    #[must_use]
+    pub fn with_workers(mut self, workers: u32) -> ReceivePhase {
+        self.ahead.set_workers(workers);
+        self
+    }
+
     /// Polls every link once and applies what can be.
     ///
     /// # Errors
@@ -135,6 +145,7 @@ impl ReceivePhase {
         self.beat.begin();
         let mut received = Received::default();
         let outcome = self.poll_links(cause, &mut received);
+        self.ahead.clear();
         if outcome.is_err() {
             self.done.clear();
         }
@@ -414,11 +425,11 @@ impl ReceivePhase {
         order: &Order,
         probe: Option<&ProbeRecord>,
     ) -> Result<Option<Verdict>> {
+        let decoded = self.decoded_ahead(sender, order);
         let (Some(pair), Some(bytes)) = (self.pairs.get_mut(sender), self.inbox.get(sender, order)) else {
             return Ok(None);
         };
-        let decoded: Result<Message, MessageFault> = decode(bytes, &limits(), pair.trust.keys());
-        match decoded {
+        match decoded.unwrap_or_else(|| decode(bytes, &limits(), pair.trust.keys())) {
             Ok(message) => pair.receiver.receive(&message, probe, &self.origins).map(Some),
             Err(fault) => {
                 let header = decode_header(bytes, &limits()).ok();

@@ -256,7 +256,9 @@ impl Site {
             self.receiving = Some(
                 ReceivePhase::open(self.store(), &self.links(&stop), options, &stop)
                     .unwrap()
-                    .with_hooks(hooks),
+                    .with_hooks(hooks)
+                    // One, two or four, of the groups that are drawn.
+                    .with_workers(1 + self.group % 4),
             );
         }
         let phase = self.receiving.as_mut().unwrap();

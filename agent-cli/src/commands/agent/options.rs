@@ -64,7 +64,7 @@ struct ReceiveArgs {
         env = "MILEPOST_GROUP"
     )]
     group: u32,
-    /// Threads applying messages of different senders side by side (one so far, others are refused)
+    /// Threads applying messages side by side: they check, open and unpack them, and one of them writes [default: number of cores]
     #[arg(short = 'w', long, value_name = "N", env = "MILEPOST_WORKERS")]
     workers: Option<u32>,
     /// Memory for messages being built or waiting for a missing one
