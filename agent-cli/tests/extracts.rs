@@ -206,7 +206,11 @@ fn killed_until_done(place: &Place, words: &[&str], kills: usize) -> usize {
             Some(0) => return killed,
             None => killed += 1,
             // Killed when all was done but the word of it.
-            Some(1) if String::from_utf8_lossy(&ended.stderr).contains("finished store already") => {
+            Some(1)
+                if ["finished store already", "a file of that name already"]
+                    .iter()
+                    .any(|said| String::from_utf8_lossy(&ended.stderr).contains(said)) =>
+            {
                 return killed;
             }
             Some(code) => unreachable!("exit {code}: {}", String::from_utf8_lossy(&ended.stderr)),
@@ -254,4 +258,138 @@ fn kills_cost_nothing_but_another_run() {
         first + second >= kills / 2,
         "{first} and {second} kills of {kills}"
     );
+}
+
+/// Names in a folder of the place, those that begin with a dot among them.
+fn names(place: &Place) -> Vec<String> {
+    let entries = std::fs::read_dir(place.path("")).unwrap();
+    entries
+        .map(|one| one.unwrap().file_name().into_string().unwrap())
+        .collect()
+}
+
+#[test]
+fn a_store_is_carried_in_one_file_and_its_key_in_another() {
+    let place = head_office(20);
+    let words = [
+        "extract",
+        "hq",
+        "--remote",
+        "shop",
+        "--to",
+        "shop.mpx",
+        "--subscribe",
+        "orders",
+        "--up",
+        "orders/*",
+        "--key",
+    ];
+    let made = place.run(&[words.as_slice(), &["--json"]].concat()).one();
+    assert_eq!(
+        (&made["file"], &made["transactions"]),
+        (&"shop.mpx".into(), &10.into())
+    );
+    assert!(
+        made["dir"].is_null()
+            && made["starts"].as_u64().unwrap() > 0
+            && made["bytes"].as_u64().unwrap() > 1_000
+    );
+    assert_eq!(made["key_file"], "shop.mpx.key");
+    assert!(
+        !names(&place).iter().any(|name| name.starts_with(".shop")),
+        "{:?}",
+        names(&place)
+    );
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &std::fs::metadata(place.path("shop.mpx.key"))
+            .unwrap()
+            .permissions(),
+    );
+    assert_eq!(mode & 0o777, 0o600);
+    let line = std::fs::read_to_string(place.path("shop.mpx.key")).unwrap();
+    let secret: Vec<u8> = (0..64)
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&line.split(' ').nth(3).unwrap()[at..at + 2], 16).unwrap())
+        .collect();
+    let file = std::fs::read(place.path("shop.mpx")).unwrap();
+    assert!(
+        !file.windows(32).any(|piece| piece == secret),
+        "the key is not in what is carried"
+    );
+    let again = place.run(&words).fails(1);
+    assert!(again.contains("a file of that name already"), "{again}");
+
+    let unpacked = place.run(&["unpack", "shop.mpx", "shop", "--json"]).one();
+    assert_eq!(
+        (&unpacked["site"], &unpacked["store"]),
+        (&"shop".into(), &made["store"])
+    );
+    append(&place, "hq", "21");
+    let locked = place.run(&["agent", "shop", "-b", "-q"]).fails(5);
+    assert!(locked.contains("milepost key add"), "{locked}");
+    place
+        .run(&["key", "add", "shop", "hq", "--from", "shop.mpx.key"])
+        .ok();
+    append(&place, "shop", "\"sold\"");
+    exchange(&place, "shop");
+    let (here, there) = (orders(&place, "hq"), orders(&place, "shop"));
+    assert_eq!((here.len(), &here), (12, &there));
+
+    let occupied = place.run(&["unpack", "shop.mpx", "shop"]).fails(1);
+    assert!(occupied.contains("not empty"), "{occupied}");
+    place.write(
+        "no.mpx",
+        "this is no store, and long enough for its header to be read as one".repeat(4),
+    );
+    place.run(&["unpack", "no.mpx", "new"]).fails(6);
+    place.write("cut.mpx", &file[..file.len() / 2]);
+    let cut = place.run(&["unpack", "cut.mpx", "new"]).fails(6);
+    assert!(
+        cut.contains("copy it again") && !place.path("new").exists(),
+        "{cut}"
+    );
+    place.run(&["unpack", "missing.mpx", "new"]).fails(1);
+
+    let told = place
+        .run(&["resync", "hq", "--remote", "shop", "--to", "anew.mpx"])
+        .ok();
+    assert!(
+        told.contains("milepost unpack anew.mpx") && told.contains("anew.mpx.key"),
+        "{told}"
+    );
+    place.run(&["unpack", "anew.mpx", "anew"]).ok();
+    place
+        .run(&["key", "add", "anew", "hq", "--from", "anew.mpx.key"])
+        .ok();
+    append(&place, "hq", "22");
+    exchange(&place, "anew");
+    assert_eq!(orders(&place, "hq"), orders(&place, "anew"));
+}
+
+#[test]
+fn kills_while_a_file_is_made_cost_nothing_but_another_run() {
+    let kills = std::env::var("MILEPOST_KILLS").ok();
+    let kills = kills.map_or(EVERYDAY_KILLS, |text| text.parse().unwrap());
+    let place = head_office(20_000);
+    let words = [
+        "extract",
+        "hq",
+        "--remote",
+        "shop",
+        "--to",
+        "shop.mpx",
+        "--subscribe",
+        "orders",
+        "--up",
+        "orders/*",
+    ];
+    let killed = killed_until_done(&place, &words, kills);
+    place.run(&["unpack", "shop.mpx", "shop"]).ok();
+    append(&place, "hq", "\"behind\"");
+    exchange(&place, "shop");
+    let (here, there) = (orders(&place, "hq"), orders(&place, "shop"));
+    assert_eq!((here.len(), &here), (10_000 + killed + 1, &there));
+    let holds = place.run(&["hold", "list", "hq"]).ok();
+    assert!(!holds.contains("extract-"), "{holds}");
+    println!("killed {killed} times");
 }

@@ -7,7 +7,7 @@ use milepost_engine::{Lsn, SiteName, Store};
 use milepost_replication::agent::Stop;
 use milepost_replication::catalog::Schedule;
 use milepost_replication::endpoint::LinkAddress;
-use milepost_replication::extract::{self, Extracted};
+use milepost_replication::extract::{self, Purpose, carried};
 use serde::Serialize;
 
 use super::remote::{link, time_of_day};
@@ -29,14 +29,18 @@ use crate::progress::Progress;
 /// its site and run `milepost agent` there. Run it in one place only: two copies that both run are one site with two histories,
 /// and the second one is refused.
 ///
+/// A name that ends in .mpx makes one file instead: `milepost unpack FILE NEWDIR` makes the store of it at its site. The pair's key is not in
+/// it but in FILE.key, which only you can read: carry it another way, and add it there with `milepost key add`.
+///
 /// The first copy can also go over the link: `milepost subscription add … --from beginning`.
 #[derive(Args)]
 #[command(
-    override_usage = "milepost extract DIR --remote SITE --to NEWDIR --subscribe PUBLICATION[=VALUE]... [--up PATTERN...] [--key]",
+    override_usage = "milepost extract DIR --remote SITE --to NEWDIR|FILE.mpx --subscribe PUBLICATION[=VALUE]... [--up PATTERN...] [--key]",
     group = ArgGroup::new("schedule"),
     after_long_help = format!(
         "Examples:\n  milepost remote add hq shop1 --link milepost://a:7001 --send-every 30s\n  milepost extract hq --remote shop1 --to \
-         /mnt/stick/shop1 --subscribe orders=shop1 --subscribe prices --up 'sales/**'\n\n{EXIT_CODES}"
+         /mnt/stick/shop1 --subscribe orders=shop1 --subscribe prices --up 'sales/**'\n  \
+         milepost extract hq --remote shop2 --to shop2.mpx --subscribe prices --key\n\n{EXIT_CODES}"
     )
 )]
 pub struct Extract {
@@ -61,7 +65,7 @@ pub struct Extract {
 /// backup of its own goes on by itself.
 #[derive(Args)]
 #[command(
-    override_usage = "milepost resync DIR --remote SITE --to NEWDIR [--up PATTERN...] [--from LSN]",
+    override_usage = "milepost resync DIR --remote SITE --to NEWDIR|FILE.mpx [--up PATTERN...] [--from LSN]",
     group = ArgGroup::new("schedule"),
     after_long_help = format!("Example:\n  milepost resync hq --remote shop1 --to /mnt/stick/shop1 --up 'sales/**'\n\n{EXIT_CODES}")
 )]
@@ -78,8 +82,9 @@ struct Making {
     /// The remote whose store is made
     #[arg(long, value_name = "SITE")]
     remote: SiteName,
-    /// Folder of the new store: empty, or made if it is missing, or that of an interrupted run
-    #[arg(long, value_name = "NEWDIR")]
+    /// Folder of the new store: empty, or made if it is missing, or that of an interrupted run; or a file to be made, whose name
+    /// ends in .mpx
+    #[arg(long, value_name = "NEWDIR|FILE.mpx")]
     to: PathBuf,
     /// How the new site reaches this one, the primary first; as this one reaches it unless given
     #[arg(long = "link", value_name = "URL", num_args = 1.., value_parser = link)]
@@ -108,7 +113,8 @@ struct Making {
 struct Facts {
     site: String,
     store: String,
-    dir: String,
+    /// The folder, where it is in one.
+    dir: Option<String>,
     of: String,
     /// What this run copied.
     transactions: u64,
@@ -117,6 +123,10 @@ struct Facts {
     starts: u64,
     generation: u32,
     key: Option<String>,
+    /// The file it was packed into, its length, and that with the key.
+    file: Option<String>,
+    bytes: Option<u64>,
+    key_file: Option<String>,
 }
 
 impl Extract {
@@ -128,9 +138,7 @@ impl Extract {
             fresh_key: self.key,
             ..self.making.wish(&source)?
         };
-        self.making.make(&source, |making, tell| {
-            extract::extract(&source, &wish, &making.to, &Stop::new(), tell)
-        })?;
+        self.making.make(&source, &wish, Purpose::Extract)?;
         Ok(source.close()?)
     }
 }
@@ -140,9 +148,7 @@ impl Resync {
     pub fn run(self) -> Outcome {
         let source = self.making.store.open_site()?;
         let wish = self.making.wish(&source)?;
-        self.making.make(&source, |making, tell| {
-            extract::resync(&source, &wish, &making.to, &Stop::new(), tell)
-        })?;
+        self.making.make(&source, &wish, Purpose::Resync)?;
         Ok(source.close()?)
     }
 }
@@ -176,52 +182,122 @@ impl Making {
         })
     }
 
-    fn make(
-        &self,
-        source: &Store,
-        make: impl FnOnce(&Making, &mut dyn FnMut(extract::Progress)) -> milepost_engine::Result<Extracted>,
-    ) -> Outcome {
-        let mut progress = Progress::bytes("copy", None);
-        let made = make(self, &mut |told| {
-            let length = |lsn: Lsn| lsn.0.saturating_sub(told.from.0);
-            progress.reach_of(length(told.at), length(told.end));
-        });
-        drop(progress);
-        let made = made.map_err(|error| match error.path() {
+    fn make(&self, source: &Store, wish: &extract::Extract, purpose: Purpose) -> Outcome {
+        let facts = if carried::is_file_name(&self.to) {
+            self.to_file(source, wish, purpose)
+        } else {
+            self.to_folder(source, wish, purpose)
+        };
+        let facts = facts.map_err(|error| match error.path() {
             Some(_) => Failure::from(error),
             None => Failure::of_words(error),
         })?;
+        output::tell(self.json, &facts, format_args!("{}", text(&facts)))
+    }
+
+    fn to_folder(
+        &self,
+        source: &Store,
+        wish: &extract::Extract,
+        purpose: Purpose,
+    ) -> milepost_engine::Result<Facts> {
+        let mut progress = Progress::bytes("copy", None);
+        let (to, stop) = (&self.to, Stop::new());
+        let mut tell = |told| reach(&mut progress, told);
+        let made = match purpose {
+            Purpose::Extract => extract::extract(source, wish, to, &stop, &mut tell),
+            Purpose::Resync => extract::resync(source, wish, to, &stop, &mut tell),
+        };
+        drop(progress);
+        let made = made?;
         let facts = Facts {
             site: made.store.site().to_string(),
             store: made.store.id().to_string(),
-            dir: self.to.display().to_string(),
+            dir: Some(to.display().to_string()),
             of: source.site().to_string(),
             transactions: made.copied.transactions,
             events: made.copied.events,
             starts: made.starts.0,
             generation: made.generation,
             key: made.key.map(|key| key.to_string()),
+            file: None,
+            bytes: None,
+            key_file: None,
         };
         made.store.close()?;
-        let sealed = match &facts.key {
-            Some(key) => format!("; messages are sealed with key {key}, which is in it: carry it safely"),
-            None => String::new(),
-        };
-        output::tell(
-            self.json,
-            &facts,
-            format_args!(
-                "made site {} in {}: copied {} transactions with {} events up to LSN {} of {}, from where everything comes over the \
-                 link{sealed}; carry the folder there and run `milepost agent` on it",
-                facts.site,
-                output::shown(&facts.dir),
-                facts.transactions,
-                facts.events,
-                facts.starts,
+        Ok(facts)
+    }
+
+    fn to_file(
+        &self,
+        source: &Store,
+        wish: &extract::Extract,
+        purpose: Purpose,
+    ) -> milepost_engine::Result<Facts> {
+        let (mut copying, mut packing) = (Progress::bytes("copy", None), Progress::bytes("pack", None));
+        let made = extract::to_file(
+            source,
+            wish,
+            purpose,
+            (&self.to, &Stop::new()),
+            &mut |told| reach(&mut copying, told),
+            &mut |done, total| packing.reach_of(done, total),
+        );
+        drop((copying, packing));
+        let made = made?;
+        let shown = |path: &PathBuf| path.display().to_string();
+        Ok(Facts {
+            site: wish.remote.to_string(),
+            store: made.packed.store.to_string(),
+            dir: None,
+            of: source.site().to_string(),
+            transactions: made.copied.transactions,
+            events: made.copied.events,
+            starts: made.starts.0,
+            generation: made.generation,
+            key: made.key.map(|key| key.to_string()),
+            file: Some(shown(&made.packed.file)),
+            bytes: Some(made.packed.bytes),
+            key_file: made.packed.key_file.as_ref().map(shown),
+        })
+    }
+}
+
+fn reach(progress: &mut Progress, told: extract::Progress) {
+    let length = |lsn: Lsn| lsn.0.saturating_sub(told.from.0);
+    progress.reach_of(length(told.at), length(told.end));
+}
+
+fn text(facts: &Facts) -> String {
+    let copied = format!(
+        "copied {} transactions with {} events up to LSN {} of {}, from where everything comes over the link",
+        facts.transactions, facts.events, facts.starts, facts.of
+    );
+    if let Some(file) = &facts.file {
+        let file = output::shown(file);
+        let key = match &facts.key_file {
+            Some(key) => format!(
+                "; messages are sealed: carry {} another way, and `milepost key add NEWDIR {} --from` it there",
+                output::shown(key),
                 facts.of
             ),
-        )
+            None => String::new(),
+        };
+        return format!(
+            "made site {} in the file {file}: {copied}; carry it there, then `milepost unpack {file} NEWDIR` and run `milepost agent` on \
+             that{key}",
+            facts.site
+        );
     }
+    let sealed = match &facts.key {
+        Some(key) => format!("; messages are sealed with key {key}, which is in it: carry it safely"),
+        None => String::new(),
+    };
+    format!(
+        "made site {} in {}: {copied}{sealed}; carry the folder there and run `milepost agent` on it",
+        facts.site,
+        output::shown(facts.dir.as_deref().unwrap_or_default())
+    )
 }
 
 fn wanted(text: &str) -> Result<(String, Option<String>), String> {

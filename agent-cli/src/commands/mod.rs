@@ -18,8 +18,8 @@ pub mod leaving;
 mod log_output;
 mod man;
 mod publication;
-mod quarantine;
 mod put_back;
+mod quarantine;
 mod read;
 mod rejoin;
 mod remote;
@@ -32,6 +32,7 @@ mod status;
 mod store_dir;
 mod streams;
 mod subscription;
+mod unpack;
 mod verify;
 
 use clap::Subcommand;
@@ -64,6 +65,7 @@ pub enum Command {
     Subscription(subscription::Subscription),
     Extract(Box<extract::Extract>),
     Resync(Box<extract::Resync>),
+    Unpack(unpack::Unpack),
     Status(status::Status),
     Bundle(bundle::Bundle),
     Quarantine(quarantine::Quarantine),
@@ -107,6 +109,7 @@ impl Command {
             Command::Subscription(command) => command.run(),
             Command::Extract(command) => command.run(),
             Command::Resync(command) => command.run(),
+            Command::Unpack(command) => command.run(),
             Command::Status(command) => command.run(),
             Command::Bundle(command) => command.run(),
             Command::Quarantine(command) => command.run(),

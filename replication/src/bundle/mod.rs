@@ -33,6 +33,7 @@ pub(crate) use outgoing::ByBundleOnly;
 pub use outgoing::{BundleLink, Cut};
 pub use ranges::{Ranges, told};
 pub use reader::{Bundle, Carried};
+pub(crate) use writer::publish;
 pub use writer::{BundleWriter, WHOLE};
 
 #[cfg(test)]

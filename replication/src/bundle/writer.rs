@@ -164,7 +164,7 @@ fn file_name(header: &Header) -> String {
 }
 
 /// Gives the temporary file its name, never replacing.
-fn publish(temporary: &Path, path: &Path) -> Result<()> {
+pub(crate) fn publish(temporary: &Path, path: &Path) -> Result<()> {
     let taken = || {
         Error::invalid("there is a file of that name already; it is left as it is, choose another name")
             .at_path(path)

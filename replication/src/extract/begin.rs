@@ -54,7 +54,7 @@ pub(super) fn begin(
     Ok((made, plan))
 }
 
-fn refuse_other_site(made: &Store, wish: &Extract) -> Result<()> {
+pub(super) fn refuse_other_site(made: &Store, wish: &Extract) -> Result<()> {
     if made.site() == &wish.remote {
         return Ok(());
     }

@@ -46,6 +46,18 @@ impl<'a> Claim<'a> {
         self.source.drop_hold(&self.name).map(drop)
     }
 
+    /// Ends what a process left that was killed after it had finished this store.
+    pub(super) fn end_of(&self, made: StoreId) -> Result<()> {
+        let ours = self.owner(Some(made));
+        let is_ours = |hold: &milepost_engine::NamedHold| {
+            hold.name == self.name && hold.hold.as_ref().is_ok_and(|hold| hold.owner == ours)
+        };
+        match self.source.holds()?.iter().any(is_ours) {
+            true => self.end(),
+            false => Ok(()),
+        }
+    }
+
     fn owner(&self, made: Option<StoreId>) -> String {
         let into = made.map_or_else(String::new, |made| format!(" into store {made}"));
         format!(

@@ -12,7 +12,7 @@ use milepost_engine::{Error, Lsn, Result, SiteName, Store};
 use crate::catalog::{Catalog, Definitions, NewPublication, NewSubscription, Remote, Start, Subscription};
 use crate::keys::{KeyId, Keys, MAX_KEYS, PairKeys, keys_of};
 use crate::message::VERSION;
-use crate::tracking::{PairRecord, PairState};
+use crate::tracking::{Neighbour, PairRecord, PairRecords, PairState};
 
 use super::plan::{Plan, Renewed};
 
@@ -204,4 +204,20 @@ pub(super) fn send_up(source: &Store, made: &Store, patterns: &[String]) -> Resu
         })?;
     }
     Ok(())
+}
+
+/// What a finished store says of itself: from where on everything comes over the link, the generation of the pair, and its key.
+pub(super) fn facts_of(made: &Store, source: &SiteName) -> Result<(Lsn, u32, Option<KeyId>)> {
+    let catalog = Catalog::load(made)?;
+    let generation = catalog.remote(source).map_or(0, |remote| remote.generation);
+    let neighbour = Neighbour {
+        name: source.clone(),
+        generation,
+    };
+    let records = PairRecords::load(&neighbour, |key| Ok(made.pinned(key)?.map(|(value, _)| value)))?;
+    let key = match keys_of(made, source)? {
+        PairKeys::Sealed { ring, .. } => ring.keys().first().map(|one| one.key.id()),
+        _ => None,
+    };
+    Ok((records.received.point.position.lsn, records.generation(), key))
 }

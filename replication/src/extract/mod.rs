@@ -15,6 +15,7 @@
 //! agents refuse the store until then.
 
 mod begin;
+pub mod carried;
 mod claim;
 mod copy;
 mod finish;
@@ -31,6 +32,7 @@ use crate::agent::Stop;
 use crate::catalog::Schedule;
 use crate::keys::KeyId;
 
+use carried::Packed;
 use claim::Claim;
 use copy::Copier;
 use plan::Plan;
@@ -93,9 +95,27 @@ pub struct Extracted {
     pub key: Option<KeyId>,
 }
 
+/// A store that was made and packed into one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InFile {
+    /// The file.
+    pub packed: Packed,
+    /// What this process copied: nothing when a former one was killed only after that.
+    pub copied: Copied,
+    /// As [`Extracted::starts`].
+    pub starts: Lsn,
+    /// Generation of the pair.
+    pub generation: u32,
+    /// Id of the key that the pair has, which is in a file of its own.
+    pub key: Option<KeyId>,
+}
+
+/// What a store is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Purpose {
+pub enum Purpose {
+    /// A new remote: [`extract`].
     Extract,
+    /// One that had a store: [`resync`].
     Resync,
 }
 
@@ -131,6 +151,41 @@ pub fn resync(
     tell: &mut dyn FnMut(Progress),
 ) -> Result<Extracted> {
     make(source, wish, Purpose::Resync, (to, stop), tell)
+}
+
+/// As [`extract`] or [`resync`], into one file that is carried: the store is made in a folder beside it, packed, and the folder removed.
+/// `packing` is told bytes done and bytes in all of that.
+///
+/// # Errors
+/// As [`extract`] and [`carried::pack`]. Run again, it goes on.
+pub fn to_file(
+    source: &Store,
+    wish: &Extract,
+    purpose: Purpose,
+    (file, stop): (&Path, &Stop),
+    tell: &mut dyn FnMut(Progress),
+    packing: &mut dyn FnMut(u64, u64),
+) -> Result<InFile> {
+    let folder = carried::working_folder(file)?;
+    let (made, copied) = match carried::finished(&wish.options, file, source.site())? {
+        Some(made) => {
+            begin::refuse_other_site(&made, wish)?;
+            Claim::of(source, &wish.remote).end_of(made.id())?;
+            (made, Copied::default())
+        }
+        None => {
+            let extracted = make(source, wish, purpose, (&folder, stop), tell)?;
+            (extracted.store, extracted.copied)
+        }
+    };
+    let (starts, generation, key) = finish::facts_of(&made, source.site())?;
+    Ok(InFile {
+        packed: carried::pack(made, source.site(), file, packing)?,
+        copied,
+        starts,
+        generation,
+        key,
+    })
 }
 
 fn make(

@@ -59,7 +59,7 @@ impl PairKey {
     }
 
     /// The same key once more.
-    pub(super) fn again(&self) -> PairKey {
+    pub(crate) fn again(&self) -> PairKey {
         PairKey(self.0.clone())
     }
 
