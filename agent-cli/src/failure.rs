@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! 0 done · 1 failed, nothing lost · 2 wrong usage · 3 another process holds the phase
-//! 4 no server could be reached · 5 quarantined messages need an operator · 6 damaged files
+//! 4 no server could be reached · 5 an operator is needed · 6 damaged files
 //! ```
 //!
 //! Scripts decide by the code, people by the sentence; nobody matches on text.
@@ -23,7 +23,7 @@ pub const EXIT_CODES: &str = "Exit codes:\n  \
     2  wrong usage\n  \
     3  another process holds the phase\n  \
     4  no server could be reached\n  \
-    5  quarantined messages need an operator\n  \
+    5  an operator is needed: messages in quarantine, a pair that is stopped or has no key\n  \
     6  damaged files";
 
 /// Why a command ends.

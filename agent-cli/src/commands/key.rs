@@ -211,7 +211,7 @@ impl List {
         output::list(self.json, keys.iter(), text)?;
         let exit = match all.iter().any(|one| one.keys.damaged().is_some()) {
             true => Exit::Damaged,
-            false => Exit::Failed,
+            false => Exit::Quarantine,
         };
         match keys.iter().filter(|one| one.locked.is_some()).count() {
             0 => Ok(()),

@@ -10,7 +10,7 @@ use crate::scan::Scanned;
 use crate::send::{SendPhase, Serve};
 use crate::tracking::PollCause;
 
-use super::locked::{damaged_keys, exit_of_keys};
+use super::locked::{Unusable, exit_of_keys, unusable_keys};
 use super::run::{Asides, Running, exit_of_held, exit_of_link, exit_of_quarantine, exit_of_suspended};
 use super::{Exit, ExitCode, LOOK_EVERY, Links, Stop};
 
@@ -35,15 +35,15 @@ fn rounds(running: &mut Running, exit: &mut Exit) -> Result<()> {
         serve,
     } = running;
     let mut told = Vec::new();
-    let mut damaged = match (&receive, &send) {
+    let mut unusable = match (&receive, &send) {
         (None, None) => Vec::new(),
-        _ => damaged_keys(store)?,
+        _ => unusable_keys(store)?,
     };
     // What is sent to some is told of their keys alone.
-    damaged.retain(|(site, _)| !matches!(serve, Serve::Asked) || options.send_now.contains(site));
-    add(exit, exit_of_keys(&damaged));
+    unusable.retain(|(site, ..)| !matches!(serve, Serve::Asked) || options.send_now.contains(site));
+    add(exit, exit_of_keys(&unusable));
     if let Some(phase) = receive {
-        add(exit, receive_all(phase, links, &damaged, stop)?);
+        add(exit, receive_all(phase, links, &unusable, stop)?);
         add(exit, exit_of_held(store)?);
         told = phase.stopped();
     }
@@ -58,7 +58,7 @@ fn rounds(running: &mut Running, exit: &mut Exit) -> Result<()> {
         } else if let Some(waited) = wait_for_scan(store, marker, options.marker_wait, stop)? {
             add(exit, not_scanned(store, marker, waited, stop)?);
         }
-        add(exit, send_all(phase, *serve, &told, &damaged)?);
+        add(exit, send_all(phase, *serve, &told, &unusable)?);
     }
     if let Some(phase) = scan {
         phase.sync()?;
@@ -73,12 +73,7 @@ fn rounds(running: &mut Running, exit: &mut Exit) -> Result<()> {
 
 /// Polls until a poll changes nothing. What only waits (behind a gap, for a part, for an operator) is no reason
 /// to poll again: who could send what is missing must hear of it first. A dry run (`-a`) changes nothing.
-fn receive_all(
-    phase: &mut ReceivePhase,
-    links: &Links,
-    damaged: &[(SiteName, String)],
-    stop: &Stop,
-) -> Result<Exit> {
+fn receive_all(phase: &mut ReceivePhase, links: &Links, unusable: &[Unusable], stop: &Stop) -> Result<Exit> {
     let (mut exit, mut asides, mut transactions) = (Exit::DONE, Asides::default(), 0);
     loop {
         let received = phase.poll(PollCause::Due)?;
@@ -90,26 +85,26 @@ fn receive_all(
         for (number, error) in &received.failed_links {
             add(&mut exit, exit_of_link(&links.get(*number)?.address(), error));
         }
-        asides.forget(damaged);
+        asides.forget(unusable);
         add(&mut exit, exit_of_quarantine(&phase.stopped(), &asides));
         tracing::info!(transactions, "received");
         return Ok(exit);
     }
 }
 
-/// `told` are stopped pairs that the receive phase told of, `damaged` those whose key files were told of.
+/// `told` are stopped pairs that the receive phase told of, `unusable` those whose keys were told of.
 fn send_all(
     phase: &mut SendPhase,
     serve: Serve<'_>,
     told: &[(SiteName, String)],
-    damaged: &[(SiteName, String)],
+    unusable: &[Unusable],
 ) -> Result<Exit> {
     let sent = phase.round(serve)?;
     phase.remember()?;
     let (messages, transactions) = (sent.messages, sent.transactions);
     tracing::info!(messages, transactions, "sent");
     let mut exit = Exit::DONE;
-    let is_told = |site: &SiteName| damaged.iter().any(|(known, _)| known == site);
+    let is_told = |site: &SiteName| unusable.iter().any(|(known, ..)| known == site);
     for (site, error) in sent.failed_links.iter().filter(|(site, _)| !is_told(site)) {
         add(&mut exit, exit_of_link(&phase.address_of(site)?, error));
     }

@@ -15,7 +15,7 @@ use crate::scan::ScanPhase;
 use crate::send::{SendPhase, Serve};
 use crate::tracking::PollCause;
 
-use super::locked::{LockedPairs, damaged_keys, exit_of_keys};
+use super::locked::{LockedPairs, exit_of_keys, unusable_keys};
 use super::run::{Asides, Running, exit_of_held, exit_of_quarantine, exit_of_suspended};
 use super::stop::Naps;
 use super::{AgentOptions, Exit, LOOK_EVERY, Links, Stop};
@@ -61,12 +61,12 @@ pub(super) fn run(running: Running) -> Exit {
         }
     });
     let exit = exit.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let damaged = if has_pairs {
-        damaged_keys(&store)
+    let unusable = if has_pairs {
+        unusable_keys(&store)
     } else {
         Ok(Vec::new())
     };
-    exit.and(damaged.map_or_else(|error| Exit::failed(&error), |damaged| exit_of_keys(&damaged)))
+    exit.and(unusable.map_or_else(|error| Exit::failed(&error), |unusable| exit_of_keys(&unusable)))
 }
 
 /// Looks at the keys of all pairs, for whichever phase comes first, and tells what is news.
@@ -127,7 +127,7 @@ fn receive_on(
     if !crate::receive::quarantined(store)?.iter().any(is_aside) && !phase.distrusts() {
         asides.clear();
     }
-    asides.forget(&damaged_keys(store)?);
+    asides.forget(&unusable_keys(store)?);
     Ok(exit_of_quarantine(&phase.stopped(), &asides).and(exit_of_held(store)?))
 }
 

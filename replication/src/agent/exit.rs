@@ -15,7 +15,7 @@ pub enum ExitCode {
     PhaseHeld,
     /// No server, or not every link, could be reached.
     NoServer,
-    /// Quarantined messages need an operator.
+    /// An operator is needed: messages in quarantine, a pair that is stopped, suspended or has no key that it can use.
     Quarantined,
     /// Damaged files.
     Damaged,

@@ -1,7 +1,8 @@
-//! [`LockedPairs`]: pairs whose keys cannot be used, as an agent that stays tells of them; and how a damaged key file ends a run.
+//! [`LockedPairs`]: pairs whose keys cannot be used, as an agent that stays tells of them; and how they end a run.
 //!
 //! Guarantees: each is told once, again when its reason changes or an hour has passed, and once more when it is over. A run
-//! that receives or sends ends with 6 while a key file is damaged, whatever else it did: all other pairs were served.
+//! that receives or sends ends with 6 while a key file is damaged, and with 5 while a pair has no key that it can use and should have
+//! one, whatever else it did: all other pairs were served.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -71,27 +72,35 @@ impl LockedPairs {
     }
 }
 
-/// Remotes whose key file is damaged, with what to do.
+/// A pair whose keys cannot be used, why and what to do, and how that ends a run.
+pub(super) type Unusable = (SiteName, String, ExitCode);
+
+/// All of them.
 ///
 /// # Errors
 /// Those of the log.
-pub(super) fn damaged_keys(store: &Store) -> Result<Vec<(SiteName, String)>> {
-    let mut damaged = Vec::new();
+pub(super) fn unusable_keys(store: &Store) -> Result<Vec<Unusable>> {
+    let mut unusable = Vec::new();
     for remote in Catalog::load(store)?.remotes() {
-        if let Some(reason) = keys_of(store, &remote.site)?.damaged() {
-            damaged.push((remote.site.clone(), reason.to_owned()));
+        let keys = keys_of(store, &remote.site)?;
+        let code = match keys.damaged() {
+            Some(_) => ExitCode::Damaged,
+            // No file is damaged: its messages wait for an operator.
+            None => ExitCode::Quarantined,
+        };
+        if let Some(reason) = keys.locked() {
+            unusable.push((remote.site.clone(), reason.to_owned(), code));
         }
     }
-    Ok(damaged)
+    Ok(unusable)
 }
 
 /// How they end a run.
-pub(super) fn exit_of_keys(damaged: &[(SiteName, String)]) -> Exit {
-    let reasons: Vec<&str> = damaged.iter().map(|(_, reason)| reason.as_str()).collect();
-    match reasons.is_empty() {
-        true => Exit::DONE,
-        false => Exit::because(ExitCode::Damaged, reasons.join("; ")),
-    }
+pub(super) fn exit_of_keys(unusable: &[Unusable]) -> Exit {
+    let exits = unusable
+        .iter()
+        .map(|(_, reason, code)| Exit::because(*code, reason.as_str()));
+    exits.fold(Exit::DONE, Exit::and)
 }
 
 #[cfg(test)]

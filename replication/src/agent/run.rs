@@ -14,6 +14,7 @@ use crate::scan::ScanPhase;
 use crate::send::{SendOptions, SendPhase, Serve};
 use crate::tracking::Patience;
 
+use super::locked::Unusable;
 use super::{AgentOptions, Exit, ExitCode, Links, Phases, Stop, batch, continuous, link_opener, send_now};
 
 /// The phases that a process runs.
@@ -251,12 +252,12 @@ impl Asides {
         }
     }
 
-    /// What waits for a damaged key file is told with that.
-    pub(super) fn forget(&mut self, damaged: &[(milepost_engine::SiteName, String)]) {
+    /// What waits for keys that can be used is told with those.
+    pub(super) fn forget(&mut self, unusable: &[Unusable]) {
         let same = |(sender, reason): &(String, String)| {
-            damaged
+            unusable
                 .iter()
-                .any(|(site, why)| site.as_str() == sender && why == reason)
+                .any(|(site, why, _)| site.as_str() == sender && why == reason)
         };
         self.0.retain(|known, _| !same(known));
     }
