@@ -106,6 +106,12 @@ impl Failure {
         Failure::new(self.exit, format!("{}; {next}", self.text))
     }
 
+    /// The same failure with where it is and what became of the rest.
+    #[must_use]
+    pub fn within(self, before: &str, behind: &str) -> Failure {
+        Failure::new(self.exit, format!("{before}{}{behind}", self.text))
+    }
+
     /// A file that could not be read or written.
     pub fn file(action: &str, path: &Path, error: &std::io::Error) -> Failure {
         Failure::failed(format!("cannot {action} {}: {error}", path.display()))

@@ -148,3 +148,95 @@ fn a_subscription_names_its_value_and_keeps_what_it_needs_from_being_removed() {
     assert_eq!(run("list", &["--all", "--json"]).json().len(), 2);
     place.run(&["subscription", "remove", "hq"]).fails(2);
 }
+
+#[test]
+fn many_are_made_of_a_file_or_none_and_the_line_to_blame_is_named() {
+    let place = office();
+    let mut lines = String::new();
+    for number in 0..40 {
+        lines += &format!(
+            "{{\"site\":\"s{number}\",\"links\":[\"file:///mnt/{number}\"],\"send_every\":\"30s\",\"limit_bytes\":1000000}}\n\n"
+        );
+    }
+    place.write("remotes", &lines);
+    let made = place
+        .run(&["remote", "add", "hq", "--file", "remotes", "--json"])
+        .one();
+    assert_eq!((&made["made"], &made["there"]), (&40.into(), &0.into()));
+    let again = place.run(&["remote", "add", "hq", "--file", "remotes"]).ok();
+    assert!(again.contains("made 0; 40 were there already"), "{again}");
+    let listed = place.run(&["remote", "list", "hq", "s7", "--json"]).one();
+    assert_eq!(
+        (&listed["schedule"]["every_seconds"], &listed["limit_bytes"]),
+        (&30.into(), &1_000_000.into())
+    );
+
+    // What one store lists, another one takes.
+    place.run(&["init", "twin", "--site", "twin"]).ok();
+    place.write("listed", place.run(&["remote", "list", "hq", "--json"]).out);
+    let made = place
+        .run(&["remote", "add", "twin", "--file", "listed", "--json"])
+        .one();
+    assert_eq!(made["made"], 41);
+    let here = place.run(&["remote", "list", "twin"]).ok();
+    assert_eq!(here, place.run(&["remote", "list", "hq"]).ok());
+
+    let wanted = |number: usize| {
+        format!(
+            "{{\"remote\":\"s{number}\",\"publication\":\"orders\",\"value\":\"{number}\",\"start\":\"beginning\"}}\n"
+        )
+    };
+    let all: String = (0..40).map(wanted).collect();
+    for (bad, word, exit) in [
+        (
+            "{\"remote\":\"nobody\",\"publication\":\"orders\",\"value\":\"1\"}",
+            "no remote nobody",
+            2,
+        ),
+        ("{\"remote\":\"s1\",\"publication\":\"orders\"}", "by a value", 2),
+        (
+            "{\"remote\":\"s1\",\"publication\":\"orders\",\"values\":\"1\"}",
+            "unknown field",
+            2,
+        ),
+        ("{\"remote\":\"s1\"", "EOF", 2),
+        (
+            "{\"remote\":\"s1\",\"publication\":\"orders\",\"value\":\"1\",\"start\":\"soon\"}",
+            "soon",
+            2,
+        ),
+    ] {
+        place.write("wanted", format!("{all}{bad}\n"));
+        let told = place
+            .run(&["subscription", "add", "hq", "--file", "wanted"])
+            .fails(exit);
+        assert!(
+            told.contains("wanted, line 41: ") && told.contains(word) && told.contains("nothing was made"),
+            "{told}"
+        );
+    }
+    assert_eq!(place.run(&["subscription", "list", "hq"]).ok(), "");
+    place.write("wanted", &all);
+    let made = place
+        .run(&["subscription", "add", "hq", "--file", "wanted", "--json"])
+        .one();
+    assert_eq!(made["made"], 40);
+    assert_eq!(
+        place.run(&["subscription", "list", "hq", "--json"]).json().len(),
+        40
+    );
+    place.write("other", "{\"site\":\"s1\",\"links\":[\"file:///elsewhere\"]}");
+    let told = place.run(&["remote", "add", "hq", "--file", "other"]).fails(1);
+    assert!(
+        told.contains("other, line 1: ") && told.contains("--replace"),
+        "{told}"
+    );
+    for words in [
+        ["remote", "add", "hq", "x", "--file", "remotes"].as_slice(),
+        &["remote", "add", "hq", "--file", "remotes", "--replace"],
+        &["remote", "add", "hq"],
+        &["subscription", "add", "hq", "--file", "wanted", "--remote", "s1"],
+    ] {
+        place.run(words).fails(2);
+    }
+}

@@ -4,6 +4,7 @@ pub mod agent;
 mod append;
 mod archive;
 mod backup;
+mod bulk;
 mod bundle;
 mod completions;
 mod compress;

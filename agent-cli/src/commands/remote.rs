@@ -1,5 +1,6 @@
 //! `milepost remote`: the neighbour sites.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args, Subcommand};
@@ -10,6 +11,7 @@ use milepost_replication::catalog::{
 use milepost_replication::endpoint::LinkAddress;
 use serde::Serialize;
 
+use super::bulk;
 use super::rejoin::Rejoin;
 use super::store_dir::StoreDir;
 use crate::arguments::{keep, pause, size};
@@ -45,25 +47,34 @@ enum Action {
 /// --at-limit hold (the default) warns every day and keeps all; suspend gives the remote up once it had the time of two exchanges more: nothing is sent
 /// to it any more and nothing kept, what it sends is still received, and it comes back by being removed and added again, never by itself. Choose a limit
 /// well above what is committed between two exchanges. --replace sets links, schedule, policy and limits anew, all of them.
+///
+/// --file makes many in one go, all or none: the first that cannot be made is named by its line. What is there already, exactly so, is passed over, so
+/// the same list may be given again.
 #[derive(Args)]
 #[command(
-    override_usage = "milepost remote add DIR SITE --link URL... [--send-every T | --send-at HH:MM] [--limit-bytes N] [--limit-age T] [--at-limit hold|suspend] [--consolidated]",
+    override_usage = "milepost remote add DIR --file FILE\n       milepost remote add DIR SITE --link URL... [--send-every T | --send-at HH:MM] [--limit-bytes N] [--limit-age T] [--at-limit hold|suspend] [--consolidated]",
     group = ArgGroup::new("schedule"),
     after_long_help = format!(
         "Examples:\n  milepost remote add hq shop1 --link milepost://a:7001 milepost://b:7001 --send-every 30s\n  \
          milepost remote add shop1 hq --link file:///mnt/exchange --send-at 02:30 --consolidated\n  \
          milepost remote add hq island --link bundle:\n  \
-         milepost remote add hq shop2 --link file:///mnt/shop2 --send-every 5m --limit-bytes 10G --limit-age 30d --at-limit suspend\n\n{EXIT_CODES}"
+         milepost remote add hq shop2 --link file:///mnt/shop2 --send-every 5m --limit-bytes 10G --limit-age 30d --at-limit suspend\n  \
+         milepost remote list hq --json | milepost remote add hq2 --file -\n\n{EXIT_CODES}"
     )
 )]
 struct Add {
     #[command(flatten)]
     store: StoreDir,
     /// Name of the neighbour site
-    site: SiteName,
+    #[arg(required_unless_present = "file")]
+    site: Option<SiteName>,
     /// Addresses, the primary first
-    #[arg(long = "link", value_name = "URL", num_args = 1.., required = true, value_parser = link)]
+    #[arg(long = "link", value_name = "URL", num_args = 1.., required_unless_present = "file", value_parser = link)]
     links: Vec<LinkAddress>,
+    /// Many remotes: a file, or - for standard input, with one JSON object a line: site, links, send_every or send_at, consolidated,
+    /// on_error, limit_bytes, limit_age in seconds, at_limit. Or as `remote list --json` prints them
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["site", "links", "schedule", "consolidated", "on_error", "limit_bytes", "limit_age", "at_limit", "replace"])]
+    file: Option<PathBuf>,
     /// Pause between sends: a bare number is minutes, else 30s 5m 2h 1d
     #[arg(long, value_name = "T", group = "schedule", value_parser = pause::minutes)]
     send_every: Option<Duration>,
@@ -154,19 +165,21 @@ impl Remote {
 
 impl Add {
     fn run(self) -> Outcome {
+        let Some(site) = self.site else {
+            let store = self.store.open_site()?;
+            if let Some(file) = &self.file {
+                bulk::remotes(&store, file, self.json)?;
+            }
+            return Ok(store.close()?);
+        };
         let every = self
             .send_every
             .map(|pause| Schedule::EverySeconds(pause.as_secs()));
         let schedule = every.or(self.send_at.map(Schedule::AtMinute)).unwrap_or_default();
-        let on_server = |link: &&LinkAddress| matches!(link, LinkAddress::Server(_));
-        if self.links.len() > 1 && self.links.iter().filter(on_server).count() < self.links.len() {
-            return Err(Failure::usage(
-                "only servers have alternates: give a directory, or bundle:, as the only --link of the remote",
-            ));
-        }
+        refuse_mixed(&self.links).map_err(Failure::usage)?;
         let store = self.store.open_site()?;
         let new = NewRemote {
-            site: self.site,
+            site,
             links: self.links.iter().map(ToString::to_string).collect(),
             schedule,
             consolidated: self.consolidated,
@@ -232,6 +245,18 @@ fn limits_text(limits: &RemoteLimits) -> String {
     match all.is_empty() {
         true => String::new(),
         false => format!(", keeps at most {} for it, {then}", all.join(" and ")),
+    }
+}
+
+/// Alternates are servers.
+pub(super) fn refuse_mixed(links: &[LinkAddress]) -> Result<(), String> {
+    let on_server = |link: &&LinkAddress| matches!(link, LinkAddress::Server(_));
+    match links.len() > 1 && links.iter().filter(on_server).count() < links.len() {
+        false => Ok(()),
+        true => Err(
+            "only servers have alternates: give a directory, or bundle:, as the only --link of the remote"
+                .to_owned(),
+        ),
     }
 }
 

@@ -1,11 +1,14 @@
 //! `milepost subscription`: which remote is due what.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use milepost_engine::SiteName;
 use milepost_replication::catalog::{
     Catalog, Definitions, NewSubscription, Start, Subscription as Due, SubscriptionId,
 };
 
+use super::bulk;
 use super::store_dir::StoreDir;
 use crate::failure::{EXIT_CODES, Failure, Outcome};
 use crate::output;
@@ -28,16 +31,23 @@ enum Action {
 ///
 /// It is due the commits from the start on: those from now on, those at or behind an LSN, or all of the
 /// log's history. A start before the oldest retained position is refused, and the message names that.
+///
+/// --file makes many in one go, all or none: the first that cannot be made is named by its line. What a remote has already is passed over, so the
+/// same list may be given again.
 #[derive(Args)]
 #[command(after_long_help = format!(
     "Examples:\n  milepost subscription add hq --remote shop1 --publication orders --value bern\n  \
-     milepost subscription add shop1 --remote hq --publication sales --from beginning\n\n{EXIT_CODES}"
+     milepost subscription add shop1 --remote hq --publication sales --from beginning\n  \
+     milepost subscription add hq --file subscriptions.json\n\n{EXIT_CODES}"
 ))]
 struct Add {
     #[command(flatten)]
     store: StoreDir,
     #[command(flatten)]
     what: What,
+    /// Many subscriptions: a file, or - for standard input, with one JSON object a line: remote, publication, value, start
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["remote", "publication", "value", "from"])]
+    file: Option<PathBuf>,
     /// Where it starts: beginning, now, or an LSN
     #[arg(long, value_name = "beginning|now|LSN", default_value = "now", value_parser = start)]
     from: Start,
@@ -49,11 +59,11 @@ struct Add {
 #[derive(Args)]
 struct What {
     /// Who is due
-    #[arg(long, value_name = "SITE")]
-    remote: SiteName,
+    #[arg(long, value_name = "SITE", required_unless_present = "file")]
+    remote: Option<SiteName>,
     /// What
-    #[arg(long, value_name = "NAME")]
-    publication: String,
+    #[arg(long, value_name = "NAME", required_unless_present = "file")]
+    publication: Option<String>,
     /// The value chosen, where the publication asks for one
     #[arg(long, value_name = "V")]
     value: Option<String>,
@@ -139,6 +149,12 @@ impl Add {
             publication,
             value,
         } = self.what;
+        let (Some(remote), Some(publication)) = (remote, publication) else {
+            if let Some(file) = &self.file {
+                bulk::subscriptions(&store, file, self.json)?;
+            }
+            return Ok(store.close()?);
+        };
         let new = NewSubscription {
             remote,
             publication,
@@ -209,7 +225,7 @@ fn text(due: &Due) -> String {
     )
 }
 
-fn start(text: &str) -> Result<Start, String> {
+pub(super) fn start(text: &str) -> Result<Start, String> {
     match text {
         "now" => Ok(Start::Now),
         "beginning" => Ok(Start::Beginning),

@@ -171,14 +171,8 @@ impl<'a> Definitions<'a> {
     /// `Invalid` when a rule is broken or the site is this one; `Conflict` when the name is taken and
     /// `replace` is false, or free and it is true, or there is another consolidated neighbour.
     pub fn add_remote(&self, new: NewRemote, replace: bool) -> Result<Remote> {
-        remote::check(&new.site, &new.links, new.schedule)?;
-        new.limits.check()?;
+        check_remote(self.store, &new)?;
         let (site, key) = (new.site.clone(), record::remote_key(&new.site));
-        if site == *self.store.site() {
-            return Err(Error::invalid(format!(
-                "{site} is the name of this site; a remote is another one"
-            )));
-        }
         let catalog = self.catalog()?;
         let current = catalog.remote(&site);
         refuse_mistaken(&format!("remote {site}"), current.is_some(), replace)?;
@@ -351,7 +345,7 @@ impl<'a> Definitions<'a> {
     }
 
     /// What it would be given it would not get, and there would be no end to what it has not.
-    fn refuse_suspended(&self, catalog: &Catalog, site: &SiteName) -> Result<()> {
+    pub(super) fn refuse_suspended(&self, catalog: &Catalog, site: &SiteName) -> Result<()> {
         let remote = catalog.remote(site);
         match remote
             .map(|remote| suspended(self.store, remote))
@@ -472,6 +466,19 @@ pub fn was_remote_before(store: &Store, site: &SiteName) -> Result<bool> {
     Ok(bytes.generation > 1 || bytes.value.is_none())
 }
 
+/// Checks what is asked for of a remote by itself.
+pub(super) fn check_remote(store: &Store, new: &NewRemote) -> Result<()> {
+    remote::check(&new.site, &new.links, new.schedule)?;
+    new.limits.check()?;
+    if new.site == *store.site() {
+        return Err(Error::invalid(format!(
+            "{} is the name of this site; a remote is another one",
+            new.site
+        )));
+    }
+    Ok(())
+}
+
 /// Nothing is replaced by accident, and nothing new is made by a name that was mistyped.
 fn refuse_mistaken(what: &str, exists: bool, replace: bool) -> Result<()> {
     match (exists, replace) {
@@ -553,7 +560,7 @@ fn refuse_if_in_use(catalog: &Catalog, name: &str, what: &str) -> Result<()> {
     }
 }
 
-fn refuse_second_consolidated(catalog: &Catalog, site: &SiteName) -> Result<()> {
+pub(super) fn refuse_second_consolidated(catalog: &Catalog, site: &SiteName) -> Result<()> {
     match catalog
         .remotes()
         .find(|remote| remote.consolidated && remote.site != *site)

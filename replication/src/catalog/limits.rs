@@ -10,7 +10,7 @@
 
 use bincode::{Decode, Encode};
 use milepost_engine::{Error, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How much may be kept for a remote.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize)]
@@ -26,7 +26,7 @@ pub struct RemoteLimits {
 }
 
 /// What happens when a limit is reached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AtLimit {
     /// It is told, and all is kept.

@@ -15,6 +15,7 @@
 //! Refuses: records of another version, names that break their rule, ranges that end before they begin.
 
 mod anew;
+mod bulk;
 mod definitions;
 mod history;
 mod limits;
@@ -24,6 +25,7 @@ mod record;
 mod remote;
 mod subscription;
 
+pub use bulk::{Added, NewDefinition, NotAdded};
 pub(crate) use definitions::check_wanted;
 pub use definitions::{Definitions, NewPublication, NewRemote, NewSubscription, was_remote_before};
 pub use history::{HOLD, Need, due_before_the_log, hold_what_is_needed, keep_history, needed};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bincode::{Decode, Encode};
 use milepost_engine::{Error, Lsn, Result, SiteName};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::endpoint::LinkAddress;
 
@@ -38,7 +38,7 @@ pub struct Remote {
 }
 
 /// What happens when a transaction of a neighbour's cannot be applied (R6).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnError {
     /// Its stream stands before it until the cause is gone.
@@ -64,7 +64,7 @@ impl Remote {
 }
 
 /// When a remote is sent to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Schedule {
     /// Neither: every process that runs the send phase is a batch run.
