@@ -280,3 +280,67 @@ fn noise(len: usize) -> Vec<u8> {
     };
     (0..len).map(|_| next()).collect()
 }
+
+/// Answers, and writes down what it is told.
+const PROGRAM: &str = r#"#!/bin/sh
+while read -r line; do
+    echo "$line" >> heard
+    case "$line" in *before-apply*) echo '{"ask":1,"ruling":"apply"}' ;; esac
+done
+"#;
+
+/// A bundle that cannot be finished is made again, so nobody is told of what was to be in it.
+#[test]
+fn a_hook_is_told_of_the_phases_and_of_messages_once_their_bundle_has_its_name() {
+    let place = sites();
+    place.write("hook", PROGRAM);
+    let hook = place.path("hook");
+    std::fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let hook = hook.to_str().unwrap();
+    append(&place, "hq", "1");
+    let heard = || {
+        let heard = std::fs::read_to_string(place.path("heard")).unwrap();
+        std::fs::remove_file(place.path("heard")).unwrap();
+        let lines = heard
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let words = lines.map(|line| format!("{} {}", line["event"], line["phase"]));
+        words
+            .map(|words| words.replace(['"'], "").replace(" null", ""))
+            .collect::<Vec<_>>()
+    };
+    let small = [
+        "bundle",
+        "export",
+        "hq",
+        "--remote",
+        "island",
+        "--to",
+        "stick",
+        "--hook",
+        hook,
+        "--max-bytes",
+        "1100",
+    ];
+    place.run(&small).fails(1);
+    let phases = ["phase-began send", "phase-began scan", "phase-ended scan"];
+    assert_eq!(heard(), [phases.as_slice(), &["phase-ended send"]].concat());
+    place.run(&small[..9]).ok();
+    assert_eq!(
+        heard(),
+        [phases.as_slice(), &["message-sent", "phase-ended send"]].concat()
+    );
+    place
+        .run(&["bundle", "import", "island", "stick", "--hook", hook])
+        .ok();
+    assert_eq!(
+        heard(),
+        [
+            "phase-began receive",
+            "before-apply",
+            "after-apply",
+            "phase-ended receive"
+        ]
+    );
+    assert_eq!(events(&place, "island"), 1);
+}

@@ -27,5 +27,6 @@ pub use links::{LinkNumber, Links, OpenLink};
 pub use open::link_opener;
 pub use options::{AgentOptions, Phases};
 pub use retry::{RetriedMessages, retry_set_aside};
+pub(crate) use run::Told;
 pub use run::{GO_ON, run, run_on, run_on_with, run_with};
 pub use stop::{LOOK_EVERY, Stop};

@@ -125,7 +125,7 @@ pub fn run_on_with(
 }
 
 /// Tells hooks which phases run, until it is dropped.
-pub(super) struct Told {
+pub(crate) struct Told {
     phases: Vec<Phase>,
     hooks: SharedHooks,
 }
@@ -134,7 +134,14 @@ impl Told {
     pub(super) fn begin(options: &AgentOptions, hooks: SharedHooks) -> Told {
         let Phases { receive, scan, send } = options.phases;
         let runs = Phase::ALL.into_iter().zip([receive, scan, send]);
-        let phases = runs.filter(|(_, runs)| *runs).map(|(phase, _)| phase).collect();
+        Told::of(
+            runs.filter(|(_, runs)| *runs).map(|(phase, _)| phase).collect(),
+            hooks,
+        )
+    }
+
+    /// Of these phases.
+    pub(crate) fn of(phases: Vec<Phase>, hooks: SharedHooks) -> Told {
         let told = Told { phases, hooks };
         told.each(|hooks, phase| hooks.phase_began(phase));
         told

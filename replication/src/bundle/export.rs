@@ -12,15 +12,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use milepost_engine::{Error, ErrorKind, Result, SiteName, Store, StoreId};
+use milepost_engine::{Error, ErrorKind, Phase, Result, SiteName, Store, StoreId};
 
 use super::layout::{Header, MOST_RANGES};
 use super::ledger::{self, Exported, Incoming, Outgoing};
 use super::outgoing::{BundleLink, Cut, Filled};
+use super::packed::Packed;
 use super::writer::{BundleWriter, remove_left_over};
-use crate::agent::{Links, Stop};
+use crate::agent::{Links, Stop, Told};
 use crate::catalog::{Catalog, Remote, keep_history};
 use crate::extract::refuse_unfinished;
+use crate::hooks::{Hooks, SharedHooks};
 use crate::keys::keys_of;
 use crate::link::Link;
 use crate::scan::ScanPhase;
@@ -77,6 +79,19 @@ pub enum Outcome {
 /// `Invalid` for a remote that is not there, and a place where no file can be; `Conflict` naming the process that holds a phase;
 /// `Full` when there is no space, or nothing fits; else those of store and files. Nothing counts as sent then, and no file is left.
 pub fn export(store: &Store, remote: &SiteName, options: &ExportOptions) -> Result<Outcome> {
+    export_with(store, remote, options, None)
+}
+
+/// As [`export`], with hooks: of a message they are told once the bundle that holds it has its name.
+///
+/// # Errors
+/// As [`export`].
+pub fn export_with(
+    store: &Store,
+    remote: &SiteName,
+    options: &ExportOptions,
+    hooks: SharedHooks,
+) -> Result<Outcome> {
     refuse_unfinished(store)?;
     let catalog = Catalog::load(store)?;
     let unknown = || Error::invalid(format!("there is no remote {remote}; see `milepost remote list`"));
@@ -98,8 +113,11 @@ pub fn export(store: &Store, remote: &SiteName, options: &ExportOptions) -> Resu
         send_every: Duration::from_secs(60),
         only_backed_up: options.only_backed_up,
     };
-    let mut phase = SendPhase::open(store, &links, send, &stop)?;
-    scan(store, &stop)?;
+    let phase = SendPhase::open(store, &links, send, &stop)?;
+    let _told = Told::of(vec![Phase::Send], hooks.clone());
+    let packed = hooks.clone().map(|hooks| Arc::new(Packed::new(hooks)));
+    let mut phase = phase.with_hooks(packed.clone().map(|packed| packed as Arc<dyn Hooks>));
+    scan(store, &hooks, &stop)?;
     remove_left_over(&folder, store.site(), &remote.site)?;
     let writer = BundleWriter::begin(&folder, store.site(), &remote.site, &**store.rng())?;
     let keys = keys_of(store, &remote.site)?;
@@ -130,6 +148,9 @@ pub fn export(store: &Store, remote: &SiteName, options: &ExportOptions) -> Resu
     let made = finish(store, remote, filled, file.as_deref())?;
     phase.remember()?;
     note(store, remote, &phase, &made)?;
+    if let Some(packed) = packed {
+        packed.tell();
+    }
     Ok(Outcome::Made(Box::new(made)))
 }
 
@@ -173,10 +194,11 @@ fn opener(slot: &Slot) -> Box<crate::agent::OpenLink> {
 }
 
 /// All that is committed is in the queue, by our own scan or by that of whoever holds the phase.
-fn scan(store: &Store, stop: &Stop) -> Result<()> {
+fn scan(store: &Store, hooks: &SharedHooks, stop: &Stop) -> Result<()> {
     let marker = store.append_marker()?;
     match ScanPhase::open(store) {
         Ok(mut scan) => {
+            let _told = Told::of(vec![Phase::Scan], hooks.clone());
             scan.catch_up(stop)?;
             scan.sync()
         }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use milepost_engine::{Error, Result, SiteName, Store};
+use milepost_engine::{Error, Phase, Result, SiteName, Store};
 
 use super::carried::CarriedLink;
 use super::layout::Header;
@@ -22,7 +22,7 @@ use super::outgoing::ByBundleOnly;
 use super::ranges::Ranges;
 use super::reader::Bundle;
 use super::writer::{WHOLE, failed};
-use crate::agent::{AgentOptions, Links, OpenLink, Stop};
+use crate::agent::{AgentOptions, Links, OpenLink, Stop, Told};
 use crate::catalog::{Catalog, keep_history};
 use crate::extract::refuse_unfinished;
 use crate::hooks::SharedHooks;
@@ -210,7 +210,9 @@ fn receive(
             every: Duration::from_secs(60),
         },
     };
-    let mut phase = ReceivePhase::open(store, &links, receive, &stop)?
+    let phase = ReceivePhase::open(store, &links, receive, &stop)?;
+    let _told = Told::of(vec![Phase::Receive], hooks.clone());
+    let mut phase = phase
         .with_hooks(hooks)
         .with_workers(AgentOptions::default().workers());
     loop {

@@ -19,12 +19,13 @@ mod import;
 pub mod layout;
 mod ledger;
 mod outgoing;
+mod packed;
 mod ranges;
 mod reader;
 mod writer;
 
 pub use carried::CarriedLink;
-pub use export::{ExportOptions, Made, Outcome, export};
+pub use export::{ExportOptions, Made, Outcome, export, export_with};
 pub use import::{ImportOptions, Imported, OneBundle, import, import_with};
 pub use ledger::{
     Exported, ExportedFacts, IN_PREFIX, Incoming, OUT_PREFIX, Outgoing, RemoteBundles, bundles,

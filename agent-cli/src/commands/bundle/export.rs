@@ -6,13 +6,15 @@ use clap::Args;
 use clap::builder::FalseyValueParser;
 use milepost_engine::{ErrorKind, SiteName, Store};
 use milepost_replication::agent::{AgentOptions, GO_ON};
-use milepost_replication::bundle::{Cut, ExportOptions, Made, Outcome as Exported, export};
+use milepost_replication::bundle::{Cut, ExportOptions, Made, Outcome as Exported, export_with};
+use milepost_replication::hooks::SharedHooks;
 use serde::Serialize;
 
 use super::super::store_dir::StoreDir;
 use super::counted;
 use crate::arguments::size;
 use crate::failure::{EXIT_CODES, Exit, Failure, Outcome};
+use crate::hook::HookArgs;
 use crate::output;
 
 /// Make a bundle of all that a remote is due, and count it as sent.
@@ -21,7 +23,8 @@ use crate::output;
 /// must not exist yet. The file gets its name once it is whole and synced; before that nothing counts as sent, so an export
 /// that fails or is killed is simply made again. The next bundle begins where this one ends. A bundle that got lost need not be
 /// told: the way back shows it, and what it held goes again. To save that way, --again sends everything that is not
-/// confirmed. Nothing is due: no file is made, and that is success.
+/// confirmed. Nothing is due: no file is made, and that is success. With --hook a program is told of the phases and of each message, once the
+/// bundle has its name.
 #[derive(Args)]
 #[command(
     override_usage = "milepost bundle export DIR --remote SITE... --to FILE|FOLDER",
@@ -52,6 +55,8 @@ pub struct Export {
     /// Send, and let the remote free, only what the last `milepost backup` holds
     #[arg(short = 'u', long, env = "MILEPOST_ONLY_BACKED_UP", value_parser = FalseyValueParser::new())]
     only_backed_up: bool,
+    #[command(flatten)]
+    hook: HookArgs,
     /// Print one JSON object for each remote: remote, path, number, id, messages, transactions, bytes, more, acknowledges; without
     /// a bundle the path is null
     #[arg(long)]
@@ -87,13 +92,14 @@ impl Export {
             )));
         }
         let store = self.store.open_site()?;
+        let hooks = self.hook.start(store.site())?;
         for remote in &self.remotes {
-            self.one(&store, remote)?;
+            self.one(&store, remote, &hooks)?;
         }
         Ok(store.close()?)
     }
 
-    fn one(&self, store: &Store, remote: &SiteName) -> Outcome {
+    fn one(&self, store: &Store, remote: &SiteName, hooks: &SharedHooks) -> Outcome {
         let options = ExportOptions {
             to: self.to.clone(),
             again: self.again,
@@ -101,10 +107,11 @@ impl Export {
             message_bytes: self.message_bytes,
             only_backed_up: self.only_backed_up,
         };
-        let made = export(store, remote, &options).map_err(|error| match error.kind() {
-            ErrorKind::Conflict => Failure::new(Exit::Held, error.to_string()),
-            _ => Failure::of_words(error),
-        })?;
+        let made =
+            export_with(store, remote, &options, hooks.clone()).map_err(|error| match error.kind() {
+                ErrorKind::Conflict => Failure::new(Exit::Held, error.to_string()),
+                _ => Failure::of_words(error),
+            })?;
         match made {
             Exported::Made(made) => {
                 let facts = facts(remote, Some(&made));
