@@ -39,7 +39,9 @@ fn office() -> Office {
     let head = Site::new(dir.path(), "head", &Net::default());
     head.publish("orders", "orders/*", None);
     head.remote("shop");
-    (0..20).for_each(|number| drop(head.commit(&[("orders/1", &format!("h{number}"))])));
+    for number in 0..20 {
+        head.commit(&[("orders/1", &format!("h{number}"))]);
+    }
     let file = dir.path().join("shop.mpx");
     Office { dir, head, file }
 }

@@ -1,16 +1,17 @@
 //! The ways on for a stopped pair: it is made anew in its place and goes on from the last that both sites have, or from the
 //! beginning; whatever each had sent arrives, once, and what one of them lost stays with the other (R1, R5).
-#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 mod support;
 
 use std::path::Path;
 
-use milepost_engine::ErrorKind;
+use milepost_engine::{ErrorKind, ForkAt, Lsn, PutBack};
 use milepost_replication::catalog::{Catalog, Remote, Start};
 use milepost_replication::keys::PairKeys;
 use milepost_replication::message::{Limits, decode};
 use milepost_replication::rejoin::{Parting, Resume, rejoin};
+use milepost_replication::send::Serve;
 use milepost_replication::tracking::StopReason;
 use support::restoring::{Pair, order, pair};
 use support::*;
@@ -230,6 +231,155 @@ fn put_back_by_hand(alone: bool) {
     );
     assert_eq!(pair.shop.payloads(), ["h0", "h1"]);
     assert_nothing_doubled(&pair.shop);
+}
+
+/// How a folder was put back, and who had heard what of it when its lineage began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begins {
+    /// Before anybody opened it.
+    AtOnce,
+    /// After it had committed at the places of what was lost, and the head found that,
+    HeadKnows,
+    /// or the shop did.
+    ShopKnows,
+}
+
+#[test]
+fn a_folder_that_was_put_back_and_begins_a_new_lineage_goes_on_from_the_last_that_both_have() {
+    for begins in [Begins::AtOnce, Begins::HeadKnows, Begins::ShopKnows] {
+        begins_a_lineage(begins);
+    }
+}
+
+/// A pair with history, the copy of the shop's folder, and where its log ends.
+fn copied() -> (Pair, std::path::PathBuf, Lsn) {
+    let pair = pair();
+    (0..10).for_each(|number| order(&pair.shop, &format!("s{number}")));
+    (0..10).for_each(|number| order(&pair.head, &format!("h{number}")));
+    pair.exchange(3);
+    let kept = pair.dir.path().join("copy");
+    let shop = closed(pair.shop, |root: &Path| copy(root, &kept));
+    let end = PutBack::open(&kept, options()).unwrap().end();
+    (Pair { shop, ..pair }, kept, end)
+}
+
+fn begin_lineage(pair: Pair, fork: ForkAt) -> Pair {
+    let shop = closed(pair.shop, |root: &Path| {
+        PutBack::open(root, options())
+            .unwrap()
+            .begin_lineage(fork)
+            .map(drop)
+            .unwrap();
+    });
+    Pair { shop, ..pair }
+}
+
+fn begins_a_lineage(begins: Begins) {
+    let (pair, kept, end) = copied();
+    let mut has: Vec<String> = (0..10).map(|number| format!("s{number}")).collect();
+    let commit = |pair: &Pair, payload: &str, has: &mut Vec<String>| {
+        order(&pair.shop, payload);
+        has.push(payload.to_owned());
+    };
+    commit(&pair, "lost one", &mut has);
+    commit(&pair, "lost two", &mut has);
+    pair.exchange(3);
+    let shop = put_back(pair.shop, &kept);
+    let mut pair = Pair { shop, ..pair };
+    if begins == Begins::AtOnce {
+        pair = begin_lineage(pair, ForkAt::End);
+    } else {
+        ["since one", "since two", "since three"]
+            .into_iter()
+            .for_each(|payload| commit(&pair, payload, &mut has));
+        match begins {
+            Begins::HeadKnows => {
+                pair.shop.turn();
+                pair.head.turn();
+                let stopped = look(&pair.head, "shop").stopped;
+                assert!(
+                    matches!(stopped, Some(StopReason::Parted(None, _))),
+                    "{stopped:?}"
+                );
+            }
+            _ => pair.exchange(3),
+        }
+        assert!(pair.stopped());
+        pair = begin_lineage(pair, ForkAt::Lsn(end));
+    }
+    commit(&pair, "s after", &mut has);
+    pair.shop.turn();
+    pair.head.turn();
+    pair.shop.turn();
+    let (at_head, at_shop) = (look(&pair.head, "shop"), look(&pair.shop, "head"));
+    let (site, other, parting) = match begins {
+        Begins::ShopKnows => (&pair.shop, "head", at_shop),
+        _ => (&pair.head, "shop", at_head),
+    };
+    match (&parting.stopped, begins) {
+        (Some(StopReason::Fork(_)), Begins::ShopKnows) => {}
+        (Some(StopReason::Parted(Some(_), _)), _) => assert_eq!(parting.beyond.transactions, 2),
+        other => panic!("{other:?}"),
+    }
+    rejoined(site, other, Resume::Common);
+    ["head", "shop"]
+        .into_iter()
+        .for_each(|site| drop(pair.head.net.steal(site)));
+    let (to_head, _) = exchange_counting(&pair);
+    assert!(
+        to_head <= 5,
+        "{begins:?}: {to_head} transactions went to the head, which has the rest"
+    );
+    pair.exchange(6);
+    assert!(!pair.stopped(), "{begins:?}");
+    assert_eq!(pair.head.payloads(), has, "{begins:?}");
+    assert_eq!(pair.shop.payloads().len(), 10);
+    // At the head two of its transactions have one LSN there: the shop used it twice.
+    assert_nothing_doubled(&pair.shop);
+}
+
+/// The trap: nothing was lost. What the shop committed since, under the lineage that it then left, is with the head in part; the rest is lost on
+/// the link and asked for, up to a place of the lineage that was left.
+#[test]
+fn what_a_folder_committed_before_its_new_lineage_stops_nobody_and_is_served_when_it_is_asked_for() {
+    let (pair, kept, end) = copied();
+    let shop = put_back(pair.shop, &kept);
+    let mut pair = Pair { shop, ..pair };
+    pair.shop.message_bytes = 10_000;
+    (0..4).for_each(|number| order(&pair.shop, &format!("{number}{}", large(9_000))));
+    pair.shop.scan();
+    let mut phase = pair.shop.send_phase();
+    phase.round(Serve::Everybody).unwrap();
+    phase.remember().unwrap();
+    drop(phase);
+    let decoded = |bytes: &Vec<u8>| decode(bytes, &Limits::default(), &PairKeys::Unsealed).unwrap();
+    let mut mail = pair.shop.net.steal("head");
+    mail.retain(|bytes| !decoded(bytes).items.is_empty());
+    assert_eq!(mail.len(), 4);
+    mail.sort_by_key(|bytes| decoded(bytes).header.last.place());
+    // The first arrives, the second is lost.
+    let third = mail.remove(2);
+    pair.head.net.put("head", mail.remove(0));
+    pair.head.receive();
+    assert_eq!(pair.head.payloads().len(), 11);
+    pair.head.net.put("head", third);
+    let mut pair = begin_lineage(pair, ForkAt::Lsn(end));
+    pair.shop.message_bytes = 10_000;
+    pair.head.turn();
+    pair.shop.turn();
+    assert!(!pair.stopped());
+    assert!(
+        pair.head.net.waiting("head") > 0,
+        "what was asked for goes at once, without a probe before"
+    );
+    pair.head.receive();
+    assert!(pair.head.payloads().len() > 11);
+    order(&pair.shop, "after");
+    pair.exchange(6);
+    assert!(!pair.stopped());
+    let has = pair.head.payloads();
+    assert_eq!((has.len(), has.last().map(String::as_str)), (15, Some("after")));
+    assert_nothing_doubled(&pair.head);
 }
 
 /// The shop's store is another one by now, made by hand: it is refused until the head is told so.

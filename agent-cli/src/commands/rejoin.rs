@@ -149,10 +149,9 @@ fn text(dir: &StoreDir, parting: &Parting, facts: &Facts) -> String {
     let own = dir.dir.display();
     let way = format!("milepost remote rejoin {own} {remote}");
     let known = match (parting.common, &parting.stopped) {
-        (None, Some(StopReason::Parted(None, _))) => format!(
-            "nobody knows here which transactions of its both sites have; if its folder was put back from a copy, it says so once it has begun a \
+        (None, Some(StopReason::Parted(None, _))) => "nobody knows here which transactions of its both sites have; if its folder was put back from a copy, it says so once it has begun a \
              lineage of its own there: milepost repair DIR --new-lineage, then agents at both sites, then look again"
-        ),
+            .to_owned(),
         (None, _) => "nobody knows here which transactions of its both sites have".to_owned(),
         (Some(_), Some(StopReason::Fork(_))) => format!(
             "of its stream nothing is in doubt here; if the folder of this store was put back from a copy and has begun no lineage of its own yet, \

@@ -116,7 +116,8 @@ pub fn export_with(
     let phase = SendPhase::open(store, &links, send, &stop)?;
     let _told = Told::of(vec![Phase::Send], hooks.clone());
     let packed = hooks.clone().map(|hooks| Arc::new(Packed::new(hooks)));
-    let mut phase = phase.with_hooks(packed.clone().map(|packed| packed as Arc<dyn Hooks>));
+    let shared = |packed: Arc<Packed>| -> Arc<dyn Hooks> { packed };
+    let mut phase = phase.with_hooks(packed.clone().map(shared));
     scan(store, &hooks, &stop)?;
     remove_left_over(&folder, store.site(), &remote.site)?;
     let writer = BundleWriter::begin(&folder, store.site(), &remote.site, &**store.rng())?;
