@@ -4,13 +4,14 @@
 
 mod support;
 
-use milepost_engine::{ErrorKind, Lsn};
+use milepost_engine::frame::NewFrame;
+use milepost_engine::{Durability, ErrorKind, Lsn};
 use milepost_replication::catalog::{
     Added, NewDefinition, NewPublication, NewRemote, NewSubscription, NotAdded, Schedule, Start, SubscribeBy,
 };
 use milepost_replication::message::Point;
 use milepost_replication::send::{LimitCause, SuspendedRecord};
-use milepost_replication::tracking::PairState;
+use milepost_replication::tracking::{NOTE, PairState};
 use support::*;
 
 fn remote(site: &str) -> NewRemote {
@@ -121,104 +122,91 @@ fn many_are_made_as_one_by_one_they_would_be_and_again_they_are_there() {
     );
 }
 
+/// A list that may not be made beside a remote `there`, and why.
+type Bad = (&'static str, Vec<NewDefinition>, ErrorKind);
+
+fn bad_remotes() -> Vec<Bad> {
+    let other = NewRemote {
+        schedule: Schedule::AtMinute(5),
+        ..remote("there")
+    };
+    let unreachable = NewRemote {
+        links: Vec::new(),
+        ..remote("x")
+    };
+    let above = |site: &str| {
+        NewDefinition::Remote(NewRemote {
+            consolidated: true,
+            ..remote(site)
+        })
+    };
+    let plain = NewDefinition::Remote;
+    let (invalid, conflict) = (ErrorKind::Invalid, ErrorKind::Conflict);
+    vec![
+        ("itself", vec![plain(remote("head"))], invalid),
+        ("no link", vec![plain(unreachable)], invalid),
+        ("another one of that name", vec![plain(other)], conflict),
+        ("two of one name", vec![plain(remote("x")), above("x")], conflict),
+        ("two above", vec![above("x"), above("y")], conflict),
+    ]
+}
+
+fn bad_subscriptions() -> Vec<Bad> {
+    let wanted = |site, start| NewDefinition::Subscription(subscription(site, "1", start));
+    let of_no_value = NewDefinition::Subscription(NewSubscription {
+        value: None,
+        ..subscription("there", "1", Start::Now)
+    });
+    let late = vec![wanted("x", Start::Now), NewDefinition::Remote(remote("x"))];
+    vec![
+        (
+            "no remote",
+            vec![wanted("nobody", Start::Now)],
+            ErrorKind::Invalid,
+        ),
+        ("before its remote", late, ErrorKind::Invalid),
+        ("no value", vec![of_no_value], ErrorKind::Invalid),
+        (
+            "not there yet",
+            vec![wanted("there", Start::At(Lsn(1 << 40)))],
+            ErrorKind::Invalid,
+        ),
+    ]
+}
+
 #[test]
 fn the_first_that_may_not_be_is_named_and_none_is_made() {
     let dir = tempfile::tempdir().unwrap();
     let head = head(dir.path());
     head.definitions().add_remote(remote("there"), false).unwrap();
-    let other = NewRemote {
-        schedule: Schedule::AtMinute(5),
-        ..remote("there")
-    };
-    let above = |site: &str| NewRemote {
-        consolidated: true,
-        ..remote(site)
-    };
-    let remotes = NewDefinition::Remote;
-    let wanted = NewDefinition::Subscription;
-    let cases: Vec<(&str, Vec<NewDefinition>, ErrorKind)> = vec![
-        ("itself", vec![remotes(remote("head"))], ErrorKind::Invalid),
-        (
-            "no link",
-            vec![remotes(NewRemote {
-                links: Vec::new(),
-                ..remote("x")
-            })],
-            ErrorKind::Invalid,
-        ),
-        (
-            "another one of that name",
-            vec![remotes(other)],
-            ErrorKind::Conflict,
-        ),
-        (
-            "two of one name",
-            vec![remotes(remote("x")), remotes(above("x"))],
-            ErrorKind::Conflict,
-        ),
-        (
-            "two above",
-            vec![remotes(above("x")), remotes(above("y"))],
-            ErrorKind::Conflict,
-        ),
-        (
-            "no remote",
-            vec![wanted(subscription("nobody", "1", Start::Now))],
-            ErrorKind::Invalid,
-        ),
-        (
-            "before its remote",
-            vec![wanted(subscription("x", "1", Start::Now)), remotes(remote("x"))],
-            ErrorKind::Invalid,
-        ),
-        (
-            "no value",
-            vec![wanted(NewSubscription {
-                value: None,
-                ..subscription("there", "1", Start::Now)
-            })],
-            ErrorKind::Invalid,
-        ),
-        (
-            "not there yet",
-            vec![wanted(subscription("there", "1", Start::At(Lsn(1 << 40))))],
-            ErrorKind::Invalid,
-        ),
-    ];
-    for (what, bad, kind) in cases {
+    for (what, bad, kind) in bad_remotes().into_iter().chain(bad_subscriptions()) {
         let before = end(&head);
-        let list: Vec<NewDefinition> = many(5).into_iter().chain(bad.clone()).chain(many(2)).collect();
+        let list: Vec<NewDefinition> = many(5).into_iter().chain(bad).chain(many(2)).collect();
         let NotAdded { number, error } = head.definitions().add_all(&list).unwrap_err();
         assert_eq!(error.kind(), kind, "{what}: {error}");
-        let last = 10 + if what.starts_with("two") { 1 } else { 0 };
+        let last = 10 + usize::from(what.starts_with("two"));
         assert_eq!(number, Some(last), "{what}: {error}");
         assert_eq!(end(&head), before, "{what}");
     }
-    // What a suspended remote would be given it would not get.
-    head.definitions().add_all(&many(1)).unwrap();
-    let suspended = head
-        .definitions()
-        .catalog()
-        .unwrap()
-        .remote(&name("there"))
-        .unwrap()
-        .clone();
-    let mut frame =
-        milepost_engine::frame::NewFrame::of_kind(milepost_replication::tracking::NOTE, Vec::new());
-    frame.pin(suspend(&suspended));
-    head.store
-        .append_frames(vec![frame], milepost_engine::Durability::Synced)
-        .unwrap();
+}
+
+/// What it would be given it would not get.
+#[test]
+fn nothing_is_made_for_a_suspended_remote() {
+    let dir = tempfile::tempdir().unwrap();
+    let head = head(dir.path());
+    let there = head.definitions().add_remote(remote("there"), false).unwrap();
+    let mut frame = NewFrame::of_kind(NOTE, Vec::new());
+    frame.pin(suspend(&there));
+    head.store.append_frames(vec![frame], Durability::Synced).unwrap();
     let list = [NewDefinition::Subscription(subscription(
         "there",
         "1",
         Start::Now,
     ))];
     let refused = head.definitions().add_all(&list).unwrap_err();
-    assert_eq!(
-        (refused.number, refused.error.kind()),
-        (Some(0), ErrorKind::Conflict)
-    );
+    let found = (refused.number, refused.error.kind());
+    assert_eq!(found, (Some(0), ErrorKind::Conflict));
 }
 
 fn suspend(remote: &milepost_replication::catalog::Remote) -> milepost_engine::Pinned {

@@ -15,13 +15,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use milepost_engine::ErrorKind;
 use milepost_engine::clock::{Clock, SystemClock};
+use milepost_engine::{ErrorKind, Phase};
 use milepost_replication::agent::{Exit, Stop};
 use milepost_replication::bundle::{
-    ExportOptions, ImportOptions, Imported, Made, Outcome, RemoteBundles, bundles, export, import,
+    ExportOptions, ImportOptions, Imported, Made, Outcome, RemoteBundles, bundles, export, export_with,
+    import,
 };
 use milepost_replication::catalog::{NewRemote, OnError, Schedule, Start};
+use milepost_replication::hooks::{Hooks, MessageSent};
 use support::*;
 
 /// A text that does not compress.
@@ -527,4 +529,46 @@ fn whatever_becomes_of_the_bundles_everything_arrives_once_and_in_order() {
         assert_nothing_doubled(&pair.hq);
         assert_nothing_doubled(&pair.island);
     }
+}
+
+/// Counts the messages that it is told of, and takes the bundle's name while all is ready for it.
+struct InTheWay {
+    name: PathBuf,
+    told: AtomicU64,
+}
+
+impl Hooks for InTheWay {
+    fn phase_began(&self, phase: Phase) {
+        if phase == Phase::Scan {
+            fs::write(&self.name, "mine").unwrap();
+        }
+    }
+
+    fn message_sent(&self, _: &MessageSent<'_>) {
+        self.told.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// The trap: the messages were packed, and the bundle then got no name. Its next one holds them again.
+#[test]
+fn a_hook_is_told_of_no_message_whose_bundle_could_not_be_finished() {
+    let pair = Pair::new();
+    pair.hq.commit(&[("orders/1", "1")]);
+    let file = pair.stick().join("out.mpb");
+    let hooks = Arc::new(InTheWay {
+        name: file.clone(),
+        told: AtomicU64::new(0),
+    });
+    let export = |to: &Path| {
+        let hooks: Arc<dyn Hooks> = hooks.clone();
+        export_with(&pair.hq.store, &name("island"), &exporting(to), Some(hooks))
+    };
+    let refused = export(&file).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid, "{refused}");
+    assert_eq!(
+        (fs::read(&file).unwrap(), hooks.told.load(Ordering::SeqCst)),
+        (b"mine".to_vec(), 0)
+    );
+    assert!(matches!(export(&pair.stick()).unwrap(), Outcome::Made(_)));
+    assert_eq!(hooks.told.load(Ordering::SeqCst), 1);
 }

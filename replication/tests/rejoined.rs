@@ -274,6 +274,22 @@ fn begin_lineage(pair: Pair, fork: ForkAt) -> Pair {
     Pair { shop, ..pair }
 }
 
+/// The two exchange, and one of them finds that their histories parted.
+fn goes_on(pair: &Pair, begins: Begins) {
+    if begins == Begins::ShopKnows {
+        pair.exchange(3);
+        assert!(pair.stopped());
+        return;
+    }
+    pair.shop.turn();
+    pair.head.turn();
+    let stopped = look(&pair.head, "shop").stopped;
+    assert!(
+        matches!(stopped, Some(StopReason::Parted(None, _))),
+        "{stopped:?}"
+    );
+}
+
 fn begins_a_lineage(begins: Begins) {
     let (pair, kept, end) = copied();
     let mut has: Vec<String> = (0..10).map(|number| format!("s{number}")).collect();
@@ -286,27 +302,18 @@ fn begins_a_lineage(begins: Begins) {
     pair.exchange(3);
     let shop = put_back(pair.shop, &kept);
     let mut pair = Pair { shop, ..pair };
-    if begins == Begins::AtOnce {
-        pair = begin_lineage(pair, ForkAt::End);
-    } else {
+    if begins != Begins::AtOnce {
         ["since one", "since two", "since three"]
             .into_iter()
             .for_each(|payload| commit(&pair, payload, &mut has));
-        match begins {
-            Begins::HeadKnows => {
-                pair.shop.turn();
-                pair.head.turn();
-                let stopped = look(&pair.head, "shop").stopped;
-                assert!(
-                    matches!(stopped, Some(StopReason::Parted(None, _))),
-                    "{stopped:?}"
-                );
-            }
-            _ => pair.exchange(3),
-        }
-        assert!(pair.stopped());
-        pair = begin_lineage(pair, ForkAt::Lsn(end));
+        goes_on(&pair, begins);
     }
+    let fork = if begins == Begins::AtOnce {
+        ForkAt::End
+    } else {
+        ForkAt::Lsn(end)
+    };
+    pair = begin_lineage(pair, fork);
     commit(&pair, "s after", &mut has);
     pair.shop.turn();
     pair.head.turn();

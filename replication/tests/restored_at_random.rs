@@ -129,7 +129,29 @@ enum Back {
     Late,
 }
 
+impl Back {
+    fn drawn(chance: &mut Chance) -> Back {
+        match chance.below(6) {
+            0 => Back::AtOnce,
+            1 => Back::Late,
+            2 => Back::ByHand,
+            _ => Back::Restored,
+        }
+    }
+}
+
 impl History {
+    /// Rejoined, until neither is stopped. It may take two: who goes on from what the other does not have stops once more.
+    fn go_on_again(&mut self) -> Result<(), String> {
+        for _ in 0..3 {
+            self.rejoin()?;
+            let steps = self.chance.below(5);
+            self.live(steps);
+            self.pair.exchange(8);
+        }
+        Ok(())
+    }
+
     /// A new lineage of the shop begins; its log ended at `end` when it was put back.
     fn begin_lineage(mut self, back: Back, end: Lsn) -> History {
         let lower = Lsn(end.0 - self.chance.below(end.0 / 2));
@@ -160,12 +182,7 @@ fn tell(seed: u64) -> Result<bool, String> {
     };
     let steps = history.chance.below(25);
     history.live(steps);
-    let back = match history.chance.below(6) {
-        0 => Back::AtOnce,
-        1 => Back::Late,
-        2 => Back::ByHand,
-        _ => Back::Restored,
-    };
+    let back = Back::drawn(&mut history.chance);
     let kept = history.pair.dir.path().join("copy");
     let mut end = Lsn::ZERO;
     if back != Back::Restored {
@@ -204,13 +221,7 @@ fn tell(seed: u64) -> Result<bool, String> {
         return Err(format!("stopped: {stopped}, lost: {lost:?}"));
     }
     if stopped {
-        // It may take two: who goes on from what the other does not have stops once more.
-        for _ in 0..3 {
-            history.rejoin()?;
-            let steps = history.chance.below(5);
-            history.live(steps);
-            history.pair.exchange(8);
-        }
+        history.go_on_again()?;
     }
     // What the link lost at the end, with the probes for it, is asked for when more comes; else a probe hours later would do.
     [0, 1].into_iter().for_each(|site| history.commit(site));

@@ -129,22 +129,8 @@ pub fn export_with(
     }
     let sent = phase.round(Serve::Only(&remote.site))?;
     let filled = link.take()?;
-    if let Some((_, reason)) = phase.stopped().into_iter().find(|(site, _)| *site == remote.site) {
-        return Ok(Outcome::Stopped(reason));
-    }
-    check(&sent, &filled)?;
-    let given_up = phase
-        .suspended()
-        .into_iter()
-        .find(|(site, _)| *site == remote.site);
-    match (filled.writer.count(), given_up) {
-        (0, Some((_, reason))) => return Ok(Outcome::Suspended(reason)),
-        (0, None) => return Ok(Outcome::NothingDue),
-        // What came of it is confirmed to it.
-        (_, Some((_, reason))) => {
-            tracing::error!(%remote.site, "the bundle brings nothing of this site's log: {reason}")
-        }
-        (_, None) => {}
+    if let Some(nothing) = judge(&phase, &remote.site, &sent, &filled)? {
+        return Ok(nothing);
     }
     let made = finish(store, remote, filled, file.as_deref())?;
     phase.remember()?;
@@ -209,6 +195,25 @@ fn scan(store: &Store, hooks: &SharedHooks, stop: &Stop) -> Result<()> {
         },
         Err(error) => Err(error),
     }
+}
+
+/// The outcome of a round that is no bundle.
+fn judge(phase: &SendPhase, site: &SiteName, sent: &Sent, filled: &Filled) -> Result<Option<Outcome>> {
+    let of_site = |all: Vec<(SiteName, String)>| all.into_iter().find(|(known, _)| known == site);
+    if let Some((_, reason)) = of_site(phase.stopped()) {
+        return Ok(Some(Outcome::Stopped(reason)));
+    }
+    check(sent, filled)?;
+    Ok(match (filled.writer.count(), of_site(phase.suspended())) {
+        (0, Some((_, reason))) => Some(Outcome::Suspended(reason)),
+        (0, None) => Some(Outcome::NothingDue),
+        // What came of it is confirmed to it.
+        (_, Some((_, reason))) => {
+            tracing::error!(remote = %site, "the bundle brings nothing of this site's log: {reason}");
+            None
+        }
+        (_, None) => None,
+    })
 }
 
 /// What does not fit is for the next bundle, unless this one is empty.

@@ -217,30 +217,87 @@ fn part_of(name: &str) -> Option<Option<Part>> {
     }
 }
 
+/// A file that is being written.
+struct Writer {
+    out: File,
+    /// Bytes behind the header.
+    behind: u64,
+    count: u32,
+    heads: crc32fast::Hasher,
+}
+
+impl Writer {
+    /// Writes one piece, without the zeros behind it; none for zeros alone, but for the first of a file.
+    fn piece(&mut self, part: Part, (whole, offset): (u64, u64), bytes: &[u8]) -> io::Result<()> {
+        // What nobody wrote is zeros, and a file has them by its length.
+        let used = bytes
+            .iter()
+            .rposition(|byte| *byte != 0)
+            .map_or(0, |last| last + 1);
+        if used == 0 && offset > 0 {
+            return Ok(());
+        }
+        let said = bytes.get(..used).unwrap_or_default();
+        let head = Head {
+            part,
+            whole,
+            offset,
+            len: u32::try_from(used).unwrap_or_default(),
+            crc: crc32fast::hash(said),
+        };
+        let bytes = head.encode();
+        self.heads.update(&bytes);
+        let padding = [0; 8];
+        let padding = padding.get(..used.next_multiple_of(8) - used).unwrap_or_default();
+        for bytes in [bytes.as_slice(), said, padding] {
+            self.out.write_all(bytes)?;
+        }
+        self.behind += to_u64(bytes.len()) + head.padded();
+        self.count += 1;
+        Ok(())
+    }
+
+    /// The header last, over synced pieces: what begins with one is whole.
+    fn end(mut self, mut header: Header) -> io::Result<()> {
+        header.count = self.count;
+        header.bytes = file_len(self.behind);
+        header.heads_crc = self.heads.finalize();
+        self.out.sync_all()?;
+        self.out.seek(SeekFrom::Start(0))?;
+        self.out.write_all(&header.encode())?;
+        self.out.sync_all()
+    }
+}
+
 /// Writes the file under its temporary name, synced.
 fn write(
     folder: &Path,
     parts: &[Part],
-    mut header: Header,
+    header: Header,
     temporary: &Path,
     tell: &mut dyn FnMut(u64, u64),
 ) -> Result<()> {
     let at_temporary = |error| failed("write", temporary, error);
-    let mut out = OpenOptions::new()
+    let begun = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .open(temporary)
-        .map_err(at_temporary)?;
+        .and_then(|mut out| out.write_all(&[0; HEADER_LEN]).map(|()| out));
+    let mut writer = Writer {
+        out: begun.map_err(at_temporary)?,
+        behind: 0,
+        count: 0,
+        heads: crc32fast::Hasher::new(),
+    };
     let lengths = parts.iter().map(|part| {
         let path = folder.join(part.name());
-        fs::metadata(&path)
+        let facts = fs::metadata(&path);
+        facts
             .map(|facts| facts.len())
             .map_err(|error| failed("look at", &path, error))
     });
-    let (total, mut done) = (lengths.sum::<Result<u64>>()?, 0);
-    out.write_all(&[0; HEADER_LEN]).map_err(at_temporary)?;
-    let (mut behind, mut heads, mut piece) = (0, crc32fast::Hasher::new(), vec![0; PIECE_LEN]);
+    let (total, mut done, mut room) = (lengths.sum::<Result<u64>>()?, 0, vec![0; PIECE_LEN]);
     for part in parts {
         let path = folder.join(part.name());
         let at_part = |error| failed("read", &path, error);
@@ -248,48 +305,17 @@ fn write(
         let whole = file.metadata().map_err(at_part)?.len();
         let mut offset = 0;
         while offset < whole {
-            let room = piece
-                .get_mut(..to_usize((whole - offset).min(to_u64(PIECE_LEN))))
-                .unwrap_or_default();
-            file.read_exact(room).map_err(at_part)?;
-            // What nobody wrote is zeros, and a file has them by its length.
-            let used = room
-                .iter()
-                .rposition(|byte| *byte != 0)
-                .map_or(0, |last| last + 1);
-            let said = room.get(..used).unwrap_or_default();
-            if used > 0 || offset == 0 {
-                let head = Head {
-                    part: *part,
-                    whole,
-                    offset,
-                    len: u32::try_from(used).unwrap_or_default(),
-                    crc: crc32fast::hash(said),
-                };
-                let bytes = head.encode();
-                heads.update(&bytes);
-                let padding = [0; 8];
-                let padding = padding.get(..used.next_multiple_of(8) - used).unwrap_or_default();
-                for bytes in [bytes.as_slice(), said, padding] {
-                    out.write_all(bytes).map_err(at_temporary)?;
-                }
-                behind += to_u64(bytes.len()) + head.padded();
-                header.count += 1;
-            }
-            offset += to_u64(room.len());
-            done += to_u64(room.len());
+            let len = (whole - offset).min(to_u64(PIECE_LEN));
+            let piece = room.get_mut(..to_usize(len)).unwrap_or_default();
+            file.read_exact(piece).map_err(at_part)?;
+            writer
+                .piece(*part, (whole, offset), piece)
+                .map_err(at_temporary)?;
+            (offset, done) = (offset + len, done + len);
             tell(done, total);
         }
     }
-    header.bytes = file_len(behind);
-    header.heads_crc = heads.finalize();
-    // The header last, over synced pieces: what begins with one is whole.
-    let ended = out
-        .sync_all()
-        .and_then(|()| out.seek(SeekFrom::Start(0)))
-        .and_then(|_| out.write_all(&header.encode()))
-        .and_then(|()| out.sync_all());
-    ended.map_err(at_temporary)
+    writer.end(header).map_err(at_temporary)
 }
 
 /// A name is durable with its folder.
