@@ -5,6 +5,7 @@
 //! - [`crash`]: the crash test over it
 //! - [`damage`]: what a disk does to bytes that were durable
 //! - [`flips`]: every bit and every length of a log
+//! - [`worlds`]: whole systems, from one seed
 //! - [`sites`]: sites, their agents and the links between them
 //! - [`processes`]: real processes that are killed and stopped, and the witness outside them
 //! - [`volume`]: real file systems in files, and [`powercut`]: losing power on them
@@ -29,5 +30,6 @@ pub mod processes;
 mod random;
 pub mod sites;
 pub mod volume;
+pub mod worlds;
 
 pub use random::{SimRng, mix};

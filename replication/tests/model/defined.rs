@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use milepost_engine::Lsn;
 use milepost_replication::message::Place;
 
-use super::site::{Logged, Told};
+use super::logged::{Logged, Told};
 
 /// What subscribers of a publication choose by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

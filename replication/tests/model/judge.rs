@@ -6,7 +6,7 @@ use milepost_engine::Lsn;
 use milepost_replication::message::Place;
 
 use super::defined::{Due, Making, Publications};
-use super::site::{HeldName, Logged, Told, What};
+use super::logged::{HeldName, Logged, Told, What};
 
 /// What was committed at a site, in order.
 pub type Commits = BTreeMap<Lsn, Vec<Told>>;

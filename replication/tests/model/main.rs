@@ -68,6 +68,7 @@ mod chance;
 mod defined;
 mod judge;
 mod limits;
+mod logged;
 mod operators;
 mod rules;
 mod secrets;

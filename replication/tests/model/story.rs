@@ -16,9 +16,10 @@ use super::judge::{
     stream_is_as_due,
 };
 use super::limits::Limited;
+use super::logged::{Logged, Told};
 use super::rules::{Act, Rules};
 use super::secrets::Secret;
-use super::site::{Logged, Site, Stopped, Told};
+use super::site::{Site, Stopped};
 use super::wire::{Weather, Wire};
 
 pub const NAMES: [&str; 4] = ["a", "b", "c", "d"];

@@ -26,7 +26,7 @@ mod run;
 mod schedule;
 mod space;
 
-pub use actor::{Habits, options};
+pub use actor::{Habits, options, panic_text};
 pub use check::{check, tag_of_frame};
 pub use faults::{Fault, Told, every_fault};
 pub use kept::{Done, Kept};

@@ -1,0 +1,117 @@
+//! [`Fate`]: what happens to one process at one of its operations: it is killed there, the power goes, an operation fails, or another process does
+//! something in between.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::SimRng;
+use crate::crash::Fault;
+use crate::disk::{Director, Op, OpKind, SimDisk, Verdict};
+
+/// What another process does in between.
+pub type Deed = Box<dyn FnOnce() + Send>;
+
+/// What is to happen.
+pub enum Plan {
+    Kill,
+    PowerCut,
+    Fault(Fault),
+    Meanwhile(Deed),
+}
+
+/// See the module.
+pub struct Fate {
+    disk: SimDisk,
+    state: Mutex<State>,
+}
+
+struct State {
+    rng: SimRng,
+    /// Operations until it happens.
+    left: u64,
+    plan: Option<Plan>,
+    ended: Ended,
+}
+
+/// What became of a plan.
+#[derive(Default)]
+pub struct Ended {
+    /// Where it happened.
+    pub at: Option<String>,
+    /// The machine that the power cut left.
+    pub cut: Option<SimDisk>,
+}
+
+impl Fate {
+    /// Nothing happens yet.
+    pub fn new(disk: &SimDisk, rng: SimRng) -> Fate {
+        Fate {
+            disk: disk.clone(),
+            state: Mutex::new(State {
+                rng,
+                left: 0,
+                plan: None,
+                ended: Ended::default(),
+            }),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// After so many operations this happens.
+    pub fn set(&self, left: u64, plan: Plan) {
+        let mut state = self.state();
+        (state.left, state.plan) = (left, Some(plan));
+    }
+
+    /// Nothing happens any more; what happened.
+    pub fn end(&self) -> Ended {
+        let mut state = self.state();
+        state.plan = None;
+        std::mem::take(&mut state.ended)
+    }
+
+    /// Lets it happen; what another process does in between is given out, to be done without a lock.
+    fn befall(&self, op: &Op) -> (Verdict, Option<Deed>) {
+        let mut state = self.state();
+        if state.plan.is_none() || op.kind == OpKind::Pause {
+            return (Verdict::Go, None);
+        }
+        if state.left > 0 {
+            state.left -= 1;
+            return (Verdict::Go, None);
+        }
+        if let Some(Plan::Fault(fault)) = &state.plan
+            && fault.verdict(op).is_none()
+        {
+            return (Verdict::Go, None);
+        }
+        let plan = state.plan.take();
+        state.ended.at = Some(format!("{:?} {} {}+{}", op.kind, op.name, op.offset, op.len));
+        match plan {
+            Some(Plan::Kill) if op.kind == OpKind::Write => {
+                (Verdict::KillAfter(state.rng.below(op.len + 1)), None)
+            }
+            Some(Plan::Kill) => (Verdict::Kill, None),
+            Some(Plan::PowerCut) => {
+                let rng = state.rng.fork();
+                state.ended.cut = Some(self.disk.crash(&rng));
+                (Verdict::Kill, None)
+            }
+            Some(Plan::Fault(fault)) => (fault.verdict(op).unwrap_or(Verdict::Go), None),
+            Some(Plan::Meanwhile(deed)) => (Verdict::Go, Some(deed)),
+            None => (Verdict::Go, None),
+        }
+    }
+}
+
+impl Director for Fate {
+    fn before(&self, op: &Op) -> Verdict {
+        let (verdict, deed) = self.befall(op);
+        if let Some(deed) = deed {
+            deed();
+        }
+        verdict
+    }
+}

@@ -1,0 +1,107 @@
+//! Worlds: whole systems from one seed. Sites with separate simulated processes on simulated disks, links between them, operators; and a judge
+//! that knows none of their code.
+//!
+//! ```text
+//! World ─ draws an act ─► Site ─► a process of a role: writer, receive, scan, send ─► the real Store and phases on SimDisk
+//!    │                                 ▲ Fate: killed at any operation, the power cut at any, another process runs in between
+//!    ├─ operators: subscribe, end, revoke, remove and add remotes, free, rotate
+//!    ├─ weather of the links
+//!    └─ judge: what is due by what was defined and committed ◄─► what each log was ever seen to hold, durably
+//! ```
+//!
+//! **What is due** is said at the head of `replication/tests/model/main.rs`, with which worlds share the judge, the lists of what was defined
+//! and the links in memory.
+//!
+//! **What worlds add.** A process dies anywhere, also in the middle of a write, while it opens or recovers a store, and while another one is half-way
+//! through something. The power goes at any operation, and leaves any state that the disk's profile allows. What any process ever read as durable
+//! must be there for ever after (E1, R2). Whoever is refused anything while nothing fails ends the run.
+//!
+//! **Not drawn.** Operators are not killed, or nobody could say what is due; the power may be cut behind any of their acts.
+#![allow(missing_docs, reason = "a harness, whose parts are named for what they are")]
+
+#[path = "../../../replication/tests/model/chance.rs"]
+mod chance;
+#[path = "../../../replication/tests/model/defined.rs"]
+mod defined;
+#[path = "../../../replication/tests/model/judge.rs"]
+mod judge;
+#[path = "../../../replication/tests/model/logged.rs"]
+mod logged;
+#[allow(dead_code, reason = "the model loses sites, worlds do not")]
+#[path = "../../../replication/tests/model/wire.rs"]
+mod wire;
+
+mod acts;
+mod fate;
+mod operators;
+mod process;
+mod rest;
+mod shape;
+mod site;
+mod trace;
+mod watching;
+mod world;
+mod writing;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+pub use trace::Trace;
+use world::World;
+
+/// What runs came to, together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Transactions that sites received of others.
+    pub received: u64,
+    /// Messages that links took.
+    pub messages: u64,
+    /// Processes that were killed in the middle of an act.
+    pub kills: u64,
+    /// Power cuts.
+    pub cuts: u64,
+    /// Acts in the middle of which another process did something.
+    pub meanwhile: u64,
+    /// Segments that were freed.
+    pub freed: u64,
+    /// Operations of all processes.
+    pub ops: u64,
+    /// Hash of all of them: same seed, same run.
+    pub hash: u64,
+}
+
+impl Totals {
+    /// Adds another run.
+    pub fn add(&mut self, other: &Totals) {
+        self.received += other.received;
+        self.messages += other.messages;
+        self.kills += other.kills;
+        self.cuts += other.cuts;
+        self.meanwhile += other.meanwhile;
+        self.freed += other.freed;
+        self.ops += other.ops;
+        self.hash ^= other.hash;
+    }
+}
+
+/// Lives one seed through.
+///
+/// # Errors
+/// What is wrong, with what led to it, and how to see it again.
+pub fn run(seed: u64, trace: &Trace) -> Result<Totals, String> {
+    let life = AssertUnwindSafe(|| {
+        let mut world = World::new(seed, trace)?;
+        for _ in 0..world.steps() {
+            world.step()?;
+        }
+        world.come_to_rest()?;
+        Ok(world.totals())
+    });
+    let outcome = catch_unwind(life)
+        .unwrap_or_else(|panic| Err(format!("a panic: {}", crate::crash::panic_text(&*panic))));
+    outcome.map_err(|reason: String| {
+        format!(
+            "seed {seed}: {reason}\n{trace}\nseed {seed}: {reason}\nrepeat it: MILEPOST_SEED={seed} cargo test -p milepost-tests --test worlds \
+             every_world -- --nocapture"
+        )
+    })
+}

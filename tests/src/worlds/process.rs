@@ -1,0 +1,220 @@
+//! [`Running`]: one simulated process of a site: its store, opened by itself, and its phases, as long as it lives.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use milepost_engine::{Durability, Error, Lsn, Result, Store, Transaction};
+use milepost_replication::agent::{Links, Stop};
+use milepost_replication::hooks::SharedHooks;
+use milepost_replication::link::Link;
+use milepost_replication::receive::{ReceiveOptions, ReceivePhase};
+use milepost_replication::scan::ScanPhase;
+use milepost_replication::send::{SendOptions, SendPhase, Serve};
+use milepost_replication::tracking::{Patience, PollCause};
+use tokio::runtime::Runtime;
+
+use super::fate::Fate;
+use crate::disk::SimProcess;
+
+/// How a site's phases are run.
+#[derive(Clone)]
+pub struct Habits {
+    pub message_bytes: u64,
+    pub patience: Patience,
+    pub group: u32,
+    pub link: Arc<dyn Link>,
+    pub hooks: SharedHooks,
+}
+
+/// What a process is to do next.
+pub enum Task {
+    Commit(Box<Transaction>, Durability),
+    Receive(PollCause),
+    Scan,
+    /// What is scanned is made durable.
+    Sync,
+    Send,
+    /// Its phases end cleanly.
+    Leave,
+}
+
+impl Task {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Task::Commit(_, Durability::Synced) => "commits",
+            Task::Commit(..) => "commits, buffered",
+            Task::Receive(_) => "receives",
+            Task::Scan => "scans",
+            Task::Sync => "syncs the queue",
+            Task::Send => "sends",
+            Task::Leave => "leaves",
+        }
+    }
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub enum Done {
+    Committed(Lsn),
+    /// Transactions, and what stopped or needs an operator.
+    Received(u64, Vec<String>),
+    Scanned(u64),
+    /// Messages, and what stopped.
+    Sent(u64, Vec<String>),
+    Left,
+}
+
+/// See the module.
+pub struct Running {
+    pub process: SimProcess,
+    pub fate: Arc<Fate>,
+    receiving: Option<ReceivePhase>,
+    scanning: Option<ScanPhase>,
+    sending: Option<SendPhase>,
+    // Last: phases go before the store that they are over.
+    store: Option<Store>,
+}
+
+impl Running {
+    /// A process that has opened nothing yet.
+    pub fn new(process: SimProcess, fate: Arc<Fate>) -> Running {
+        Running {
+            process,
+            fate,
+            receiving: None,
+            scanning: None,
+            sending: None,
+            store: None,
+        }
+    }
+
+    /// Does a task; opens what it needs.
+    pub fn perform(
+        &mut self,
+        open: impl FnOnce(&SimProcess) -> Result<Store>,
+        habits: &Habits,
+        task: Task,
+    ) -> Result<Done> {
+        let store = match &self.store {
+            Some(store) => store.clone(),
+            None => self.store.insert(open(&self.process)?).clone(),
+        };
+        match task {
+            Task::Commit(transaction, durability) => {
+                let done = store.commit_with(*transaction, durability)?.committed();
+                let done = done.map_err(|_| Error::internal("a commit without expectations was refused"))?;
+                Ok(Done::Committed(done.lsn))
+            }
+            Task::Receive(cause) => self.receive(&store, habits, cause),
+            Task::Scan => {
+                let phase = match &mut self.scanning {
+                    Some(phase) => phase,
+                    none => none.insert(ScanPhase::open(&store)?),
+                };
+                Ok(Done::Scanned(phase.catch_up(&Stop::new())?.entries))
+            }
+            Task::Sync => {
+                if let Some(phase) = &mut self.scanning {
+                    phase.sync()?;
+                }
+                Ok(Done::Left)
+            }
+            Task::Send => self.send(&store, habits),
+            Task::Leave => self.leave(),
+        }
+    }
+
+    fn receive(&mut self, store: &Store, habits: &Habits, cause: PollCause) -> Result<Done> {
+        let phase = match &mut self.receiving {
+            Some(phase) => phase,
+            none => {
+                let options = ReceiveOptions {
+                    group: habits.group,
+                    memory: 1 << 20,
+                    keep: false,
+                    apply: true,
+                    patience: habits.patience,
+                };
+                let stop = Stop::new();
+                let phase = ReceivePhase::open(store, &links(habits, &stop), options, &stop)?;
+                none.insert(phase.with_hooks(habits.hooks.clone()))
+            }
+        };
+        let received = phase.poll(cause)?;
+        let stopped = phase.stopped();
+        let mut wrong: Vec<String> = stopped
+            .iter()
+            .map(|(pair, why)| stopped_text(pair, why))
+            .collect();
+        if wrong.is_empty() {
+            wrong.extend(received.quarantined.iter().map(|aside| format!("{aside:?}")));
+        }
+        Ok(Done::Received(received.transactions, wrong))
+    }
+
+    fn send(&mut self, store: &Store, habits: &Habits) -> Result<Done> {
+        let phase = match &mut self.sending {
+            Some(phase) => phase,
+            none => {
+                let options = SendOptions {
+                    message_bytes: habits.message_bytes,
+                    urgency: Duration::ZERO,
+                    send_every: Duration::from_secs(60),
+                    only_backed_up: false,
+                };
+                let stop = Stop::new();
+                none.insert(SendPhase::open(store, &links(habits, &stop), options, &stop)?)
+            }
+        };
+        let sent = phase.round(Serve::Everybody)?;
+        let stopped = phase.stopped();
+        let wrong = stopped
+            .iter()
+            .map(|(pair, why)| stopped_text(pair, why))
+            .collect();
+        Ok(Done::Sent(sent.messages, wrong))
+    }
+
+    fn leave(&mut self) -> Result<Done> {
+        self.receiving = None;
+        if let Some(mut phase) = self.scanning.take() {
+            phase.sync()?;
+        }
+        if let Some(mut phase) = self.sending.take() {
+            phase.remember()?;
+        }
+        match self.store.take() {
+            Some(store) => store.close().map(|_| Done::Left),
+            None => Ok(Done::Left),
+        }
+    }
+}
+
+/// A pair that stopped, as [`super::acts`] reads it.
+pub const STOPPED: &str = "the pair with ";
+
+fn stopped_text(pair: &milepost_engine::SiteName, why: &str) -> String {
+    format!("{STOPPED}{pair} stopped: {why}")
+}
+
+fn links(habits: &Habits, stop: &Stop) -> Links {
+    let link = Arc::clone(&habits.link);
+    Links::new(
+        Box::new(move |_| Ok(Arc::clone(&link))),
+        &[],
+        runtime().handle().clone(),
+        stop.clone(),
+    )
+}
+
+/// One for all sites of all runs: the links only compute.
+pub fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap()
+    })
+}

@@ -1,0 +1,161 @@
+//! [`Site`]: a simulated machine with a store on it, the processes that are alive there, and what its log was ever seen to hold.
+
+use std::sync::Arc;
+
+use milepost_engine::{Lsn, Options, Result, Retention, SiteName, Store};
+
+use super::chance::Chance;
+use super::fate::Fate;
+use super::judge::Commits;
+use super::logged::{Logged, Told};
+use super::process::{Habits, Running};
+use super::shape::Role;
+use crate::SimRng;
+use crate::disk::{Profile, SimDisk, SimProcess};
+
+/// A place for one process at a time.
+pub struct Slot {
+    pub role: Role,
+    pub running: Option<Running>,
+}
+
+/// A transaction whose commit was not acknowledged as durable: it is there once, or not at all.
+pub struct Maybe {
+    pub events: Vec<Told>,
+}
+
+/// See the module.
+pub struct Site {
+    pub name: &'static str,
+    pub profile: Profile,
+    pub disk: SimDisk,
+    pub frees: bool,
+    pub habits: Habits,
+    pub slots: Vec<Slot>,
+    chance: Chance,
+    /// The operator's process, to which nothing happens.
+    desk: Option<(SimProcess, Store)>,
+    /// What its log has held durably so far, also what was freed since, and up to where.
+    pub seen: (Lsn, Vec<Logged>),
+    pub commits: Commits,
+    pub maybe: Vec<Maybe>,
+    /// Nobody has looked since the power went.
+    pub lost_power: bool,
+    /// Of the machines before the last power cut.
+    pub hash: u64,
+}
+
+impl Site {
+    pub fn new(name: &'static str, chance: Chance, habits: Habits) -> Result<Site> {
+        let profile = chance.pick(&Profile::ALL);
+        let mut site = Site {
+            name,
+            profile,
+            disk: SimDisk::like(profile, chance.below(u64::MAX)),
+            frees: chance.percent(50),
+            habits,
+            slots: Role::draw(&chance)
+                .into_iter()
+                .map(|role| Slot { role, running: None })
+                .collect(),
+            chance,
+            desk: None,
+            seen: (Lsn::ZERO, Vec::new()),
+            commits: Commits::new(),
+            maybe: Vec::new(),
+            lost_power: false,
+            hash: 0,
+        };
+        let founder = site.disk.start();
+        let store = site
+            .options(&founder)
+            .init_in(founder.storage(), SiteName::new(name)?)?;
+        site.desk = Some((founder, store));
+        Ok(site)
+    }
+
+    fn options(&self, process: &SimProcess) -> Options {
+        options(process, self.profile, self.frees, &self.rng())
+    }
+
+    pub fn rng(&self) -> SimRng {
+        SimRng::new(self.chance.below(u64::MAX))
+    }
+
+    /// How a process of this site opens its store.
+    pub fn opener(&self) -> impl FnOnce(&SimProcess) -> Result<Store> + Send + 'static {
+        let (profile, frees, rng) = (self.profile, self.frees, self.rng());
+        move |process| options(process, profile, frees, &rng).open_in(process.storage())
+    }
+
+    /// A process to be filled into a slot.
+    pub fn start(&self) -> Running {
+        let fate = Arc::new(Fate::new(&self.disk, self.rng()));
+        Running::new(self.disk.directed(Arc::clone(&fate) as _), fate)
+    }
+
+    /// The operator's store.
+    pub fn desk(&mut self) -> Result<Store> {
+        if let Some((_, store)) = &self.desk {
+            return Ok(store.clone());
+        }
+        let process = self.disk.start();
+        let store = self.options(&process).open_in(process.storage())?;
+        self.desk = Some((process, store.clone()));
+        Ok(store)
+    }
+
+    /// The operator leaves, so that whoever comes next may be alone.
+    pub fn leave_desk(&mut self) {
+        if let Some((process, store)) = self.desk.take() {
+            drop(store);
+            process.kill();
+        }
+    }
+
+    /// The power is back, on what it left.
+    pub fn boot(&mut self, disk: SimDisk) {
+        self.kill_all();
+        self.hash = self.hash.rotate_left(7) ^ self.disk.trace();
+        self.disk = disk;
+        self.lost_power = true;
+    }
+
+    /// Every process dies.
+    pub fn kill_all(&mut self) {
+        for slot in &mut self.slots {
+            slot.kill();
+        }
+        self.leave_desk();
+    }
+}
+
+impl Slot {
+    pub fn kill(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.process.kill();
+            bury(running);
+        }
+    }
+}
+
+/// Drops what a killed process had, whatever it meets on its way out.
+pub fn bury(running: Running) {
+    let gone = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(running)));
+    drop(gone);
+}
+
+fn options(process: &SimProcess, profile: Profile, frees: bool, rng: &SimRng) -> Options {
+    let retention = if frees {
+        Retention::UntilScanned
+    } else {
+        Retention::Forever
+    };
+    Options::new()
+        .segment_bytes(1 << 20)
+        .background(false)
+        .retention(retention)
+        .pad_to(profile.garbage().unwrap_or(1))
+        .clock(process.clock())
+        .rng(Arc::new(rng.clone()))
+}

@@ -1,0 +1,262 @@
+//! [`World`]: the sites of one seed, what lies between them, and the next thing that happens.
+
+use std::time::Duration;
+
+use milepost_replication::tracking::{Patience, PollCause};
+
+use super::Totals;
+use super::chance::{Chance, Time};
+use super::defined::{Making, Publications};
+use super::process::{Habits, Task};
+use super::shape::{NAMES, Role, draw};
+use super::site::Site;
+use super::trace::Trace;
+use super::wire::{Weather, Wire};
+use super::writing::Pen;
+use crate::disk::SimDisk;
+
+/// One direction of a pair.
+pub struct Edge {
+    pub from: usize,
+    pub to: usize,
+    /// Of the remote `to` at the site `from`, oldest first.
+    pub makings: Vec<Making>,
+}
+
+impl Edge {
+    /// The making in force, if the remote is there.
+    pub fn making(&mut self) -> Option<&mut Making> {
+        self.makings.last_mut().filter(|making| making.removed.is_none())
+    }
+}
+
+/// See the module.
+pub struct World {
+    pub chance: Chance,
+    pub time: Time,
+    pub wire: Wire,
+    pub trace: Trace,
+    pub sites: Vec<Site>,
+    pub edges: Vec<Edge>,
+    pub publications: Vec<Publications>,
+    pub pen: Pen,
+    /// Counts makings of pairs.
+    pub makings: u64,
+    pub totals: Totals,
+    /// Nothing befalls anybody any more.
+    pub is_calm: bool,
+}
+
+impl World {
+    pub fn new(seed: u64, trace: &Trace) -> Result<World, String> {
+        let (chance, time) = (Chance::new(seed), Time::default());
+        let (name, pairs) = draw(&chance);
+        let heavy = chance.percent(4);
+        trace.tell(format!("a {name} of sites{}", if heavy { ", heavy" } else { "" }));
+        let wire = Wire::new(Chance::new(chance.below(u64::MAX)), time.clone());
+        let count = pairs.iter().map(|(_, to)| to + 1).max().unwrap_or(0);
+        let mut sites = Vec::new();
+        for name in NAMES.into_iter().take(count) {
+            let habits = Habits {
+                message_bytes: if heavy { 300_000 } else { 10_000 },
+                patience: Patience::NONE,
+                group: chance.pick(&[1, 3, 20]),
+                link: wire.end(name),
+                hooks: None,
+            };
+            let own = Chance::new(chance.below(u64::MAX));
+            let site = Site::new(name, own, habits).map_err(|error| error.to_string())?;
+            let roles: Vec<&str> = site.slots.iter().map(|slot| slot.role.name()).collect();
+            let frees = if site.frees { ", frees its log" } else { "" };
+            trace.tell(format!(
+                "{name}: {} disk, {}{frees}",
+                site.profile.name(),
+                roles.join(", ")
+            ));
+            sites.push(site);
+        }
+        let both = pairs.iter().flat_map(|(a, b)| [(*a, *b), (*b, *a)]);
+        let edge = |(from, to)| Edge {
+            from,
+            to,
+            makings: Vec::new(),
+        };
+        let mut world = World {
+            time,
+            wire,
+            trace: trace.clone(),
+            publications: vec![Publications::new(); sites.len()],
+            sites,
+            edges: both.map(edge).collect(),
+            pen: Pen::new(Chance::new(chance.below(u64::MAX)), heavy),
+            makings: 0,
+            totals: Totals::default(),
+            is_calm: false,
+            chance,
+        };
+        world.begin()?;
+        Ok(world)
+    }
+
+    /// How many things happen before the faults stop.
+    pub fn steps(&self) -> u64 {
+        30 + self.chance.below(60)
+    }
+
+    pub fn tell(&self, line: String) {
+        self.trace.tell(line);
+    }
+
+    pub fn pass(&self, pause: Duration) {
+        self.time.pass(pause);
+        self.sites.iter().for_each(|site| site.disk.advance(pause));
+    }
+
+    /// One thing happens.
+    pub fn step(&mut self) -> Result<(), String> {
+        self.pass(Duration::from_secs(1));
+        let site = self.chance.below(self.sites.len() as u64) as usize;
+        let edge = self.chance.below(self.edges.len() as u64) as usize;
+        match self.chance.below(100) {
+            0..=25 => self.commit_some(site),
+            26..=42 => self.receive(site).map(drop),
+            43..=52 => self.act(site, Role::Scan, Task::Scan).map(drop),
+            53..=66 => self.act(site, Role::Send, Task::Send).map(drop),
+            67..=70 => self.turns().map(drop),
+            71..=74 => self.subscribe(edge),
+            75..=76 => self.end_subscription(edge),
+            77..=78 => self.remove_or_add_remote(edge),
+            79 => self.publish(site),
+            80..=85 => self.end_one(site),
+            86..=88 => {
+                self.power_cut(site);
+                Ok(())
+            }
+            89..=92 => self.free(site),
+            93..=95 => {
+                let pause = Duration::from_secs(self.chance.pick(&[20, 100, 1000, 100_000]));
+                self.pass(pause);
+                self.tell(format!("{} s pass", pause.as_secs()));
+                Ok(())
+            }
+            96..=97 => {
+                self.change_weather();
+                Ok(())
+            }
+            _ => self.compare().map(drop),
+        }
+    }
+
+    fn commit_some(&mut self, site: usize) -> Result<(), String> {
+        for _ in 0..1 + self.chance.below(3) {
+            self.commit(site)?;
+        }
+        Ok(())
+    }
+
+    pub fn receive(&mut self, site: usize) -> Result<u64, String> {
+        let cause = self
+            .chance
+            .pick(&[PollCause::Due, PollCause::Due, PollCause::Push]);
+        self.act(site, Role::Receive, Task::Receive(cause))
+    }
+
+    /// Every site runs all its phases once.
+    pub fn turns(&mut self) -> Result<u64, String> {
+        let mut applied = 0;
+        for site in 0..self.sites.len() {
+            applied += self.receive(site)?;
+            self.act(site, Role::Scan, Task::Scan)?;
+            self.act(site, Role::Send, Task::Send)?;
+        }
+        Ok(applied)
+    }
+
+    /// A process ends by itself, or is killed where it stands.
+    pub fn end_one(&mut self, site: usize) -> Result<(), String> {
+        let slot = self.chance.below(self.sites[site].slots.len() as u64) as usize;
+        let role = self.sites[site].slots[slot].role;
+        if self.chance.percent(50) {
+            self.tell(format!("{}'s {} is killed", self.sites[site].name, role.name()));
+            self.sites[site].slots[slot].kill();
+            return Ok(());
+        }
+        // A send phase that ends cleanly frees, too.
+        self.sites[site].look()?;
+        self.act(site, role, Task::Leave)?;
+        self.sites[site].slots[slot].kill();
+        self.sites[site].habits.message_bytes = match self.pen.heavy {
+            true => 300_000,
+            false => self.chance.pick(&[10_000, 10_000, 50_000]),
+        };
+        let patient = Patience {
+            polls: 1,
+            every: Duration::from_secs(30),
+        };
+        self.sites[site].habits.patience = self.chance.pick(&[Patience::NONE, Patience::NONE, patient]);
+        Ok(())
+    }
+
+    fn power_cut(&mut self, site: usize) {
+        let rng = self.sites[site].rng();
+        let disk = self.sites[site].disk.crash(&rng);
+        self.tell(format!("{} loses power", self.sites[site].name));
+        self.power_back(site, disk);
+    }
+
+    /// The power is back, and nobody is there yet.
+    pub fn power_back(&mut self, site: usize, disk: SimDisk) {
+        self.totals.cuts += 1;
+        self.sites[site].boot(disk);
+    }
+
+    /// Whoever has what nobody needs any more lets it go.
+    pub fn free(&mut self, site: usize) -> Result<(), String> {
+        let told = |error: milepost_engine::Error| format!("an operator is refused: {error}");
+        self.sites[site].look()?;
+        if !self.sites[site].frees {
+            let rotated = self.sites[site]
+                .desk()
+                .and_then(|store| store.rotate(0))
+                .map_err(told)?;
+            self.tell(format!("{} rotates its log: {rotated}", self.sites[site].name));
+            return Ok(());
+        }
+        if self.chance.percent(50) {
+            self.act(site, Role::Scan, Task::Scan)?;
+            self.act(site, Role::Scan, Task::Sync)?;
+            self.act(site, Role::Send, Task::Send)?;
+        }
+        let store = self.sites[site].desk().map_err(told)?;
+        store.rotate(0).map_err(told)?;
+        let gone = store.free().map_err(told)?;
+        let begins = store.oldest().map_err(told)?;
+        self.totals.freed += gone;
+        self.tell(format!(
+            "{} frees {gone} segments, its log begins at {begins}",
+            self.sites[site].name
+        ));
+        self.maybe_leave_desk(site);
+        Ok(())
+    }
+
+    /// Operators come and go.
+    pub fn maybe_leave_desk(&mut self, site: usize) {
+        if self.chance.percent(50) {
+            self.sites[site].leave_desk();
+        }
+    }
+
+    pub fn change_weather(&mut self) {
+        let percent = |often: &[u64]| self.chance.pick(often);
+        let weather = Weather {
+            lose: percent(&[0, 10, 35]),
+            repeat: percent(&[0, 10, 30]),
+            delay: percent(&[0, 20, 50]),
+            damage: percent(&[0, 0, 5]),
+            refuse: percent(&[0, 0, 10]),
+        };
+        self.wire.set_weather(weather);
+        self.tell(format!("{weather:?}"));
+    }
+}
