@@ -291,7 +291,7 @@ impl Sender {
         if self.stopped().is_some() {
             return None;
         }
-        if let Some((number, range)) = self.due_range(now) {
+        if let Some((number, range)) = self.due_range(now, newest) {
             return Some(SendAction::Serve { number, range });
         }
         let log_sent = self.log_sent();
@@ -409,9 +409,11 @@ impl Sender {
     }
 
     /// The first range that was not served, once requests were collected long enough. What was not sent
-    /// yet goes as data, in its turn.
-    fn due_range(&mut self, now: Duration) -> Option<(u64, Range)> {
+    /// yet goes as data, in its turn. Where nothing more is due, a range may end behind what this process sent all the same: a former
+    /// one had sent what was revoked since, and who heard of it would ask for ever.
+    fn due_range(&mut self, now: Duration, newest: Option<Place>) -> Option<(u64, Range)> {
         let (log_sent, served, received) = (self.log_sent(), self.served, self.told().received);
+        let goes_as_data = newest.is_some_and(|newest| newest > log_sent.place());
         let open = self
             .told()
             .serve
@@ -423,7 +425,7 @@ impl Sender {
                 } else {
                     range.after
                 };
-                let up_to = if range.up_to.place() > log_sent.place() {
+                let up_to = if goes_as_data && range.up_to.place() > log_sent.place() {
                     log_sent
                 } else {
                     range.up_to

@@ -347,8 +347,9 @@ fn a_requested_range_is_served_once_after_the_urgency_and_clipped_to_what_is_mis
         up_to: ours(50),
     };
     assert_eq!(
-        next(&mut sender, 31, 50),
-        Some(SendAction::Serve { number: 1, range })
+        next(&mut sender, 31, 60),
+        Some(SendAction::Serve { number: 1, range }),
+        "what is due behind it goes as data"
     );
     sender.served(1);
     assert_eq!(next(&mut sender, 50, 50), None);
@@ -361,6 +362,33 @@ fn a_requested_range_is_served_once_after_the_urgency_and_clipped_to_what_is_mis
     assert_eq!(
         next(&mut sender, 90, 50),
         Some(SendAction::Serve { number: 2, range })
+    );
+}
+
+/// The trap: a process sends up to 50 and is killed; what it sent there is revoked. The next one begins from what is confirmed, and
+/// has nothing to send that would lead the neighbour to 50, which it heard of.
+#[test]
+fn a_range_behind_what_this_process_sent_is_served_to_its_end_where_nothing_more_is_due_r3() {
+    let range = Range {
+        after: ours(20),
+        up_to: ours(50),
+    };
+    let mut sender = sender_from(records(|records| {
+        (records.told.received, records.told.confirmed) = (ours(20), ours(20));
+        records.told.serve = vec![(1, range)];
+    }));
+    assert_eq!(
+        next(&mut sender, 0, 40),
+        Some(SendAction::Data { previous: ours(20) }),
+        "what is due there goes as data"
+    );
+    assert!(
+        !matches!(next(&mut sender, 0, 0), Some(SendAction::Serve { .. })),
+        "collected first"
+    );
+    assert_eq!(
+        next(&mut sender, 31, 0),
+        Some(SendAction::Serve { number: 1, range })
     );
 }
 
