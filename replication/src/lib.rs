@@ -17,6 +17,10 @@ pub mod hooks;
 pub mod keys;
 pub mod link;
 pub mod message;
+#[cfg(feature = "planted")]
+pub mod planted;
+#[cfg(not(feature = "planted"))]
+mod planted;
 pub mod quarantine;
 pub mod receive;
 pub mod rejoin;

@@ -1,19 +1,15 @@
-//! Whole systems from one seed: exactly once, in order, nothing lost, whatever dies and whenever the power goes (E1, Q1, Q2, R1 to R6).
-#![allow(
-    missing_docs,
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::expect_used,
-    clippy::as_conversions
-)]
-
-use std::sync::atomic::{AtomicU64, Ordering};
+//! Whole systems from one seed: exactly once, in order, nothing lost, whatever dies and whenever the power goes (E1, Q1, Q2, R1 to R6); and
+//! sites that go back in time, which are found (R5).
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
 use milepost_tests::crash::hush;
-use milepost_tests::worlds::{Totals, Trace, run};
+use milepost_tests::worlds::{Totals, Trace, run, run_back, run_many};
 
 /// Seeds of the everyday tier; `MILEPOST_SEEDS=n` runs more, `MILEPOST_FIRST=n` begins elsewhere, `MILEPOST_SEED=n` runs one.
-const EVERYDAY_SEEDS: u64 = 500;
+const EVERYDAY_SEEDS: u64 = 5_000;
+const EVERYDAY_SEEDS_BACK: u64 = 2_000;
+
+type Live = fn(u64, &Trace) -> Result<Totals, String>;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable)
@@ -21,80 +17,77 @@ fn number(variable: &str) -> Option<u64> {
         .map(|text| text.parse().expect("a number"))
 }
 
-/// Runs seeds on all cores up to the first that fails; what they came to, or how many ran and what is wrong.
-fn run_many(first: u64, seeds: u64) -> Result<Totals, (u64, String)> {
-    let threads = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
-    let (next, failed) = (AtomicU64::new(first), AtomicU64::new(u64::MAX));
-    let runs = std::thread::scope(|scope| {
-        let live = || {
-            let (mut totals, mut failure) = (Totals::default(), None);
-            loop {
-                let seed = next.fetch_add(1, Ordering::Relaxed);
-                if seed >= first + seeds || seed > failed.load(Ordering::Relaxed) {
-                    return (totals, failure);
-                }
-                match run(seed, &Trace::default()) {
-                    Ok(own) => totals.add(&own),
-                    Err(text) => {
-                        failed.fetch_min(seed, Ordering::Relaxed);
-                        failure = Some((seed, text));
-                    }
-                }
-            }
-        };
-        let runs: Vec<_> = (0..threads).map(|_| scope.spawn(live)).collect();
-        runs.into_iter()
-            .map(|run| run.join().unwrap())
-            .collect::<Vec<_>>()
-    });
-    let failures = runs.iter().filter_map(|(_, failure)| failure.clone());
-    if let Some((seed, text)) = failures.min_by_key(|(seed, _)| *seed) {
-        return Err((seed - first + 1, text));
+/// Runs one seed, in a thread without a name: what killed processes run into is not printed.
+fn one(seed: u64, trace: &Trace, live: Live) -> Result<Totals, String> {
+    std::thread::scope(|scope| scope.spawn(|| live(seed, trace)).join().unwrap())
+}
+
+/// Runs seeds as it is asked for; what they came to, with their count, where all were run.
+fn live_through(everyday: u64, live: Live) -> Option<(u64, Totals)> {
+    hush();
+    if let Some(seed) = number("MILEPOST_SEED") {
+        let trace = Trace::default();
+        let totals = one(seed, &trace, live);
+        println!("{trace}\n{:?}", totals.unwrap_or_else(|text| panic!("{text}")));
+        return None;
     }
-    let mut all = Totals::default();
-    runs.iter().for_each(|(totals, _)| all.add(totals));
-    Ok(all)
+    let seeds = number("MILEPOST_SEEDS").unwrap_or(everyday);
+    let totals = run_many(number("MILEPOST_FIRST").unwrap_or(0), seeds, live);
+    let totals = totals.unwrap_or_else(|failure| panic!("{}", failure.text));
+    println!("{seeds} seeds: {totals:?}");
+    Some((seeds, totals))
 }
 
 #[test]
 fn every_world_holds_what_is_due_once_and_falls_silent() {
-    hush();
-    if let Some(seed) = number("MILEPOST_SEED") {
-        let trace = Trace::default();
-        let totals = std::thread::scope(|scope| scope.spawn(|| run(seed, &trace)).join().unwrap());
-        println!("{trace}\n{:?}", totals.unwrap_or_else(|text| panic!("{text}")));
+    let Some((seeds, totals)) = live_through(EVERYDAY_SEEDS, run) else {
         return;
-    }
-    let seeds = number("MILEPOST_SEEDS").unwrap_or(EVERYDAY_SEEDS);
-    let totals = run_many(number("MILEPOST_FIRST").unwrap_or(0), seeds);
-    let totals = totals.unwrap_or_else(|(_, text)| panic!("{text}"));
-    println!("{seeds} seeds: {totals:?}");
+    };
     assert!(
         totals.received > 5 * seeds,
         "sites to which nothing comes prove nothing"
     );
+    let befell = [totals.kills, totals.cuts, totals.meanwhile];
     assert!(
-        totals.kills > seeds && totals.cuts > seeds && totals.meanwhile > seeds,
+        befell.iter().all(|count| *count > seeds),
         "too little befell them"
     );
+    assert!(
+        totals.server_kills > seeds / 8 && totals.server_cuts > seeds / 8,
+        "nor the servers"
+    );
+    assert!(totals.held > seeds / 4, "too little was held");
     assert!(totals.freed > seeds / 20, "too little was freed");
+}
+
+#[test]
+fn whoever_goes_back_in_time_is_found_where_it_was_known_and_nobody_else_stops_r5() {
+    let Some((seeds, totals)) = live_through(EVERYDAY_SEEDS_BACK, run_back) else {
+        return;
+    };
+    assert!(
+        totals.parted > seeds / 8,
+        "too few pairs stopped: {}",
+        totals.parted
+    );
+    assert!(
+        totals.parted < seeds * 7 / 8,
+        "and too few went on: {}",
+        totals.parted
+    );
 }
 
 #[test]
 fn one_seed_gives_one_run() {
     hush();
-    for seed in 0..6 {
+    let lives: [Live; 2] = [run, run_back];
+    for (seed, live) in (0..6).flat_map(|seed| lives.map(|live| (seed, live))) {
         let told = || {
             let trace = Trace::default();
-            (run(seed, &trace), trace.to_string())
+            (one(seed, &trace, live), trace.to_string())
         };
-        let (one, two) = std::thread::scope(|scope| {
-            (
-                scope.spawn(told).join().unwrap(),
-                scope.spawn(told).join().unwrap(),
-            )
-        });
-        assert_eq!(one.1, two.1, "seed {seed}");
-        assert_eq!(one.0, two.0, "seed {seed}");
+        let (first, second) = (told(), told());
+        assert_eq!(first.1, second.1, "seed {seed}");
+        assert_eq!(first.0, second.0, "seed {seed}");
     }
 }

@@ -17,6 +17,7 @@
 
 use milepost_engine::{Error, ErrorKind, Hold, Lsn, Result, Retention, SiteName, Store};
 
+use crate::planted::{self, Bug};
 use crate::send::{living, suspended};
 use crate::tracking::{Neighbour, PairRecords};
 
@@ -108,7 +109,11 @@ pub fn hold_what_is_needed(store: &Store, tell: bool) -> Result<bool> {
 /// The hold as it is to be, if that is another.
 fn moved(store: &Store, known: Option<&Hold>, tell: bool) -> Result<Option<Hold>> {
     let need = needed(store, &Catalog::load(store)?)?;
-    let hold = Hold::new(KIND, &need.owner(), need.from.max(store.oldest()?));
+    let from = match planted::is(Bug::HoldMovedTooFar) {
+        true => store.scanned_through(),
+        false => need.from,
+    };
+    let hold = Hold::new(KIND, &need.owner(), from.max(store.oldest()?));
     let Some(known) = known else {
         return Ok(Some(hold));
     };

@@ -12,6 +12,7 @@ use milepost_engine::frame::EventRef;
 use milepost_engine::{Lsn, Result, StreamPattern};
 
 use super::{Catalog, Publication, SubscribeBy, Subscription};
+use crate::planted::{self, Bug};
 
 /// Most stream names remembered; beyond, the memory starts empty again.
 const REMEMBERED_MAX: usize = 1 << 16;
@@ -142,7 +143,9 @@ impl Matcher {
     /// topic (R4).
     #[must_use]
     pub fn is_due_live(&self, id: TopicId, lsn: Lsn, via: Option<&str>) -> bool {
-        let other = |subscription: &&Subscription| via != Some(subscription.remote.as_str());
+        let other = |subscription: &&Subscription| {
+            via != Some(subscription.remote.as_str()) || planted::is(Bug::SendBack)
+        };
         self.subscriptions(id)
             .iter()
             .filter(other)

@@ -18,6 +18,7 @@ use milepost_engine::{Hold, Lsn, Origin, Result, SiteName, Store};
 use crate::catalog::OnError;
 use crate::hooks::{Offered, Ruling, SharedHooks};
 use crate::message::Carried;
+use crate::planted::{self, Bug};
 use crate::tracking::{Case, InQuarantine, Judgement, Refusal};
 
 use super::index::HeldIndex;
@@ -104,7 +105,7 @@ impl Gate {
             Ok(found.map(|record| format!("transaction {} of {}", record.origin_lsn, record.origin_name)))
         })?;
         let what = format!("transaction {} of {}", case.origin.lsn, case.origin.name);
-        if let Some(of) = before {
+        if let Some(of) = before.filter(|_| !planted::is(Bug::HeldOvertaken)) {
             return self.by_policy(&case, HeldCause::Behind, Refusal::Behind { what, of });
         }
         if let Some(refusal) = case.against.clone() {

@@ -19,6 +19,7 @@ use milepost_engine::{Durability, Error, Lsn, Origin, Phase, PhaseLock, Result, 
 use crate::catalog::Catalog;
 use crate::hooks::{Applied, Offered, Ruling, SharedHooks};
 use crate::message::{Carried, Point};
+use crate::planted::{self, Bug};
 use crate::receive::Origins;
 use crate::tracking::{HeldEvent, NOTE, Neighbour, OwnLog, PairRecords, PairState, newest_pin};
 
@@ -137,7 +138,7 @@ impl Quarantine {
         let (carried, origin) = (read_held(&self.store, id)?, record.origin()?);
         let there = self.origins.events_of(&origin)?;
         let mut events = HeldEvent::all_of(&carried)?;
-        events.retain(|event| !there.contains(event));
+        events.retain(|event| planted::is(Bug::RetryNotEnded) || !there.contains(event));
         if events.is_empty() {
             let mut note = NewFrame::of_kind(NOTE, Vec::new());
             note.pin(gone(&key));
@@ -268,7 +269,9 @@ impl Quarantine {
             position,
             back,
         });
-        frame.pin(gone(key));
+        if !planted::is(Bug::RetryNotEnded) {
+            frame.pin(gone(key));
+        }
         Ok(())
     }
 

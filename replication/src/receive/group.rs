@@ -5,6 +5,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::planted::{self, Bug};
+use crate::tracking::{NOTE, PairState, ReceivedRecord};
 use milepost_engine::frame::{FrameKind, NewFrame};
 use milepost_engine::width::to_u64;
 use milepost_engine::{Durability, Lsn, Result, SiteName, Store};
@@ -71,6 +73,15 @@ impl Group {
         let frames = std::mem::take(&mut self.frames);
         if !frames.is_empty() {
             let kinds: Vec<FrameKind> = frames.iter().map(NewFrame::kind).collect();
+            if planted::is(Bug::ConfirmBeforeDurable) {
+                let mut early = NewFrame::of_kind(NOTE, Vec::new());
+                for pin in frames.iter().flat_map(NewFrame::pinned) {
+                    if pin.key.starts_with(ReceivedRecord::PREFIX.as_bytes()) {
+                        early.pin(pin.clone());
+                    }
+                }
+                let _ = store.append_frames(vec![early], Durability::Synced)?;
+            }
             let committed = store.append_frames(frames, Durability::Synced)?;
             let transactions = kinds
                 .into_iter()

@@ -11,6 +11,7 @@ use crate::heartbeat::Heartbeat;
 use crate::hooks::SharedHooks;
 use crate::link::{Incoming, LinkError, MessageId, PollCursor, PollRequest};
 use crate::message::{Limits, decode, decode_header};
+use crate::planted::{self, Bug};
 use crate::quarantine::Gate;
 use crate::send::suspended;
 use crate::tracking::{
@@ -237,10 +238,8 @@ impl ReceivePhase {
             // What was refused for the former pair may be welcome to the next.
             self.done.retain(|key| self.leaving.contains(key));
         }
-        if catalog
-            .remotes()
-            .any(|remote| !self.pairs.contains_key(&remote.site))
-        {
+        let is_new = |remote: &Remote| !self.pairs.contains_key(&remote.site);
+        if catalog.remotes().any(is_new) && !planted::is(Bug::StartWithoutSync) {
             // A receiver killed between its write and its sync left frames that are not durable yet and
             // will be: positions read without them would apply the same transactions again (R1).
             self.store.sync()?;

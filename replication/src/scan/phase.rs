@@ -8,6 +8,7 @@ use milepost_engine::{Error, LogScan, Lsn, Phase, PhaseLock, QueueEntry, QueueWr
 
 use crate::catalog::{Catalog, due_before_the_log};
 use crate::heartbeat::Heartbeat;
+use crate::planted::{self, Bug};
 
 use super::Decider;
 
@@ -58,8 +59,15 @@ impl ScanPhase {
     pub fn open(store: &Store) -> Result<ScanPhase> {
         let lock = store.lock_phase(Phase::Scan)?;
         let queue = open_queue(store, &lock)?;
-        let scanned = queue.scanned_through();
-        let decider = Decider::new(Catalog::as_of(store, scanned)?)?;
+        let scanned = match planted::is(Bug::ScanFromEnd) {
+            true => store.watermarks().durable,
+            false => queue.scanned_through(),
+        };
+        let catalog = match planted::is(Bug::CatalogAsOfNow) {
+            true => Catalog::load(store)?,
+            false => Catalog::as_of(store, scanned)?,
+        };
+        let decider = Decider::new(catalog)?;
         let log = store.scan(scanned)?;
         let synced_at = store.clock().monotonic();
         Ok(ScanPhase {
@@ -109,6 +117,9 @@ impl ScanPhase {
         if last > self.scanned {
             done.entries = to_u64(entries.len());
             self.unsynced = true;
+            if planted::is(Bug::ScanAhead) {
+                last = last.max(self.store.watermarks().durable);
+            }
             self.queue.append(entries, last)?;
             self.scanned = last;
         }

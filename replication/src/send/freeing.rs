@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use milepost_engine::width::to_usize;
-use milepost_engine::{Error, ErrorKind, Result, SiteName};
+use milepost_engine::{Error, ErrorKind, Lsn, Result, SiteName};
 
 use crate::catalog::hold_what_is_needed;
 use crate::link::{Link, LinkError};
 use crate::message::{Packer, Point};
+use crate::planted::{self, Bug};
 
 use super::heirs::living;
 use super::phase::{Pair, SendPhase, Sent};
@@ -29,16 +30,24 @@ impl SendPhase {
         // Who is suspended by it is so in the log, durably, before anything is freed without him (R1).
         self.judge_limits()?;
         let mut through = self.scanned;
+        let mut most = Lsn::ZERO;
         for (name, pair) in &self.pairs {
             if pair.limit.suspended.is_some() {
                 continue;
             }
             let subscriptions = living(self.catalog.subscriptions_of(&pair.remote));
-            let confirmed = pair.sender.confirm_sent().place().at;
+            let mut confirmed = pair.sender.confirm_sent().place().at;
+            if planted::is(Bug::FreeAtSent) {
+                confirmed = pair.sender.log_sent().place().at;
+            }
             let looked_at = pair.stream.nothing_behind(confirmed);
             if self.postings.next_due(name, &subscriptions, looked_at).is_some() {
                 through = through.min(confirmed);
+                most = most.max(confirmed);
             }
+        }
+        if planted::is(Bug::FreeAtMostConfirmed) && most > Lsn::ZERO {
+            through = most;
         }
         if through > self.freed {
             self.postings.free(through);

@@ -16,6 +16,7 @@ use crate::hooks::SharedHooks;
 use crate::keys::{PairKeys, keys_of};
 use crate::link::{Link, LinkError};
 use crate::message::{Lineage, Packer, Point, Range};
+use crate::planted::{self, Bug};
 use crate::tracking::{
     Me, NOTE, Neighbour, Now, OwnEnd, Pace, PairRecords, PairState, ProbingTimes, SendAction, Sender,
 };
@@ -472,6 +473,7 @@ impl SendPhase {
                 // The search ended early, and says nothing of what is there.
                 break;
             }
+            let next = next.filter(|_| !planted::is(Bug::RangeToldEmpty));
             let Some(carried) = next.filter(|carried| carried.point.place() <= range.up_to.place()) else {
                 let last = packer.finish_at(range.up_to);
                 return self.deliver_packed(pair, link, last, sent);

@@ -14,6 +14,7 @@ use milepost_engine::{Lsn, Result, SiteName, Store};
 use crate::agent::Stop;
 use crate::catalog::{Subscription, SubscriptionId, Topic};
 use crate::message::{Carried, Place, Point};
+use crate::planted::{self, Bug};
 use crate::scan::Entry;
 
 use super::heirs::Heirs;
@@ -207,6 +208,9 @@ impl Stream {
     /// The first subscription at or behind `after` whose history is not known to be over.
     fn next_history<'a>(&self, sources: &Sources<'a>, after: Place) -> Option<&'a Subscription> {
         let fits = |one: &&&Subscription| {
+            if planted::is(Bug::HistoryForgotten) {
+                return false;
+            }
             let ended = self.ended.get(&one.id).copied().unwrap_or(Lsn::MAX);
             one.history_behind(after).is_some_and(|back| back < ended)
         };

@@ -19,9 +19,10 @@
 use std::collections::BTreeSet;
 
 use milepost_engine::frame::NewFrame;
-use milepost_engine::{Lsn, Origin, Result, Via};
+use milepost_engine::{Lsn, Origin, Pinned, Result, Via};
 
 use crate::message::{self, Carried, Header, Item, Joined, Message, Point};
+use crate::planted::{self, Bug};
 
 use super::held::HeldEvent;
 use super::own::{Case, InQuarantine, Judgement, OwnLog};
@@ -119,12 +120,17 @@ impl Receiver {
         for item in &message.items {
             if item.point().place() <= r {
                 course.overlap += 1;
-                continue;
+                if !planted::is(Bug::OverlapApplied) {
+                    continue;
+                }
             }
             let joined;
             let carried = match item {
                 Item::Transaction(carried) => carried,
                 Item::Part(part) => match self.join(header, part, own)? {
+                    Err(_) if planted::is(Bug::LastPartEnds) && part.end() == part.total => {
+                        return self.applied(header, course, Whole::Yes);
+                    }
                     Ok(carried) => {
                         joined = carried;
                         self.joined = joined.point;
@@ -219,11 +225,7 @@ impl Receiver {
         let sender = header.from.id.unwrap_or_default();
         let origin = carried.origin_from(&header.from.name, sender);
         if origin.site == self.me.id {
-            let text = format!(
-                "{} sent back our own transaction {}",
-                header.from.name, origin.lsn
-            );
-            return Ok(Made::Stop(StopReason::Loop(text)));
+            return Ok(came_back(header, &origin));
         }
         let passed_on = [self.recent.passed_on(origin.site), new.passed_on(origin.site)];
         let passed_on = passed_on
@@ -252,11 +254,7 @@ impl Receiver {
             .pin(&self.neighbour.name)?;
         match own.judge(case)? {
             Judgement::Apply => {}
-            Judgement::Keep(mut kept) => {
-                // R1: what is kept and the position are one frame.
-                kept.pin(received);
-                return Ok(Made::Kept(*kept));
-            }
+            Judgement::Keep(kept) => return Ok(keep(*kept, received)),
             Judgement::Refuse(refusal) => return Ok(Made::Refused(refusal)),
         }
         new.add(&origin);
@@ -272,7 +270,9 @@ impl Receiver {
         }
         frame.set_origin(origin.clone());
         frame.set_via(self.via(header, carried.point));
-        frame.pin(received);
+        if !planted::is(Bug::ApplyWithoutMoving) {
+            frame.pin(received);
+        }
         Ok(Made::Frame(frame, origin))
     }
 
@@ -342,6 +342,23 @@ impl Receiver {
     }
 }
 
+fn came_back(header: &Header, origin: &Origin) -> Made {
+    let text = format!(
+        "{} sent back our own transaction {}",
+        header.from.name, origin.lsn
+    );
+    Made::Stop(StopReason::Loop(text))
+}
+
+/// R1: what is kept in quarantine and the position are one frame.
+fn keep(mut kept: NewFrame, received: Pinned) -> Made {
+    if planted::is(Bug::VetoApplied) {
+        kept = NewFrame::of_kind(NOTE, Vec::new());
+    }
+    kept.pin(received);
+    Made::Kept(kept)
+}
+
 /// What of a transaction is not in our log.
 enum Part {
     /// These events, and why they cannot be applied all the same.
@@ -364,7 +381,7 @@ fn fresh_part(
         InQuarantine::Yes => return Ok(Part::None),
         InQuarantine::NotYet => return Ok(Part::Unsettled),
     }
-    if !may_be_held {
+    if !may_be_held || planted::is(Bug::OriginForgotten) {
         return Ok(Part::New(Box::new(carried.frame()), None));
     }
     if is_staged {

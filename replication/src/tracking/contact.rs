@@ -8,6 +8,7 @@
 use milepost_engine::{Lsn, StoreId};
 
 use crate::message::{Header, Point};
+use crate::planted::{self, Bug};
 
 use super::receiver::Me;
 use super::state::{Neighbour, PairRecord, PairRecords, ReceivedRecord, ReportedRecord, ToldRecord};
@@ -53,7 +54,7 @@ pub(super) fn judge(me: &Me, neighbour: &Neighbour, records: &PairRecords, heade
         }))
     } else if theirs > pair.generation {
         Contact::First(Box::new(meet(records, header, from)))
-    } else if theirs < pair.generation {
+    } else if theirs < pair.generation && !planted::is(Bug::AcceptOldGeneration) {
         Contact::Not(other)
     } else if let Some(reason) = &pair.stopped {
         Contact::Not(Verdict::Stopped(reason.clone()))

@@ -22,6 +22,7 @@ use std::time::Duration;
 use milepost_engine::{Lsn, Pinned, Position, Result, SiteName, StoreId};
 
 use crate::message::{Header, Item, Joiner, Lineage, Message, MessageFault, Place, Point, Range, VERSION};
+use crate::planted::{self, Bug};
 
 use super::claims::{self, Noted};
 use super::contact::{self, Contact};
@@ -196,7 +197,9 @@ impl Receiver {
     fn note_once(&mut self, header: &Header, noted: Noted) {
         if let Some(probe) = &header.probe {
             self.records.told.nonce = Some(probe.nonce);
-            self.owe_answer();
+            if !planted::is(Bug::ProbeUnanswered) {
+                self.owe_answer();
+            }
         }
         if noted == Noted::Lower {
             self.records.told.suspicions = self.records.told.suspicions.saturating_add(1);
@@ -425,9 +428,13 @@ impl Receiver {
             .chain(message.items.iter().map(Item::point));
         let ours = points.find(|point| point.place() == r.place());
         if let Some(lineage) = left_before(header, r)
+            && !planted::is(Bug::ForkUnseen)
             && (r.position.lsn >= lineage.doubted_to || ours.is_some_and(|point| point != r))
         {
             return Ok(self.stop(parted(lineage, r)));
+        }
+        if previous.place() > r.place() && planted::is(Bug::GapIgnored) {
+            return self.apply(message, own);
         }
         if previous.place() > r.place() {
             let range = Range {
@@ -438,7 +445,7 @@ impl Receiver {
             return Ok(Verdict::Gap(range));
         }
         match ours {
-            Some(point) if point != r && header.epoch == self.epoch() => {
+            Some(point) if point != r && header.epoch == self.epoch() && !planted::is(Bug::ForkUnseen) => {
                 let text = format!("it tells {point} where we hold {r}");
                 Ok(self.stop(StopReason::Parted(None, text)))
             }
@@ -450,7 +457,7 @@ impl Receiver {
                 }
                 Ok(Verdict::Duplicate)
             }
-            Some(point) if point == r => {
+            Some(point) if point == r || planted::is(Bug::ForkUnseen) => {
                 if r.is_none() {
                     self.begin_again(own)?;
                 }

@@ -36,7 +36,7 @@ pub fn own_commits_are_there(site: &str, log: &[Logged], commits: &Commits) -> R
         return Ok(());
     }
     Err(format!(
-        "{site} does not hold its own commits: {} of {}",
+        "{site} does not hold its own commits: {} of {} (E1)",
         here.len(),
         made.len()
     ))
@@ -53,7 +53,7 @@ pub fn events_are_genuine_and_single(
         let (origin, lsn) = &one.origin;
         if one.via.is_some() && origin == site {
             return Err(format!(
-                "{site} got its own transaction {lsn} back, {}",
+                "{site} got its own transaction {lsn} back (R4), {}",
                 told(one)
             ));
         }
@@ -62,13 +62,13 @@ pub fn events_are_genuine_and_single(
             let original = committed.and_then(|events| events.get(*ordinal as usize));
             if original != Some(event) {
                 return Err(format!(
-                    "{site} holds what {origin} did not commit at {lsn}: {}",
+                    "{site} holds what {origin} did not commit at {lsn} (R2): {}",
                     told(one)
                 ));
             }
             if !seen.insert((origin.clone(), *lsn, *ordinal)) {
                 return Err(format!(
-                    "{site} holds {origin} {lsn} event {ordinal} twice, at last {}",
+                    "{site} holds {origin} {lsn} event {ordinal} twice (R1), at last {}",
                     told(one)
                 ));
             }
@@ -95,7 +95,7 @@ pub fn stream_is_as_due(site: &str, log: &[Logged], side: &Side<'_>) -> Result<O
         {
             let here = (*generation, *place);
             if here <= at {
-                return Err(format!("{site} went from {} to {}", spell(at), told(one)));
+                return Err(format!("{site} went from {} to {} (R1)", spell(at), told(one)));
             }
             let making = side
                 .makings
@@ -103,7 +103,7 @@ pub fn stream_is_as_due(site: &str, log: &[Logged], side: &Side<'_>) -> Result<O
                 .rposition(|making| making.generation <= *generation);
             let due = making.and_then(|number| due.get(number));
             let Some(due) = due else {
-                return Err(format!("{site} got of an unknown generation {}", told(one)));
+                return Err(format!("{site} got of an unknown generation (R5) {}", told(one)));
             };
             let passed = if at.0 == here.0 { at.1 } else { Place::NONE };
             nothing_is_skipped(site, due, (passed, *place), &held)?;
@@ -123,7 +123,7 @@ pub fn stream_is_as_due(site: &str, log: &[Logged], side: &Side<'_>) -> Result<O
         .next();
     Ok(missing.map(|(place, (origin, lsn, ordinal))| {
         format!(
-            "{site} misses {origin} {lsn} event {ordinal}, due from {} at {}",
+            "{site} misses {origin} {lsn} event {ordinal}, due from {} at {} (Q1, R1)",
             side.publisher,
             spell((0, *place))
         )
@@ -150,7 +150,7 @@ pub fn nothing_overtakes_what_is_held(site: &str, log: &[Logged]) -> Result<(usi
         };
         let place = ends.map(|ends| waiting.iter().position(|(name, _)| *name == ends));
         if place == Some(None) {
-            return Err(format!("{site} ended what was not held: {}", told(one)));
+            return Err(format!("{site} ended what was not held (R6): {}", told(one)));
         }
         let before = &waiting[..place.flatten().unwrap_or(waiting.len())];
         let via = |one: &Logged| one.via.as_ref().map(|(via, _, _)| via.clone());
@@ -160,7 +160,7 @@ pub fn nothing_overtakes_what_is_held(site: &str, log: &[Logged]) -> Result<(usi
             one.is_applied() && from.is_some() && related && !mine.is_disjoint(&streams(held))
         });
         if let Some((_, held)) = overtaken {
-            return Err(format!("{site} overtook {} with {}", told(held), told(one)));
+            return Err(format!("{site} overtook {} with {} (R6)", told(held), told(one)));
         }
         if let Some(place) = place.flatten() {
             waiting.remove(place);
@@ -179,7 +179,7 @@ fn nothing_is_skipped(
     for (place, due) in due.range(from..to).filter(|(place, _)| **place > from) {
         if let Some((origin, lsn, ordinal)) = absent(due, held).next() {
             return Err(format!(
-                "{site} went on to {} without {origin} {lsn} event {ordinal}, which is due at {}",
+                "{site} went on to {} without {origin} {lsn} event {ordinal}, which is due at {} (R1)",
                 spell((0, to)),
                 spell((0, *place))
             ));
@@ -191,18 +191,21 @@ fn nothing_is_skipped(
 /// A transaction brings all that is due of it and not here yet, and nothing that is not due.
 fn is_whole(site: &str, due: Option<&Due>, one: &Logged, held: &BTreeSet<Id>) -> Result<(), String> {
     let Some(due) = due else {
-        return Err(format!("{site} got what was not due there: {}", told(one)));
+        return Err(format!("{site} got what was not due there (Q1): {}", told(one)));
     };
     let brought: BTreeSet<u32> = one.events.iter().map(|(ordinal, _)| *ordinal).collect();
     if due.origin != one.origin || !brought.is_subset(&due.may) {
         let may = &due.may;
         return Err(format!(
-            "{site} got more than events {may:?} of what was due there: {}",
+            "{site} got more than events {may:?} of what was due there (Q1): {}",
             told(one)
         ));
     }
     match absent(due, held).find(|(_, _, ordinal)| !brought.contains(ordinal)) {
-        Some((_, _, ordinal)) => Err(format!("{site} got it without event {ordinal}: {}", told(one))),
+        Some((_, _, ordinal)) => Err(format!(
+            "{site} got it without event {ordinal} (R1): {}",
+            told(one)
+        )),
         None => Ok(()),
     }
 }

@@ -74,6 +74,7 @@ mod rules;
 mod secrets;
 mod site;
 mod story;
+#[allow(dead_code, reason = "worlds have other links beside this one")]
 mod wire;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -43,6 +43,21 @@ struct Held {
     messages: u64,
 }
 
+impl Held {
+    fn note(&mut self, from: &str, to: &str, message: &[u8]) {
+        self.messages += 1;
+        // What cannot be read its addressee complains of.
+        let Ok(header) = decode_header(message, &Limits::default()) else {
+            return;
+        };
+        let sent = self
+            .sent
+            .entry((from.to_owned(), to.to_owned(), header.generation))
+            .or_default();
+        *sent = header.last.place().max(*sent);
+    }
+}
+
 struct Parcel {
     from: String,
     bytes: Vec<u8>,
@@ -76,6 +91,11 @@ impl Wire {
         own.map(|(_, place)| *place).max().unwrap_or_default()
     }
 
+    /// Notes what goes over another link.
+    pub fn note(&self, from: &str, to: &str, message: &[u8]) {
+        self.held.lock().unwrap().note(from, to, message);
+    }
+
     /// What a site has put on the link, and is not taken yet, is lost.
     pub fn lose_from(&self, from: &str) {
         let mut held = self.held.lock().unwrap();
@@ -98,13 +118,7 @@ impl Wire {
         if chance.percent(weather.refuse) {
             return refused;
         }
-        let header = decode_header(message, &Limits::default()).unwrap();
-        let sent = held
-            .sent
-            .entry((from.to_owned(), to.to_owned(), header.generation))
-            .or_default();
-        *sent = header.last.place().max(*sent);
-        held.messages += 1;
+        held.note(from, to, message);
         let copies = match () {
             () if chance.percent(weather.lose) => 0,
             () if chance.percent(weather.repeat) => 2,

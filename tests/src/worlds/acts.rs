@@ -306,6 +306,7 @@ impl World {
             Done::Committed(_) => return Ok(0),
             Done::Received(count, wrong) => (format!("{count} transactions"), wrong, count),
             Done::Scanned(entries) => (format!("{entries} entries"), Vec::new(), 0),
+            Done::Retried(count) => (format!("{count} transactions"), Vec::new(), count),
             Done::Sent(messages, wrong) => (format!("{messages} messages"), wrong, 0),
             Done::Left => (String::new(), Vec::new(), 0),
         };

@@ -33,20 +33,27 @@ mod wire;
 
 mod acts;
 mod fate;
+mod going_back;
+mod many;
 mod operators;
+mod post;
 mod process;
+mod rejoining;
 mod rest;
+mod servers;
 mod shape;
 mod site;
 mod trace;
+mod vetoes;
 mod watching;
 mod world;
 mod writing;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+pub use many::{Failure, run_many};
 pub use trace::Trace;
-use world::World;
+use world::{Kind, World};
 
 /// What runs came to, together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,8 +68,15 @@ pub struct Totals {
     pub cuts: u64,
     /// Acts in the middle of which another process did something.
     pub meanwhile: u64,
+    /// Servers that were killed, and power cuts of theirs.
+    pub server_kills: u64,
+    pub server_cuts: u64,
     /// Segments that were freed.
     pub freed: u64,
+    /// Pairs that stopped because one site had gone back.
+    pub parted: u64,
+    /// Transactions that were held in quarantine.
+    pub held: u64,
     /// Operations of all processes.
     pub ops: u64,
     /// Hash of all of them: same seed, same run.
@@ -78,6 +92,10 @@ impl Totals {
         self.cuts += other.cuts;
         self.meanwhile += other.meanwhile;
         self.freed += other.freed;
+        self.server_kills += other.server_kills;
+        self.server_cuts += other.server_cuts;
+        self.held += other.held;
+        self.parted += other.parted;
         self.ops += other.ops;
         self.hash ^= other.hash;
     }
@@ -88,20 +106,36 @@ impl Totals {
 /// # Errors
 /// What is wrong, with what led to it, and how to see it again.
 pub fn run(seed: u64, trace: &Trace) -> Result<Totals, String> {
-    let life = AssertUnwindSafe(|| {
-        let mut world = World::new(seed, trace)?;
+    told(seed, trace, "every_world", || {
+        let mut world = World::new(seed, trace, Kind::Whole)?;
         for _ in 0..world.steps() {
             world.step()?;
         }
         world.come_to_rest()?;
         Ok(world.totals())
-    });
-    let outcome = catch_unwind(life)
+    })
+}
+
+/// Lives one seed of a pair through of which one site goes back in time.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_back(seed: u64, trace: &Trace) -> Result<Totals, String> {
+    told(seed, trace, "whoever_goes_back", || going_back::live(seed, trace))
+}
+
+fn told(
+    seed: u64,
+    trace: &Trace,
+    test: &str,
+    life: impl FnOnce() -> Result<Totals, String>,
+) -> Result<Totals, String> {
+    let outcome = catch_unwind(AssertUnwindSafe(life))
         .unwrap_or_else(|panic| Err(format!("a panic: {}", crate::crash::panic_text(&*panic))));
     outcome.map_err(|reason: String| {
         format!(
             "seed {seed}: {reason}\n{trace}\nseed {seed}: {reason}\nrepeat it: MILEPOST_SEED={seed} cargo test -p milepost-tests --test worlds \
-             every_world -- --nocapture"
+             {test} -- --nocapture"
         )
     })
 }

@@ -6,10 +6,12 @@ use milepost_replication::catalog::{
     SubscriptionId,
 };
 
+use milepost_replication::quarantine::held_of;
+
 use super::defined::{By, Making, PUBLICATIONS, Subscribed, Version};
 use super::process::STOPPED;
 use super::shape::NAMES;
-use super::world::World;
+use super::world::{Kind, World};
 
 const PATTERNS: [&str; 5] = ["**", "x/**", "y/*", "*/1", "y/0"];
 
@@ -27,7 +29,7 @@ impl World {
         }
         for edge in 0..self.edges.len() {
             self.add_remote(edge)?;
-            if self.chance.percent(70) {
+            if self.kind == Kind::GoingBack || self.chance.percent(70) {
                 self.subscribe_to(edge, 0, Start::Now)?;
             } else {
                 self.subscribe(edge)?;
@@ -204,13 +206,21 @@ impl World {
             .map(|(number, _)| number)
             .collect();
         let generation = making.generation;
+        let (from, to) = (self.edges[edge].from, NAMES[self.edges[edge].to]);
+        let (store, site) = (self.desk(from)?, SiteName::new(to).map_err(refused)?);
+        if held_of(&store, &site).map_err(refused)?.is_some() {
+            // Nobody else has it any more.
+            let removed = Definitions::new(&store).remove_remote(&site);
+            let is_kept = removed.is_err_and(|error| error.kind() == ErrorKind::Conflict);
+            return is_kept
+                .then_some(())
+                .ok_or_else(|| format!("{} let go of what it holds of {to} (R6)", NAMES[from]));
+        }
         for number in open {
             self.end_this(edge, number, false)?;
         }
-        let (from, to) = (self.edges[edge].from, NAMES[self.edges[edge].to]);
         let sent = self.wire.sent(NAMES[from], to, generation);
         let store = self.desk(from)?;
-        let site = SiteName::new(to).map_err(refused)?;
         Definitions::new(&store).remove_remote(&site).map_err(refused)?;
         if let Some(making) = self.edges[edge].making() {
             making.removed = Some(sent);
@@ -254,6 +264,10 @@ impl World {
     /// anew, who then may ask for what it had confirmed. Any other reason ends the run: nobody went back (R5).
     pub fn make_anew(&mut self, site: usize, why: &str) -> Result<(), String> {
         let told = format!("{}: {why}", NAMES[site]);
+        if self.kind == Kind::GoingBack && why.starts_with(STOPPED) {
+            self.note_stopped(told);
+            return Ok(());
+        }
         let pair = why.strip_prefix(STOPPED).and_then(|rest| rest.split(' ').next());
         let of = |from: usize, to: &str| {
             let fits = |edge: &super::world::Edge| edge.from == from && NAMES[edge.to] == to;
@@ -262,7 +276,7 @@ impl World {
         let number = pair
             .filter(|_| why.contains("was freed"))
             .and_then(|pair| of(site, pair));
-        let number = number.ok_or_else(|| format!("{told} (R5: nobody went back)"))?;
+        let number = number.ok_or_else(|| format!("R4, R5: nothing gives a reason, and {told}"))?;
         let other = of(self.edges[number].to, NAMES[site]);
         let made = |number: usize| {
             self.edges[number]
@@ -271,7 +285,7 @@ impl World {
                 .map_or(0, |making| making.number)
         };
         if other.map_or(0, made) <= made(number) {
-            return Err(format!("{told} (Q2: nobody made it anew)"));
+            return Err(format!("Q2: nobody made it anew, and {told}"));
         }
         self.tell(told);
         self.remove_or_add_remote(number)

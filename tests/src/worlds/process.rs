@@ -13,7 +13,9 @@ use milepost_replication::send::{SendOptions, SendPhase, Serve};
 use milepost_replication::tracking::{Patience, PollCause};
 use tokio::runtime::Runtime;
 
+use super::chance::Chance;
 use super::fate::Fate;
+use super::vetoes::{Act, operate};
 use crate::disk::SimProcess;
 
 /// How a site's phases are run.
@@ -34,6 +36,8 @@ pub enum Task {
     /// What is scanned is made durable.
     Sync,
     Send,
+    /// An operator does something about what is held.
+    Quarantine(Act, Chance),
     /// Its phases end cleanly.
     Leave,
 }
@@ -47,6 +51,8 @@ impl Task {
             Task::Scan => "scans",
             Task::Sync => "syncs the queue",
             Task::Send => "sends",
+            Task::Quarantine(Act::Drop, _) => "drops one that is held",
+            Task::Quarantine(..) => "retries what is held",
             Task::Leave => "leaves",
         }
     }
@@ -59,6 +65,8 @@ pub enum Done {
     /// Transactions, and what stopped or needs an operator.
     Received(u64, Vec<String>),
     Scanned(u64),
+    /// Transactions that were held and are applied.
+    Retried(u64),
     /// Messages, and what stopped.
     Sent(u64, Vec<String>),
     Left,
@@ -120,6 +128,11 @@ impl Running {
                 Ok(Done::Left)
             }
             Task::Send => self.send(&store, habits),
+            Task::Quarantine(act, chance) => {
+                // Whoever retries has the receive phase.
+                self.receiving = None;
+                operate(&store, &habits.hooks, act, &chance)
+            }
             Task::Leave => self.leave(),
         }
     }

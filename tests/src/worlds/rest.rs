@@ -9,7 +9,9 @@ use super::judge::{
     stream_is_as_due,
 };
 use super::logged::Logged;
+use super::post::Post;
 use super::shape::NAMES;
+use super::site::Site;
 use super::wire::Weather;
 use super::world::World;
 
@@ -28,14 +30,32 @@ impl World {
     /// # Errors
     /// What is wrong, or has not come.
     pub fn come_to_rest(&mut self) -> Result<(), String> {
-        self.wire.set_weather(Weather::default());
-        self.is_calm = true;
-        self.tell("the faults stop".to_owned());
+        self.stop_faults();
         if self.chance.percent(50) {
             for site in 0..self.sites.len() {
                 self.end_one(site)?;
             }
         }
+        self.rest()
+    }
+
+    /// From now on nothing befalls anybody.
+    pub fn stop_faults(&mut self) {
+        self.wire.set_weather(Weather::default());
+        self.is_calm = true;
+        if let Some(post) = &self.post {
+            post.calm();
+        }
+        self.tell("the faults stop".to_owned());
+        let rules = self.sites.iter().filter_map(|site| site.rules.as_ref());
+        rules.for_each(|rules| rules.relent());
+    }
+
+    /// Everything arrives, and nobody has anything to say any more.
+    ///
+    /// # Errors
+    /// As [`World::come_to_rest`].
+    pub fn rest(&mut self) -> Result<(), String> {
         self.arrive()?;
         self.fall_silent()
     }
@@ -44,14 +64,9 @@ impl World {
         let mut idle = 0;
         for day in 1..=DAYS_AT_MOST {
             idle += 1;
-            for edge in 0..self.edges.len() {
-                if self.edges[edge].making().is_none() {
-                    self.remove_or_add_remote(edge)?;
-                    idle = 0;
-                }
-            }
             let (messages, applied) = self.live_a_day(day)?;
-            if applied > 0 {
+            let all_there = self.edges.iter_mut().all(|edge| edge.making().is_some());
+            if applied > 0 || !all_there {
                 idle = 0;
             }
             if messages > 0 && idle < DAYS_OF_REST || idle == 0 {
@@ -65,16 +80,23 @@ impl World {
                 Some(_) => {}
             }
         }
-        Err(format!("after {DAYS_AT_MOST} days there is still news"))
+        Err(format!("after {DAYS_AT_MOST} days there is still news (R1, R3)"))
     }
 
     /// Messages and transactions of a day.
-    fn live_a_day(&mut self, day: usize) -> Result<(u64, u64), String> {
+    pub fn live_a_day(&mut self, day: usize) -> Result<(u64, u64), String> {
         self.pass(DAY);
+        // An operator who made a pair anew leaves nobody without a remote.
+        for edge in 0..self.edges.len() {
+            if self.edges[edge].making().is_none() {
+                self.remove_or_add_remote(edge)?;
+            }
+        }
         let before = self.wire.messages();
         let trace = std::mem::take(&mut self.trace);
-        let applied = self.turns();
-        self.trace = trace;
+        let retried = self.retry_all();
+        let applied = self.turns().and_then(|applied| Ok(applied + retried?));
+        trace.tell_what_is_rare(&std::mem::replace(&mut self.trace, trace.clone()));
         let (applied, messages) = (applied?, self.wire.messages() - before);
         if messages > 0 {
             self.tell(format!(
@@ -104,7 +126,8 @@ impl World {
     /// # Errors
     /// What is there and must not be, or is there in a wrong way.
     pub fn compare(&mut self) -> Result<Option<String>, String> {
-        self.sites.iter_mut().try_for_each(super::site::Site::look)?;
+        self.sites.iter_mut().try_for_each(Site::look)?;
+        self.post.as_ref().map_or(Ok(()), Post::check)?;
         let logs: Vec<&[Logged]> = self.sites.iter().map(|site| site.seen.1.as_slice()).collect();
         let named = NAMES.iter().map(|name| (*name).to_owned());
         let commits: BTreeMap<String, &Commits> =
@@ -135,6 +158,15 @@ impl World {
     pub fn totals(&mut self) -> Totals {
         let is_received = |one: &&Logged| one.is_applied() && one.via.is_some();
         let mut totals = self.totals;
+        let held = |site: &Site| {
+            nothing_overtakes_what_is_held(site.name, &site.seen.1).map_or(0, |(_, ever)| ever as u64)
+        };
+        totals.held = self.sites.iter().map(held).sum();
+        if let Some(post) = &self.post {
+            let (ops, hash, kills, cuts) = post.totals();
+            (totals.ops, totals.hash) = (totals.ops + ops, totals.hash ^ hash);
+            (totals.server_kills, totals.server_cuts) = (kills, cuts);
+        }
         totals.messages = self.wire.messages();
         for site in &self.sites {
             totals.received += site.seen.1.iter().filter(is_received).count() as u64;

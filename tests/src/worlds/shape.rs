@@ -16,6 +16,9 @@ const TIERS: &[(usize, usize)] = &[(0, 1), (0, 2), (1, 3), (2, 4)];
 /// A shape: its name and pairs of neighbours.
 pub type Shape = (&'static str, &'static [(usize, usize)]);
 
+/// The least that a world can be.
+pub const PLAIN: Shape = ("pair", PAIR);
+
 /// Pairs and lines are most, because a seed of one costs least.
 pub fn draw(chance: &Chance) -> Shape {
     chance.pick(&[

@@ -1,8 +1,10 @@
 //! [`Site`]: a simulated machine with a store on it, the processes that are alive there, and what its log was ever seen to hold.
 
+use std::fmt;
 use std::sync::Arc;
 
 use milepost_engine::{Lsn, Options, Result, Retention, SiteName, Store};
+use milepost_replication::hooks::Hooks;
 
 use super::chance::Chance;
 use super::fate::Fate;
@@ -10,6 +12,7 @@ use super::judge::Commits;
 use super::logged::{Logged, Told};
 use super::process::{Habits, Running};
 use super::shape::Role;
+use super::vetoes::Rules;
 use crate::SimRng;
 use crate::disk::{Profile, SimDisk, SimProcess};
 
@@ -31,6 +34,8 @@ pub struct Site {
     pub disk: SimDisk,
     pub frees: bool,
     pub habits: Habits,
+    /// It may veto what comes.
+    pub rules: Option<Arc<Rules>>,
     pub slots: Vec<Slot>,
     chance: Chance,
     /// The operator's process, to which nothing happens.
@@ -46,14 +51,18 @@ pub struct Site {
 }
 
 impl Site {
-    pub fn new(name: &'static str, chance: Chance, habits: Habits) -> Result<Site> {
+    pub fn new(name: &'static str, chance: Chance, habits: Habits, is_plain: bool) -> Result<Site> {
         let profile = chance.pick(&Profile::ALL);
+        let has_rules = chance.percent(35) && !is_plain;
+        let rules = has_rules.then(|| Rules::new(Chance::new(chance.below(u64::MAX))));
+        let hooks = rules.clone().map(|rules| rules as Arc<dyn Hooks>);
         let mut site = Site {
+            rules,
             name,
             profile,
             disk: SimDisk::like(profile, chance.below(u64::MAX)),
-            frees: chance.percent(50),
-            habits,
+            frees: chance.percent(50) && !is_plain,
+            habits: Habits { hooks, ..habits },
             slots: Role::draw(&chance)
                 .into_iter()
                 .map(|role| Slot { role, running: None })
@@ -74,7 +83,7 @@ impl Site {
         Ok(site)
     }
 
-    fn options(&self, process: &SimProcess) -> Options {
+    pub fn options(&self, process: &SimProcess) -> Options {
         options(process, self.profile, self.frees, &self.rng())
     }
 
@@ -127,6 +136,20 @@ impl Site {
             slot.kill();
         }
         self.leave_desk();
+    }
+}
+
+impl fmt::Display for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let roles: Vec<&str> = self.slots.iter().map(|slot| slot.role.name()).collect();
+        let frees = if self.frees { ", frees its log" } else { "" };
+        let vetoes = if self.rules.is_some() {
+            ", vetoes some of what comes"
+        } else {
+            ""
+        };
+        let (name, disk) = (self.name, self.profile.name());
+        write!(f, "{name}: {disk} disk, {}{frees}{vetoes}", roles.join(", "))
     }
 }
 

@@ -12,6 +12,13 @@ impl Trace {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Adds what another has that is not a process's everyday word.
+    pub fn tell_what_is_rare(&self, other: &Trace) {
+        for line in other.lines().iter().filter(|line| !line.contains("'s ")) {
+            self.tell(line.clone());
+        }
+    }
+
     /// Adds a line.
     pub fn tell(&self, line: String) {
         self.lines().push(line);

@@ -7,8 +7,10 @@ use milepost_replication::tracking::{Patience, PollCause};
 use super::Totals;
 use super::chance::{Chance, Time};
 use super::defined::{Making, Publications};
+use super::going_back::Back;
+use super::post::Post;
 use super::process::{Habits, Task};
-use super::shape::{NAMES, Role, draw};
+use super::shape::{NAMES, PLAIN, Role, draw};
 use super::site::Site;
 use super::trace::Trace;
 use super::wire::{Weather, Wire};
@@ -30,11 +32,26 @@ impl Edge {
     }
 }
 
+/// What kind of a world it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Everything happens, and nobody goes back.
+    Whole,
+    /// A pair of which one site goes back in time, and otherwise plain.
+    GoingBack,
+}
+
 /// See the module.
 pub struct World {
+    pub kind: Kind,
+    pub back: Option<Back>,
+    /// Why a pair stopped that may.
+    pub stopped: Option<String>,
     pub chance: Chance,
     pub time: Time,
     pub wire: Wire,
+    /// Links over servers, in place of the wire.
+    pub post: Option<Post>,
     pub trace: Trace,
     pub sites: Vec<Site>,
     pub edges: Vec<Edge>,
@@ -48,31 +65,32 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64, trace: &Trace) -> Result<World, String> {
+    pub fn new(seed: u64, trace: &Trace, kind: Kind) -> Result<World, String> {
         let (chance, time) = (Chance::new(seed), Time::default());
-        let (name, pairs) = draw(&chance);
-        let heavy = chance.percent(4);
+        let is_plain = kind == Kind::GoingBack;
+        let (name, pairs) = if is_plain { PLAIN } else { draw(&chance) };
+        let heavy = chance.percent(4) && !is_plain;
         trace.tell(format!("a {name} of sites{}", if heavy { ", heavy" } else { "" }));
         let wire = Wire::new(Chance::new(chance.below(u64::MAX)), time.clone());
         let count = pairs.iter().map(|(_, to)| to + 1).max().unwrap_or(0);
+        let mut post = None;
+        if chance.percent(30) && !is_plain {
+            post = Some(Post::new(Chance::new(chance.below(u64::MAX)), &wire, trace)?);
+        }
         let mut sites = Vec::new();
         for name in NAMES.into_iter().take(count) {
             let habits = Habits {
                 message_bytes: if heavy { 300_000 } else { 10_000 },
                 patience: Patience::NONE,
                 group: chance.pick(&[1, 3, 20]),
-                link: wire.end(name),
+                link: post
+                    .as_ref()
+                    .map_or_else(|| wire.end(name), |post| post.end(name)),
                 hooks: None,
             };
             let own = Chance::new(chance.below(u64::MAX));
-            let site = Site::new(name, own, habits).map_err(|error| error.to_string())?;
-            let roles: Vec<&str> = site.slots.iter().map(|slot| slot.role.name()).collect();
-            let frees = if site.frees { ", frees its log" } else { "" };
-            trace.tell(format!(
-                "{name}: {} disk, {}{frees}",
-                site.profile.name(),
-                roles.join(", ")
-            ));
+            let site = Site::new(name, own, habits, is_plain).map_err(|error| error.to_string())?;
+            trace.tell(site.to_string());
             sites.push(site);
         }
         let both = pairs.iter().flat_map(|(a, b)| [(*a, *b), (*b, *a)]);
@@ -82,8 +100,12 @@ impl World {
             makings: Vec::new(),
         };
         let mut world = World {
+            kind,
+            back: None,
+            stopped: None,
             time,
             wire,
+            post,
             trace: trace.clone(),
             publications: vec![Publications::new(); sites.len()],
             sites,
@@ -110,6 +132,9 @@ impl World {
     pub fn pass(&self, pause: Duration) {
         self.time.pass(pause);
         self.sites.iter().for_each(|site| site.disk.advance(pause));
+        if let Some(post) = &self.post {
+            post.pass(pause);
+        }
     }
 
     /// One thing happens.
@@ -127,7 +152,8 @@ impl World {
             75..=76 => self.end_subscription(edge),
             77..=78 => self.remove_or_add_remote(edge),
             79 => self.publish(site),
-            80..=85 => self.end_one(site),
+            80..=83 => self.end_one(site),
+            84..=85 => self.operate(site),
             86..=88 => {
                 self.power_cut(site);
                 Ok(())
@@ -140,7 +166,10 @@ impl World {
                 Ok(())
             }
             96..=97 => {
-                self.change_weather();
+                match &self.post {
+                    Some(post) => post.lose_power(),
+                    None => self.change_weather(),
+                }
                 Ok(())
             }
             _ => self.compare().map(drop),
@@ -197,7 +226,7 @@ impl World {
         Ok(())
     }
 
-    fn power_cut(&mut self, site: usize) {
+    pub fn power_cut(&mut self, site: usize) {
         let rng = self.sites[site].rng();
         let disk = self.sites[site].disk.crash(&rng);
         self.tell(format!("{} loses power", self.sites[site].name));

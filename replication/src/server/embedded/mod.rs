@@ -40,6 +40,7 @@ use self::recent::Recent;
 use self::record::Record;
 use super::store::{Delivery, MailboxPoll, MessageStore, StoreError, StoreFuture};
 use crate::link::MAX_MESSAGE_BYTES;
+use crate::planted::{self, Bug};
 use crate::wire::{Delivered, MessageKey};
 
 /// Pinned: LSN before which no message waits, 8 bytes little endian.
@@ -111,6 +112,19 @@ impl EmbeddedStore {
     /// # Errors
     /// `Corrupt` when its records cannot be read.
     pub fn over(store: Store, limits: MailboxLimits) -> Result<EmbeddedStore> {
+        let store = EmbeddedStore::over_untold(store, limits)?;
+        let weak = Arc::downgrade(&store.shared);
+        let thread = std::thread::Builder::new().name("message-store-tail".to_owned());
+        let thread = thread.spawn(move || follow(&weak));
+        thread.map_err(|error| Error::internal("the message store's tail cannot start").caused_by(error))?;
+        Ok(store)
+    }
+
+    /// The same for who polls whenever he likes: nobody is told at once of what another server took, and no thread waits for it.
+    ///
+    /// # Errors
+    /// As [`EmbeddedStore::over`].
+    pub fn over_untold(store: Store, limits: MailboxLimits) -> Result<EmbeddedStore> {
         let oldest = store
             .pinned(PINNED_OLDEST)?
             .map(|(value, _)| word(&value))
@@ -138,10 +152,6 @@ impl EmbeddedStore {
             tail: Mutex::new(tail),
             arrivals,
         });
-        let weak = Arc::downgrade(&shared);
-        let thread = std::thread::Builder::new().name("message-store-tail".to_owned());
-        let thread = thread.spawn(move || follow(&weak));
-        thread.map_err(|error| Error::internal("the message store's tail cannot start").caused_by(error))?;
         Ok(EmbeddedStore { shared })
     }
 
@@ -260,7 +270,11 @@ impl Shared {
 
     /// Appends a frame durably and reads it into the index.
     fn append(&self, frame: NewFrame) -> Result<(), StoreError> {
-        self.store.append_frames(vec![frame], Durability::Synced)?;
+        let durability = match planted::is(Bug::AcknowledgeBeforeSync) {
+            true => Durability::Buffered,
+            false => Durability::Synced,
+        };
+        self.store.append_frames(vec![frame], durability)?;
         self.current().map(drop)?;
         Ok(())
     }
