@@ -19,9 +19,11 @@
 //! a log that was restored or cut and still has it has that too.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use bincode::{Decode, Encode};
 use milepost_engine::frame::{FrameKind, NewFrame};
+use milepost_engine::storage::Storage;
 use milepost_engine::{BackedUp, Durability, ErrorKind, Lsn, Pinned, Result, SiteName, Store, codec};
 
 use crate::catalog::Catalog;
@@ -80,8 +82,24 @@ pub fn back_up(
     thorough: bool,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<BackedUp> {
+    noted(store, || store.backup(to, thorough, progress))
+}
+
+/// [`back_up`] to any storage.
+///
+/// # Errors
+/// As [`back_up`].
+pub fn back_up_in(
+    store: &Store,
+    to: Arc<dyn Storage>,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<BackedUp> {
+    noted(store, || store.backup_in(to, false, progress))
+}
+
+fn noted(store: &Store, back_up: impl FnOnce() -> Result<BackedUp>) -> Result<BackedUp> {
     let received = received_so_far(store)?;
-    let done = store.backup(to, thorough, progress)?;
+    let done = back_up()?;
     if !received.is_empty()
         && let Err(error) = note(store, &done, received)
     {

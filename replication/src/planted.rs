@@ -53,6 +53,10 @@ pub enum Bug {
     RetryNotEnded,
     /// A chain that differs proves nothing (R5).
     ForkUnseen,
+    /// With `-u` is sent what no backup holds (R5).
+    UncoveredSent,
+    /// With `-u` is confirmed what no backup holds (R1, R5).
+    UncoveredConfirmed,
     /// A server acknowledges a message that is not durable (R2).
     AcknowledgeBeforeSync,
 }
@@ -60,7 +64,7 @@ pub enum Bug {
 impl Bug {
     /// All of them.
     #[cfg(feature = "planted")]
-    pub const ALL: [Bug; 24] = [
+    pub const ALL: [Bug; 26] = [
         Bug::ApplyWithoutMoving,
         Bug::ConfirmBeforeDurable,
         Bug::StartWithoutSync,
@@ -84,6 +88,8 @@ impl Bug {
         Bug::HeldOvertaken,
         Bug::RetryNotEnded,
         Bug::ForkUnseen,
+        Bug::UncoveredSent,
+        Bug::UncoveredConfirmed,
         Bug::AcknowledgeBeforeSync,
     ];
 }

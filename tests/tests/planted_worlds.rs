@@ -6,7 +6,7 @@
 
 use milepost_replication::planted::{self, Bug};
 use milepost_tests::crash::hush;
-use milepost_tests::worlds::{Trace, run, run_back, run_many};
+use milepost_tests::worlds::{Trace, run, run_back, run_backed_up, run_many};
 
 /// Most seeds that a bug may survive.
 const MOST_SEEDS: u64 = 3_000;
@@ -47,7 +47,11 @@ fn every_planted_bug_of_replication_is_caught_by_a_rule() {
     let mut wrong = Vec::new();
     for bug in Bug::ALL.into_iter().filter(chosen) {
         let mut own = Vec::new();
-        let live = if bug == Bug::ForkUnseen { run_back } else { run };
+        let live = match bug {
+            Bug::ForkUnseen => run_back,
+            Bug::UncoveredSent | Bug::UncoveredConfirmed => run_backed_up,
+            _ => run,
+        };
         for number in 0..runs {
             planted::set(Some(bug));
             let caught = run_many(number * APART, MOST_SEEDS, live);

@@ -3,11 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
 use milepost_tests::crash::hush;
-use milepost_tests::worlds::{Totals, Trace, run, run_back, run_many};
+use milepost_tests::worlds::{Totals, Trace, run, run_back, run_backed_up, run_many};
 
 /// Seeds of the everyday tier; `MILEPOST_SEEDS=n` runs more, `MILEPOST_FIRST=n` begins elsewhere, `MILEPOST_SEED=n` runs one.
-const EVERYDAY_SEEDS: u64 = 5_000;
-const EVERYDAY_SEEDS_BACK: u64 = 2_000;
+const EVERYDAY_SEEDS: u64 = 3_000;
+const EVERYDAY_SEEDS_BACK: u64 = 1_000;
 
 type Live = fn(u64, &Trace) -> Result<Totals, String>;
 
@@ -78,9 +78,21 @@ fn whoever_goes_back_in_time_is_found_where_it_was_known_and_nobody_else_stops_r
 }
 
 #[test]
+fn whoever_sends_only_what_is_backed_up_is_lost_and_restored_and_nobody_notices_r5() {
+    let Some((seeds, totals)) = live_through(EVERYDAY_SEEDS_BACK, run_backed_up) else {
+        return;
+    };
+    assert!(totals.restored > seeds, "too few were lost: {}", totals.restored);
+    assert!(
+        totals.received > 4 * seeds,
+        "sites to which nothing comes prove nothing"
+    );
+}
+
+#[test]
 fn one_seed_gives_one_run() {
     hush();
-    let lives: [Live; 2] = [run, run_back];
+    let lives: [Live; 3] = [run, run_back, run_backed_up];
     for (seed, live) in (0..6).flat_map(|seed| lives.map(|live| (seed, live))) {
         let told = || {
             let trace = Trace::default();

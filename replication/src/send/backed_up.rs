@@ -4,6 +4,7 @@ use milepost_engine::{Lsn, Result, SiteName};
 
 use crate::backup::Coverage;
 use crate::message::Point;
+use crate::planted::{self, Bug};
 use crate::tracking::{ConfirmedRecord, PairState};
 
 use super::SendPhase;
@@ -32,12 +33,14 @@ impl SendPhase {
 
     /// Nothing of the log behind this is sent.
     pub(super) fn covered(&self) -> Lsn {
-        self.coverage.map_or(Lsn::MAX, |coverage| coverage.through)
+        let coverage = self.coverage.filter(|_| !planted::is(Bug::UncoveredSent));
+        coverage.map_or(Lsn::MAX, |coverage| coverage.through)
     }
 
     /// Nothing of a remote's stream behind this is confirmed.
     pub(super) fn confirm_at_most(&self, remote: &SiteName, generation: u32) -> Result<Option<Point>> {
         self.coverage
+            .filter(|_| !planted::is(Bug::UncoveredConfirmed))
             .map(|_| Coverage::received(&self.store, remote, generation))
             .transpose()
     }

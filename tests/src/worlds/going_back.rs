@@ -12,9 +12,7 @@
 //! - It holds none: nobody stops, and everything is as it would be without (R1). Where it has heard of one, and the lineage did not change, it may stop:
 //!   nobody can tell the two histories apart by what was only heard of.
 
-use std::sync::Arc;
-
-use milepost_engine::{Lsn, Options};
+use milepost_engine::Lsn;
 
 use super::Totals;
 use super::defined::{Making, Publications};
@@ -30,18 +28,25 @@ use crate::disk::SimDisk;
 const DAYS: usize = 40;
 
 /// What is put back.
-enum Copy {
+pub(super) enum Copy {
     Backup(SimDisk),
     Image(SimDisk),
 }
 
 /// What was known of a site when it was copied.
-struct Kept {
+pub(super) struct Kept {
     copy: Copy,
     seen: (Lsn, Vec<Logged>),
     commits: Commits,
     publications: Publications,
     makings: Vec<Making>,
+}
+
+impl Kept {
+    /// It holds the log up to here.
+    pub(super) fn through(&self) -> Lsn {
+        self.seen.0
+    }
 }
 
 /// Lives one seed of a pair of which one goes back.
@@ -88,26 +93,35 @@ impl World {
         store.sync().map_err(told)?;
         self.sites[site].look()?;
         let is_image = self.chance.percent(50);
-        let copy = if is_image {
-            drop(store);
-            self.sites[site].kill_all();
-            Copy::Image(self.sites[site].disk.snapshot())
-        } else {
-            let disk = SimDisk::like(self.sites[site].profile, self.chance.below(u64::MAX));
+        let kept = self.kept(site, |world| {
+            if is_image {
+                world.sites[site].kill_all();
+                return Ok(Copy::Image(world.sites[site].disk.snapshot()));
+            }
+            let disk = SimDisk::like(world.sites[site].profile, world.chance.below(u64::MAX));
             let process = disk.start();
-            store
-                .backup_in(process.storage(), false, &mut |_, _| ())
-                .map_err(told)?;
+            store.backup_in(process.storage(), false, &mut |_, _| ())?;
             process.kill();
-            Copy::Backup(disk)
-        };
-        // What a backup notes in the log is behind it.
-        let own = &self.sites[site];
-        let (name, what) = (own.name, if is_image { "the disk of" } else { "a backup of" });
+            Ok(Copy::Backup(disk))
+        });
+        let kept = kept.map_err(told)?;
+        let what = if is_image { "the disk" } else { "a backup" };
         self.tell(format!(
-            "{what} {name} is kept, with its log up to {}",
-            own.seen.0
+            "{what} of {} is kept, with its log up to {}",
+            NAMES[site],
+            kept.through()
         ));
+        Ok(kept)
+    }
+
+    /// What is known of a site now, with a copy of it.
+    pub(super) fn kept(
+        &mut self,
+        site: usize,
+        copy: impl FnOnce(&mut World) -> milepost_engine::Result<Copy>,
+    ) -> milepost_engine::Result<Kept> {
+        let copy = copy(self)?;
+        // What a backup notes in the log is behind it.
         let own = &self.sites[site];
         Ok(Kept {
             copy,
@@ -127,36 +141,13 @@ impl World {
             store.sync().map_err(told)?;
             self.sites[site].look()?;
         }
-        self.sites.iter_mut().for_each(super::site::Site::kill_all);
-        let is_image = matches!(kept.copy, Copy::Image(_));
-        let disk = match kept.copy {
-            Copy::Image(disk) => disk,
-            Copy::Backup(backup) => {
-                let disk = SimDisk::like(self.sites[site].profile, self.chance.below(u64::MAX));
-                let (from, to) = (backup.start(), disk.start());
-                let rng = Arc::new(self.sites[site].rng());
-                let options: Options = self.sites[site].options(&to).rng(rng);
-                options
-                    .restore_in(from.storage(), to.storage(), &mut |_, _| ())
-                    .map_err(told)?;
-                to.kill();
-                disk
-            }
-        };
-        disk.advance(self.sites[site].disk.now());
-        let fork = kept.seen.0;
-        let lost = self.sites[site].commits.split_off(&Lsn(fork.0 + 1));
+        self.sites[other].kill_all();
+        let (is_image, fork) = (matches!(kept.copy, Copy::Image(_)), kept.through());
+        let lost = self.put_back(site, kept)?;
         let from_it = |one: &&Logged| one.via.as_ref().is_some_and(|(via, _, _)| via == NAMES[site]);
         let held = self.sites[other].seen.1.iter().filter(from_it);
         let is_held = held.into_iter().any(|one| one.origin.1 > fork);
         let heard = self.wire.sent(NAMES[site], NAMES[other], 0).at;
-        let own = &mut self.sites[site];
-        own.boot(disk);
-        own.lost_power = false;
-        (own.seen, own.commits) = (kept.seen, kept.commits);
-        own.maybe.clear();
-        self.publications[site] = kept.publications;
-        self.edges[site].makings = kept.makings;
         self.tell(format!(
             "{} goes back to it: {} commits are gone, of which {} {}",
             NAMES[site],
@@ -172,6 +163,27 @@ impl World {
             is_image,
         });
         Ok(())
+    }
+
+    /// A copy takes the place of a site; what that had committed since.
+    pub(super) fn put_back(&mut self, site: usize, kept: Kept) -> Result<Commits, String> {
+        let told = |error: milepost_engine::Error| format!("a copy cannot be put back: {error}");
+        self.sites[site].kill_all();
+        let fork = kept.through();
+        let disk = match kept.copy {
+            Copy::Image(disk) => disk,
+            Copy::Backup(backup) => self.restored(site, &backup).map_err(told)?,
+        };
+        disk.advance(self.sites[site].disk.now());
+        let own = &mut self.sites[site];
+        let lost = own.commits.split_off(&Lsn(fork.0 + 1));
+        own.boot(disk);
+        own.lost_power = false;
+        (own.seen, own.commits) = (kept.seen, kept.commits);
+        own.maybe.clear();
+        self.publications[site] = kept.publications;
+        self.edges[site].makings = kept.makings;
+        Ok(lost)
     }
 
     /// The faults stop, and what has to be seen is.
@@ -247,7 +259,7 @@ impl World {
     }
 
     /// One thing happens that leaves definitions alone.
-    fn plain_step(&mut self) -> Result<(), String> {
+    pub(super) fn plain_step(&mut self) -> Result<(), String> {
         self.pass(std::time::Duration::from_secs(1));
         let site = self.chance.below(2) as usize;
         match self.chance.below(100) {
@@ -265,10 +277,11 @@ impl World {
                 self.change_weather();
                 Ok(())
             }
-            _ => {
+            97 => {
                 self.pass(std::time::Duration::from_secs(100));
                 Ok(())
             }
+            _ => self.free(site),
         }
     }
 }

@@ -32,6 +32,7 @@ mod logged;
 mod wire;
 
 mod acts;
+mod backed_up;
 mod fate;
 mod going_back;
 mod many;
@@ -73,6 +74,8 @@ pub struct Totals {
     pub server_cuts: u64,
     /// Segments that were freed.
     pub freed: u64,
+    /// Sites that were lost and restored from their last backup (`-u`).
+    pub restored: u64,
     /// Pairs that stopped because one site had gone back.
     pub parted: u64,
     /// Transactions that were held in quarantine.
@@ -96,6 +99,7 @@ impl Totals {
         self.server_cuts += other.server_cuts;
         self.held += other.held;
         self.parted += other.parted;
+        self.restored += other.restored;
         self.ops += other.ops;
         self.hash ^= other.hash;
     }
@@ -122,6 +126,14 @@ pub fn run(seed: u64, trace: &Trace) -> Result<Totals, String> {
 /// As [`run`].
 pub fn run_back(seed: u64, trace: &Trace) -> Result<Totals, String> {
     told(seed, trace, "whoever_goes_back", || going_back::live(seed, trace))
+}
+
+/// Lives one seed of a pair through of which some send only what is backed up.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_backed_up(seed: u64, trace: &Trace) -> Result<Totals, String> {
+    told(seed, trace, "whoever_sends_only", || backed_up::live(seed, trace))
 }
 
 fn told(

@@ -29,7 +29,7 @@ impl World {
         }
         for edge in 0..self.edges.len() {
             self.add_remote(edge)?;
-            if self.kind == Kind::GoingBack || self.chance.percent(70) {
+            if self.kind != Kind::Whole || self.chance.percent(70) {
                 self.subscribe_to(edge, 0, Start::Now)?;
             } else {
                 self.subscribe(edge)?;

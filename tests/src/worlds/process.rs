@@ -26,6 +26,8 @@ pub struct Habits {
     pub group: u32,
     pub link: Arc<dyn Link>,
     pub hooks: SharedHooks,
+    /// `-u`
+    pub only_backed_up: bool,
 }
 
 /// What a process is to do next.
@@ -173,7 +175,7 @@ impl Running {
                     message_bytes: habits.message_bytes,
                     urgency: Duration::ZERO,
                     send_every: Duration::from_secs(60),
-                    only_backed_up: false,
+                    only_backed_up: habits.only_backed_up,
                 };
                 let stop = Stop::new();
                 none.insert(SendPhase::open(store, &links(habits, &stop), options, &stop)?)

@@ -94,7 +94,7 @@ impl World {
         }
         let before = self.wire.messages();
         let trace = std::mem::take(&mut self.trace);
-        let retried = self.retry_all();
+        let retried = self.back_up_all().and_then(|()| self.retry_all());
         let applied = self.turns().and_then(|applied| Ok(applied + retried?));
         trace.tell_what_is_rare(&std::mem::replace(&mut self.trace, trace.clone()));
         let (applied, messages) = (applied?, self.wire.messages() - before);

@@ -13,6 +13,7 @@ use super::logged::{Logged, Told};
 use super::process::{Habits, Running};
 use super::shape::Role;
 use super::vetoes::Rules;
+use super::world::Kind;
 use crate::SimRng;
 use crate::disk::{Profile, SimDisk, SimProcess};
 
@@ -51,9 +52,9 @@ pub struct Site {
 }
 
 impl Site {
-    pub fn new(name: &'static str, chance: Chance, habits: Habits, is_plain: bool) -> Result<Site> {
+    pub fn new(name: &'static str, chance: Chance, habits: Habits, kind: Kind) -> Result<Site> {
         let profile = chance.pick(&Profile::ALL);
-        let has_rules = chance.percent(35) && !is_plain;
+        let has_rules = chance.percent(35) && kind == Kind::Whole;
         let rules = has_rules.then(|| Rules::new(Chance::new(chance.below(u64::MAX))));
         let hooks = rules.clone().map(|rules| rules as Arc<dyn Hooks>);
         let mut site = Site {
@@ -61,7 +62,7 @@ impl Site {
             name,
             profile,
             disk: SimDisk::like(profile, chance.below(u64::MAX)),
-            frees: chance.percent(50) && !is_plain,
+            frees: chance.percent(50) && kind != Kind::GoingBack,
             habits: Habits { hooks, ..habits },
             slots: Role::draw(&chance)
                 .into_iter()

@@ -39,6 +39,8 @@ pub enum Kind {
     Whole,
     /// A pair of which one site goes back in time, and otherwise plain.
     GoingBack,
+    /// A plain pair of which some send only what is backed up.
+    BackedUp,
 }
 
 /// See the module.
@@ -67,7 +69,7 @@ pub struct World {
 impl World {
     pub fn new(seed: u64, trace: &Trace, kind: Kind) -> Result<World, String> {
         let (chance, time) = (Chance::new(seed), Time::default());
-        let is_plain = kind == Kind::GoingBack;
+        let is_plain = kind != Kind::Whole;
         let (name, pairs) = if is_plain { PLAIN } else { draw(&chance) };
         let heavy = chance.percent(4) && !is_plain;
         trace.tell(format!("a {name} of sites{}", if heavy { ", heavy" } else { "" }));
@@ -87,9 +89,10 @@ impl World {
                     .as_ref()
                     .map_or_else(|| wire.end(name), |post| post.end(name)),
                 hooks: None,
+                only_backed_up: false,
             };
             let own = Chance::new(chance.below(u64::MAX));
-            let site = Site::new(name, own, habits, is_plain).map_err(|error| error.to_string())?;
+            let site = Site::new(name, own, habits, kind).map_err(|error| error.to_string())?;
             trace.tell(site.to_string());
             sites.push(site);
         }
@@ -242,7 +245,6 @@ impl World {
     /// Whoever has what nobody needs any more lets it go.
     pub fn free(&mut self, site: usize) -> Result<(), String> {
         let told = |error: milepost_engine::Error| format!("an operator is refused: {error}");
-        self.sites[site].look()?;
         if !self.sites[site].frees {
             let rotated = self.sites[site]
                 .desk()
@@ -256,6 +258,8 @@ impl World {
             self.act(site, Role::Scan, Task::Sync)?;
             self.act(site, Role::Send, Task::Send)?;
         }
+        // What is noted and committed meanwhile may go, too.
+        self.sites[site].look()?;
         let store = self.sites[site].desk().map_err(told)?;
         store.rotate(0).map_err(told)?;
         let gone = store.free().map_err(told)?;
