@@ -149,8 +149,8 @@ fn a_subscription_names_its_value_and_keeps_what_it_needs_from_being_removed() {
     place.run(&["subscription", "remove", "hq"]).fails(2);
 }
 
-#[test]
-fn many_are_made_of_a_file_or_none_and_the_line_to_blame_is_named() {
+/// Head office with forty remotes more, made of the file `remotes`.
+fn with_forty() -> Place {
     let place = office();
     let mut lines = String::new();
     for number in 0..40 {
@@ -163,6 +163,12 @@ fn many_are_made_of_a_file_or_none_and_the_line_to_blame_is_named() {
         .run(&["remote", "add", "hq", "--file", "remotes", "--json"])
         .one();
     assert_eq!((&made["made"], &made["there"]), (&40.into(), &0.into()));
+    place
+}
+
+#[test]
+fn many_remotes_are_made_of_a_file_or_of_what_another_store_lists() {
+    let place = with_forty();
     let again = place.run(&["remote", "add", "hq", "--file", "remotes"]).ok();
     assert!(again.contains("made 0; 40 were there already"), "{again}");
     let listed = place.run(&["remote", "list", "hq", "s7", "--json"]).one();
@@ -180,7 +186,25 @@ fn many_are_made_of_a_file_or_none_and_the_line_to_blame_is_named() {
     assert_eq!(made["made"], 41);
     let here = place.run(&["remote", "list", "twin"]).ok();
     assert_eq!(here, place.run(&["remote", "list", "hq"]).ok());
+    place.write("other", "{\"site\":\"s1\",\"links\":[\"file:///elsewhere\"]}");
+    let told = place.run(&["remote", "add", "hq", "--file", "other"]).fails(1);
+    assert!(
+        told.contains("other, line 1: ") && told.contains("--replace"),
+        "{told}"
+    );
+    for words in [
+        ["remote", "add", "hq", "x", "--file", "remotes"].as_slice(),
+        &["remote", "add", "hq", "--file", "remotes", "--replace"],
+        &["remote", "add", "hq"],
+        &["subscription", "add", "hq", "--file", "wanted", "--remote", "s1"],
+    ] {
+        place.run(words).fails(2);
+    }
+}
 
+#[test]
+fn many_subscriptions_are_made_or_none_and_the_line_to_blame_is_named() {
+    let place = with_forty();
     let wanted = |number: usize| {
         format!(
             "{{\"remote\":\"s{number}\",\"publication\":\"orders\",\"value\":\"{number}\",\"start\":\"beginning\"}}\n"
@@ -225,18 +249,4 @@ fn many_are_made_of_a_file_or_none_and_the_line_to_blame_is_named() {
         place.run(&["subscription", "list", "hq", "--json"]).json().len(),
         40
     );
-    place.write("other", "{\"site\":\"s1\",\"links\":[\"file:///elsewhere\"]}");
-    let told = place.run(&["remote", "add", "hq", "--file", "other"]).fails(1);
-    assert!(
-        told.contains("other, line 1: ") && told.contains("--replace"),
-        "{told}"
-    );
-    for words in [
-        ["remote", "add", "hq", "x", "--file", "remotes"].as_slice(),
-        &["remote", "add", "hq", "--file", "remotes", "--replace"],
-        &["remote", "add", "hq"],
-        &["subscription", "add", "hq", "--file", "wanted", "--remote", "s1"],
-    ] {
-        place.run(words).fails(2);
-    }
 }

@@ -268,6 +268,28 @@ fn names(place: &Place) -> Vec<String> {
         .collect()
 }
 
+/// Only its owner can read it, and it is not in what is carried.
+fn assert_key_is_apart(place: &Place) {
+    let names = names(place);
+    assert!(!names.iter().any(|name| name.starts_with(".shop")), "{names:?}");
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &std::fs::metadata(place.path("shop.mpx.key"))
+            .unwrap()
+            .permissions(),
+    );
+    assert_eq!(mode & 0o777, 0o600);
+    let line = std::fs::read_to_string(place.path("shop.mpx.key")).unwrap();
+    let secret: Vec<u8> = (0..64)
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&line.split(' ').nth(3).unwrap()[at..at + 2], 16).unwrap())
+        .collect();
+    let file = std::fs::read(place.path("shop.mpx")).unwrap();
+    assert!(
+        !file.windows(32).any(|piece| piece == secret),
+        "the key is not in what is carried"
+    );
+}
+
 #[test]
 fn a_store_is_carried_in_one_file_and_its_key_in_another() {
     let place = head_office(20);
@@ -295,27 +317,7 @@ fn a_store_is_carried_in_one_file_and_its_key_in_another() {
             && made["bytes"].as_u64().unwrap() > 1_000
     );
     assert_eq!(made["key_file"], "shop.mpx.key");
-    assert!(
-        !names(&place).iter().any(|name| name.starts_with(".shop")),
-        "{:?}",
-        names(&place)
-    );
-    let mode = std::os::unix::fs::PermissionsExt::mode(
-        &std::fs::metadata(place.path("shop.mpx.key"))
-            .unwrap()
-            .permissions(),
-    );
-    assert_eq!(mode & 0o777, 0o600);
-    let line = std::fs::read_to_string(place.path("shop.mpx.key")).unwrap();
-    let secret: Vec<u8> = (0..64)
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&line.split(' ').nth(3).unwrap()[at..at + 2], 16).unwrap())
-        .collect();
-    let file = std::fs::read(place.path("shop.mpx")).unwrap();
-    assert!(
-        !file.windows(32).any(|piece| piece == secret),
-        "the key is not in what is carried"
-    );
+    assert_key_is_apart(&place);
     let again = place.run(&words).fails(1);
     assert!(again.contains("a file of that name already"), "{again}");
 
@@ -334,22 +336,6 @@ fn a_store_is_carried_in_one_file_and_its_key_in_another() {
     exchange(&place, "shop");
     let (here, there) = (orders(&place, "hq"), orders(&place, "shop"));
     assert_eq!((here.len(), &here), (12, &there));
-
-    let occupied = place.run(&["unpack", "shop.mpx", "shop"]).fails(1);
-    assert!(occupied.contains("not empty"), "{occupied}");
-    place.write(
-        "no.mpx",
-        "this is no store, and long enough for its header to be read as one".repeat(4),
-    );
-    place.run(&["unpack", "no.mpx", "new"]).fails(6);
-    place.write("cut.mpx", &file[..file.len() / 2]);
-    let cut = place.run(&["unpack", "cut.mpx", "new"]).fails(6);
-    assert!(
-        cut.contains("copy it again") && !place.path("new").exists(),
-        "{cut}"
-    );
-    place.run(&["unpack", "missing.mpx", "new"]).fails(1);
-
     let told = place
         .run(&["resync", "hq", "--remote", "shop", "--to", "anew.mpx"])
         .ok();
@@ -364,6 +350,38 @@ fn a_store_is_carried_in_one_file_and_its_key_in_another() {
     append(&place, "hq", "22");
     exchange(&place, "anew");
     assert_eq!(orders(&place, "hq"), orders(&place, "anew"));
+}
+
+#[test]
+fn what_is_no_carried_store_is_told_and_leaves_nothing() {
+    let place = head_office(4);
+    let words = [
+        "extract",
+        "hq",
+        "--remote",
+        "shop",
+        "--to",
+        "shop.mpx",
+        "--subscribe",
+        "orders",
+    ];
+    place.run(&words).ok();
+    let file = std::fs::read(place.path("shop.mpx")).unwrap();
+    place.run(&["unpack", "shop.mpx", "shop"]).ok();
+    let occupied = place.run(&["unpack", "shop.mpx", "shop"]).fails(1);
+    assert!(occupied.contains("not empty"), "{occupied}");
+    place.write(
+        "no.mpx",
+        "this is no store, and long enough for its header to be read as one".repeat(4),
+    );
+    place.run(&["unpack", "no.mpx", "new"]).fails(6);
+    place.write("cut.mpx", &file[..file.len() / 2]);
+    let cut = place.run(&["unpack", "cut.mpx", "new"]).fails(6);
+    assert!(
+        cut.contains("copy it again") && !place.path("new").exists(),
+        "{cut}"
+    );
+    place.run(&["unpack", "missing.mpx", "new"]).fails(1);
 }
 
 #[test]

@@ -144,10 +144,8 @@ fn what_is_wrong_is_said_with_the_way_on() {
     assert!(told.contains("not stopped here"), "{told}");
 }
 
-/// The shop's folder is put back from a copy, and its store goes on before anybody thinks of a new lineage. Said where the log ended
-/// when it was put back, the pair goes on behind the last that both have.
-#[test]
-fn a_folder_that_was_put_back_begins_a_lineage_of_its_own_by_command() {
+/// The two; the shop's folder was put back from a copy that lacks `lost`, which the head office has.
+fn put_back() -> Place {
     let place = two_sites();
     let copy = |from: &str, to: &str| {
         let done = std::process::Command::new("cp")
@@ -161,6 +159,14 @@ fn a_folder_that_was_put_back_begins_a_lineage_of_its_own_by_command() {
     rounds(&place, 3);
     std::fs::remove_dir_all(place.path("shop")).unwrap();
     copy("copy", "shop");
+    place
+}
+
+/// The shop's folder is put back from a copy, and its store goes on before anybody thinks of a new lineage. Said where the log ended
+/// when it was put back, the pair goes on behind the last that both have.
+#[test]
+fn a_folder_that_was_put_back_begins_a_lineage_of_its_own_by_command() {
+    let place = put_back();
     let told = place.run(&["repair", "shop", "--new-lineage"]).ok();
     assert!(
         told.contains("nothing was changed") && told.contains("--fork end"),
@@ -184,10 +190,6 @@ fn a_folder_that_was_put_back_begins_a_lineage_of_its_own_by_command() {
         .filter_map(|line| line["writer"]["first"].as_u64())
         .find(|first| *first >= end);
     assert_eq!(fork, Some(end), "who wrote first since: {lines:?}");
-    let beyond = place
-        .run(&["repair", "shop", "--new-lineage", "--fork", "99999999"])
-        .fails(2);
-    assert!(beyond.contains("the log ends at"), "{beyond}");
     let begun = place
         .run(&[
             "repair",
@@ -234,6 +236,10 @@ fn a_fork_is_an_lsn_or_the_end_and_belongs_to_a_new_lineage() {
     ] {
         place.run(words).fails(2);
     }
+    let beyond = place
+        .run(&["repair", "hq", "--new-lineage", "--fork", "99999999"])
+        .fails(2);
+    assert!(beyond.contains("the log ends at"), "{beyond}");
 }
 
 /// A payload as a line of `read --json` shows it.
