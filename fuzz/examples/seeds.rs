@@ -37,7 +37,7 @@ fn main() {
         offset: 0,
         total,
         digest,
-        piece,
+        piece: piece.into(),
     };
     keep(
         "part",

@@ -47,7 +47,7 @@ fn world() -> &'static World {
             offset: number as u64 * 100,
             total: encoding.len() as u64,
             digest: Part::digest_of(&encoding),
-            piece: piece.to_vec(),
+            piece: piece.to_vec().into(),
         };
         let pieces: Vec<Part> = encoding.chunks(100).enumerate().map(part).collect();
         let mut parts = Parts::open(&store).unwrap();
