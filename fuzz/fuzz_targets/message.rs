@@ -131,7 +131,11 @@ fn transaction(carried: &Carried) {
             .all(|event| event.and_then(|event| event.to_event()).is_ok())
     );
     let pushed = carried.frame_with(|_| true).unwrap();
-    assert_eq!(pushed.body(), frame.body(), "what is shared is what our writer writes");
+    assert_eq!(
+        pushed.body(),
+        frame.body(),
+        "what is shared is what our writer writes"
+    );
     assert_eq!(pushed.stream_hashes(), frame.stream_hashes());
 }
 
