@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use milepost_tests::sites::{Planted, run};
 
 /// Seeds of the everyday tier; `MILEPOST_SEEDS=n` runs more, `MILEPOST_SEED=n` one.
-const EVERYDAY_SEEDS: u64 = 4_000;
+const EVERYDAY_SEEDS: u64 = 5_000;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable)
