@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use milepost_engine::frame::NewFrame;
-use milepost_engine::{Durability, ErrorKind, Lsn, Pinned, Result, Store};
+use milepost_engine::{Durability, ErrorKind, Hold, Lsn, Pinned, Result, Store};
 use milepost_replication::agent::{ExitCode, Stop, run_on};
 use milepost_replication::catalog::{NewPublication, Start};
 use milepost_replication::extract::{Extract, Extracted, Progress, extract, refuse_unfinished, resync};
@@ -487,6 +487,40 @@ fn whoever_is_killed_behind_the_copy_goes_on_from_there() {
     rounds(&head, &shop);
     assert_eq!(shop.payloads().len(), 4 + 2 + 2);
     assert_nothing_doubled(&shop);
+}
+
+/// The claim would have kept the log for ever, and no other store could have been made.
+#[test]
+fn whoever_is_killed_when_all_was_done_leaves_no_claim_behind() {
+    let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
+    let head = head(dir.path(), &net);
+    some_commits(&head, "before", 10);
+    let (to, wish, stop) = (dir.path().join("shop"), wish("shop", &["orders"]), Stop::new());
+    stop.request();
+    extract(&head.store, &wish, &to, &stop, &mut |_| ()).unwrap_err();
+    let claims = || {
+        head.store
+            .holds()
+            .unwrap()
+            .into_iter()
+            .filter(|hold| hold.name == "extract-shop")
+    };
+    let claim = claims().next().unwrap().hold.unwrap();
+    extract(&head.store, &wish, &to, &Stop::new(), &mut |_| ()).unwrap();
+    assert_eq!(claims().count(), 0);
+    // As if it had been killed a moment before.
+    head.store.hold("extract-shop", &claim).unwrap();
+    let refused = extract(&head.store, &wish, &to, &Stop::new(), &mut |_| ()).unwrap_err();
+    assert!(
+        refused.to_string().contains("finished store already"),
+        "{refused}"
+    );
+    assert_eq!(claims().count(), 0, "run again, it lets go");
+    // That of another store stays.
+    let other = Hold::new("extract", "another store is being made", Lsn::ZERO);
+    head.store.hold("extract-shop", &other).unwrap();
+    extract(&head.store, &wish, &to, &Stop::new(), &mut |_| ()).unwrap_err();
+    assert_eq!(claims().count(), 1);
 }
 
 /// Two that are made side by side would both be the shop.

@@ -65,6 +65,11 @@ pub(super) fn refuse_other_site(made: &Store, wish: &Extract) -> Result<()> {
     Err(Error::conflict(text).at_path(made.root()))
 }
 
+/// True for a store that is not being made, or no longer: what a killed process still claims for it keeps the log for nothing.
+pub(super) fn is_finished(there: &Store) -> bool {
+    matches!(Plan::of(there), Ok(None)) && refuse_used(there).is_err()
+}
+
 fn refuse_used(made: &Store) -> Result<()> {
     let mut log = made.scan(Lsn::ZERO)?;
     while let Some(frame) = log.next()? {

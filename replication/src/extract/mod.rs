@@ -198,6 +198,9 @@ fn make(
     refuse_unfinished(source)?;
     let claim = Claim::of(source, &wish.remote);
     let there = begin::find(wish, to)?;
+    if let Some(finished) = there.as_ref().filter(|there| begin::is_finished(there)) {
+        claim.end_of(finished.id())?;
+    }
     let is_new = claim.take(there.as_ref().map(Store::id), wish.from)?;
     let begun = begin::begin(source, wish, purpose, (to, there));
     if begun.is_err() && is_new {
