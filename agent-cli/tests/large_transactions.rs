@@ -32,7 +32,7 @@ fn number(variable: &str, usual: u64) -> u64 {
 fn two_sites(bytes: u64) -> Place {
     let place = Place::new();
     for site in ["hq", "shop"] {
-        let options = Options::new().segment_bytes(bytes + bytes / 4 + (4 << 20));
+        let options = Options::new().segment_bytes((bytes + bytes / 4 + (4 << 20)).min(1 << 30));
         let store = options.init(place.path(site), site.parse().unwrap()).unwrap();
         store.close().unwrap();
     }
