@@ -17,7 +17,7 @@ use super::definitions::{
     Definitions, NewRemote, NewSubscription, check_remote, check_wanted, refuse_second_consolidated,
 };
 use super::history::{Subscribing, keep_history};
-use super::record::{self, End, RemoteBytes, SubscriptionBytes};
+use super::record::{self, RemoteBytes, SubscriptionBytes};
 use super::{Catalog, Remote, Start, SubscriptionId};
 
 /// One of many.
@@ -138,16 +138,7 @@ impl Definitions<'_> {
             }
             NewDefinition::Subscription(new) => {
                 let from = self.first_position(new.start)?;
-                let bytes = SubscriptionBytes {
-                    previous: Lsn::ZERO,
-                    id: Lsn::ZERO,
-                    remote: new.remote.to_string(),
-                    publication: new.publication.clone(),
-                    value: new.value.clone(),
-                    from,
-                    end: End::Open,
-                    until: None,
-                };
+                let bytes = SubscriptionBytes::begun(new, from);
                 let key = record::subscription_key(self.store.rng().next_u64());
                 Ok((record::frame(key, &bytes)?, Made::Subscription(wanted(new)), from))
             }

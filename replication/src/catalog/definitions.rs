@@ -318,16 +318,7 @@ impl<'a> Definitions<'a> {
             .map(|from| Subscribing::begin(self.store, from))
             .transpose()?;
         let key = record::subscription_key(self.store.rng().next_u64());
-        let bytes = SubscriptionBytes {
-            previous: Lsn::ZERO,
-            id: Lsn::ZERO,
-            remote: new.remote.to_string(),
-            publication: new.publication.clone(),
-            value: new.value.clone(),
-            from,
-            end: End::Open,
-            until: None,
-        };
+        let bytes = SubscriptionBytes::begun(&new, from);
         let id = SubscriptionId(self.append(key, &bytes)?.0);
         held.map(Subscribing::end).transpose()?;
         let catalog = self.catalog()?;

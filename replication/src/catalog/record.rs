@@ -13,6 +13,7 @@ use milepost_engine::frame::{FrameKind, NewFrame};
 use milepost_engine::{Error, ErrorKind, Lsn, Pinned, Result, SiteName, Store, codec};
 use serde::Serializer;
 
+use super::definitions::NewSubscription;
 use super::{
     Article, OnError, Publication, Remote, RemoteLimits, Schedule, SubscribeBy, Subscription, SubscriptionId,
 };
@@ -83,6 +84,22 @@ pub(super) struct SubscriptionBytes {
     pub end: End,
     /// Where it ended; `None` when it has not, or at the frame's own LSN.
     pub until: Option<Lsn>,
+}
+
+impl SubscriptionBytes {
+    /// One that begins, with the log from `from` on.
+    pub(super) fn begun(new: &NewSubscription, from: Option<Lsn>) -> SubscriptionBytes {
+        SubscriptionBytes {
+            previous: Lsn::ZERO,
+            id: Lsn::ZERO,
+            remote: new.remote.to_string(),
+            publication: new.publication.clone(),
+            value: new.value.clone(),
+            from,
+            end: End::Open,
+            until: None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Encode, Decode)]
