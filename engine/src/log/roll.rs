@@ -32,8 +32,8 @@ const MAKING: &str = ".making";
 const READY: &str = ".ready";
 /// Finished, of space that is only allocated.
 const ROOM: &str = ".room";
-/// Where the active segment begins with a block of so many bytes, much is written at once, and zeros would only be written to be
-/// written over.
+/// Where the second block of the active segment has so many bytes, much is written at once, and zeros would only be written to
+/// be written over.
 const MUCH: u64 = 32 << 10;
 const SPARE: &str = "spare-";
 
@@ -119,8 +119,16 @@ impl Log {
             return false;
         };
         let mut walk = BlockWalk::new(&self.dir, segment, first).narrow();
-        let header = walk.header(self.control.durable());
-        matches!(header, Ok(Some(header)) if u64::from(header.block_len) >= MUCH)
+        let mut much = false;
+        // A log's first block is small, whatever follows.
+        for _ in 0..2 {
+            let Ok(Some(header)) = walk.header(self.control.durable()) else {
+                break;
+            };
+            much = u64::from(header.block_len) >= MUCH;
+            walk.pass();
+        }
+        much
     }
 
     /// Seals the active segment when more than `min_bytes` of it are used; true when it did.

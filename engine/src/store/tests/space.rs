@@ -400,9 +400,10 @@ fn an_idle_store_frees_what_is_old_enough_and_says_when() {
     assert!(store.clock().monotonic() - started > Duration::from_millis(500));
     check(&store, 61);
     assert_eq!(store.freeable().unwrap().due, None);
-    // A handle that finds it so after opening, and commits nothing, does too.
-    store.rotate(0).unwrap();
+    // A handle that finds it so after opening, and commits nothing, does too. What is there by now is too old already for this.
     fill(&store, 61, 1);
+    store.rotate(0).unwrap();
+    fill(&store, 62, 1);
     store.close().unwrap();
     let begins = || {
         let store = options().background(false).open(dir.path().join("s")).unwrap();
