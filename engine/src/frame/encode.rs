@@ -270,17 +270,7 @@ impl NewFrame {
         let mut rest = std::mem::take(&mut self.rest);
         let shared = rest.len() >= LONG;
         let room = announced - if shared { rest.len() } else { 0 };
-        let stood_at = self.body_at();
-        let (mut bytes, flags, body_at) = if self.has_sections() || stood_at != FRAME_HEADER_LEN {
-            let mut bytes = Vec::with_capacity(room);
-            bytes.resize(FRAME_HEADER_LEN, 0);
-            let flags = self.encode_sections(&mut bytes)?;
-            let body_at = bytes.len();
-            bytes.extend_from_slice(self.bytes.get(stood_at..).unwrap_or_default());
-            (bytes, flags, body_at)
-        } else {
-            (std::mem::take(&mut self.bytes), 0, FRAME_HEADER_LEN)
-        };
+        let (mut bytes, flags, body_at) = self.encode_front(room)?;
         if !shared {
             bytes.reserve_exact(room.saturating_sub(bytes.len()));
             bytes.extend_from_slice(&std::mem::take(&mut rest));
@@ -325,6 +315,20 @@ impl NewFrame {
             event_count: self.event_count,
             time,
         })
+    }
+
+    /// Room for the fixed part, the sections and what of the body is our own, in memory for `room` bytes; the flags, and where the body begins.
+    fn encode_front(&mut self, room: usize) -> Result<(Vec<u8>, u8, usize)> {
+        let stood_at = self.body_at();
+        if !self.has_sections() && stood_at == FRAME_HEADER_LEN {
+            return Ok((std::mem::take(&mut self.bytes), 0, FRAME_HEADER_LEN));
+        }
+        let mut bytes = Vec::with_capacity(room);
+        bytes.resize(FRAME_HEADER_LEN, 0);
+        let flags = self.encode_sections(&mut bytes)?;
+        let body_at = bytes.len();
+        bytes.extend_from_slice(self.bytes.get(stood_at..).unwrap_or_default());
+        Ok((bytes, flags, body_at))
     }
 
     fn has_sections(&self) -> bool {

@@ -95,18 +95,14 @@ impl QueueWriter {
         let scanned = store.begin_scan(tail.at, control.lsn(Cell::Scanned).max(Lsn(aux)), anew)?;
         control.cells().raise(Cell::QueueDurable, tail.at.0);
         control.cells().raise(Cell::ScannedDurable, aux);
-        let (nonce, segment_bytes) = (
-            store.rng().next_u64(),
-            super::segment_bytes(store.segment_bytes()),
-        );
         Ok(QueueWriter {
             store: store.clone(),
-            nonce,
+            nonce: store.rng().next_u64(),
             tail,
             scanned,
             recorded: Lsn(aux),
             seq: 0,
-            segment_bytes,
+            segment_bytes: super::segment_bytes(store.segment_bytes()),
             remains: 0,
             room: Vec::new(),
             _held: held,
