@@ -49,7 +49,7 @@ fn processes_that_free_under_each_other_and_are_killed_lose_nothing_that_was_ack
         );
         workers.insert(number, start(number));
     }
-    for (number, mut worker) in workers.into_iter().enumerate() {
+    for (number, worker) in workers.into_iter().enumerate() {
         // One that never spoke may have gone on behind what its predecessor did not get to say.
         hear(&mut acknowledged[number], worker.next_line().into_iter());
         hear(&mut acknowledged[number], worker.kill().into_iter());
