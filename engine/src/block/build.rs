@@ -2,7 +2,7 @@
 
 use crate::frame::EncodedFrame;
 use crate::planted::{self, Bug};
-use crate::width::{align8, to_u64, u32_to_usize};
+use crate::width::{align8, to_u64, to_usize, u32_to_usize};
 use crate::{Chain, Epoch, Lsn};
 
 use super::{BlockHeader, BlockKind, HEADER_LEN, MAX_BLOCK_LEN, Owner, StreamFilter, keep_distinct};
@@ -220,10 +220,9 @@ impl<'a> BlockBuilder<'a> {
         let (front, body) = bytes.split_at_mut(body_at);
         let frame = self.alone.map_or([&[][..]; 3], EncodedFrame::pieces);
         let mut body_crc = crc32fast::Hasher::new();
-        match self.alone {
-            Some(_) => frame.iter().for_each(|piece| body_crc.update(piece)),
-            None => body_crc.update(body.get(..body_len).unwrap_or_default()),
-        }
+        // Either of them is empty.
+        body_crc.update(body.get(..body_len).unwrap_or_default());
+        frame.iter().for_each(|piece| body_crc.update(piece));
         let body_crc = body_crc.finalize();
         let (_, filter) = front.split_at_mut(HEADER_LEN);
         filter.fill(0);
@@ -269,7 +268,7 @@ impl<'a> BlockBuilder<'a> {
 }
 
 fn len_of(frame: &EncodedFrame) -> usize {
-    frame.pieces().iter().map(|piece| piece.len()).sum()
+    to_usize(frame.len())
 }
 
 /// The header of a lost block of `block_len` bytes, with which the log goes on at `chain_after`.

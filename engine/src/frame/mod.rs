@@ -366,6 +366,4 @@ impl<'a> FrameRef<'a> {
 }
 
 #[cfg(test)]
-mod encoded_tests;
-#[cfg(test)]
 mod tests;

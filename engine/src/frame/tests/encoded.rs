@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::*;
+use crate::frame::*;
 use crate::{Chain, Event, StoreId};
 
 /// A transaction of `count` events with payloads of `len` bytes.

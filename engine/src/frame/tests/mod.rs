@@ -1,6 +1,8 @@
 //! Single frames: what the encoder refuses, and what a reader makes of contradictions. Round trips and
 //! damage are shown with whole blocks in `block/tests/`.
 
+mod encoded;
+
 use std::collections::BTreeMap;
 
 use super::*;
