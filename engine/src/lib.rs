@@ -80,7 +80,7 @@ pub use site::{SiteName, StoreId};
 pub use store::{
     Archived, BackedUp, Backup, BackupFacts, BaseDamage, Beginning, Compressed, Cost, Damage, DamageKind,
     DiskUse, Durability, Examined, Forgotten, ForkAt, Freeable, Hold, Keeper, Loss, LostFrame, NamedHold,
-    NewLineage, Options, Phase, PhaseLock, PutBack, RawEnd, RawLog, RawPiece, Receipt, Receipts,
+    NewLineage, News, Options, Phase, PhaseLock, PutBack, RawEnd, RawLog, RawPiece, Receipt, Receipts,
     ReceivedDamage, Repair, RepairHow, Repaired, Restored, Retention, Space, Store, StreamReader, Unverified,
     Verified, Watermarks, Writer,
 };

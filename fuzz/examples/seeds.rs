@@ -6,7 +6,7 @@ use milepost_engine::frame::NewFrame;
 use milepost_engine::{Chain, Epoch, Event, Lsn, Origin, Position, StoreId};
 use milepost_replication::keys::{NONCE_LEN, PairKey};
 use milepost_replication::message::{
-    Address, Carried, Header, Item, Lineage, Message, Part, Point, Probe, Range, Requests, encode,
+    Address, Carried, Header, Item, Lineage, Message, Part, Pieces, Point, Probe, Range, Requests, encode,
     encode_sealed,
 };
 
@@ -116,6 +116,12 @@ fn full() -> Message {
         log_sent: point(13),
     });
     header.answer = Some(1);
+    header.pieces = Some(Pieces {
+        point: point(9),
+        digest: 5,
+        total: 1 << 20,
+        bytes: 9_000,
+    });
     Message {
         header,
         items: [12, 13].map(|lsn| Item::Transaction(carried(lsn))).to_vec(),

@@ -279,9 +279,9 @@ fn again_sends_everything_that_is_not_confirmed_and_nothing_that_is() {
     );
 }
 
-/// Every export carried the same first pieces, and said that the rest was for the next one.
+/// Every export carried the same first pieces.
 #[test]
-fn a_transaction_longer_than_any_bundle_may_be_is_named_and_what_is_before_it_is_not_kept_back() {
+fn a_transaction_longer_than_a_bundle_goes_in_several_and_each_names_it() {
     let pair = Pair::new();
     let before = noise(1, 100);
     pair.hq.commit(&[("s/1", &before)]);
@@ -292,21 +292,20 @@ fn a_transaction_longer_than_any_bundle_may_be_is_named_and_what_is_before_it_is
         message_bytes: 10_000,
         ..exporting(&pair.stick())
     };
-    for (transactions, cut) in [(1, None), (0, Some(lsn.0)), (0, Some(lsn.0))] {
-        let made = made_with(&pair.hq, "island", &small).unwrap();
-        assert!(made.header.more);
-        assert_eq!(made.transactions, transactions);
-        assert_eq!(made.cut.map(|cut| cut.lsn), cut);
-        assert!(made.cut.is_none_or(|cut| cut.bytes > 60_000));
-        taken(&pair.island, &made.path);
-    }
-    let large = ExportOptions {
-        most_bytes: Some(100_000),
-        ..small
-    };
-    let made = made_with(&pair.hq, "island", &large).unwrap();
-    assert_eq!((made.transactions, made.cut), (1, None));
-    taken(&pair.island, &made.path);
+    let first = made_with(&pair.hq, "island", &small).unwrap();
+    assert!(first.header.more);
+    assert_eq!(first.transactions, 1);
+    let cut = first.cut.unwrap();
+    assert_eq!(cut.lsn, lsn.0);
+    assert!(cut.bytes > 60_000);
+    let second = made_with(&pair.hq, "island", &small).unwrap();
+    assert_eq!(
+        (second.transactions, second.cut, second.header.more),
+        (1, None, false)
+    );
+    taken(&pair.island, &first.path);
+    assert_eq!(pair.island.payloads(), [before.as_str()]);
+    taken(&pair.island, &second.path);
     assert_eq!(pair.island.payloads(), [before, long]);
 }
 

@@ -89,7 +89,7 @@ struct Making {
     /// How the new site reaches this one, the primary first; as this one reaches it unless given
     #[arg(long = "link", value_name = "URL", num_args = 1.., value_parser = link)]
     links: Vec<LinkAddress>,
-    /// Pause between sends of the new site: a bare number is minutes, else 30s 5m 2h 1d; as this one sends to it unless given
+    /// Pause between sends of the new site: a bare number is minutes, else 30s 5m 2h 1d, 0 none; as this one sends to it unless given
     #[arg(long, value_name = "T", group = "schedule", value_parser = pause::minutes)]
     send_every: Option<std::time::Duration>,
     /// The new site sends once a day at this time, UTC
@@ -157,7 +157,7 @@ impl Making {
     fn wish(&self, source: &Store) -> Outcome<extract::Extract> {
         let every = self
             .send_every
-            .map(|every| Schedule::EverySeconds(every.as_secs().max(1)));
+            .map(|every| Schedule::EverySeconds(every.as_secs()));
         let mut options = self.store.options();
         if let Some(bytes) = self.segment_bytes {
             options = options.segment_bytes(bytes);

@@ -56,6 +56,7 @@ enum Action {
     group = ArgGroup::new("schedule"),
     after_long_help = format!(
         "Examples:\n  milepost remote add hq shop1 --link milepost://a:7001 milepost://b:7001 --send-every 30s\n  \
+         milepost remote add hq till --link milepost://a:7001 --send-every 0\n  \
          milepost remote add shop1 hq --link file:///mnt/exchange --send-at 02:30 --consolidated\n  \
          milepost remote add hq island --link bundle:\n  \
          milepost remote add hq shop2 --link file:///mnt/shop2 --send-every 5m --limit-bytes 10G --limit-age 30d --at-limit suspend\n  \
@@ -75,7 +76,7 @@ struct Add {
     /// on_error, limit_bytes, limit_age in seconds, at_limit. Or as `remote list --json` prints them
     #[arg(long, value_name = "FILE", conflicts_with_all = ["site", "links", "schedule", "consolidated", "on_error", "limit_bytes", "limit_age", "at_limit", "replace"])]
     file: Option<PathBuf>,
-    /// Pause between sends: a bare number is minutes, else 30s 5m 2h 1d
+    /// Pause between sends: a bare number is minutes, else 30s 5m 2h 1d; 0 sends whatever is due as soon as it is durable
     #[arg(long, value_name = "T", group = "schedule", value_parser = pause::minutes)]
     send_every: Option<Duration>,
     /// Send once a day at this time, UTC
@@ -214,6 +215,7 @@ fn text(remote: &Neighbour) -> String {
     let schedule = match remote.schedule {
         _ if remote.is_carried() => "carried: milepost bundle export and import".to_owned(),
         Schedule::None => "sent to in batch runs only (no --send-every, no --send-at)".to_owned(),
+        Schedule::EverySeconds(0) => "sent to as soon as something is due".to_owned(),
         Schedule::EverySeconds(seconds) => format!("sent to every {seconds} s"),
         Schedule::AtMinute(minute) => format!("sent to at {:02}:{:02} UTC", minute / 60, minute % 60),
     };

@@ -37,6 +37,11 @@ impl Process {
         self.child.is_some()
     }
 
+    /// Its number, while it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     pub fn start(&mut self, place: &Place) {
         assert!(!self.is_started(), "{} runs already", self.name);
         self.errors = place.path(&format!("{}.err", self.name));

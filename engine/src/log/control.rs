@@ -64,6 +64,7 @@ impl Control {
         );
         if self.cells.raise(Cell::Durable, to.0) {
             self.bump(Cell::WakeDurable);
+            self.tell_agents();
         }
     }
 
@@ -76,6 +77,13 @@ impl Control {
         self.cells.wake(cell);
     }
 
+    /// Wakes who waits for either word. It is one word more of the same kind, which models leave out.
+    fn tell_agents(&self) {
+        if cfg!(not(loom)) {
+            self.bump(Cell::WakeAgents);
+        }
+    }
+
     /// Generation of poison; odd is poisoned.
     pub(crate) fn poison(&self) -> u64 {
         self.cells.load(Cell::Poison)
@@ -86,6 +94,7 @@ impl Control {
         if self.cells.compare_exchange(Cell::Poison, own, own | 1).is_ok() {
             self.bump(Cell::WakeDurable);
             self.bump(Cell::WakeScanned);
+            self.tell_agents();
         }
     }
 
@@ -149,6 +158,7 @@ impl Control {
     pub(crate) fn publish_scanned(&self, through: Lsn) {
         self.cells.raise(Cell::Scanned, through.0);
         self.bump(Cell::WakeScanned);
+        self.tell_agents();
     }
 
     /// The write under way, if one was announced and not cleared: start and length.

@@ -14,7 +14,7 @@
 //! 576     QueueDurable       end of the queue that is known to be on disk
 //! 640     WakeDurable        counter, raised and woken when Durable moved
 //! 704     WakeScanned        counter, raised and woken when Scanned or QueueAppended moved
-//! 768     WakeAgents         counter, raised and woken for agents on control frames
+//! 768     WakeAgents         counter, raised and woken when Durable or Scanned moved, for who waits for either or is asked to leave
 //! 832     LastSyncMicros     how long the last sync took, in microseconds
 //! 896     TailChain          chain at Appended; valid under the append lock without an intent
 //! 960     TailSegment        first LSN of the segment that Appended lies in; likewise

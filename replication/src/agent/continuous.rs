@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use milepost_engine::{Error, ErrorKind, Lsn, Result, Store};
+use milepost_engine::{Error, ErrorKind, Lsn, News, Result, Store};
 
 use crate::link::LinkError;
 use crate::receive::ReceivePhase;
@@ -17,12 +17,15 @@ use crate::tracking::PollCause;
 
 use super::locked::{LockedPairs, exit_of_keys, unusable_keys};
 use super::run::{Asides, Running, exit_of_held, exit_of_quarantine, exit_of_suspended};
-use super::stop::Naps;
 use super::{AgentOptions, Exit, LOOK_EVERY, Links, Stop};
 
 /// Pause before something that failed is tried again, and between polls that bring nothing though the
 /// link says that something waits.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Longest that the scan phase waits for something to scan before it looks: what comes is told of, but for what a process
+/// wrote that was killed before it told.
+const LOOK_WHEN_IDLE: Duration = Duration::from_secs(60);
 
 /// Runs the phases until `stop` is requested or one of them fails for good.
 pub(super) fn run(running: Running) -> Exit {
@@ -50,15 +53,28 @@ pub(super) fn run(running: Running) -> Exit {
         *all = std::mem::replace(&mut *all, Exit::DONE).and(one);
     };
     std::thread::scope(|scope| {
+        // Nobody who waits looks whether to stop: all are called.
+        scope.spawn(|| {
+            links.until_requested(&stop);
+            store.stir();
+        });
+        let mut phases = Vec::new();
         if let Some(phase) = receive {
-            scope.spawn(|| ended(receive_on(phase, &store, &links, (&options, &locked), &stop)));
+            phases.push(scope.spawn(|| ended(receive_on(phase, &store, &links, (&options, &locked), &stop))));
         }
         if let Some(phase) = scan {
-            scope.spawn(|| ended(scan_on(phase, &store, &options, &stop)));
+            phases.push(scope.spawn(|| ended(scan_on(phase, &store, &options, &stop))));
         }
         if let Some(phase) = send {
-            scope.spawn(|| ended(send_on(phase, &store, (&options, &locked), &stop)));
+            phases.push(scope.spawn(|| ended(send_on(phase, &store, (&options, &locked), &stop))));
         }
+        for phase in phases {
+            if let Err(panic) = phase.join() {
+                stop.request();
+                std::panic::resume_unwind(panic);
+            }
+        }
+        stop.request();
     });
     let exit = exit.into_inner().unwrap_or_else(PoisonError::into_inner);
     let unusable = if has_pairs {
@@ -134,7 +150,6 @@ fn receive_on(
 fn scan_on(phase: ScanPhase, store: &Store, options: &AgentOptions, stop: &Stop) -> Result<Exit> {
     // Transactions scanned since the log was rotated last.
     let (mut phase, mut transactions, mut said) = (Some(phase), 0, Said::default());
-    let mut naps = Naps::new(store.clock().monotonic());
     while !stop.is_requested() {
         // After a failure the phase begins anew where the queue says it ended (Q1).
         let mut one = match phase.take().map_or_else(|| ScanPhase::open(store), Ok) {
@@ -144,7 +159,7 @@ fn scan_on(phase: ScanPhase, store: &Store, options: &AgentOptions, stop: &Stop)
                 continue;
             }
         };
-        match scan_once(&mut one, (&mut transactions, &mut naps), store, options) {
+        match scan_once(&mut one, &mut transactions, store, (options, stop)) {
             Ok(()) => {
                 phase = Some(one);
                 said.forget();
@@ -163,15 +178,14 @@ fn scan_on(phase: ScanPhase, store: &Store, options: &AgentOptions, stop: &Stop)
 
 fn scan_once(
     phase: &mut ScanPhase,
-    (transactions, naps): (&mut u64, &mut Naps),
+    transactions: &mut u64,
     store: &Store,
-    options: &AgentOptions,
+    (options, stop): (&AgentOptions, &Stop),
 ) -> Result<()> {
+    let news = store.news();
     let scanned = phase.step()?;
     *transactions += scanned.transactions;
-    let now = store.clock().monotonic();
     if scanned.frames > 0 {
-        naps.end(now);
         return Ok(());
     }
     // Notes of the agent itself are no reason for a new segment.
@@ -180,7 +194,10 @@ fn scan_once(
     {
         *transactions = 0;
     }
-    phase.wait(naps.next(now)).map(|_| ())
+    if !stop.is_requested() {
+        let _: bool = store.wait_for_news(news, LOOK_WHEN_IDLE);
+    }
+    Ok(())
 }
 
 fn send_on(
@@ -190,9 +207,8 @@ fn send_on(
     stop: &Stop,
 ) -> Result<Exit> {
     let (mut said, mut told) = (Said::default(), BTreeSet::new());
-    let mut naps = Naps::new(store.clock().monotonic());
     while !stop.is_requested() {
-        let seen = store.watermarks().durable;
+        let (news, seen) = (store.news(), store.watermarks().durable);
         for site in phase.unscheduled() {
             if told.insert(site.clone()) {
                 tracing::warn!(
@@ -221,13 +237,12 @@ fn send_on(
             said.all_well();
         }
         if sent.messages > 0 {
-            naps.end(store.clock().monotonic());
             tracing::info!(messages = sent.messages, transactions = sent.transactions, "sent");
         }
         if !sent.failed_links.is_empty() {
             pause(store, RETRY_AFTER, stop);
         }
-        wait_for_more(&mut phase, (store, seen), &mut naps, options, stop)?;
+        wait_for_more(&mut phase, (store, seen, news), options, stop)?;
     }
     phase.remember()?;
     let exit = exit_of_quarantine(&phase.stopped(), &Asides::default());
@@ -236,11 +251,10 @@ fn send_on(
 
 /// Waits until another turn opens, a timer of tracking runs out, or a pause (`-sd`) has passed; while a
 /// turn is open, the queue's growth ends the wait at once, and anything else in the log (a confirmation, a
-/// request, a definition) at the next look.
+/// request, a definition) within [`LOOK_EVERY`]. Where nothing moves, nothing is looked at.
 fn wait_for_more(
     phase: &mut SendPhase,
-    (store, seen): (&Store, Lsn),
-    naps: &mut Naps,
+    (store, seen, news): (&Store, Lsn, News),
     options: &AgentOptions,
     stop: &Stop,
 ) -> Result<()> {
@@ -254,14 +268,18 @@ fn wait_for_more(
         .into_iter()
         .flatten()
         .fold(options.send_every, Duration::min);
-    let mut seen = seen;
+    let (mut seen, mut news) = (seen, news);
     while !stop.is_requested() {
-        let now = clock.monotonic();
-        let waited = now.saturating_sub(started);
+        let waited = clock.monotonic().saturating_sub(started);
         let Some(left) = limit.checked_sub(waited).filter(|left| !left.is_zero()) else {
             return Ok(());
         };
-        let (is_open, nap) = (phase.is_open(), left.min(naps.next(now)));
+        if !store.wait_for_news(news, left) {
+            continue;
+        }
+        news = store.news();
+        // What commits and notes are there meanwhile is looked at together.
+        let (is_open, nap) = (phase.is_open(), left.min(LOOK_EVERY));
         let grew = match is_open {
             true => phase.wait(nap)?,
             false => {
@@ -270,11 +288,8 @@ fn wait_for_more(
             }
         };
         let durable = store.watermarks().durable;
-        if grew || durable != seen {
-            naps.end(clock.monotonic());
-            if is_open || phase.is_asked()? {
-                return Ok(());
-            }
+        if (grew || durable != seen) && (is_open || phase.is_asked()?) {
+            return Ok(());
         }
         seen = durable;
     }

@@ -153,6 +153,11 @@ impl Links {
         })
     }
 
+    /// Waits until the phases shall stop, which may be asked for apart from what these links wait for.
+    pub(super) fn until_requested(&self, stop: &Stop) {
+        self.runtime.block_on(stop.requested());
+    }
+
     /// Waits until one of the links has something for us (true), `limit` has passed, or all shall stop.
     #[must_use]
     pub fn wait_for_push(&self, numbers: &[LinkNumber], limit: Duration) -> bool {

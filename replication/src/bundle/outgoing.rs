@@ -36,7 +36,7 @@ struct State {
     cut: Option<Cut>,
 }
 
-/// A transaction of which the first pieces fitted and the next one did not.
+/// A transaction of which some pieces fitted and the next one did not: those that are left are for the next bundle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Cut {
     /// Its LSN.
@@ -53,7 +53,7 @@ pub struct Filled {
     pub full: Option<String>,
     /// Transactions that end in it; one in parts counts with its last.
     pub transactions: u64,
-    /// The transaction that did not fit, where no other one did.
+    /// The transaction that did not fit whole.
     pub cut: Option<Cut>,
 }
 
@@ -91,7 +91,7 @@ impl BundleLink {
             writer,
             full,
             transactions,
-            cut: state.cut.filter(|_| transactions == 0),
+            cut: state.cut,
         })
     }
 

@@ -14,8 +14,8 @@ use crate::quarantine::held_prefix;
 use crate::receive::{DamagedRecord, GapRecord};
 use crate::send::{LimitRecord, SEND_NOW_PREFIX, SENT_NOW_PREFIX, SuspendedRecord, suspended};
 use crate::tracking::{
-    ConfirmedRecord, PairRecord, PairState, ProbeRecord, ReceivedRecord, RejoinedRecord, ReportedRecord,
-    SentRecord, ToldRecord,
+    AskedRecord, ConfirmedRecord, PairRecord, PairState, ProbeRecord, ReceivedRecord, RejoinedRecord,
+    ReportedRecord, SentRecord, ToldRecord, TransferRecord,
 };
 
 use super::history::Subscribing;
@@ -282,6 +282,8 @@ impl<'a> Definitions<'a> {
             ToldRecord::key(site),
             ProbeRecord::key(site),
             SentRecord::key(site),
+            TransferRecord::key(site),
+            AskedRecord::key(site),
             ConfirmedRecord::key(site),
             CoveredRecord::key(site),
             format!("{SEND_NOW_PREFIX}{site}").into_bytes(),

@@ -70,7 +70,7 @@ pub enum Schedule {
     /// Neither: every process that runs the send phase is a batch run.
     #[default]
     None,
-    /// Pause between sends in seconds, at least 1.
+    /// Pause between sends in seconds; with 0 it is sent what it is due as soon as that is durable and scanned.
     EverySeconds(u64),
     /// Once a day, at this minute after midnight UTC, 0 to 1439.
     AtMinute(u16),
@@ -104,7 +104,6 @@ pub(super) fn check(site: &SiteName, links: &[String], schedule: Schedule) -> Re
         )));
     }
     match schedule {
-        Schedule::EverySeconds(0) => Err(Error::invalid("a pause between sends is at least one second")),
         Schedule::AtMinute(1440..) => Err(Error::invalid("a time of day is 00:00 to 23:59")),
         _ => Ok(()),
     }

@@ -19,7 +19,7 @@ use milepost_engine::width::to_usize;
 use milepost_engine::{Durability, Error, Pinned, Result, SiteName, Store};
 use zeroize::Zeroizing;
 
-use crate::tracking::{NOTE, PairState, SentRecord};
+use crate::tracking::{NOTE, PairState, SentRecord, TransferRecord};
 
 use super::file::{self, FileFault};
 use super::line::KeyLine;
@@ -173,7 +173,7 @@ impl<'a> Keys<'a> {
         ];
         let mut pins = self.unpin(of_keys)?;
         let known = removed || !pins.is_empty();
-        pins.extend(self.unpin([SentRecord::key(remote)])?);
+        pins.extend(self.unpin([SentRecord::key(remote), TransferRecord::key(remote)])?);
         self.pin(pins)?;
         Ok(known)
     }
@@ -298,7 +298,7 @@ impl<'a> Keys<'a> {
     /// Notes which key is the newest. What was sent under others and is not confirmed goes again, so nobody is to know any more
     /// how far that was.
     fn pin_sealed(&self, remote: &SiteName, ring: &KeyRing) -> Result<()> {
-        let mut pins = self.unpin([SentRecord::key(remote)])?;
+        let mut pins = self.unpin([SentRecord::key(remote), TransferRecord::key(remote)])?;
         let known: Option<SealedRecord> = record(self.store, remote)?;
         let newest = ring.keys.first().map(|one| one.key.id().0);
         if let Some(newest) = newest.filter(|newest| known.is_none_or(|known| known.newest != *newest)) {

@@ -19,8 +19,8 @@ use milepost_engine::{Epoch, Lsn, SiteName, StoreId};
 use super::bytes::{Front, Put};
 use super::seal::Seal;
 use super::{
-    Address, Header, Lineage, MessageFault, Point, Probe, Range, Rejoined, Requests, Trouble, TroubleCase,
-    VERSION,
+    Address, Header, Lineage, MessageFault, Pieces, Point, Probe, Range, Rejoined, Requests, Trouble,
+    TroubleCase, VERSION,
 };
 
 /// First bytes of every message.
@@ -44,6 +44,7 @@ const TAG_LINEAGE: u16 = 4;
 const TAG_TROUBLE: u16 = 5;
 const TAG_REJOINED: u16 = 6;
 const TAG_DOUBTED: u16 = 7;
+const TAG_PIECES: u16 = 8;
 /// The last tag of version 1, so that it stands behind whatever else is said.
 const TAG_SEAL: u16 = 15;
 /// What a case of [`Trouble`] takes before its reason.
@@ -166,6 +167,11 @@ fn encode_fields(header: &Header, out: &mut Vec<u8>) {
     if let Some(lineage) = header.lineage.filter(|lineage| lineage.doubted_to > lineage.fork) {
         put_field(out, TAG_DOUBTED, 0, &lineage.doubted_to.0.to_le_bytes());
     }
+    if let Some(pieces) = &header.pieces {
+        let mut value = Vec::new();
+        pieces.put(&mut value);
+        put_field(out, TAG_PIECES, 0, &value);
+    }
 }
 
 fn encode_trouble(trouble: &Trouble) -> Vec<u8> {
@@ -249,6 +255,7 @@ fn take_fixed(front: &mut Front<'_>, reads: u16) -> Option<Head> {
         answer: None,
         trouble: None,
         rejoined: None,
+        pieces: None,
     };
     Some(Head {
         header,
@@ -312,6 +319,7 @@ fn take_field(tag: u16, value: &[u8], into: &mut Head) -> Option<bool> {
             let lineage = header.lineage.as_mut()?;
             lineage.doubted_to = Some(Lsn(front.u64()?)).filter(|to| *to > lineage.fork)?;
         }
+        TAG_PIECES => header.pieces = Some(Pieces::take(&mut front)?),
         TAG_SEAL => into.seal = Some(Seal::take(&mut front)?),
         _ => return Some(false),
     }
@@ -370,7 +378,9 @@ pub(super) const HEAD_ROOM: usize = {
     let fixed = 24 + 4 * Point::LEN;
     let requests = 16 + Requests::MAX_RANGES * 2 * Point::LEN;
     let trouble = 16 + Trouble::MAX_CASES * (CASE_HEAD + Trouble::MAX_REASON);
-    PREFIX_LEN + addresses + fixed + requests + (16 + Point::LEN) + 16 + 24 + trouble + 16 + (8 + Seal::LEN)
+    let pieces = 8 + Pieces::LEN;
+    let small = (16 + Point::LEN) + 16 + 24 + 16 + (8 + Seal::LEN);
+    PREFIX_LEN + addresses + fixed + requests + trouble + pieces + small
 };
 
 /// Lengths of head and body as the prefix tells them, in bytes.

@@ -3,7 +3,7 @@
 use bincode::{Decode, Encode};
 use milepost_engine::{Epoch, Lsn, Result, SiteName, Store, StoreId};
 
-use super::{Point, Range};
+use super::{Pieces, Point, Range};
 
 /// Who sends or is meant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -49,6 +49,8 @@ pub struct Header {
     pub trouble: Option<Trouble>,
     /// The pair was made anew in its place.
     pub rejoined: Option<Rejoined>,
+    /// With requests: what the sender has of the transaction in parts that it misses.
+    pub pieces: Option<Pieces>,
 }
 
 impl Header {
@@ -75,6 +77,7 @@ impl Header {
             answer: None,
             trouble: None,
             rejoined: None,
+            pieces: None,
         }
     }
 }

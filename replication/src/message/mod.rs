@@ -26,7 +26,7 @@ pub(crate) use envelope::cut;
 pub use fault::{Distrust, MessageFault};
 pub use header::{Address, Header, Lineage, Probe, Rejoined, Requests, Trouble, TroubleCase};
 pub use pack::{Full, MAX_MESSAGE_BYTES, MIN_MESSAGE_BYTES, Packed, Packer};
-pub use part::{Joined, Joiner, Part};
+pub use part::{Joined, Joiner, Part, Pieces};
 pub use place::{Place, Point, Range};
 pub(crate) use wire::unpacked_len;
 pub use wire::{Limits, check_seal, decode, decode_header, encode, encode_sealed};

@@ -2,13 +2,13 @@
 
 use bytes::Bytes;
 use milepost_engine::Result;
-use milepost_engine::width::to_u64;
+use milepost_engine::width::{to_u64, to_usize};
 
 use crate::keys::TAG_LEN;
 
 use super::envelope::HEAD_ROOM;
 use super::part::PART_HEAD;
-use super::{Carried, Header, Item, Message, Part, Point};
+use super::{Carried, Header, Item, Message, Part, Pieces, Point};
 
 /// Largest message in bytes that any site or link takes, compressed or not: 16 MiB.
 pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
@@ -144,6 +144,18 @@ impl Packer {
 pub struct Full {
     first: Option<Packed>,
     parts: Option<Parts>,
+}
+
+impl Full {
+    /// Leaves out of a transaction in parts what `there` has of it, if it is that one and encoded alike.
+    pub fn leave_out(&mut self, there: &Pieces) {
+        let Some(parts) = &mut self.parts else { return };
+        let total = to_u64(parts.head.len() + parts.events.len());
+        let is_of = (parts.point, parts.digest, total) == (there.point, there.digest, there.total);
+        if is_of && there.bytes < total {
+            parts.at = parts.at.max(to_usize(there.bytes));
+        }
+    }
 }
 
 impl Iterator for Full {

@@ -15,6 +15,7 @@
 
 use std::collections::BTreeMap;
 
+use bincode::{Decode, Encode};
 use bytes::Bytes;
 use milepost_engine::width::{align8, to_u64, to_usize, u32_to_usize};
 
@@ -26,6 +27,50 @@ use super::{Carried, MessageFault, Point};
 pub(super) const KIND_PART: u8 = 2;
 /// Length of a part besides its piece in bytes.
 pub(super) const PART_HEAD: usize = ITEM_HEAD + Point::LEN + 16 + 16 + 8;
+
+/// The beginning of a transaction's encoding: what is here of it, or has gone out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Pieces {
+    /// The transaction's place in its sender's stream.
+    pub point: Point,
+    /// XXH3-128 of the encoding.
+    pub digest: u128,
+    /// Length of the encoding in bytes.
+    pub total: u64,
+    /// Bytes of it from its beginning on, without a hole; more than none and fewer than all.
+    pub bytes: u64,
+}
+
+impl Pieces {
+    /// Length of its encoding in bytes.
+    pub(super) const LEN: usize = Point::LEN + 32;
+
+    /// True when a part is of this encoding.
+    #[must_use]
+    pub fn is_of(&self, part: &Part) -> bool {
+        (self.point, self.digest, self.total) == (part.point, part.digest, part.total)
+    }
+
+    pub(super) fn put(&self, out: &mut Vec<u8>) {
+        self.point.put(out);
+        out.extend_from_slice(&self.digest.to_le_bytes());
+        out.put_u64(self.total);
+        out.put_u64(self.bytes);
+    }
+
+    pub(super) fn take(front: &mut Front<'_>) -> Option<Pieces> {
+        let point = Point::take(front)?;
+        let digest = u128::from_le_bytes(front.bytes(16)?.try_into().ok()?);
+        let (total, bytes) = (front.u64()?, front.u64()?);
+        let pieces = Pieces {
+            point,
+            digest,
+            total,
+            bytes,
+        };
+        Some(pieces).filter(|_| bytes > 0 && bytes < total)
+    }
+}
 
 /// A piece of a transaction's encoding.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -147,7 +147,7 @@ impl ScanPhase {
         Ok(all)
     }
 
-    /// Waits until more is durable, or `limit`.
+    /// Waits until more is durable, or `limit`. An agent waits for [`milepost_engine::News`] instead.
     ///
     /// # Errors
     /// Those of the log.

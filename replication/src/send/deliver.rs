@@ -44,7 +44,7 @@ impl SendPhase {
     ) -> Result<Result<(), LinkError>> {
         for one in packed {
             let message = one.under(pair.sender.header(&self.own_end()));
-            if let Err(error) = self.deliver(pair, link, &message, sent)? {
+            if let Err(error) = self.deliver(pair, link, message, sent)? {
                 return Ok(Err(error));
             }
         }
@@ -57,22 +57,26 @@ impl SendPhase {
         &self,
         pair: &mut Pair,
         link: &dyn Link,
-        message: &Message,
+        mut message: Message,
         sent: &mut Sent,
     ) -> Result<Result<(), LinkError>> {
+        if message.header.requests.is_some() {
+            message.header.pieces = self.pieces_of(pair);
+        }
         let bytes = match &pair.keys {
             PairKeys::Locked(reason) | PairKeys::Damaged(reason) => {
                 return Ok(Err(LinkError::invalid(reason)));
             }
             keys => match keys.sealing() {
-                Some(key) => encode_sealed(message, key, draw_nonce(&**self.store.rng()))?,
-                None => encode(message)?,
+                Some(key) => encode_sealed(&message, key, draw_nonce(&**self.store.rng()))?,
+                None => encode(&message)?,
             },
         };
         let name = pair.remote.site.clone();
         match self.links.finish(link.deliver(&name, &bytes)) {
             Some(Ok(())) => {
-                pair.sender.delivered(message, self.now());
+                pair.sender.delivered(&message, self.now());
+                self.note_transfer(pair)?;
                 sent.messages += 1;
                 sent.bytes += to_u64(bytes.len());
                 if let Some(hooks) = &self.hooks {

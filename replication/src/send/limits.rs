@@ -82,7 +82,7 @@ impl SendPhase {
         }
         let link = self.links.get(pair.link)?;
         let message = pair.sender.tell(&self.own_end());
-        self.deliver(pair, &*link, &message, sent)
+        self.deliver(pair, &*link, message, sent)
     }
 
     /// Looks how near remotes are to their limits, tells it, and suspends who is to be.

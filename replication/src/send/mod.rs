@@ -26,6 +26,7 @@ mod queue;
 mod serve;
 mod stream;
 mod suspended;
+mod transfer;
 mod turn;
 
 #[cfg(test)]

@@ -349,6 +349,9 @@ impl SendPhase {
         };
         let mut sender = Sender::new(me, neighbour, records, pace, now);
         sender.confirmed_before(self.confirmed_record(&remote.site)?);
+        if trusted != Some(false) {
+            sender.resume(self.transfer_record(&remote.site)?);
+        }
         sender.confirm_at_most(confirm_at_most);
         if self.lineage.is_some() {
             sender.was_restored();
@@ -414,11 +417,11 @@ impl SendPhase {
                 SendAction::Probe(record) => {
                     self.pin_probe(pair, &record)?;
                     let message = pair.sender.probe(&record, &self.own_end());
-                    self.deliver(pair, &*link, &message, sent)?
+                    self.deliver(pair, &*link, message, sent)?
                 }
                 SendAction::Tell => {
                     let message = pair.sender.tell(&self.own_end());
-                    self.deliver(pair, &*link, &message, sent)?
+                    self.deliver(pair, &*link, message, sent)?
                 }
             };
             if outcome.is_err() {
@@ -443,7 +446,9 @@ impl SendPhase {
             let Some(carried) = next else { break };
             at = carried.point.place();
             sent.transactions += 1;
-            let full = packer.push(carried)?;
+            let mut full = packer.push(carried)?;
+            let known = [pair.sender.transfer(), pair.sender.is_there()];
+            known.iter().flatten().for_each(|there| full.leave_out(there));
             if self.beat.is_due() {
                 let (to, messages) = (&pair.remote.site, sent.messages);
                 tracing::info!(%to, messages, transactions = sent.transactions, "sending");
@@ -480,7 +485,10 @@ impl SendPhase {
             };
             at = carried.point.place();
             sent.transactions += 1;
-            let full = packer.push(carried)?;
+            let mut full = packer.push(carried)?;
+            if let Some(there) = pair.sender.is_there() {
+                full.leave_out(&there);
+            }
             if let Err(error) = self.deliver_packed(pair, link, full, sent)? {
                 return Ok(Err(error));
             }
@@ -495,6 +503,9 @@ impl SendPhase {
     /// Those of the store; then more is sent again, which is harmless.
     pub fn remember(&mut self) -> Result<()> {
         let mut note = NewFrame::of_kind(NOTE, Vec::new());
+        self.transfers_at_last()?
+            .into_iter()
+            .for_each(|pin| note.pin(pin));
         for (name, pair) in &self.pairs {
             if let Some(record) = pair.sender.record() {
                 note.pin(record.pin(name)?);

@@ -21,6 +21,7 @@ mod receiver;
 mod sender;
 mod staged;
 mod state;
+mod transfer;
 mod verdict;
 
 pub use gap::{Patience, PollCause};
@@ -36,6 +37,7 @@ pub use state::{
     RejoinedRecord, ReportedRecord, SENT_PREFIX, SentRecord, StopReason, TOLD_PREFIX, ToldRecord, newest_key,
     newest_pin, read_newest,
 };
+pub use transfer::{AskedRecord, SENDING_PREFIX, TransferRecord};
 pub use verdict::{Apply, Leave, Refusal, Verdict};
 
 #[cfg(test)]

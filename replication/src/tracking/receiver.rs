@@ -160,6 +160,9 @@ impl Receiver {
         let mut told = self.records.told.clone();
         let noted = match claims::note(&mut told, header, probe, own)? {
             Ok(noted) => {
+                if told.its_request != self.records.told.its_request {
+                    self.records.note_pieces(header.pieces);
+                }
                 self.records.told = told;
                 noted
             }
@@ -323,6 +326,13 @@ impl Receiver {
         {
             pins.push(pair.pin(&self.neighbour.name)?);
         }
+        if let Some(asked) = self
+            .records
+            .asked
+            .filter(|_| self.records.asked != self.pinned.asked)
+        {
+            pins.push(asked.pin(&self.neighbour.name)?);
+        }
         pins.extend(self.records.news_of_trouble(&self.pinned, &self.neighbour.name)?);
         // Unless frames have moved it: those say so themselves, and may come before this.
         if let Some(point) = self.carried_over.filter(|point| *point == self.staged) {
@@ -337,6 +347,7 @@ impl Receiver {
         self.pinned.told = self.records.told.clone();
         self.pinned.pair = self.records.pair.clone();
         self.pinned.reported = self.records.reported.clone();
+        self.pinned.asked = self.records.asked;
         self.carried_over = None;
     }
 

@@ -10,12 +10,13 @@
 //! probed for. `log_sent` lives in memory; a phase that ends pins it ([`Sender::record`]), one that is killed
 //! does not, and the next restarts from what was pinned or confirmed; sending again is harmless.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use milepost_engine::{Epoch, Lsn};
 
 use crate::message::{
-    Address, Header, Lineage, Message, Place, Point, Probe, Range, Rejoined, Requests, Trouble,
+    Address, Header, Item, Lineage, Message, Pieces, Place, Point, Probe, Range, Rejoined, Requests, Trouble,
 };
 
 use super::probe::{Probing, ProbingTimes};
@@ -23,6 +24,7 @@ use super::receiver::Me;
 use super::state::{
     ConfirmedRecord, Neighbour, PairRecord, PairRecords, ProbeRecord, SentRecord, StopReason, ToldRecord,
 };
+use super::transfer::{TransferRecord, Transfers};
 
 /// What a site says of its own log in every message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +86,9 @@ pub struct Sender {
     records: PairRecords,
     log_sent: Point,
     served: u64,
+    /// Requests, by number, that came while all that they ask for was still going out for the first time, and how far that had gone then: what
+    /// lies behind goes again only if it is asked for again.
+    met: BTreeMap<u64, Point>,
     requested_at: Option<Duration>,
     /// Received position that the last delivered message told (`confirm_received`),
     confirm_received: Point,
@@ -104,6 +109,7 @@ pub struct Sender {
     probing: Probing,
     /// What of its stream could not be applied here.
     trouble: Option<Trouble>,
+    transfers: Transfers,
 }
 
 impl Sender {
@@ -120,6 +126,7 @@ impl Sender {
             neighbour,
             log_sent,
             served: 0,
+            met: BTreeMap::new(),
             requested_at: None,
             confirm_received: sent.confirm_received,
             confirmed: sent.confirm_received,
@@ -134,6 +141,7 @@ impl Sender {
             probing,
             records,
             trouble: None,
+            transfers: Transfers::default(),
         }
     }
 
@@ -149,6 +157,7 @@ impl Sender {
         let (before, told) = (&self.records.told, &records.told);
         if told.went_back != before.went_back {
             self.log_sent = told.confirmed;
+            self.transfers.end();
         }
         // Requests of one that went back since are no progress: only the answer to a probe serves them.
         let asks = told.its_request != before.its_request && told.suspicions == before.suspicions;
@@ -191,6 +200,38 @@ impl Sender {
     /// What was sent and is not confirmed is sent again: an operator knows that it is lost.
     pub fn send_again(&mut self) {
         self.log_sent = self.told().confirmed;
+        self.transfers.end();
+    }
+
+    /// What a former process had begun to send, as the log says.
+    pub fn resume(&mut self, record: Option<TransferRecord>) {
+        self.transfers = Transfers::of(record, self.records.generation(), self.told().went_back);
+    }
+
+    /// How far a transaction in pieces has gone out that is not out whole.
+    #[must_use]
+    pub fn transfer(&self) -> Option<Pieces> {
+        self.transfers.current()
+    }
+
+    /// What the neighbour says that it has of a transaction in parts which it asked for.
+    #[must_use]
+    pub fn is_there(&self) -> Option<Pieces> {
+        self.records.asked.and_then(|asked| asked.pieces)
+    }
+
+    /// What to pin of it while it goes on; see [`TransferRecord`].
+    #[must_use]
+    pub fn transfer_to_pin(&mut self) -> Option<TransferRecord> {
+        let (generation, went_back) = (self.records.generation(), self.told().went_back);
+        self.transfers.to_pin(generation, went_back)
+    }
+
+    /// What to pin of it when the phase ends: a record, or that there is none; `None` when the log says so already.
+    #[must_use]
+    pub fn transfer_at_last(&mut self) -> Option<Option<TransferRecord>> {
+        let (generation, went_back) = (self.records.generation(), self.told().went_back);
+        self.transfers.to_pin_at_last(generation, went_back)
     }
 
     /// What a former send phase confirmed last, where that is known.
@@ -245,6 +286,12 @@ impl Sender {
         } else {
             self.log_sent
         }
+    }
+
+    /// Generation of the pair.
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.records.generation()
     }
 
     /// `confirm_sent`: what may be freed for this remote.
@@ -367,10 +414,15 @@ impl Sender {
     pub fn delivered(&mut self, message: &Message, now: Now) {
         let header = &message.header;
         let ends = message.items.iter().all(|item| match item {
-            crate::message::Item::Transaction(_) => true,
-            crate::message::Item::Part(part) => part.end() == part.total,
+            Item::Transaction(_) => true,
+            Item::Part(part) => part.end() == part.total,
         });
-        if message.has_data() && ends && header.last.place() > self.log_sent().place() {
+        let first_time = header.last.place() > self.log_sent().place();
+        if let ([Item::Part(part)], false, true) = (message.items.as_slice(), ends, first_time) {
+            self.transfers.went(part);
+        }
+        if message.has_data() && ends && first_time {
+            self.transfers.end();
             if self.log_sent().place() <= self.told().received.place() {
                 self.probing.began_waiting(now.monotonic);
             }
@@ -414,9 +466,10 @@ impl Sender {
     fn due_range(&mut self, now: Duration, newest: Option<Place>) -> Option<(u64, Range)> {
         let (log_sent, served, received) = (self.log_sent(), self.served, self.told().received);
         let goes_as_data = newest.is_some_and(|newest| newest > log_sent.place());
-        let open = self
-            .told()
-            .serve
+        let serve = &self.records.told.serve;
+        self.met
+            .retain(|met, _| serve.iter().any(|(number, _)| number == met));
+        let open = serve
             .iter()
             .filter(|(number, _)| *number > served)
             .find_map(|(number, range)| {
@@ -425,10 +478,14 @@ impl Sender {
                 } else {
                     range.after
                 };
-                let up_to = if goes_as_data && range.up_to.place() > log_sent.place() {
-                    log_sent
-                } else {
-                    range.up_to
+                if goes_as_data && newest >= Some(range.up_to.place()) {
+                    self.met.entry(*number).or_insert(log_sent);
+                }
+                let met = self.met.get(number).copied();
+                let met = met.or_else(|| goes_as_data.then_some(log_sent));
+                let up_to = match met {
+                    Some(met) if range.up_to.place() > met.place() => met,
+                    _ => range.up_to,
                 };
                 let range = Range { after, up_to };
                 (!range.is_empty()).then_some((*number, range))

@@ -26,7 +26,9 @@ use bincode::{Decode, Encode};
 use milepost_engine::frame::FrameKind;
 use milepost_engine::{Epoch, Error, Lsn, Pinned, Result, SiteName, StoreId, codec};
 
-use crate::message::{Header, Point, Range, Trouble};
+use crate::message::{Header, Pieces, Point, Range, Trouble};
+
+use super::transfer::AskedRecord;
 
 /// Kind of a frame without events whose pinned records are all it says. Due to nobody.
 pub const NOTE: FrameKind = FrameKind(FrameKind::REPLICATION_FIRST);
@@ -372,6 +374,8 @@ pub struct PairRecords {
     pub reported: ReportedRecord,
     /// `rejoined/`
     pub rejoined: Option<RejoinedRecord>,
+    /// `asked/`
+    pub asked: Option<AskedRecord>,
 }
 
 impl PairRecords {
@@ -408,6 +412,9 @@ impl PairRecords {
         let rejoined = find(&RejoinedRecord::key(name))?
             .map(|value| RejoinedRecord::read(&value))
             .transpose()?;
+        let asked = find(&AskedRecord::key(name))?
+            .map(|value| AskedRecord::read(&value))
+            .transpose()?;
         let received = received.filter(|record| record.generation == generation);
         // The pair's record of a new generation may be durable before the one that says what was told in it.
         let confirmed_once = told
@@ -429,6 +436,7 @@ impl PairRecords {
             probe: probe.filter(|record| record.generation == generation),
             sent: sent.filter(|record| record.generation == generation),
             rejoined: rejoined.filter(|record| record.generation == generation),
+            asked: asked.filter(|record| record.generation == generation),
             reported: reported
                 .filter(|record| record.generation == generation)
                 .unwrap_or(ReportedRecord {
@@ -446,6 +454,14 @@ impl PairRecords {
         let same = self.reported.agrees(&pinned.reported)
             || (self.reported.trouble.is_none() && pinned.reported.trouble.is_none());
         (!same).then(|| self.reported.pin(remote)).transpose()
+    }
+
+    /// Notes what the neighbour has of a transaction in parts, as it says with new requests.
+    pub(super) fn note_pieces(&mut self, pieces: Option<Pieces>) {
+        if pieces.is_some() || self.asked.is_some_and(|asked| asked.pieces.is_some()) {
+            let generation = self.generation();
+            self.asked = Some(AskedRecord { generation, pieces });
+        }
     }
 
     /// Generation that messages of this pair carry now.

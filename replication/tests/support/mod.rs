@@ -23,7 +23,7 @@ use milepost_replication::agent::{AgentOptions, Exit, Links, Phases, Stop, run_o
 use milepost_replication::catalog::{
     Definitions, NewPublication, NewRemote, NewSubscription, Schedule, Start, SubscribeBy, Subscription,
 };
-use milepost_replication::link::{Batch, Incoming, Link, LinkFuture, MessageId, PollRequest};
+use milepost_replication::link::{Batch, Incoming, Link, LinkError, LinkFuture, MessageId, PollRequest};
 use milepost_replication::receive::{ReceiveOptions, ReceivePhase, Received};
 use milepost_replication::scan::ScanPhase;
 use milepost_replication::send::{SendOptions, SendPhase, Sent, Serve};
@@ -33,6 +33,9 @@ use tokio::runtime::Runtime;
 pub fn name(site: &str) -> SiteName {
     SiteName::new(site).unwrap()
 }
+
+/// What `fate` says where the link fails.
+pub const CUT: usize = usize::MAX;
 
 /// Mailboxes in memory. What happens to a message on its way is decided by `fate`.
 #[derive(Clone, Default)]
@@ -44,7 +47,7 @@ pub struct Net {
 struct Boxes {
     mail: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
     count: u64,
-    /// How often a message to this site arrives, decided by its number: 0 loses it.
+    /// How often a message to this site arrives, decided by its number: 0 loses it, [`CUT`] fails.
     fate: Option<Box<dyn FnMut(u64) -> usize + Send>>,
 }
 
@@ -104,6 +107,9 @@ impl Link for End {
             boxes.count += 1;
             let number = boxes.count;
             let times = boxes.fate.as_mut().map_or(1, |fate| fate(number));
+            if times == CUT {
+                return Err(LinkError::unreachable("memory://", "it is cut"));
+            }
             let mail = boxes.mail.entry(to.to_string()).or_default();
             for copy in 0..times {
                 // Names are no order: a bit mixer makes them look random.
@@ -164,8 +170,12 @@ pub fn options() -> Options {
 
 impl Site {
     pub fn new(dir: &Path, site: &str, net: &Net) -> Site {
+        Site::with(options(), dir, site, net)
+    }
+
+    pub fn with(options: Options, dir: &Path, site: &str, net: &Net) -> Site {
         let root = dir.join(site);
-        let store = options().init(&root, name(site)).unwrap();
+        let store = options.init(&root, name(site)).unwrap();
         let runtime = Arc::new(
             tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(1)
@@ -344,11 +354,16 @@ pub fn in_small_messages(net: &Net) -> (tempfile::TempDir, Site, Site) {
         Site::new(dir.path(), "shop", net),
     );
     head.message_bytes = 10_000;
+    subscribed(&head, &shop);
+    (dir, head, shop)
+}
+
+/// The shop is due everything.
+pub fn subscribed(head: &Site, shop: &Site) {
     head.publish("all", "**", None);
     head.remote("shop");
     shop.remote("head");
     head.subscribe("shop", "all", None, Start::Now);
-    (dir, head, shop)
 }
 
 /// Text that does not compress to little.

@@ -46,7 +46,7 @@ pub struct Export {
     /// Send everything that is not confirmed, though it was in bundles before
     #[arg(long)]
     again: bool,
-    /// Largest bundle, as 500M or 2G; what does not fit is for the next one
+    /// Largest bundle, as 500M or 2G; what does not fit is for the next one, also of a transaction that is longer
     #[arg(long, value_name = "N", value_parser = size::parse)]
     max_bytes: Option<u64>,
     /// Largest message in bytes, at least 10000; longer transactions take several
@@ -115,8 +115,7 @@ impl Export {
         match made {
             Exported::Made(made) => {
                 let facts = facts(remote, Some(&made));
-                output::tell(self.json, &facts, format_args!("{}", text(&made)))?;
-                made.cut.map_or(Ok(()), |cut| Err(Failure::failed(too_long(cut))))
+                output::tell(self.json, &facts, format_args!("{}", text(&made)))
             }
             Exported::NothingDue => {
                 let text = format!("nothing is due to {remote}; no bundle was made");
@@ -132,14 +131,6 @@ impl Export {
             )),
         }
     }
-}
-
-fn too_long(cut: Cut) -> String {
-    format!(
-        "transaction {} takes {} bytes before compression and does not fit a bundle so small, nor will it fit the next: allow more \
-         with --max-bytes, or none, and take a larger stick; what is behind it waits for it",
-        cut.lsn, cut.bytes
-    )
 }
 
 fn facts(remote: &SiteName, made: Option<&Made>) -> Facts {
@@ -160,10 +151,13 @@ fn facts(remote: &SiteName, made: Option<&Made>) -> Facts {
 
 fn text(made: &Made) -> String {
     let header = &made.header;
-    let more = if header.more && made.cut.is_none() {
-        "; more is due than fits: export again to another stick"
-    } else {
-        ""
+    let more = match made.cut {
+        _ if !header.more => String::new(),
+        None => "; more is due than fits: export again to another stick".to_owned(),
+        Some(cut) => format!(
+            "; transaction {} of {} bytes did not fit whole: export again to another stick, and carry both",
+            cut.lsn, cut.bytes
+        ),
     };
     format!(
         "bundle {} for {}: {} in {}, {} bytes, {}{more}",

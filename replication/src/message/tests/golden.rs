@@ -80,6 +80,7 @@ fn header() -> Header {
         answer: Some(u64::MAX),
         trouble: None,
         rejoined: None,
+        pieces: None,
     }
 }
 

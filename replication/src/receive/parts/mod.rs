@@ -21,7 +21,7 @@ use milepost_engine::storage::{OpenMode, Storage, StorageFile, write_all};
 use milepost_engine::width::{to_u64, to_usize, u32_to_usize};
 use milepost_engine::{Error, Result, SiteName, Store};
 
-use crate::message::{Carried, Joined, MessageFault, Part, Point};
+use crate::message::{Carried, Joined, MessageFault, Part, Pieces, Point};
 
 use joining::Joining;
 
@@ -49,8 +49,24 @@ pub struct Incomplete {
     pub held: u64,
     /// Bytes of it.
     pub total: u64,
+    /// Digest of its encoding.
+    pub digest: u128,
     /// Where the first of those begins that are missing.
     pub missing_from: u64,
+}
+
+impl Incomplete {
+    /// What is here from its beginning on, where anything is.
+    #[must_use]
+    pub fn pieces(&self) -> Option<Pieces> {
+        let begun = self.missing_from > 0 && self.missing_from < self.total;
+        begun.then_some(Pieces {
+            point: self.point,
+            digest: self.digest,
+            total: self.total,
+            bytes: self.missing_from,
+        })
+    }
 }
 
 /// Pieces by remote.
@@ -456,6 +472,7 @@ impl Spool {
             point: self.point,
             held: self.held,
             total: self.total,
+            digest: self.digest,
             missing_from: first.map_or(0, |(start, end)| if *start == 0 { *end } else { 0 }),
         }
     }

@@ -1,0 +1,61 @@
+//! Transfers of long transactions as the log keeps them (`sending/`, see [`crate::tracking::TransferRecord`]): noted now and then while
+//! they go on and when the phase ends, read when it begins.
+
+use milepost_engine::frame::NewFrame;
+use milepost_engine::{Durability, Pinned, Result, SiteName};
+
+use crate::message::Pieces;
+use crate::receive::incomplete;
+use crate::tracking::{NOTE, PairState, TransferRecord};
+
+use super::phase::{Pair, SendPhase};
+
+impl SendPhase {
+    /// What a former process had begun.
+    pub(super) fn transfer_record(&self, remote: &SiteName) -> Result<Option<TransferRecord>> {
+        let record = self.store.pinned(&TransferRecord::key(remote))?;
+        record.map(|(value, _)| TransferRecord::read(&value)).transpose()
+    }
+
+    /// Notes how far a transfer is, if it has come far enough. Not synced: what power takes of it goes out again. Nothing of a bundle
+    /// counts before it has its name.
+    pub(super) fn note_transfer(&self, pair: &mut Pair) -> Result<()> {
+        if pair.remote.is_carried() {
+            return Ok(());
+        }
+        let Some(record) = pair.sender.transfer_to_pin() else {
+            return Ok(());
+        };
+        let mut note = NewFrame::of_kind(NOTE, Vec::new());
+        note.pin(record.pin(&pair.remote.site)?);
+        self.store
+            .append_frames(vec![note], Durability::Buffered)
+            .map(|_| ())
+    }
+
+    /// What is here of the transaction in parts that a remote's stream goes on with: told with requests, so that the rest of it is served
+    /// alone. What cannot be read is not told.
+    pub(super) fn pieces_of(&self, pair: &Pair) -> Option<Pieces> {
+        let known =
+            incomplete(&self.store).inspect_err(|error| tracing::debug!(%error, "pieces are not told"));
+        let all = known.unwrap_or_default().into_iter();
+        let of_pair = all.filter(|(remote, one)| {
+            *remote == pair.remote.site && one.generation == pair.sender.generation()
+        });
+        let begun = of_pair.filter_map(|(_, one)| one.pieces());
+        begun.max_by_key(|pieces| pieces.bytes)
+    }
+
+    /// What to pin of all transfers when the phase ends.
+    pub(super) fn transfers_at_last(&mut self) -> Result<Vec<Pinned>> {
+        let pins = self.pairs.iter_mut().filter_map(|(name, pair)| {
+            let gone = || Pinned {
+                key: TransferRecord::key(name),
+                value: None,
+            };
+            let record = pair.sender.transfer_at_last()?;
+            Some(record.map_or_else(|| Ok(gone()), |record| record.pin(name)))
+        });
+        pins.collect()
+    }
+}
