@@ -224,14 +224,14 @@ impl Sender {
     #[must_use]
     pub fn transfer_to_pin(&mut self) -> Option<TransferRecord> {
         let (generation, went_back) = (self.records.generation(), self.told().went_back);
-        self.transfers.to_pin(generation, went_back)
+        self.transfers.pin_due(generation, went_back)
     }
 
     /// What to pin of it when the phase ends: a record, or that there is none; `None` when the log says so already.
     #[must_use]
     pub fn transfer_at_last(&mut self) -> Option<Option<TransferRecord>> {
         let (generation, went_back) = (self.records.generation(), self.told().went_back);
-        self.transfers.to_pin_at_last(generation, went_back)
+        self.transfers.pin_at_last(generation, went_back)
     }
 
     /// What a former send phase confirmed last, where that is known.

@@ -94,7 +94,7 @@ impl Transfers {
     }
 
     /// What to pin now, while it goes on; the caller does.
-    pub(super) fn to_pin(&mut self, generation: u32, went_back: u64) -> Option<TransferRecord> {
+    pub(super) fn pin_due(&mut self, generation: u32, went_back: u64) -> Option<TransferRecord> {
         let went = self.current?;
         let before = self.pinned.map(|one| one.went);
         let before = before.filter(|before| (before.point, before.digest) == (went.point, went.digest));
@@ -103,11 +103,7 @@ impl Transfers {
     }
 
     /// What to pin when the phase ends: a record, or that there is none any more; `None` when the log says so already.
-    pub(super) fn to_pin_at_last(
-        &mut self,
-        generation: u32,
-        went_back: u64,
-    ) -> Option<Option<TransferRecord>> {
+    pub(super) fn pin_at_last(&mut self, generation: u32, went_back: u64) -> Option<Option<TransferRecord>> {
         let before = self.pinned;
         match self.current {
             Some(went) => {
@@ -177,28 +173,28 @@ mod tests {
     #[test]
     fn a_transfer_is_pinned_now_and_then_and_at_the_end_and_counts_for_its_generation_alone() {
         let mut transfers = Transfers::default();
-        assert_eq!(transfers.to_pin_at_last(3, 1), None);
+        assert_eq!(transfers.pin_at_last(3, 1), None);
         transfers.went(&piece(9, 1, 0, 15 << 20));
-        assert_eq!(transfers.to_pin(3, 1), None);
+        assert_eq!(transfers.pin_due(3, 1), None);
         transfers.went(&piece(9, 1, 15 << 20, 1 << 20));
-        let record = transfers.to_pin(3, 1).unwrap();
+        let record = transfers.pin_due(3, 1).unwrap();
         assert_eq!(record.went.bytes, 16 << 20);
         assert_eq!(
-            (transfers.to_pin(3, 1), transfers.to_pin_at_last(3, 1)),
+            (transfers.pin_due(3, 1), transfers.pin_at_last(3, 1)),
             (None, None)
         );
         transfers.went(&piece(9, 1, 16 << 20, 10));
-        let last = transfers.to_pin_at_last(3, 1).unwrap().unwrap();
+        let last = transfers.pin_at_last(3, 1).unwrap().unwrap();
         assert_eq!(last.went.bytes, (16 << 20) + 10);
 
         let next = |generation, went_back| Transfers::of(Some(last), generation, went_back);
         assert_eq!(sent(&next(3, 1)), Some((1, (16 << 20) + 10)));
         assert_eq!((sent(&next(4, 1)), sent(&next(3, 2))), (None, None));
-        assert_eq!(next(4, 1).to_pin_at_last(4, 1), Some(None), "of no use any more");
+        assert_eq!(next(4, 1).pin_at_last(4, 1), Some(None), "of no use any more");
         let mut done = next(3, 1);
         done.end();
         assert_eq!(
-            (done.to_pin_at_last(3, 1), done.to_pin_at_last(3, 1)),
+            (done.pin_at_last(3, 1), done.pin_at_last(3, 1)),
             (Some(None), None)
         );
     }
