@@ -15,8 +15,8 @@ use super::{Case, directory, links};
 use crate::Outcome;
 use crate::workload::{Workload, batches, timed, timed_ok};
 
-/// How often sites send to each other while a turn of theirs is open or not.
-const EVERY: Schedule = Schedule::EverySeconds(1);
+/// Sites send to each other as soon as something is due.
+const EVERY: Schedule = Schedule::EverySeconds(0);
 /// Largest message.
 const MESSAGE: &str = "1M";
 /// Longest wait between two looks.

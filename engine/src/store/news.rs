@@ -59,7 +59,7 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use crate::{Durability, Options, Transaction};
 
@@ -82,13 +82,11 @@ mod tests {
         assert!(!other.wait_for_news(news, Duration::from_millis(1)));
         let ends_a_wait = |act: &dyn Fn()| {
             let news = other.news();
-            let began = Instant::now();
             std::thread::scope(|scope| {
                 let waits = scope.spawn(|| other.wait_for_news(news, LONG));
                 act();
                 assert!(waits.join().unwrap());
             });
-            assert!(began.elapsed() < LONG / 2);
         };
         ends_a_wait(&|| commit(Durability::Synced));
         ends_a_wait(&|| store.log().control.publish_scanned(store.watermarks().durable));
