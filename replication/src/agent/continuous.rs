@@ -19,9 +19,16 @@ use super::locked::{LockedPairs, exit_of_keys, unusable_keys};
 use super::run::{Asides, Running, exit_of_held, exit_of_quarantine, exit_of_suspended};
 use super::{AgentOptions, Exit, LOOK_EVERY, Links, Stop};
 
-/// Pause before something that failed is tried again, and between polls that bring nothing though the
+/// Pause before something that failed is tried again, and the longest between polls that bring nothing though the
 /// link says that something waits.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The first such pause; each is twice as long as the one before. A push that was overtaken by the poll before it costs no more.
+const FUTILE_AFTER: Duration = Duration::from_millis(10);
+
+/// Rounds of the send phase begin so far apart at least: what is due to who is sent to at once goes by itself where little is
+/// committed, and together where much is.
+const ROUND_EVERY: Duration = Duration::from_millis(20);
 
 /// Longest that the scan phase waits for something to scan before it looks: what comes is told of, but for what a process
 /// wrote that was killed before it told.
@@ -100,7 +107,7 @@ fn receive_on(
 ) -> Result<Exit> {
     let (mut cause, mut asides, mut said) = (PollCause::Due, Asides::default(), Said::default());
     let clock = store.clock();
-    let mut due_at = clock.monotonic();
+    let (mut due_at, mut futile) = (clock.monotonic(), FUTILE_AFTER);
     while !stop.is_requested() {
         look_at_keys(locked, store)?;
         let polled = phase.poll(cause);
@@ -131,8 +138,14 @@ fn receive_on(
         }
         asides.add(received.quarantined);
         let in_use = phase.links_in_use();
-        if in_use.is_empty() || (cause == PollCause::Push && !received.moved) {
+        if received.moved {
+            futile = FUTILE_AFTER;
+        }
+        if in_use.is_empty() {
             pause(store, RETRY_AFTER.min(options.receive_every), stop);
+        } else if cause == PollCause::Push && !received.moved {
+            pause(store, futile.min(options.receive_every), stop);
+            futile = futile.saturating_mul(2).min(RETRY_AFTER);
         }
         // Pushes that come all the time do not put off the poll that counts patience.
         let left = due_at.saturating_sub(clock.monotonic());
@@ -209,6 +222,7 @@ fn send_on(
     let (mut said, mut told) = (Said::default(), BTreeSet::new());
     while !stop.is_requested() {
         let (news, seen) = (store.news(), store.watermarks().durable);
+        let begun = store.clock().monotonic();
         for site in phase.unscheduled() {
             if told.insert(site.clone()) {
                 tracing::warn!(
@@ -243,6 +257,8 @@ fn send_on(
             pause(store, RETRY_AFTER, stop);
         }
         wait_for_more(&mut phase, (store, seen, news), options, stop)?;
+        let took = store.clock().monotonic().saturating_sub(begun);
+        pause(store, ROUND_EVERY.saturating_sub(took), stop);
     }
     phase.remember()?;
     let exit = exit_of_quarantine(&phase.stopped(), &Asides::default());
