@@ -15,7 +15,8 @@ use crate::output;
 /// need not be kept are freed as a whole, the oldest first, by age also while nobody commits (whoever has the store open looks
 /// once a minute, and append and import before they end; `milepost stat` says when): never what the scan phase has not passed, nor what
 /// somebody holds (`milepost hold list`). Versions of streams and pinned records stay as they are, and whoever reads
-/// what was freed is told so. At the limit a commit fails and says who keeps the log; the last segment is a reserve
+/// what was freed is told so. Nothing goes by age while the clock is more than a day from the newest time in the log: it may have jumped, and
+/// --clock-is-right says that it did not. At the limit a commit fails and says who keeps the log; the last segment is a reserve
 /// for small records without events, so that there is a way out. Settings whose file is damaged are made anew with
 /// both --retention and --limit.
 #[derive(Args)]
@@ -31,6 +32,9 @@ pub struct Space {
     /// Most bytes that the log may take, at least three segments, K, M and G suffixes; 0 for no limit
     #[arg(long, value_name = "N", value_parser = size::parse)]
     limit: Option<u64>,
+    /// Let limits by age act again after the clock jumped, or nothing was written for more than a day: it is right now
+    #[arg(long)]
+    clock_is_right: bool,
     /// Free now what need not be kept; the store's processes do so by themselves
     #[arg(long)]
     free: bool,
@@ -59,6 +63,9 @@ impl Space {
         } else {
             self.store.open()?
         };
+        if self.clock_is_right {
+            store.confirm_clock()?;
+        }
         let space = if sets { self.set(&store)? } else { store.space()? };
         let freed = self.free.then(|| store.free()).transpose();
         let freed = freed.map_err(|error| {

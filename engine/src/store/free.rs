@@ -290,7 +290,8 @@ impl Shared {
                     None => keeper(
                         Lsn::ZERO,
                         format!(
-                            "{text}; the clock is more than a day from the newest commit, so nothing goes by age"
+                            "{text}; the clock is more than a day from the newest time in the log, so nothing goes by age until something is \
+                             written, or `milepost space --clock-is-right` says that it may"
                         ),
                     ),
                 }
@@ -471,6 +472,15 @@ impl Store {
     #[must_use]
     pub fn believed_now(&self) -> Option<i64> {
         self.shared().believed_now()
+    }
+
+    /// An operator says that the clock is right, however far it is from the newest time in the log: limits by age act again, here and in
+    /// every process. What is written to the log says so as well.
+    ///
+    /// # Errors
+    /// As [`Store::append_marker`].
+    pub fn confirm_clock(&self) -> Result<()> {
+        self.append_marker().map(|_| ())
     }
 
     /// Frees what need not be kept, as the store's thread does by itself; how many segments.

@@ -542,3 +542,55 @@ fn what_knows_of_the_received_is_told_when_it_is_damaged_and_stays_when_its_base
     std::fs::write(&base, whole).unwrap();
     known(&options().open(&root).unwrap(), 150);
 }
+
+/// The machine's clock, ahead by as much as it is told.
+#[derive(Default)]
+struct Ahead(std::sync::atomic::AtomicI64);
+
+impl crate::clock::Clock for Ahead {
+    fn wall_micros(&self) -> i64 {
+        crate::clock::SystemClock.wall_micros() + self.0.load(std::sync::atomic::Ordering::SeqCst)
+    }
+
+    fn monotonic(&self) -> Duration {
+        crate::clock::SystemClock.monotonic()
+    }
+
+    fn sleep(&self, pause: Duration) {
+        crate::clock::SystemClock.sleep(pause);
+    }
+}
+
+#[test]
+fn nothing_goes_by_age_after_a_clock_jumped_until_somebody_says_that_it_is_right() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let clock = std::sync::Arc::new(Ahead::default());
+    let kept = keeping(&path, Retention::Age(Duration::from_secs(30 * 86_400)));
+    fill(&kept, 0, 100);
+    drop(kept);
+    let store = options()
+        .background(false)
+        .clock(std::sync::Arc::clone(&clock) as std::sync::Arc<dyn crate::clock::Clock>)
+        .open(&path)
+        .unwrap();
+    for years in [10, -10_i64] {
+        clock
+            .0
+            .store(years * 365 * 86_400_000_000, std::sync::atomic::Ordering::SeqCst);
+        assert_eq!((store.believed_now(), store.free().unwrap()), (None, 0));
+        let keepers = store.freeable().unwrap().keepers;
+        assert!(
+            keepers[0].text.contains("--clock-is-right"),
+            "{}",
+            keepers[0].text
+        );
+        store.confirm_clock().unwrap();
+        assert!(store.believed_now().is_some());
+        assert_eq!(
+            store.free().unwrap() > 0,
+            years > 0,
+            "what is older than thirty days goes"
+        );
+    }
+}
