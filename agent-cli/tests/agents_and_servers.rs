@@ -451,9 +451,9 @@ const WRONG: [(&[&str], &str); 13] = [
             "--link",
             "file:///x",
             "--send-every",
-            "0",
+            "half a second",
         ],
-        "second",
+        "span of time",
     ),
     (&["remote", "add", "hq", "hq", "--link", "file:///x"], "this site"),
 ];

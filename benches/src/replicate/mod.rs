@@ -7,7 +7,8 @@
 //!
 //! Over a server there are two cases. *Catch-up*: all transactions are there before the phases start. *Live*: threads
 //! commit them, each durable, while the phases run. Both end when all is durable at the subscriber and the publisher
-//! knows it. PostgreSQL (`postgres`) does the same in the same turns.
+//! knows it. PostgreSQL (`postgres`) does the same in the same turns. *One at a time* (Milepost alone) commits the next transaction
+//! when the one before is durable at the subscriber: how long one is under way.
 
 mod directory;
 mod links;
@@ -33,14 +34,25 @@ enum Case {
     CatchUp,
     /// So many threads, or sessions, commit while everything runs.
     Live(u64),
+    /// The next one is committed when the one before is durable at the subscriber.
+    OneByOne,
 }
 
 impl Case {
+    /// Threads, or sessions, that commit.
+    fn threads(self) -> u64 {
+        match self {
+            Case::CatchUp | Case::OneByOne => 1,
+            Case::Live(writers) => writers,
+        }
+    }
+
     fn text(self, workload: &Workload) -> String {
         let what = format!("{}-byte payloads, a server on loopback", workload.payload);
         match self {
             Case::CatchUp => format!("{what}, catch-up"),
             Case::Live(threads) => format!("{what}, live, {threads} writers"),
+            Case::OneByOne => format!("{what}, one transaction at a time"),
         }
     }
 }
@@ -57,7 +69,13 @@ pub fn run(run: &Run, report: &mut Report) -> Outcome<()> {
     let writers = run.threads.first().copied().unwrap_or(16).max(1);
     let all = run.events(2_000, 2_000_000);
     let live = if run.quick { all } else { (all / 4).max(1) };
-    for (case, workload) in [(Case::CatchUp, sized(all)), (Case::Live(writers), sized(live))] {
+    let few = Workload::new(if run.quick { 20 } else { 500 }, run.payload.unwrap_or(128), 1);
+    let cases = [
+        (Case::CatchUp, sized(all)),
+        (Case::Live(writers), sized(live)),
+        (Case::OneByOne, few),
+    ];
+    for (case, workload) in cases {
         over_a_server(run, case, &workload, report)?;
         crate::clear(&run.folder)?;
     }
@@ -82,7 +100,8 @@ fn over_a_server(run: &Run, case: Case, workload: &Workload, report: &mut Report
             return Ok(());
         }
     };
-    let clusters = postgres::wanted(run).then(|| Clusters::make(&run.path("postgres"), workload));
+    let compared = case != Case::OneByOne && postgres::wanted(run);
+    let clusters = compared.then(|| Clusters::make(&run.path("postgres"), workload));
     let (bytes, rounds) = (Cell::new(0), RefCell::new(Vec::new()));
     let mut contest = Contest::new();
     contest.milepost(|| {
@@ -116,10 +135,6 @@ fn over_a_server(run: &Run, case: Case, workload: &Workload, report: &mut Report
     for (number, text) in (1..).zip(rounds.take()) {
         report.note(format!("{STEP}, {}, round {number}: {text}", case.text(workload)));
     }
-    let threads = match case {
-        Case::CatchUp => 1,
-        Case::Live(writers) => writers,
-    };
-    report.add(group(bytes.get()).with(threads, 6), &series);
+    report.add(group(bytes.get()).with(case.threads(), 6), &series);
     Ok(())
 }

@@ -100,6 +100,7 @@ impl Clusters {
                     self.until_confirmed()
                 })?
             }
+            Case::OneByOne => return Err("PostgreSQL is not measured one by one".into()),
         };
         let arrived = self
             .subscriber
@@ -116,10 +117,7 @@ impl Clusters {
 
     /// Transactions that all writers write together: whole ones, each as many.
     fn transactions(&self, case: Case) -> u64 {
-        let writers = match case {
-            Case::CatchUp => 1,
-            Case::Live(writers) => writers,
-        };
+        let writers = case.threads();
         self.workload
             .events
             .div_ceil(self.workload.batch)

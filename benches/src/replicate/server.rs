@@ -30,6 +30,8 @@ pub(super) struct Measured {
     pub(super) took: Duration,
     /// Until the writers were done, where they wrote meanwhile.
     committed: Option<Duration>,
+    /// How long each transaction was under way, where they went one by one.
+    each: Option<Duration>,
     /// Each process, and the seconds of the processor that it took.
     used: Vec<(String, f64)>,
 }
@@ -45,8 +47,11 @@ impl Measured {
         let writers = self.committed.map_or(String::new(), |took| {
             format!("; the writers were done after {:.2} s", took.as_secs_f64())
         });
+        let each = self.each.map_or(String::new(), |took| {
+            format!("; each was under way for {} microseconds", took.as_micros())
+        });
         format!(
-            "{:.2} s, of the processor {used}{writers}",
+            "{:.2} s, of the processor {used}{writers}{each}",
             self.took.as_secs_f64()
         )
     }
@@ -108,12 +113,19 @@ impl Sites {
                     self.until_confirmed(workload, began, &mut phases)
                 })
             }
+            Case::OneByOne => {
+                phases = self.phases()?;
+                self.one_by_one(workload, 3)?;
+                timed(|| self.one_by_one(workload, workload.events))
+            }
         };
         outcome?;
         let mut used = vec![self.server.used()];
         used.extend(phases.iter().map(Process::used));
+        let count = u32::try_from(workload.events).unwrap_or(u32::MAX);
         Ok(Measured {
             took,
+            each: (case == Case::OneByOne).then(|| took / count.max(1)),
             committed,
             used,
         })
@@ -148,6 +160,27 @@ impl Sites {
             Process::start(&format!("{site}{phase}"), &self.folder, agent)
         };
         all.into_iter().map(start).collect()
+    }
+
+    /// Commits transactions, each when the one before is durable at the subscriber.
+    fn one_by_one(&self, workload: &Workload, count: u64) -> Outcome<()> {
+        let (mut scan, mut bytes) = (self.to.scan(from_here(&self.to))?, Vec::new());
+        for number in 0..count {
+            let (transaction, _) = workload.transaction(number, &mut bytes)?;
+            self.from
+                .commit_with(transaction, Durability::Synced)?
+                .committed()?;
+            let mut is_there = false;
+            while !is_there {
+                if !scan.wait(PATIENCE)? {
+                    return Err(format!("transaction {number} never arrived").into());
+                }
+                while let Some(frame) = scan.next()? {
+                    is_there |= frame.kind() == FrameKind::TRANSACTION;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Waits until all is durable at the subscriber and the publisher knows it.
@@ -198,6 +231,11 @@ impl Sites {
         }
         Ok(true)
     }
+}
+
+/// What becomes durable from now on is behind this.
+fn from_here(store: &Store) -> Lsn {
+    Lsn(store.watermarks().durable.0.saturating_sub(1))
 }
 
 /// The program, without what the environment says of its options.

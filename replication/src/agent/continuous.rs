@@ -138,15 +138,13 @@ fn receive_on(
         }
         asides.add(received.quarantined);
         let in_use = phase.links_in_use();
-        if received.moved {
-            futile = FUTILE_AFTER;
-        }
-        if in_use.is_empty() {
-            pause(store, RETRY_AFTER.min(options.receive_every), stop);
-        } else if cause == PollCause::Push && !received.moved {
-            pause(store, futile.min(options.receive_every), stop);
-            futile = futile.saturating_mul(2).min(RETRY_AFTER);
-        }
+        let rest = match (received.moved, cause) {
+            _ if in_use.is_empty() => RETRY_AFTER,
+            (false, PollCause::Push) => futile,
+            _ => Duration::ZERO,
+        };
+        futile = after_poll(futile, received.moved);
+        pause(store, rest.min(options.receive_every), stop);
         // Pushes that come all the time do not put off the poll that counts patience.
         let left = due_at.saturating_sub(clock.monotonic());
         let pushed = !left.is_zero() && !in_use.is_empty() && links.wait_for_push(&in_use, left);
@@ -158,6 +156,14 @@ fn receive_on(
     }
     asides.forget(&unusable_keys(store)?);
     Ok(exit_of_quarantine(&phase.stopped(), &asides).and(exit_of_held(store)?))
+}
+
+/// The next pause behind a push that brings nothing.
+fn after_poll(futile: Duration, moved: bool) -> Duration {
+    match moved {
+        true => FUTILE_AFTER,
+        false => futile.saturating_mul(2).min(RETRY_AFTER),
+    }
 }
 
 fn scan_on(phase: ScanPhase, store: &Store, options: &AgentOptions, stop: &Stop) -> Result<Exit> {

@@ -349,9 +349,8 @@ impl SendPhase {
         };
         let mut sender = Sender::new(me, neighbour, records, pace, now);
         sender.confirmed_before(self.confirmed_record(&remote.site)?);
-        if trusted != Some(false) {
-            sender.resume(self.transfer_record(&remote.site)?);
-        }
+        let begun = self.transfer_record(&remote.site)?;
+        sender.resume(begun.filter(|_| trusted != Some(false)));
         sender.confirm_at_most(confirm_at_most);
         if self.lineage.is_some() {
             sender.was_restored();

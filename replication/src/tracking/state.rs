@@ -389,32 +389,16 @@ impl PairRecords {
         mut find: impl FnMut(&[u8]) -> Result<Option<Vec<u8>>>,
     ) -> Result<PairRecords> {
         let name = &neighbour.name;
-        let pair = find(&PairRecord::key(name))?
-            .map(|value| PairRecord::read(&value))
-            .transpose()?;
+        let pair = record::<PairRecord>(name, &mut find)?;
         let pair = pair.filter(|pair| pair.generation >= neighbour.generation);
         let generation = pair.as_ref().map_or(neighbour.generation, |pair| pair.generation);
-        let received = find(&ReceivedRecord::key(name))?
-            .map(|value| ReceivedRecord::read(&value))
-            .transpose()?;
-        let told = find(&ToldRecord::key(name))?
-            .map(|value| ToldRecord::read(&value))
-            .transpose()?;
-        let probe = find(&ProbeRecord::key(name))?
-            .map(|value| ProbeRecord::read(&value))
-            .transpose()?;
-        let sent = find(&SentRecord::key(name))?
-            .map(|value| SentRecord::read(&value))
-            .transpose()?;
-        let reported = find(&ReportedRecord::key(name))?
-            .map(|value| ReportedRecord::read(&value))
-            .transpose()?;
-        let rejoined = find(&RejoinedRecord::key(name))?
-            .map(|value| RejoinedRecord::read(&value))
-            .transpose()?;
-        let asked = find(&AskedRecord::key(name))?
-            .map(|value| AskedRecord::read(&value))
-            .transpose()?;
+        let received = record::<ReceivedRecord>(name, &mut find)?;
+        let told = record::<ToldRecord>(name, &mut find)?;
+        let probe = record::<ProbeRecord>(name, &mut find)?;
+        let sent = record::<SentRecord>(name, &mut find)?;
+        let reported = record::<ReportedRecord>(name, &mut find)?;
+        let rejoined = record::<RejoinedRecord>(name, &mut find)?;
+        let asked = record::<AskedRecord>(name, &mut find)?;
         let received = received.filter(|record| record.generation == generation);
         // The pair's record of a new generation may be durable before the one that says what was told in it.
         let confirmed_once = told
@@ -469,4 +453,12 @@ impl PairRecords {
     pub fn generation(&self) -> u32 {
         self.received.generation
     }
+}
+
+/// A remote's record of one kind, where there is one.
+fn record<T: PairState>(
+    remote: &SiteName,
+    find: &mut impl FnMut(&[u8]) -> Result<Option<Vec<u8>>>,
+) -> Result<Option<T>> {
+    find(&T::key(remote))?.map(|value| T::read(&value)).transpose()
 }
