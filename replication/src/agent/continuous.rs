@@ -26,8 +26,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The first such pause; each is twice as long as the one before. A push that was overtaken by the poll before it costs no more.
 const FUTILE_AFTER: Duration = Duration::from_millis(10);
 
-/// Rounds of the send phase begin so far apart at least: what is due to who is sent to at once goes by itself where little is
-/// committed, and together where much is.
+/// After a round the send phase rests four times as long as that took, where both together are no longer than this: what is due to who
+/// is sent to at once goes by itself where little is committed, and together where much is.
 const ROUND_EVERY: Duration = Duration::from_millis(20);
 
 /// Longest that the scan phase waits for something to scan before it looks: what comes is told of, but for what a process
@@ -262,13 +262,23 @@ fn send_on(
         if !sent.failed_links.is_empty() {
             pause(store, RETRY_AFTER, stop);
         }
+        let ended = store.clock().monotonic();
         wait_for_more(&mut phase, (store, seen, news), options, stop)?;
-        let took = store.clock().monotonic().saturating_sub(begun);
-        pause(store, ROUND_EVERY.saturating_sub(took), stop);
+        let rested = store.clock().monotonic().saturating_sub(ended);
+        pause(
+            store,
+            rest_after(ended.saturating_sub(begun)).saturating_sub(rested),
+            stop,
+        );
     }
     phase.remember()?;
     let exit = exit_of_quarantine(&phase.stopped(), &Asides::default());
     Ok(exit.and(exit_of_suspended(&phase.suspended())))
+}
+
+/// How long to rest after a round that took so long.
+fn rest_after(took: Duration) -> Duration {
+    took.saturating_mul(4).min(ROUND_EVERY.saturating_sub(took))
 }
 
 /// Waits until another turn opens, a timer of tracking runs out, or a pause (`-sd`) has passed; while a
@@ -385,7 +395,15 @@ fn pause(store: &Store, pause: Duration, stop: &Stop) {
 
 #[cfg(test)]
 mod tests {
-    use super::Said;
+    use std::time::Duration;
+
+    use super::{Said, rest_after};
+
+    #[test]
+    fn rounds_that_are_short_are_apart_and_long_ones_follow_each_other() {
+        let rests = [0, 1, 4, 10, 20, 300].map(|took| rest_after(Duration::from_millis(took)).as_millis());
+        assert_eq!(rests, [0, 4, 16, 10, 0, 0]);
+    }
 
     #[test]
     fn the_same_trouble_is_told_once_though_it_names_another_file_and_again_once_it_was_away() {
