@@ -10,18 +10,20 @@
 //!   ends, because the next cannot begin earlier; so each is woken once, by who synced for it.
 //! - A leader whose batch is smaller than the former one lets those run first who are about to join it.
 //! - In a crowd who waits lets others run a few times before it sleeps: when all have run, the sync is mostly over,
-//!   and nobody need be woken.
+//!   and nobody need be woken. Both only while that is cheap (`courtesy`).
 //! - [`Group`] is the handover alone: who leads, who waits, who gets which result. What is written and synced is
 //!   its caller's, so that loom can run every interleaving of it (`loom_models/group.rs`).
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
-use crate::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Ordering, thread};
+use crate::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Ordering};
 use crate::{Error, Lsn, Result};
 
 use super::Log;
 use super::append::{Request, Written};
 use super::control::LOOK_AGAIN;
+use super::courtesy::Courtesy;
 use super::judge::Judge;
 
 /// Most bytes of frames in one batch: 4 MiB, or a single larger request.
@@ -31,6 +33,8 @@ const MOST_BYTES: u64 = 4 << 20;
 const MOST_YIELDS: u32 = 16;
 /// So many in a batch are a crowd. Fewer would have run long before the sync ends, for nothing.
 const CROWD: usize = 16;
+/// It stays one until two batches in a row are smaller than this: while some of it sleeps, it comes in halves.
+const HALF: usize = CROWD / 2;
 
 /// What a caller waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +51,7 @@ pub(crate) struct Group<R, T> {
     /// Leaders wait here for their turn.
     turn: Condvar,
     wakes: Wakes,
+    courtesy: Courtesy,
 }
 
 /// How those who wait are woken. Models put others in its place, to see them fail.
@@ -65,8 +70,11 @@ struct State<R, T> {
     writing: bool,
     /// A leader syncs, and batches that wait for a sync alone wait for its end.
     syncing: bool,
-    /// Requests of the batch written last.
+    /// Requests of the batch written last,
     last_size: usize,
+    /// and of the one before.
+    size_before: usize,
+    is_crowd: bool,
 }
 
 /// A batch that is not written yet.
@@ -103,6 +111,8 @@ pub(crate) trait Write<R, T> {
     fn due(&self, results: &[T]) -> Lsn;
     /// Makes that durable, or fails to; every caller asks again for itself.
     fn sync(&self, due: Lsn);
+    /// The time, to tell what letting others run costs.
+    fn now(&self) -> Duration;
     /// The result of a request whose leader panicked: nobody knows what became of it.
     fn lost(&self) -> T;
 }
@@ -125,9 +135,12 @@ impl<R, T> Group<R, T> {
                 writing: false,
                 syncing: false,
                 last_size: 0,
+                size_before: 0,
+                is_crowd: false,
             }),
             turn: Condvar::new(),
             wakes,
+            courtesy: Courtesy::default(),
         }
     }
 
@@ -143,10 +156,10 @@ impl<R, T> Group<R, T> {
             // Its leader may wait for a sync that this request does not wait for.
             (self.wakes.leaders)(&self.turn);
         }
-        let is_crowd = state.last_size.max(number) >= CROWD;
+        let is_crowd = state.is_crowd(number);
         drop(state);
         if is_crowd && wait == Wait::Synced {
-            batch.linger();
+            batch.linger(&self.courtesy, &|| writer.now());
         }
         batch.follow(number, wait).unwrap_or_else(|| writer.lost())
     }
@@ -158,7 +171,7 @@ impl<R, T> Group<R, T> {
         wait: Wait,
         writer: &dyn Write<R, T>,
     ) -> T {
-        let mut state = self.my_turn(state, batch);
+        let mut state = self.my_turn(state, batch, writer);
         state.writing = true;
         let gathered = state.batches.pop_front();
         drop(state);
@@ -185,6 +198,7 @@ impl<R, T> Group<R, T> {
         &'a self,
         mut state: MutexGuard<'a, State<R, T>>,
         batch: &Arc<Batch<T>>,
+        writer: &dyn Write<R, T>,
     ) -> MutexGuard<'a, State<R, T>> {
         let (mut size, mut yields) = (0, 0);
         loop {
@@ -202,13 +216,27 @@ impl<R, T> Group<R, T> {
             }
             (size, yields) = (own.requests.len(), yields + 1);
             drop(state);
-            thread::yield_now();
+            if !self.courtesy.give_way(|| writer.now()) {
+                yields = MOST_YIELDS;
+            }
             state = self.state.lock();
         }
     }
 }
 
 impl<R, T> State<R, T> {
+    /// True when so many come together, with `number` others in the batch that gathers, that letting them run is quicker than sleeping.
+    fn is_crowd(&mut self, number: usize) -> bool {
+        let most = self.last_size.max(number);
+        self.is_crowd = most >= CROWD || (self.is_crowd && most.max(self.size_before) >= HALF);
+        self.is_crowd
+    }
+
+    /// A batch of so many is written.
+    fn wrote(&mut self, size: usize) {
+        (self.size_before, self.last_size) = (self.last_size, size);
+    }
+
     /// Puts a request into the last batch, or into a new one; its number there.
     fn join(&mut self, request: R, wait: Wait, writer: &dyn Write<R, T>) -> (Arc<Batch<T>>, usize) {
         let bytes = writer.bytes(&request);
@@ -242,12 +270,11 @@ impl<R, T> State<R, T> {
 impl<T> Batch<T> {
     /// Lets others run, who have as much to do, until the batch is over or each may have had its turn. To sleep and be
     /// woken costs several times as much.
-    fn linger(&self) {
+    fn linger(&self, courtesy: &Courtesy, now: &dyn Fn() -> Duration) {
         for _ in 0..MOST_YIELDS {
-            if self.is_over.load(Ordering::Relaxed) {
+            if self.is_over.load(Ordering::Relaxed) || !courtesy.give_way(now) {
                 return;
             }
-            thread::yield_now();
         }
     }
 
@@ -286,7 +313,7 @@ impl<R, T> Lead<'_, R, T> {
             return;
         }
         (state.writing, state.syncing, self.syncing) = (false, true, true);
-        state.last_size = self.size;
+        state.wrote(self.size);
         // A batch that does not wait for the sync, if there is one.
         if state.batches.iter().any(|next| next.hurried) {
             (self.group.wakes.leaders)(&self.group.turn);
@@ -308,7 +335,9 @@ impl<R, T> Drop for Lead<'_, R, T> {
                 &mut state.writing
             };
             *held = false;
-            state.last_size = self.size;
+            if !self.syncing {
+                state.wrote(self.size);
+            }
             // First the next leader, which has most to do.
             if !state.batches.is_empty() {
                 (self.group.wakes.leaders)(&self.group.turn);
@@ -339,6 +368,10 @@ struct ToLog<'a> {
 impl Write<Request, Result<Written>> for ToLog<'_> {
     fn bytes(&self, request: &Request) -> u64 {
         request.frames.iter().map(|frame| frame.len()).sum()
+    }
+
+    fn now(&self) -> Duration {
+        self.log.clock.monotonic()
     }
 
     fn write(&self, requests: &[Request]) -> Vec<Result<Written>> {
@@ -391,6 +424,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::sync::thread;
 
     /// A log whose syncs end when the test says so.
     struct Slow {
@@ -400,6 +434,10 @@ mod tests {
     }
 
     impl Write<u64, u64> for Slow {
+        fn now(&self) -> Duration {
+            Duration::ZERO
+        }
+
         fn bytes(&self, request: &u64) -> u64 {
             *request
         }
@@ -559,6 +597,10 @@ mod tests {
     fn who_followed_a_leader_that_panicked_is_told_and_the_next_one_leads() {
         struct Panics(Mutex<u32>);
         impl Write<u64, u64> for Panics {
+            fn now(&self) -> Duration {
+                Duration::ZERO
+            }
+
             fn bytes(&self, _: &u64) -> u64 {
                 1
             }

@@ -12,6 +12,7 @@
 mod append;
 pub(crate) mod away;
 mod control;
+mod courtesy;
 mod cursor;
 mod durable;
 mod fill;

@@ -21,6 +21,10 @@ struct Counted {
 }
 
 impl Write<u64, (u64, u64)> for Counted {
+    fn now(&self) -> std::time::Duration {
+        std::time::Duration::ZERO
+    }
+
     fn bytes(&self, _: &u64) -> u64 {
         1
     }
