@@ -1,8 +1,8 @@
 //! [`Inbox`]: messages that were polled and cannot be applied yet. A cache: all of it is still on its
 //! link, so whatever falls out comes again.
 //!
-//! Memory is shared fairly: when it is full, the sender that holds most gives up its furthest message with data,
-//! and nobody loses its last 256 KiB for another's sake.
+//! Memory is shared fairly: when it is full, the sender that holds most gives up its furthest message with data, but none that its stream
+//! goes on with while there is another, and nobody loses its last 256 KiB for another's sake.
 
 use std::collections::BTreeMap;
 
@@ -38,6 +38,8 @@ pub struct Inbox {
 #[derive(Default)]
 struct Sender {
     held: u64,
+    /// What its stream goes on with follows this.
+    stands: Option<Place>,
     messages: BTreeMap<Order, Vec<u8>>,
 }
 
@@ -50,6 +52,11 @@ impl Inbox {
             held: 0,
             senders: BTreeMap::new(),
         }
+    }
+
+    /// A sender's stream stands here: messages that follow it directly are what all others wait for.
+    pub fn stands(&mut self, sender: &SiteName, at: Place) {
+        self.senders.entry(sender.clone()).or_default().stands = Some(at);
     }
 
     /// Keeps a message. Others, or this one, may fall out.
@@ -75,7 +82,13 @@ impl Inbox {
         // One without data waits for nothing. A probe stands at the far end of all that was sent, and its answer may be
         // what the others wait for.
         let has_data = |(previous, last, _): &Order| previous != last;
-        let furthest = sender.messages.keys().rev().find(|order| has_data(order));
+        // One that begins before where the stream stands may wait for ever, for proof, and is in nobody's way.
+        let goes_on = |(previous, ..): &Order| Some(*previous) == sender.stands;
+        let mut with_data = sender.messages.keys().rev().filter(|order| has_data(order));
+        let furthest = with_data
+            .clone()
+            .find(|order| !goes_on(order))
+            .or(with_data.next());
         let furthest = furthest.or(sender.messages.keys().next_back()).cloned();
         if let Some(bytes) = furthest.and_then(|order| sender.messages.remove(&order)) {
             sender.held -= to_u64(bytes.len());
@@ -158,6 +171,31 @@ mod tests {
             id: MessageId::new(format!("{previous}-{last}").as_str()),
         };
         (place(previous), place(last), key)
+    }
+
+    /// The trap: pieces of a transaction were sent behind a place that its stream has passed, and can prove nothing; they filled the memory in
+    /// every poll, and the message that the stream goes on with fell out.
+    #[test]
+    fn what_the_stream_goes_on_with_does_not_fall_out_for_what_begins_before_it() {
+        let (mut inbox, sender) = (Inbox::new(1 << 20), "hq".parse().unwrap());
+        inbox.stands(&sender, place(50));
+        let named = |previous, number| {
+            let (previous, last, mut key) = order(previous, 90);
+            key.id = MessageId::new(format!("{previous}-{number}").as_str());
+            (previous, last, key)
+        };
+        for number in 0..4 {
+            inbox.put(&sender, named(40, number), vec![0; 297_000]);
+        }
+        inbox.put(&sender, named(50, 0), vec![0; 297_000]);
+        inbox.put(&sender, named(50, 1), vec![0; 3_000]);
+        let there = [named(50, 0), named(50, 1)].map(|order| inbox.get(&sender, &order).is_some());
+        assert_eq!((there, inbox.orders(&sender).len()), ([true, true], 4));
+        // Where there is nothing else to give up, they fall out as well.
+        for number in 2..9 {
+            inbox.put(&sender, named(50, number), vec![0; 297_000]);
+        }
+        assert!(inbox.held <= 1 << 20);
     }
 
     /// The trap: a restored site waits for the first message of many; the probe whose answer would bring it stands behind

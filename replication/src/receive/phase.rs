@@ -365,6 +365,10 @@ impl ReceivePhase {
                     return Ok(None);
                 }
                 let (previous, last) = Receiver::poll_order(&header);
+                if let Some(pair) = self.pairs.get(&header.from.name) {
+                    let at = pair.receiver.staged().place();
+                    self.inbox.stands(&header.from.name, at);
+                }
                 self.inbox
                     .put(&header.from.name, (previous, last, key), incoming.bytes);
                 Ok(Some(header.from.name))
