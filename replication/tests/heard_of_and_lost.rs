@@ -128,8 +128,8 @@ fn pieces_of_a_transaction_from_before_the_fork_stay_until_the_others_come() {
         let backup = dir.path().join("backup");
         head.store.backup(&backup, false, &mut |_, _| ()).unwrap();
         let head = restored(head, &backup, times);
-        // What begins the new lineage, then of what is sent each time one message, in the end the first of what is missing.
-        for arrives in [0..2, 1..2, 2..3, 1..2, 1..2, 1..2, 1..2] {
+        // What begins the new lineage, then of what is sent each time another message, in the end the first of what is missing.
+        for arrives in [0..2, 1..2, 2..3, 3..4, 4..5, 5..6, 1..2, 1..2, 1..2, 1..2] {
             let before = net.delivered();
             net.set_fate(move |number| usize::from(arrives.contains(&(number - before))));
             head.turn();

@@ -407,7 +407,7 @@ impl SendPhase {
                     return Ok(Ok(()));
                 }
                 SendAction::Serve { number, range } => {
-                    let outcome = self.send_range(pair, &*link, range, sent)?;
+                    let outcome = self.send_range(pair, &*link, (number, range), sent)?;
                     if outcome.is_ok() {
                         pair.sender.served(number);
                     }
@@ -446,8 +446,9 @@ impl SendPhase {
             at = carried.point.place();
             sent.transactions += 1;
             let mut full = packer.push(carried)?;
-            let known = [pair.sender.transfer(), pair.sender.is_there()];
-            known.iter().flatten().for_each(|there| full.leave_out(there));
+            if let Some(begun) = pair.sender.transfer() {
+                full.leave_out(&begun);
+            }
             if self.beat.is_due() {
                 let (to, messages) = (&pair.remote.site, sent.messages);
                 tracing::info!(%to, messages, transactions = sent.transactions, "sending");
@@ -465,7 +466,7 @@ impl SendPhase {
         &mut self,
         pair: &mut Pair,
         link: &dyn Link,
-        range: Range,
+        (number, range): (u64, Range),
         sent: &mut Sent,
     ) -> Result<Result<(), LinkError>> {
         let mut packer = Packer::new(range.after, to_usize(self.options.message_bytes));
@@ -485,7 +486,7 @@ impl SendPhase {
             at = carried.point.place();
             sent.transactions += 1;
             let mut full = packer.push(carried)?;
-            if let Some(there) = pair.sender.is_there() {
+            if let Some(there) = pair.sender.is_there(number) {
                 full.leave_out(&there);
             }
             if let Err(error) = self.deliver_packed(pair, link, full, sent)? {

@@ -161,7 +161,8 @@ impl Receiver {
         let noted = match claims::note(&mut told, header, probe, own)? {
             Ok(noted) => {
                 if told.its_request != self.records.told.its_request {
-                    self.records.note_pieces(header.pieces);
+                    let first = self.records.told.serve_number.saturating_add(1);
+                    self.records.note_pieces(header.pieces, first..=told.serve_number);
                 }
                 self.records.told = told;
                 noted

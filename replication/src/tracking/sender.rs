@@ -214,10 +214,14 @@ impl Sender {
         self.transfers.current()
     }
 
-    /// What the neighbour says that it has of a transaction in parts which it asked for.
+    /// What the neighbour said that it has of a transaction in parts, with the request that made the range of this number. It counts for that
+    /// alone: it may be lost since, and while anything comes nobody asks.
     #[must_use]
-    pub fn is_there(&self) -> Option<Pieces> {
-        self.records.asked.and_then(|asked| asked.pieces)
+    pub fn is_there(&self, number: u64) -> Option<Pieces> {
+        let asked = self.records.asked?;
+        asked
+            .pieces
+            .filter(|_| (asked.first..=asked.last).contains(&number))
     }
 
     /// What to pin of it while it goes on; see [`TransferRecord`].

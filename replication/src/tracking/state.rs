@@ -441,10 +441,14 @@ impl PairRecords {
     }
 
     /// Notes what the neighbour has of a transaction in parts, as it says with new requests.
-    pub(super) fn note_pieces(&mut self, pieces: Option<Pieces>) {
+    pub(super) fn note_pieces(&mut self, pieces: Option<Pieces>, numbers: std::ops::RangeInclusive<u64>) {
         if pieces.is_some() || self.asked.is_some_and(|asked| asked.pieces.is_some()) {
-            let generation = self.generation();
-            self.asked = Some(AskedRecord { generation, pieces });
+            self.asked = Some(AskedRecord {
+                generation: self.generation(),
+                first: *numbers.start(),
+                last: *numbers.end(),
+                pieces,
+            });
         }
     }
 

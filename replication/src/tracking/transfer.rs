@@ -40,6 +40,11 @@ impl PairState for TransferRecord {
 pub struct AskedRecord {
     /// Generation of the pair.
     pub generation: u32,
+    /// Numbers of the ranges to serve that those requests made, the first and the last. It counts for them alone: what an answer makes go
+    /// again may be what was lost since.
+    pub first: u64,
+    /// See there.
+    pub last: u64,
     /// What it has.
     pub pieces: Option<Pieces>,
 }

@@ -567,3 +567,24 @@ fn each_run_tells_again_what_was_told_until_it_did_so_in_vain_and_then_after_twi
     heard.note(records.clone(), now(1));
     assert_eq!(heard.record().unwrap().told_again, 0);
 }
+
+/// The trap: what it had when it asked was lost since, and what went again on its answer to a probe left that out every time.
+#[test]
+fn what_is_told_with_a_request_counts_for_the_ranges_that_it_made_alone() {
+    let pieces = crate::message::Pieces {
+        point: ours(40),
+        digest: 1,
+        total: 20_000,
+        bytes: 7_160,
+    };
+    let sender = sender_from(records(|records| {
+        records.asked = Some(super::super::AskedRecord {
+            generation: 0,
+            first: 2,
+            last: 3,
+            pieces: Some(pieces),
+        });
+    }));
+    let there = [1, 2, 3, 4].map(|number| sender.is_there(number));
+    assert_eq!(there, [None, Some(pieces), Some(pieces), None]);
+}
