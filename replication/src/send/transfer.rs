@@ -2,7 +2,7 @@
 //! they go on and when the phase ends, read when it begins.
 
 use milepost_engine::frame::NewFrame;
-use milepost_engine::{Durability, Pinned, Result, SiteName};
+use milepost_engine::{Durability, ErrorKind, Pinned, Result, SiteName};
 
 use crate::message::Pieces;
 use crate::receive::incomplete;
@@ -28,9 +28,14 @@ impl SendPhase {
         };
         let mut note = NewFrame::of_kind(NOTE, Vec::new());
         note.pin(record.pin(&pair.remote.site)?);
-        self.store
-            .append_frames(vec![note], Durability::Buffered)
-            .map(|_| ())
+        match self.store.append_frames(vec![note], Durability::Buffered) {
+            // To send is the way out of a full disk: what is sent is confirmed, and freed. Without the note more goes again.
+            Err(error) if error.kind() == ErrorKind::Full => {
+                tracing::debug!(%error, "how far a transfer is was not noted");
+                Ok(())
+            }
+            noted => noted.map(|_| ()),
+        }
     }
 
     /// What is here of the transaction in parts that a remote's stream goes on with: told with requests, so that the rest of it is served
