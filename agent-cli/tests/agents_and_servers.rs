@@ -109,17 +109,12 @@ impl Running {
 
     /// A server, and its address once it listens.
     fn server(place: &Place) -> (Running, String) {
-        let mut server = Running::start(
-            place,
-            &[
-                "serve",
-                "--listen",
-                "127.0.0.1:0",
-                "--store",
-                "messages",
-                "--json",
-            ],
-        );
+        Running::server_at(place, "127.0.0.1:0")
+    }
+
+    fn server_at(place: &Place, listen: &str) -> (Running, String) {
+        let words = ["serve", "--listen", listen, "--store", "messages", "--json"];
+        let mut server = Running::start(place, &words);
         let mut line = String::new();
         BufReader::new(server.0.stdout.take().unwrap())
             .read_line(&mut line)
@@ -289,6 +284,24 @@ fn servers_on_the_command_line_serve_remotes_on_directories_when_none_is_on_a_se
         [1, 2],
         "a remote on a directory stays there beside one on a server"
     );
+}
+
+/// They tried again with the next commit, or after `-sd` and `-rd`, which here is tomorrow.
+#[test]
+fn agents_that_stay_find_a_server_that_comes_later_or_comes_back() {
+    let (server, address) = Running::server(&Place::new());
+    drop(server);
+    let link = format!("milepost://{address}");
+    let place = exchange(&[&link], &[&link]);
+    let _agents =
+        ["hq", "shop"].map(|site| Running::start(&place, &["agent", site, "-rd", "1d", "-sd", "1d"]));
+    for number in 0..3 {
+        commit(&place, number);
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        let (_server, _) = Running::server_at(&place, &address);
+        let all: Vec<Value> = (0..=number).map(Value::from).collect();
+        wait_for("what the server was away for", || at_shop(&place) == all);
+    }
 }
 
 #[test]

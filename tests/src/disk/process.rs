@@ -7,7 +7,7 @@
 use std::io;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ pub struct SimProcess {
     director: Arc<dyn Director>,
     number: u32,
     last_calls: Arc<AtomicU32>,
+    /// How long it has waited since it was killed, which is over for it alone.
+    waited_dead: Arc<AtomicU64>,
 }
 
 /// The error of every call of a killed process.
@@ -49,6 +51,7 @@ impl SimProcess {
             director,
             number,
             last_calls: Arc::default(),
+            waited_dead: Arc::default(),
         }
     }
 
@@ -377,6 +380,9 @@ impl SimProcess {
             .unwrap_or(u64::MAX)
             .min(u64::MAX / 4);
         if self.whole(OpKind::Pause, "", 0, micros).is_err() {
+            if !self.is_alive() {
+                self.waited_dead.fetch_add(micros, Ordering::Relaxed);
+            }
             return;
         }
         let passed = self.director.pause(self.number, limit, early);
@@ -395,7 +401,8 @@ impl Clock for SimProcess {
         let mut machine = lock(&self.machine);
         // Whoever only looks at the clock must see it move.
         machine.micros += 1;
-        Duration::from_micros(machine.micros)
+        let waited = self.waited_dead.load(Ordering::Relaxed);
+        Duration::from_micros(machine.micros.saturating_add(waited))
     }
 
     fn sleep(&self, pause: Duration) {

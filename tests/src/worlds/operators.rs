@@ -121,10 +121,13 @@ impl World {
             value: value.clone(),
             start,
         });
+        // What somebody freed who was killed before he told is known once the hold is taken.
+        let oldest_now = store.oldest().map_err(refused)?;
         self.maybe_leave_desk(from);
-        let is_freed = since.is_some_and(|since| since <= oldest && oldest > Lsn::ZERO);
+        let freed_below = |oldest: Lsn| since.is_some_and(|since| since <= oldest && oldest > Lsn::ZERO);
+        let is_freed = freed_below(oldest);
         let made = match made {
-            Err(error) if is_freed && error.kind() == ErrorKind::Invalid => return Ok(()),
+            Err(error) if freed_below(oldest_now) && error.kind() == ErrorKind::Invalid => return Ok(()),
             Ok(_) if is_freed => return Err(format!("{} gave what it had freed", NAMES[from])),
             made => made.map_err(refused)?,
         };
@@ -221,7 +224,18 @@ impl World {
         }
         let sent = self.wire.sent(NAMES[from], to, generation);
         let store = self.desk(from)?;
-        Definitions::new(&store).remove_remote(&site).map_err(refused)?;
+        match Definitions::new(&store).remove_remote(&site) {
+            // Something was put in quarantine while its subscriptions ended.
+            Err(error)
+                if error.kind() == ErrorKind::Conflict
+                    && held_of(&store, &site).map_err(refused)?.is_some() =>
+            {
+                self.tell(format!("{} may not remove remote {to}: {error}", NAMES[from]));
+                self.maybe_leave_desk(from);
+                return Ok(());
+            }
+            removed => removed.map_err(refused)?,
+        };
         if let Some(making) = self.edges[edge].making() {
             making.removed = Some(sent);
         }
