@@ -59,12 +59,18 @@ pub enum Bug {
     UncoveredConfirmed,
     /// A server acknowledges a message that is not durable (R2).
     AcknowledgeBeforeSync,
+    /// A message without a seal is taken from a pair that has a key.
+    UnsealedTaken,
+    /// The seal of a message without a body is not looked at.
+    BareSealIgnored,
+    /// What goes to a remote with a key goes open.
+    KeyNotUsed,
 }
 
 impl Bug {
     /// All of them.
     #[cfg(feature = "planted")]
-    pub const ALL: [Bug; 26] = [
+    pub const ALL: [Bug; 29] = [
         Bug::ApplyWithoutMoving,
         Bug::ConfirmBeforeDurable,
         Bug::StartWithoutSync,
@@ -91,6 +97,9 @@ impl Bug {
         Bug::UncoveredSent,
         Bug::UncoveredConfirmed,
         Bug::AcknowledgeBeforeSync,
+        Bug::UnsealedTaken,
+        Bug::BareSealIgnored,
+        Bug::KeyNotUsed,
     ];
 }
 

@@ -28,13 +28,14 @@ fn reason(text: &str) -> String {
         .collect()
 }
 
-/// A check of the judge names what is broken: E1, Q1, R4 …
+/// A check of the judge names what is broken: E1, Q1, R4 …, or the seal of messages.
 fn names_a_rule(reason: &str) -> bool {
     let rules = reason.split(|c: char| !c.is_ascii_alphanumeric());
     rules.into_iter().any(|word| {
         let mut letters = word.chars();
         let first = letters.next().is_some_and(|letter| "EQRS".contains(letter));
-        first && letters.next().is_some_and(|digit| digit.is_ascii_digit()) && letters.next().is_none()
+        word == "Seal"
+            || first && letters.next().is_some_and(|digit| digit.is_ascii_digit()) && letters.next().is_none()
     })
 }
 

@@ -12,6 +12,7 @@ use crate::hooks::{MessageSent, SharedHooks};
 use crate::keys::{PairKeys, draw_nonce};
 use crate::link::{Link, LinkError};
 use crate::message::{Message, Packed, encode, encode_sealed};
+use crate::planted::{self, Bug};
 use crate::quarantine::trouble_with;
 use crate::receive::quarantined;
 use crate::tracking::{NOTE, PairState, ProbeRecord, SendAction};
@@ -67,7 +68,7 @@ impl SendPhase {
             PairKeys::Locked(reason) | PairKeys::Damaged(reason) => {
                 return Ok(Err(LinkError::invalid(reason)));
             }
-            keys => match keys.sealing() {
+            keys => match keys.sealing().filter(|_| !planted::is(Bug::KeyNotUsed)) {
                 Some(key) => encode_sealed(&message, key, draw_nonce(&**self.store.rng()))?,
                 None => encode(&message)?,
             },

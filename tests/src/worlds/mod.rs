@@ -4,8 +4,8 @@
 //! ```text
 //! World ─ draws an act ─► Site ─► a process of a role: writer, receive, scan, send ─► the real Store and phases on SimDisk
 //!    │                                 ▲ Fate: killed at any operation, the power cut at any, another process runs in between
-//!    ├─ operators: subscribe, end, revoke, remove and add remotes, free, rotate
-//!    ├─ weather of the links
+//!    ├─ operators: subscribe, end, revoke, remove and add remotes, free, rotate, draw, add and drop keys
+//!    ├─ weather of the links, and somebody on them who forges
 //!    └─ judge: what is due by what was defined and committed ◄─► what each log was ever seen to hold, durably
 //! ```
 //!
@@ -41,6 +41,7 @@ mod post;
 mod process;
 mod rejoining;
 mod rest;
+mod sealing;
 mod servers;
 mod shape;
 mod site;
@@ -80,6 +81,8 @@ pub struct Totals {
     pub parted: u64,
     /// Transactions that were held in quarantine.
     pub held: u64,
+    /// Sealed messages that somebody on the links altered, stripped or made up.
+    pub forged: u64,
     /// Operations of all processes.
     pub ops: u64,
     /// Hash of all of them: same seed, same run.
@@ -98,6 +101,7 @@ impl Totals {
         self.server_kills += other.server_kills;
         self.server_cuts += other.server_cuts;
         self.held += other.held;
+        self.forged += other.forged;
         self.parted += other.parted;
         self.restored += other.restored;
         self.ops += other.ops;

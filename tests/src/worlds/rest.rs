@@ -10,6 +10,7 @@ use super::judge::{
 };
 use super::logged::Logged;
 use super::post::Post;
+use super::sealing::Sealing;
 use super::shape::NAMES;
 use super::site::Site;
 use super::wire::Weather;
@@ -31,6 +32,7 @@ impl World {
     /// What is wrong, or has not come.
     pub fn come_to_rest(&mut self) -> Result<(), String> {
         self.stop_faults();
+        self.hand_out_keys()?;
         if self.chance.percent(50) {
             for site in 0..self.sites.len() {
                 self.end_one(site)?;
@@ -128,6 +130,7 @@ impl World {
     pub fn compare(&mut self) -> Result<Option<String>, String> {
         self.sites.iter_mut().try_for_each(Site::look)?;
         self.post.as_ref().map_or(Ok(()), Post::check)?;
+        self.sealing.as_ref().map_or(Ok(()), Sealing::check)?;
         let logs: Vec<&[Logged]> = self.sites.iter().map(|site| site.seen.1.as_slice()).collect();
         let named = NAMES.iter().map(|name| (*name).to_owned());
         let commits: BTreeMap<String, &Commits> =
@@ -168,6 +171,7 @@ impl World {
             (totals.server_kills, totals.server_cuts) = (kills, cuts);
         }
         totals.messages = self.wire.messages();
+        totals.forged = self.sealing.as_ref().map_or(0, Sealing::forged);
         for site in &self.sites {
             totals.received += site.seen.1.iter().filter(is_received).count() as u64;
             totals.ops += site.disk.ops();

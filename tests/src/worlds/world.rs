@@ -10,6 +10,7 @@ use super::defined::{Making, Publications};
 use super::going_back::Back;
 use super::post::Post;
 use super::process::{Habits, Task};
+use super::sealing::Sealing;
 use super::shape::{NAMES, PLAIN, Role, draw};
 use super::site::Site;
 use super::trace::Trace;
@@ -54,6 +55,8 @@ pub struct World {
     pub wire: Wire,
     /// Links over servers, in place of the wire.
     pub post: Option<Post>,
+    /// Keys of its pairs, in a third of the whole worlds.
+    pub sealing: Option<Sealing>,
     pub trace: Trace,
     pub sites: Vec<Site>,
     pub edges: Vec<Edge>,
@@ -79,17 +82,26 @@ impl World {
         if chance.percent(30) && !is_plain {
             post = Some(Post::new(Chance::new(chance.below(u64::MAX)), &wire, trace)?);
         }
+        // Drawn apart, so that the worlds without keys are what they were.
+        let own = Chance::new(seed ^ 0x5ea1_0000_0000);
+        let is_sealed = own.percent(35) && !is_plain;
+        let sealing = is_sealed.then(|| Sealing::new(own, &pairs));
         let mut sites = Vec::new();
         for name in NAMES.into_iter().take(count) {
+            let link = post
+                .as_ref()
+                .map_or_else(|| wire.end(name), |post| post.end(name));
             let habits = Habits {
                 message_bytes: if heavy { 300_000 } else { 10_000 },
                 patience: Patience::NONE,
                 group: chance.pick(&[1, 3, 20]),
-                link: post
-                    .as_ref()
-                    .map_or_else(|| wire.end(name), |post| post.end(name)),
+                link: match &sealing {
+                    Some(sealing) => sealing.end(name, link),
+                    None => link,
+                },
                 hooks: None,
                 only_backed_up: false,
+                is_sealed,
             };
             let own = Chance::new(chance.below(u64::MAX));
             let site = Site::new(name, own, habits, kind).map_err(|error| error.to_string())?;
@@ -109,6 +121,7 @@ impl World {
             time,
             wire,
             post,
+            sealing,
             trace: trace.clone(),
             publications: vec![Publications::new(); sites.len()],
             sites,
@@ -143,6 +156,7 @@ impl World {
     /// One thing happens.
     pub fn step(&mut self) -> Result<(), String> {
         self.pass(Duration::from_secs(1));
+        self.maybe_change_keys()?;
         let site = self.chance.below(self.sites.len() as u64) as usize;
         let edge = self.chance.below(self.edges.len() as u64) as usize;
         match self.chance.below(100) {
