@@ -65,12 +65,14 @@ pub enum Bug {
     BareSealIgnored,
     /// What goes to a remote with a key goes open.
     KeyNotUsed,
+    /// A send phase does not know who was suspended by another (R1, Q2).
+    SuspendedForgotten,
 }
 
 impl Bug {
     /// All of them.
     #[cfg(feature = "planted")]
-    pub const ALL: [Bug; 29] = [
+    pub const ALL: [Bug; 30] = [
         Bug::ApplyWithoutMoving,
         Bug::ConfirmBeforeDurable,
         Bug::StartWithoutSync,
@@ -100,6 +102,7 @@ impl Bug {
         Bug::UnsealedTaken,
         Bug::BareSealIgnored,
         Bug::KeyNotUsed,
+        Bug::SuspendedForgotten,
     ];
 }
 

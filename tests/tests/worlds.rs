@@ -58,6 +58,7 @@ fn every_world_holds_what_is_due_once_and_falls_silent() {
     );
     assert!(totals.held > seeds / 4, "too little was held");
     assert!(totals.freed > seeds / 20, "too little was freed");
+    assert!(totals.suspended > seeds / 50, "too few were suspended");
     assert!(totals.forged > seeds / 8, "too little was forged");
 }
 

@@ -22,6 +22,7 @@ use milepost_engine::{Durability, Error, ErrorKind, Pinned, Result, SiteName};
 use crate::catalog::{AtLimit, Schedule};
 use crate::hooks::RemoteLimit;
 use crate::link::LinkError;
+use crate::planted::{self, Bug};
 use crate::tracking::{NOTE, PairState};
 
 use super::heirs::living;
@@ -52,7 +53,7 @@ impl SendPhase {
     pub(super) fn look_at_limits(&mut self) -> Result<()> {
         for pair in self.pairs.values_mut() {
             // One that this phase has suspended itself stays so.
-            if pair.limit.suspended.is_none() {
+            if pair.limit.suspended.is_none() && !planted::is(Bug::SuspendedForgotten) {
                 pair.limit.suspended = suspended(&self.store, &pair.remote)?;
             }
         }

@@ -307,7 +307,10 @@ impl World {
             Done::Received(count, wrong) => (format!("{count} transactions"), wrong, count),
             Done::Scanned(entries) => (format!("{entries} entries"), Vec::new(), 0),
             Done::Retried(count) => (format!("{count} transactions"), Vec::new(), count),
-            Done::Sent(messages, wrong) => (format!("{messages} messages"), wrong, 0),
+            Done::Sent(messages, wrong, suspended) => {
+                self.note_suspended(site, &suspended);
+                (format!("{messages} messages"), wrong, 0)
+            }
             Done::Left => (String::new(), Vec::new(), 0),
         };
         self.tell(format!("{who}: {text}"));

@@ -45,6 +45,7 @@ mod sealing;
 mod servers;
 mod shape;
 mod site;
+mod suspending;
 mod trace;
 mod vetoes;
 mod watching;
@@ -81,6 +82,8 @@ pub struct Totals {
     pub parted: u64,
     /// Transactions that were held in quarantine.
     pub held: u64,
+    /// Remotes that were suspended at their limits.
+    pub suspended: u64,
     /// Sealed messages that somebody on the links altered, stripped or made up.
     pub forged: u64,
     /// Operations of all processes.
@@ -102,6 +105,7 @@ impl Totals {
         self.server_cuts += other.server_cuts;
         self.held += other.held;
         self.forged += other.forged;
+        self.suspended += other.suspended;
         self.parted += other.parted;
         self.restored += other.restored;
         self.ops += other.ops;

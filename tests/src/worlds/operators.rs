@@ -128,6 +128,9 @@ impl World {
         let is_freed = freed_below(oldest);
         let made = match made {
             Err(error) if freed_below(oldest_now) && error.kind() == ErrorKind::Invalid => return Ok(()),
+            Err(error) if self.limiting.is_some() && error.to_string().contains("is suspended: end") => {
+                return Ok(());
+            }
             Ok(_) if is_freed => return Err(format!("{} gave what it had freed", NAMES[from])),
             made => made.map_err(refused)?,
         };
@@ -256,7 +259,7 @@ impl World {
             schedule: Schedule::EverySeconds(1),
             consolidated: false,
             on_error: OnError::GoOn,
-            limits: Default::default(),
+            limits: self.draw_limits(),
         };
         let made = Definitions::new(&store).add_remote(new, false).map_err(refused)?;
         self.makings += 1;

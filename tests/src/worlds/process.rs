@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use milepost_engine::{Durability, Error, Lsn, Result, Store, Transaction};
+use milepost_engine::{Durability, Error, Lsn, Result, SiteName, Store, Transaction};
 use milepost_replication::agent::{Links, Stop};
 use milepost_replication::hooks::SharedHooks;
 use milepost_replication::link::Link;
@@ -30,6 +30,8 @@ pub struct Habits {
     pub only_backed_up: bool,
     /// Pairs get keys, one side after the other, and somebody forges.
     pub is_sealed: bool,
+    /// Remotes have limits, and every site frees what nobody needs.
+    pub is_limited: bool,
 }
 
 /// What a site says of messages that it does not believe: nobody's fault where pairs get keys.
@@ -78,8 +80,8 @@ pub enum Done {
     Scanned(u64),
     /// Transactions that were held and are applied.
     Retried(u64),
-    /// Messages, and what stopped.
-    Sent(u64, Vec<String>),
+    /// Messages, what stopped, and who is suspended.
+    Sent(u64, Vec<String>, Vec<SiteName>),
     Left,
 }
 
@@ -198,7 +200,8 @@ impl Running {
             .iter()
             .map(|(pair, why)| stopped_text(pair, why))
             .collect();
-        Ok(Done::Sent(sent.messages, wrong))
+        let suspended = phase.suspended().into_iter().map(|(site, _)| site).collect();
+        Ok(Done::Sent(sent.messages, wrong, suspended))
     }
 
     fn leave(&mut self) -> Result<Done> {
@@ -219,7 +222,7 @@ impl Running {
 /// A pair that stopped, as [`super::acts`] reads it.
 pub const STOPPED: &str = "the pair with ";
 
-fn stopped_text(pair: &milepost_engine::SiteName, why: &str) -> String {
+fn stopped_text(pair: &SiteName, why: &str) -> String {
     format!("{STOPPED}{pair} stopped: {why}")
 }
 

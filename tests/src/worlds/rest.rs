@@ -88,6 +88,7 @@ impl World {
     /// Messages and transactions of a day.
     pub fn live_a_day(&mut self, day: usize) -> Result<(u64, u64), String> {
         self.pass(DAY);
+        self.see_to_all_suspended()?;
         // An operator who made a pair anew leaves nobody without a remote.
         for edge in 0..self.edges.len() {
             if self.edges[edge].making().is_none() {

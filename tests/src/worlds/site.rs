@@ -62,7 +62,7 @@ impl Site {
             name,
             profile,
             disk: SimDisk::like(profile, chance.below(u64::MAX)),
-            frees: chance.percent(50) && kind != Kind::GoingBack,
+            frees: chance.percent(50) && kind != Kind::GoingBack || habits.is_limited,
             habits: Habits { hooks, ..habits },
             slots: Role::draw(&chance)
                 .into_iter()

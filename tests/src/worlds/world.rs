@@ -13,6 +13,7 @@ use super::process::{Habits, Task};
 use super::sealing::Sealing;
 use super::shape::{NAMES, PLAIN, Role, draw};
 use super::site::Site;
+use super::suspending::Limiting;
 use super::trace::Trace;
 use super::wire::{Weather, Wire};
 use super::writing::Pen;
@@ -57,6 +58,8 @@ pub struct World {
     pub post: Option<Post>,
     /// Keys of its pairs, in a third of the whole worlds.
     pub sealing: Option<Sealing>,
+    /// Limits of its remotes, in a quarter of the whole worlds.
+    pub limiting: Option<Limiting>,
     pub trace: Trace,
     pub sites: Vec<Site>,
     pub edges: Vec<Edge>,
@@ -86,6 +89,8 @@ impl World {
         let own = Chance::new(seed ^ 0x5ea1_0000_0000);
         let is_sealed = own.percent(35) && !is_plain;
         let sealing = is_sealed.then(|| Sealing::new(own, &pairs));
+        let own = Chance::new(seed ^ 0x11e1_0000_0000);
+        let is_limited = own.percent(25) && !is_plain;
         let mut sites = Vec::new();
         for name in NAMES.into_iter().take(count) {
             let link = post
@@ -102,6 +107,7 @@ impl World {
                 hooks: None,
                 only_backed_up: false,
                 is_sealed,
+                is_limited,
             };
             let own = Chance::new(chance.below(u64::MAX));
             let site = Site::new(name, own, habits, kind).map_err(|error| error.to_string())?;
@@ -122,6 +128,7 @@ impl World {
             wire,
             post,
             sealing,
+            limiting: is_limited.then(|| Limiting::new(own)),
             trace: trace.clone(),
             publications: vec![Publications::new(); sites.len()],
             sites,
@@ -157,6 +164,7 @@ impl World {
     pub fn step(&mut self) -> Result<(), String> {
         self.pass(Duration::from_secs(1));
         self.maybe_change_keys()?;
+        self.maybe_see_to_suspended()?;
         let site = self.chance.below(self.sites.len() as u64) as usize;
         let edge = self.chance.below(self.edges.len() as u64) as usize;
         match self.chance.below(100) {
