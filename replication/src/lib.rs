@@ -24,6 +24,7 @@ mod planted;
 pub mod quarantine;
 pub mod receive;
 pub mod rejoin;
+mod retries;
 pub mod scan;
 pub mod schedule;
 pub mod send;

@@ -340,6 +340,40 @@ fn what_does_not_fit_a_stick_is_for_the_next_and_all_arrives() {
     assert_eq!(pair.island.payloads(), payloads);
 }
 
+/// Each export carried the first of it again, and said that the next would bring the rest.
+#[test]
+fn what_was_lost_of_a_series_goes_in_as_many_bundles_and_again_only_once_there_is_news() {
+    let pair = Pair::new();
+    let payloads: Vec<String> = (0..60).map(|number| noise(number, 3_000)).collect();
+    for payload in &payloads {
+        pair.hq.commit(&[("s/1", payload)]);
+    }
+    let small = ExportOptions {
+        most_bytes: Some(40_000),
+        ..exporting(&pair.stick())
+    };
+    let series = |lost: std::ops::Range<usize>| {
+        let mut count = 0;
+        while let Some(made) = made_with(&pair.hq, "island", &small) {
+            match lost.contains(&count) {
+                true => fs::remove_file(&made.path).unwrap(),
+                false => drop(taken(&pair.island, &made.path)),
+            }
+            count += 1;
+            assert!(count < 9, "there is no end of it");
+        }
+        count
+    };
+    assert_eq!(series(1..4), 5);
+    taken(&pair.hq, &pair.to_hq().unwrap().path);
+    // Three bring what it asked for, four more what its answer to a probe shows to be missing.
+    assert!(series(2..3) < 8, "no end");
+    taken(&pair.hq, &pair.to_hq().unwrap().path);
+    assert!(series(9..9) < 8, "no end");
+    assert_eq!(pair.island.payloads(), payloads);
+    assert_nothing_doubled(&pair.island);
+}
+
 #[test]
 fn a_damaged_bundle_gives_its_whole_messages_and_the_lost_ones_are_asked_for() {
     let pair = Pair::new();

@@ -10,8 +10,8 @@
 mod support;
 
 use milepost_engine::Options;
-use milepost_replication::send::Serve;
-use milepost_replication::tracking::{PairState, TransferRecord};
+use milepost_replication::send::{SendPhase, Serve};
+use milepost_replication::tracking::{PairState, ServingRecord, TransferRecord};
 use support::*;
 
 /// A link that takes so many messages and then fails once.
@@ -149,4 +149,73 @@ fn what_is_asked_for_goes_on_behind_what_is_there_and_arrives_over_a_link_that_n
     }
     assert!(shop.payloads() == [text], "not all of it is there");
     assert_nothing_doubled(&shop);
+}
+
+/// What was sent to the shop is lost, and it has asked for it.
+fn asked_for(net: &Net, payloads: &[String]) -> (tempfile::TempDir, Site, Site, SendPhase) {
+    let (dir, head, shop) = in_small_messages(net);
+    for payload in payloads {
+        head.commit(&[("s/1", payload)]);
+    }
+    head.scan();
+    let mut phase = head.send_phase();
+    phase.round(Serve::Everybody).unwrap();
+    net.steal("shop");
+    head.commit(&[("s/2", "behind it")]);
+    head.scan();
+    phase.round(Serve::Everybody).unwrap();
+    shop.receive();
+    assert_eq!(shop.send().messages, 1, "it asks");
+    head.receive();
+    net.set_fate(|number| if number % 10 == 0 { CUT } else { 1 });
+    (dir, head, shop, phase)
+}
+
+/// Each time it began with what was asked for, and came no further than the link lasts.
+#[test]
+fn what_is_asked_for_goes_on_where_the_link_failed_though_nobody_asks_again() {
+    let many: Vec<String> = (0..100).map(|number| large(3_000 + number)).collect();
+    for payloads in [vec![large(400_000)], many] {
+        let net = Net::default();
+        let (_dir, head, shop, mut phase) = asked_for(&net, &payloads);
+        let (mut taken, mut rounds) = (0, 0);
+        while shop.payloads().len() <= payloads.len() {
+            taken += phase.round(Serve::Everybody).unwrap().messages;
+            shop.receive();
+            rounds += 1;
+            assert!(rounds < 20, "{taken} messages in {rounds} rounds");
+        }
+        assert!(taken < 60 && rounds > 3, "{taken} messages in {rounds} rounds");
+        assert_nothing_doubled(&shop);
+        drop((head, phase));
+    }
+}
+
+#[test]
+fn the_next_process_goes_on_with_what_is_asked_for_and_serves_nothing_twice() {
+    let payloads = [large(400_000)];
+    let net = Net::default();
+    let (_dir, head, shop, mut phase) = asked_for(&net, &payloads);
+    phase.remember().unwrap();
+    head.store.sync().unwrap();
+    drop(phase);
+    let run = || {
+        let mut phase = head.send_phase();
+        let messages = phase.round(Serve::Everybody).unwrap().messages;
+        phase.remember().unwrap();
+        head.store.sync().unwrap();
+        messages
+    };
+    let (mut taken, mut runs) = (0, 0);
+    while shop.payloads().len() < 2 {
+        taken += run();
+        shop.receive();
+        runs += 1;
+        assert!(runs < 20, "{taken} messages in {runs} runs");
+    }
+    assert!(taken < 60 && runs > 3, "{taken} messages in {runs} runs");
+    assert_eq!(run(), 0, "what was asked for went");
+    let bytes = head.store.pinned(&ServingRecord::key(&name("shop"))).unwrap();
+    let record = ServingRecord::read(&bytes.unwrap().0).unwrap();
+    assert!(record.served > 0 && record.number == 0, "{record:?}");
 }

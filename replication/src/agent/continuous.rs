@@ -1,7 +1,7 @@
 //! Phases side by side until they are asked to stop: one thread each.
 //!
 //! A failure that may pass (no space, a stalled holder) is told and tried again; any other ends the agent,
-//! the other phases finishing what they have in hand. A link that fails is tried again soon, then ever more seldom.
+//! the other phases finishing what they have in hand. The phases leave a link that fails alone for a while.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
@@ -19,8 +19,8 @@ use super::locked::{LockedPairs, exit_of_keys, unusable_keys};
 use super::run::{Asides, Running, exit_of_held, exit_of_quarantine, exit_of_suspended};
 use super::{AgentOptions, Exit, LOOK_EVERY, Links, Stop};
 
-/// Pause before something that failed is tried again, the first of a link's (see [`Retry`]), and the longest between polls that
-/// bring nothing though the link says that something waits.
+/// Pause before something of the store that failed is tried again, and the longest between polls that bring nothing though the
+/// link says that something waits.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The first such pause; each is twice as long as the one before. A push that was overtaken by the poll before it costs no more.
@@ -67,13 +67,22 @@ pub(super) fn run(running: Running) -> Exit {
         });
         let mut phases = Vec::new();
         if let Some(phase) = receive {
-            phases.push(scope.spawn(|| ended(receive_on(phase, &store, &links, (&options, &locked), &stop))));
+            phases.push(scope.spawn(|| {
+                let _stops = StopsAll(&stop);
+                ended(receive_on(phase, &store, &links, (&options, &locked), &stop));
+            }));
         }
         if let Some(phase) = scan {
-            phases.push(scope.spawn(|| ended(scan_on(phase, &store, &options, &stop))));
+            phases.push(scope.spawn(|| {
+                let _stops = StopsAll(&stop);
+                ended(scan_on(phase, &store, &options, &stop));
+            }));
         }
         if let Some(phase) = send {
-            phases.push(scope.spawn(|| ended(send_on(phase, &store, (&options, &locked), &stop))));
+            phases.push(scope.spawn(|| {
+                let _stops = StopsAll(&stop);
+                ended(send_on(phase, &store, (&options, &locked), &stop));
+            }));
         }
         for phase in phases {
             if let Err(panic) = phase.join() {
@@ -92,6 +101,17 @@ pub(super) fn run(running: Running) -> Exit {
     exit.and(unusable.map_or_else(|error| Exit::failed(&error), |unusable| exit_of_keys(&unusable)))
 }
 
+/// A phase that panics takes the others with it, or the agent would go on without it.
+struct StopsAll<'a>(&'a Stop);
+
+impl Drop for StopsAll<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.request();
+        }
+    }
+}
+
 /// Looks at the keys of all pairs, for whichever phase comes first, and tells what is news.
 fn look_at_keys(locked: &Mutex<LockedPairs>, store: &Store) -> Result<()> {
     let mut pairs = locked.lock().unwrap_or_else(PoisonError::into_inner);
@@ -108,7 +128,7 @@ fn receive_on(
     let (mut cause, mut asides, mut said) = (PollCause::Due, Asides::default(), Said::default());
     let clock = store.clock();
     let (mut due_at, mut futile) = (clock.monotonic(), FUTILE_AFTER);
-    let mut retry = Retry::at_most(options.receive_every);
+    let mut pushed = false;
     while !stop.is_requested() {
         look_at_keys(locked, store)?;
         let polled = phase.poll(cause);
@@ -125,7 +145,7 @@ fn receive_on(
         for (number, error) in &received.failed_links {
             said.say(links.get(*number)?.address(), error);
         }
-        if received.failed_links.is_empty() {
+        if !phase.is_failing() {
             said.all_well();
         }
         if received.transactions > 0 {
@@ -139,23 +159,21 @@ fn receive_on(
         }
         asides.add(received.quarantined);
         let in_use = phase.links_in_use();
-        let rest = match (received.moved, cause) {
+        let rest = match (received.moved, pushed) {
             _ if in_use.is_empty() => RETRY_AFTER,
-            (false, PollCause::Push) => futile,
+            (false, true) => futile,
             _ => Duration::ZERO,
         };
         futile = after_poll(futile, received.moved);
         pause(store, rest.min(options.receive_every), stop);
         // Pushes that come all the time do not put off the poll that counts patience.
         let left = due_at.saturating_sub(clock.monotonic());
-        let again = retry.after(!received.failed_links.is_empty());
-        let wait = again.map_or(left, |again| left.min(again));
-        let pushed = !wait.is_zero() && !in_use.is_empty() && links.wait_for_push(&in_use, wait);
+        let wait = phase.until_retry().map_or(left, |again| left.min(again));
+        pushed = !wait.is_zero() && !in_use.is_empty() && links.wait_for_push(&in_use, wait);
         // Nor do attempts after a failure count for it.
-        cause = if pushed || wait < left {
-            PollCause::Push
-        } else {
-            PollCause::Due
+        cause = match pushed || wait < left {
+            true => PollCause::Push,
+            false => PollCause::Due,
         };
     }
     let is_aside = |one: &crate::receive::Quarantined| !one.damaged;
@@ -234,7 +252,6 @@ fn send_on(
     stop: &Stop,
 ) -> Result<Exit> {
     let (mut said, mut told) = (Said::default(), BTreeSet::new());
-    let mut retry = Retry::at_most(options.send_every);
     while !stop.is_requested() {
         let (news, seen) = (store.news(), store.watermarks().durable);
         let begun = store.clock().monotonic();
@@ -262,21 +279,14 @@ fn send_on(
         for (site, error) in &sent.failed_links {
             said.say(site.to_string(), error);
         }
-        if sent.failed_links.is_empty() && sent.messages > 0 {
+        if !phase.is_failing() && sent.messages > 0 {
             said.all_well();
         }
         if sent.messages > 0 {
             tracing::info!(messages = sent.messages, transactions = sent.transactions, "sent");
         }
         let ended = store.clock().monotonic();
-        let mut limit = options.send_every;
-        if let Some(again) = retry.after(!sent.failed_links.is_empty()) {
-            // A server that answers late keeps the others waiting no more than half of the time.
-            limit = limit.min(again.max(ended.saturating_sub(begun)));
-            pause(store, RETRY_AFTER.min(limit), stop);
-            limit = limit.saturating_sub(RETRY_AFTER);
-        }
-        wait_for_more(&mut phase, (store, seen, news), limit, stop)?;
+        wait_for_more(&mut phase, (store, seen, news), options, stop)?;
         let rested = store.clock().monotonic().saturating_sub(ended);
         pause(
             store,
@@ -294,40 +304,13 @@ fn rest_after(took: Duration) -> Duration {
     took.saturating_mul(4).min(ROUND_EVERY.saturating_sub(took))
 }
 
-/// When a link that fails is tried again though nothing else is a reason to: after [`RETRY_AFTER`], then after twice as long each
-/// time it fails again, until it works or the pauses are as long as those of a link that works.
-struct Retry {
-    next: Duration,
-    longest: Duration,
-}
-
-impl Retry {
-    fn at_most(longest: Duration) -> Retry {
-        Retry {
-            next: RETRY_AFTER,
-            longest,
-        }
-    }
-
-    /// The pause before the next attempt, none where nothing failed.
-    fn after(&mut self, failed: bool) -> Option<Duration> {
-        let now = self.next.min(self.longest);
-        self.next = if failed {
-            now.saturating_mul(2)
-        } else {
-            RETRY_AFTER
-        };
-        failed.then_some(now)
-    }
-}
-
-/// Waits until another turn opens, a timer of tracking runs out, or `limit` (`-sd`, less after a failure) has passed; while a
+/// Waits until another turn opens, a timer of tracking runs out, a link that failed may be tried again, or a pause (`-sd`) has passed; while a
 /// turn is open, the queue's growth ends the wait at once, and anything else in the log (a confirmation, a
 /// request, a definition) within [`LOOK_EVERY`]. Where nothing moves, nothing is looked at.
 fn wait_for_more(
     phase: &mut SendPhase,
     (store, seen, news): (&Store, Lsn, News),
-    limit: Duration,
+    options: &AgentOptions,
     stop: &Stop,
 ) -> Result<()> {
     let clock = store.clock();
@@ -335,8 +318,12 @@ fn wait_for_more(
     let timers = [
         phase.until_opening(),
         phase.until_timer().map(|until| until.max(LOOK_EVERY)),
+        phase.until_retry(),
     ];
-    let limit = timers.into_iter().flatten().fold(limit, Duration::min);
+    let limit = timers
+        .into_iter()
+        .flatten()
+        .fold(options.send_every, Duration::min);
     let (mut seen, mut news) = (seen, news);
     while !stop.is_requested() {
         let waited = clock.monotonic().saturating_sub(started);
@@ -434,26 +421,7 @@ fn pause(store: &Store, pause: Duration, stop: &Stop) {
 mod tests {
     use std::time::Duration;
 
-    use super::{Retry, Said, rest_after};
-
-    #[test]
-    fn a_link_that_fails_is_tried_again_soon_and_then_ever_more_seldom() {
-        let mut retry = Retry::at_most(Duration::from_secs(10));
-        let mut pauses = |failures: u32| {
-            let pauses: Vec<_> = (0..failures).map(|_| retry.after(true)).collect();
-            let seconds = pauses.iter().flatten().map(Duration::as_secs).collect::<Vec<_>>();
-            assert_eq!(retry.after(false), None, "it works");
-            seconds
-        };
-        assert_eq!(pauses(6), [1, 2, 4, 8, 10, 10]);
-        assert_eq!(pauses(2), [1, 2]);
-        let mut retry = Retry::at_most(Duration::from_millis(200));
-        assert_eq!(
-            retry.after(true),
-            Some(Duration::from_millis(200)),
-            "never longer than -rd or -sd"
-        );
-    }
+    use super::{Said, rest_after};
 
     #[test]
     fn rounds_that_are_short_are_apart_and_long_ones_follow_each_other() {

@@ -279,7 +279,7 @@ fn note(store: &Store, remote: &Remote, phase: &SendPhase, made: &Made) -> Resul
         bytes: header.bytes,
         last: phase.log_sent(&remote.site).unwrap_or_default(),
     });
-    ledger::keep(store, &remote.site, &known).map_err(|error| {
+    ledger::keep(store, &remote.site, &known, None).map_err(|error| {
         let told = "the bundle is whole and can be carried, but its number is not remembered, and the next will have it too";
         Error::new(error.kind(), told)
             .at_path(&made.path)

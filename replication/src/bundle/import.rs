@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use milepost_engine::{Error, Phase, Result, SiteName, Store};
+use milepost_engine::{Error, Phase, Pinned, Result, SiteName, Store};
 
 use super::carried::CarriedLink;
 use super::layout::Header;
@@ -28,7 +28,7 @@ use crate::extract::refuse_unfinished;
 use crate::hooks::SharedHooks;
 use crate::link::Link;
 use crate::receive::{ReceiveOptions, ReceivePhase, SetAside};
-use crate::tracking::{Patience, PollCause};
+use crate::tracking::{PairState, Patience, PollCause, ServingRecord};
 
 /// How bundles are imported.
 #[derive(Clone, Debug)]
@@ -295,7 +295,13 @@ fn hear(store: &Store, imported: &mut Imported) -> Result<()> {
             one.missing = taken.missing_below(one.header.number);
         }
         if is_news {
-            ledger::keep(store, &sender, &known)?;
+            // What it asked for and was sent may be lost with its stick: what it still misses goes again.
+            let served = ServingRecord::key(&sender);
+            let again = store.pinned(&served)?.map(|_| Pinned {
+                key: served,
+                value: None,
+            });
+            ledger::keep(store, &sender, &known, again)?;
         }
     }
     Ok(())

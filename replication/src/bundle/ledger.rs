@@ -10,7 +10,7 @@
 
 use bincode::{Decode, Encode};
 use milepost_engine::frame::NewFrame;
-use milepost_engine::{Durability, Epoch, Result, SiteName, Store};
+use milepost_engine::{Durability, Epoch, Pinned, Result, SiteName, Store};
 use serde::Serialize;
 
 use super::ranges::Ranges;
@@ -139,13 +139,19 @@ fn read<T: PairState>(store: &Store, remote: &SiteName) -> Result<Option<T>> {
     value.map(|(value, _)| T::read(&value)).transpose()
 }
 
-/// Makes a record durable.
+/// Makes a record durable, and with it what else is to change.
 ///
 /// # Errors
 /// Those of the store.
-pub fn keep<T: PairState>(store: &Store, remote: &SiteName, record: &T) -> Result<()> {
+pub fn keep<T: PairState>(
+    store: &Store,
+    remote: &SiteName,
+    record: &T,
+    also: impl IntoIterator<Item = Pinned>,
+) -> Result<()> {
     let mut note = NewFrame::of_kind(NOTE, Vec::new());
     note.pin(record.pin(remote)?);
+    also.into_iter().for_each(|pin| note.pin(pin));
     store.append_frames(vec![note], Durability::Synced).map(|_| ())
 }
 

@@ -15,7 +15,7 @@ use crate::receive::{DamagedRecord, GapRecord};
 use crate::send::{LimitRecord, SEND_NOW_PREFIX, SENT_NOW_PREFIX, SuspendedRecord, suspended};
 use crate::tracking::{
     AskedRecord, ConfirmedRecord, PairRecord, PairState, ProbeRecord, ReceivedRecord, RejoinedRecord,
-    ReportedRecord, SentRecord, ToldRecord, TransferRecord,
+    ReportedRecord, SentRecord, ServingRecord, ToldRecord, TransferRecord,
 };
 
 use super::history::Subscribing;
@@ -283,6 +283,7 @@ impl<'a> Definitions<'a> {
             ProbeRecord::key(site),
             SentRecord::key(site),
             TransferRecord::key(site),
+            ServingRecord::key(site),
             AskedRecord::key(site),
             ConfirmedRecord::key(site),
             CoveredRecord::key(site),

@@ -33,6 +33,7 @@ pub use limits::{AtLimit, RemoteLimits};
 pub use matcher::{Matcher, Topic, TopicId};
 pub use publication::{Article, Publication, SubscribeBy};
 pub use record::CATALOG_FRAME;
+pub(crate) use record::definition_of;
 pub use remote::{OnError, Remote, Schedule};
 pub use subscription::{Start, Subscription, SubscriptionId};
 

@@ -300,6 +300,14 @@ pub(super) fn publication_key(name: &str) -> Vec<u8> {
 }
 
 /// The key of a remote.
+/// Where the definition of a remote stands, if it is there: at another LSN once it is changed.
+///
+/// # Errors
+/// Those of the log.
+pub(crate) fn definition_of(store: &Store, site: &SiteName) -> Result<Option<Lsn>> {
+    Ok(store.pinned(&remote_key(site))?.map(|(_, at)| at))
+}
+
 pub(super) fn remote_key(site: &SiteName) -> Vec<u8> {
     format!("{REMOTE}{site}").into_bytes()
 }

@@ -19,7 +19,7 @@ use milepost_engine::width::to_usize;
 use milepost_engine::{Durability, Error, Pinned, Result, SiteName, Store};
 use zeroize::Zeroizing;
 
-use crate::tracking::{NOTE, PairState, SentRecord, TransferRecord};
+use crate::tracking::{NOTE, PairState, SentRecord, ServingRecord, TransferRecord};
 
 use super::file::{self, FileFault};
 use super::line::KeyLine;
@@ -173,7 +173,7 @@ impl<'a> Keys<'a> {
         ];
         let mut pins = self.unpin(of_keys)?;
         let known = removed || !pins.is_empty();
-        pins.extend(self.unpin([SentRecord::key(remote), TransferRecord::key(remote)])?);
+        pins.extend(self.unpin(of_what_was_sent(remote))?);
         self.pin(pins)?;
         Ok(known)
     }
@@ -298,7 +298,7 @@ impl<'a> Keys<'a> {
     /// Notes which key is the newest. What was sent under others and is not confirmed goes again, so nobody is to know any more
     /// how far that was.
     fn pin_sealed(&self, remote: &SiteName, ring: &KeyRing) -> Result<()> {
-        let mut pins = self.unpin([SentRecord::key(remote), TransferRecord::key(remote)])?;
+        let mut pins = self.unpin(of_what_was_sent(remote))?;
         let known: Option<SealedRecord> = record(self.store, remote)?;
         let newest = ring.keys.first().map(|one| one.key.id().0);
         if let Some(newest) = newest.filter(|newest| known.is_none_or(|known| known.newest != *newest)) {
@@ -389,6 +389,15 @@ fn record<T: PairState>(store: &Store, remote: &SiteName) -> Result<Option<T>> {
 }
 
 /// The name of a site is never a path: letters, digits, dots, dashes, and no dot in front.
+/// Records of what was sent, which may be sealed with what nobody opens any more.
+fn of_what_was_sent(remote: &SiteName) -> [Vec<u8>; 3] {
+    [
+        SentRecord::key(remote),
+        TransferRecord::key(remote),
+        ServingRecord::key(remote),
+    ]
+}
+
 fn file_of(remote: &SiteName) -> String {
     format!("{FOLDER}/{remote}")
 }

@@ -20,6 +20,7 @@ mod kept_link;
 mod origins;
 mod parts;
 mod phase;
+mod polling;
 mod quarantine;
 mod received;
 mod told;

@@ -9,10 +9,11 @@ use crate::agent::{LinkNumber, Links, Stop};
 use crate::catalog::{Catalog, Remote};
 use crate::heartbeat::Heartbeat;
 use crate::hooks::SharedHooks;
-use crate::link::{Incoming, LinkError, MessageId, PollCursor, PollRequest};
+use crate::link::{Incoming, MessageId};
 use crate::message::{Limits, decode, decode_header};
 use crate::planted::{self, Bug};
 use crate::quarantine::Gate;
+use crate::retries::Retries;
 use crate::send::suspended;
 use crate::tracking::{
     Leave, Me, NOTE, Neighbour, PairRecords, PairState, Patience, PollCause, ProbeRecord, Receiver, Verdict,
@@ -29,11 +30,6 @@ use super::quarantine::{self, Kept};
 use super::received::{Received, SetAside};
 use super::told::{Told, tell_missing};
 use super::trust::Trust;
-
-/// Most messages asked of a link at a time.
-const BATCH_COUNT: usize = 256;
-/// Most bytes asked of a link at a time.
-const BATCH_BYTES: usize = 16 << 20;
 
 /// How messages are received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,27 +49,29 @@ pub struct ReceiveOptions {
 /// The receive phase of one store.
 pub struct ReceivePhase {
     pub(super) store: Store,
-    links: Links,
+    pub(super) links: Links,
     options: ReceiveOptions,
-    stop: Stop,
+    pub(super) stop: Stop,
     pub(super) pairs: BTreeMap<SiteName, Pair>,
     pub(super) inbox: Inbox,
     pub(super) ahead: Ahead,
-    group: Group,
-    origins: Origins,
+    pub(super) group: Group,
+    pub(super) origins: Origins,
     told: Told,
     /// Messages that are done with: about to leave their link, kept there, or for an operator.
     pub(super) done: BTreeSet<MessageKey>,
     leaving: BTreeSet<MessageKey>,
     /// Messages of sites that are no remotes (yet); they wait on their link.
-    strangers: BTreeSet<MessageKey>,
-    beat: Heartbeat,
+    pub(super) strangers: BTreeSet<MessageKey>,
+    pub(super) beat: Heartbeat,
     /// True when there may be something in quarantine.
     aside: bool,
     /// What may be in quarantine of messages that are taken, and goes once their effect is durable.
     taken: BTreeSet<Kept>,
     /// Sites that were remotes at the last look.
     known: BTreeSet<SiteName>,
+    /// Links that fail.
+    pub(super) retries: Retries<LinkNumber>,
     _lock: PhaseLock,
 }
 
@@ -82,8 +80,10 @@ pub(super) struct Pair {
     pub(super) trust: Trust,
     pub(super) receiver: Receiver,
     pub(super) link: LinkNumber,
-    /// Bytes of parts held after the last poll.
+    /// Bytes of parts held after the last poll,
     held: u64,
+    /// and whether they grew since the last one that counts patience.
+    grew: bool,
     gap: Gap,
     pub(super) damaged: Damaged,
 }
@@ -120,6 +120,7 @@ impl ReceivePhase {
             aside: !quarantine::quarantined(store)?.is_empty(),
             taken: BTreeSet::new(),
             known: BTreeSet::new(),
+            retries: Retries::at_most(options.patience.every),
             _lock: lock,
         })
     }
@@ -169,17 +170,6 @@ impl ReceivePhase {
         self.options.apply
     }
 
-    /// Links of all remotes, each once.
-    #[must_use]
-    pub fn links_in_use(&self) -> Vec<LinkNumber> {
-        self.pairs
-            .values()
-            .map(|pair| pair.link)
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect()
-    }
-
     /// Remotes whose pair is stopped, with the reason.
     #[must_use]
     pub fn stopped(&self) -> Vec<(SiteName, String)> {
@@ -192,11 +182,7 @@ impl ReceivePhase {
 
     fn poll_links(&mut self, cause: PollCause, received: &mut Received) -> Result<()> {
         self.follow_catalog()?;
-        for number in self.links_in_use() {
-            if let Err(error) = self.poll_link(number, received)? {
-                received.fail(number, error);
-            }
-        }
+        self.poll_all(cause, received)?;
         let senders: Vec<_> = self.pairs.keys().cloned().collect();
         for sender in senders {
             self.apply(&sender, received)?;
@@ -205,9 +191,9 @@ impl ReceivePhase {
         for (sender, pair) in &mut self.pairs {
             // While parts of a transaction come, what seems to be missing may be on its way.
             let held = pair.receiver.held_bytes() + self.origins.held_of(sender);
-            let grew = held > std::mem::replace(&mut pair.held, held);
+            pair.grew |= held > std::mem::replace(&mut pair.held, held);
             let cause = match cause {
-                PollCause::Due if grew => PollCause::Transfer,
+                PollCause::Due if std::mem::take(&mut pair.grew) => PollCause::Transfer,
                 cause => cause,
             };
             let before = pair.receiver.records().told.clone();
@@ -296,60 +282,12 @@ impl ReceivePhase {
             receiver,
             link,
             held: 0,
+            grew: false,
         })
     }
 
-    /// Polls one link to its end, applying as it goes.
-    fn poll_link(&mut self, number: LinkNumber, received: &mut Received) -> Result<Result<(), LinkError>> {
-        let link = self.links.get(number)?;
-        self.links.begin_round(number)?;
-        let mut after: Option<PollCursor> = None;
-        loop {
-            let held = self
-                .inbox
-                .keys()
-                .chain(&self.done)
-                .chain(&self.strangers)
-                .filter(|key| key.link == number);
-            let skip: BTreeSet<MessageId> = held.map(|key| key.id.clone()).collect();
-            let request = PollRequest {
-                after: after.as_ref(),
-                skip: &skip,
-                max_count: BATCH_COUNT,
-                max_bytes: BATCH_BYTES,
-            };
-            let batch = match self.links.run(link.poll(request)) {
-                Some(Ok(batch)) => batch,
-                Some(Err(error)) => return Ok(Err(error)),
-                None => return Ok(Ok(())),
-            };
-            let mut senders = BTreeSet::new();
-            // A link may give what it was asked to skip.
-            for incoming in batch
-                .messages
-                .into_iter()
-                .filter(|incoming| !skip.contains(&incoming.id))
-            {
-                senders.extend(self.take_in(number, incoming, received)?);
-            }
-            for sender in senders {
-                if self.is_ready(&sender) {
-                    self.apply(&sender, received)?;
-                }
-            }
-            self.settle(received)?;
-            if self.beat.is_due() {
-                tracing::info!(transactions = received.transactions, "receiving");
-            }
-            match batch.next {
-                Some(next) if !self.stop.is_requested() => after = Some(next),
-                _ => return Ok(Ok(())),
-            }
-        }
-    }
-
     /// Puts one message where its sender's wait; returns the sender.
-    fn take_in(
+    pub(super) fn take_in(
         &mut self,
         link: LinkNumber,
         incoming: Incoming,
@@ -392,7 +330,7 @@ impl ReceivePhase {
     }
 
     /// Applies what a sender's waiting messages allow, in order, until none moves its stream any more.
-    fn apply(&mut self, sender: &SiteName, received: &mut Received) -> Result<()> {
+    pub(super) fn apply(&mut self, sender: &SiteName, received: &mut Received) -> Result<()> {
         let probe = self.store.pinned(&ProbeRecord::key(sender))?;
         let probe = probe.map(|(value, _)| ProbeRecord::read(&value)).transpose()?;
         loop {
@@ -416,7 +354,7 @@ impl ReceivePhase {
     }
 
     /// True when a sender's first waiting message has no gap before it.
-    fn is_ready(&self, sender: &SiteName) -> bool {
+    pub(super) fn is_ready(&self, sender: &SiteName) -> bool {
         let staged = self.pairs.get(sender).map(|pair| pair.receiver.staged().place());
         let next = self.inbox.first(sender).map(|(previous, _, _)| *previous);
         next.is_some() && next <= staged
@@ -492,7 +430,7 @@ impl ReceivePhase {
     }
 
     /// Makes positions and notes durable, then lets messages leave (R2).
-    fn settle(&mut self, received: &mut Received) -> Result<()> {
+    pub(super) fn settle(&mut self, received: &mut Received) -> Result<()> {
         if !self.options.apply {
             return Ok(());
         }

@@ -61,6 +61,12 @@ impl SendPhase {
         mut message: Message,
         sent: &mut Sent,
     ) -> Result<Result<(), LinkError>> {
+        if self.is_outdated(pair)? {
+            return Ok(Err(LinkError::not_now(
+                link.address(),
+                "what was known of the remote has changed",
+            )));
+        }
         if message.header.requests.is_some() {
             message.header.pieces = self.pieces_of(pair);
         }

@@ -19,6 +19,7 @@ mod heirs;
 mod history;
 mod kept;
 mod limits;
+mod outdated;
 mod past;
 mod phase;
 mod postings;
@@ -27,6 +28,7 @@ mod serve;
 mod stream;
 mod suspended;
 mod transfer;
+mod trying;
 mod turn;
 
 #[cfg(test)]

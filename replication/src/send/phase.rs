@@ -17,13 +17,14 @@ use crate::keys::{PairKeys, keys_of};
 use crate::link::{Link, LinkError};
 use crate::message::{Lineage, Packer, Point, Range};
 use crate::planted::{self, Bug};
+use crate::retries::Retries;
 use crate::tracking::{
     Me, NOTE, Neighbour, Now, OwnEnd, Pace, PairRecords, PairState, ProbingTimes, SendAction, Sender,
 };
 
-use super::asked::asked_to_send;
 use super::heirs::living;
 use super::limits::Limit;
+use super::outdated::Seen;
 use super::postings::Postings;
 use super::queue::QueueEntries;
 use super::serve::Serve;
@@ -90,6 +91,12 @@ pub struct SendPhase {
     lineage: Option<Lineage>,
     /// Wishes to be fulfilled (`--send-now`), as of the last look.
     pub(super) asked: BTreeMap<SiteName, Lsn>,
+    /// Links that lead nowhere,
+    pub(super) dead_links: Retries<LinkNumber>,
+    /// and remotes that their links do not take anything for.
+    pub(super) refused: Retries<SiteName>,
+    /// A bundle is made: nothing of it counts before it has its name.
+    pub(super) makes_bundle: bool,
 }
 
 pub(super) struct Pair {
@@ -102,6 +109,7 @@ pub(super) struct Pair {
     /// What it is due was freed.
     pub(super) behind: Option<String>,
     pub(super) limit: Limit,
+    pub(super) seen: Seen,
 }
 
 impl SendPhase {
@@ -133,6 +141,9 @@ impl SendPhase {
             coverage: None,
             lineage: Lineage::of(store)?,
             asked: BTreeMap::new(),
+            dead_links: Retries::at_most(options.send_every),
+            refused: Retries::at_most(options.send_every),
+            makes_bundle: false,
         })
     }
 
@@ -146,11 +157,13 @@ impl SendPhase {
         let mut sent = Sent::default();
         let now = self.now();
         let durable = self.store.watermarks().durable;
+        self.makes_bundle = matches!(serve, Serve::Only(_));
         let due = self.due(serve, now);
-        let mut failed: BTreeSet<LinkNumber> = BTreeSet::new();
+        let due = self.may_be_tried(due, serve, now);
+        let (mut tried, mut failed) = (BTreeSet::new(), BTreeSet::new());
         self.begin_links(&due)?;
         self.pin_probes(&due)?;
-        for name in due {
+        'remotes: for name in due {
             if self.stop.is_requested() {
                 break;
             }
@@ -159,11 +172,21 @@ impl SendPhase {
             };
             let before = sent.messages;
             let reachable = !failed.contains(&pair.link);
-            let outcome = if reachable {
+            let begun = self.store.clock().monotonic();
+            let mut outcome = if reachable {
                 self.serve_if_kept(&mut pair, &mut sent)
             } else {
                 Ok(Ok(()))
             };
+            while std::mem::take(&mut pair.seen.is_outdated) && outcome.is_ok() {
+                self.pairs.insert(name.clone(), pair);
+                self.look()?;
+                let Some(again) = self.pairs.remove(&name) else {
+                    continue 'remotes;
+                };
+                pair = again;
+                outcome = self.serve_if_kept(&mut pair, &mut sent);
+            }
             let served = Served {
                 sent: sent.messages > before,
                 all: reachable && matches!(outcome, Ok(Ok(()))) && !self.stop.is_requested(),
@@ -179,13 +202,21 @@ impl SendPhase {
             if closed {
                 self.fulfil(&name)?;
             }
-            if let Err(error) = outcome? {
+            let outcome = outcome?;
+            if reachable {
+                tried.insert(number);
+                self.note_outcome((&name, number), &outcome, closed_at.saturating_sub(begun));
+            }
+            if let Err(error) = outcome {
                 if error.is_unreachable() {
                     failed.insert(number);
                 }
                 sent.failed_links.push((name, error));
             }
         }
+        // Where nothing was due, nothing is to be tried.
+        let works = tried.difference(&failed);
+        works.for_each(|link| self.dead_links.works(link));
         self.free()?;
         self.let_go()?;
         Ok(sent)
@@ -237,16 +268,6 @@ impl SendPhase {
         }
     }
 
-    /// How long until a timer of tracking (a probe, collected requests) may have something to send.
-    #[must_use]
-    pub fn until_timer(&self) -> Option<Duration> {
-        let now = self.store.clock().monotonic();
-        let waits = |pair: &&Pair| !pair.remote.is_carried() && pair.limit.suspended.is_none();
-        let served = self.pairs.values().filter(waits);
-        let wakes = served.filter_map(|pair| pair.sender.wakes_at());
-        wakes.min().map(|at| at.saturating_sub(now))
-    }
-
     /// True when some remote has neither SEND EVERY nor SEND AT, so that every process that sends is a
     /// batch run.
     ///
@@ -287,7 +308,7 @@ impl SendPhase {
         self.queue.follow(|entry, at| postings.note(entry, at))?;
         self.scanned = self.scanned.max(scanned);
         self.look_at_backup()?;
-        self.asked = asked_to_send(&self.store)?;
+        self.look_at_wishes()?;
         let catalog = Catalog::load(&self.store)?;
         if catalog != self.catalog {
             self.pairs.values_mut().for_each(|pair| pair.stream.forget());
@@ -307,6 +328,7 @@ impl SendPhase {
         for remote in remotes {
             self.look_at(remote, now)?;
         }
+        self.forget_failures();
         self.look_at_limits()?;
         self.look_at_quarantine()
     }
@@ -321,6 +343,8 @@ impl SendPhase {
         })?;
         let link = self.links.of(&remote, &self.catalog);
         let confirm_at_most = self.confirm_at_most(&remote.site, records.generation())?;
+        // What moves from here on is not seen yet.
+        let seen = Seen::now(&self.store, &remote.site)?;
         let keys = keys_of(&self.store, &remote.site)?;
         let trusted = self
             .pairs
@@ -329,12 +353,13 @@ impl SendPhase {
         if trusted == Some(false) {
             // What is on its way may be sealed with what nobody opens any more: it goes again, as after a kill.
             self.pairs.remove(&remote.site);
+            self.refused.works(&remote.site);
             records.sent = None;
         }
         if let Some(pair) = self.pairs.get_mut(&remote.site) {
             pair.sender.note(records, now);
             pair.sender.confirm_at_most(confirm_at_most);
-            (pair.link, pair.remote, pair.keys) = (link, remote, keys);
+            (pair.link, pair.remote, pair.keys, pair.seen) = (link, remote, keys, seen);
             return Ok(());
         }
         let me = Me {
@@ -351,6 +376,8 @@ impl SendPhase {
         sender.confirmed_before(self.confirmed_record(&remote.site)?);
         let begun = self.transfer_record(&remote.site)?;
         sender.resume(begun.filter(|_| trusted != Some(false)));
+        let serving = self.serving_record(&remote.site)?;
+        sender.resume_serving(serving.filter(|_| trusted != Some(false)));
         sender.confirm_at_most(confirm_at_most);
         if self.lineage.is_some() {
             sender.was_restored();
@@ -367,6 +394,7 @@ impl SendPhase {
                 turn: Turn::default(),
                 behind: None,
                 limit: Limit::default(),
+                seen,
             },
         );
         Ok(())
@@ -469,8 +497,9 @@ impl SendPhase {
         (number, range): (u64, Range),
         sent: &mut Sent,
     ) -> Result<Result<(), LinkError>> {
-        let mut packer = Packer::new(range.after, to_usize(self.options.message_bytes));
-        let mut at = range.after.place();
+        let from = pair.sender.begin_range(number, range);
+        let mut packer = Packer::new(from, to_usize(self.options.message_bytes));
+        let mut at = from.place();
         while !self.stop.is_requested() {
             // All of it was sent before, covered by a backup or not: nothing of it may be told as empty.
             let next = self.with_sources_to(pair, Lsn::MAX, |stream, sources| stream.next(sources, at))?;
@@ -481,7 +510,7 @@ impl SendPhase {
             let next = next.filter(|_| !planted::is(Bug::RangeToldEmpty));
             let Some(carried) = next.filter(|carried| carried.point.place() <= range.up_to.place()) else {
                 let last = packer.finish_at(range.up_to);
-                return self.deliver_packed(pair, link, last, sent);
+                return self.deliver_of_range((pair, number), link, last, sent);
             };
             at = carried.point.place();
             sent.transactions += 1;
@@ -489,7 +518,7 @@ impl SendPhase {
             if let Some(there) = pair.sender.is_there(number) {
                 full.leave_out(&there);
             }
-            if let Err(error) = self.deliver_packed(pair, link, full, sent)? {
+            if let Err(error) = self.deliver_of_range((pair, number), link, full, sent)? {
                 return Ok(Err(error));
             }
         }

@@ -1,14 +1,15 @@
 //! Transfers of long transactions as the log keeps them (`sending/`, see [`crate::tracking::TransferRecord`]): noted now and then while
-//! they go on and when the phase ends, read when it begins.
+//! they go on and when the phase ends, read when it begins. And how far what was asked for has gone (`serving/`), noted when the phase ends.
 
 use milepost_engine::frame::NewFrame;
 use milepost_engine::{Durability, ErrorKind, Pinned, Result, SiteName};
 
-use crate::message::Pieces;
+use crate::link::{Link, LinkError};
+use crate::message::{Packed, Pieces};
 use crate::receive::incomplete;
-use crate::tracking::{NOTE, PairState, TransferRecord};
+use crate::tracking::{NOTE, PairState, ServingRecord, TransferRecord, Went};
 
-use super::phase::{Pair, SendPhase};
+use super::phase::{Pair, SendPhase, Sent};
 
 impl SendPhase {
     /// What a former process had begun.
@@ -17,10 +18,35 @@ impl SendPhase {
         record.map(|(value, _)| TransferRecord::read(&value)).transpose()
     }
 
+    /// Which ranges a former process had served.
+    pub(super) fn serving_record(&self, remote: &SiteName) -> Result<Option<ServingRecord>> {
+        let record = self.store.pinned(&ServingRecord::key(remote))?;
+        record.map(|(value, _)| ServingRecord::read(&value)).transpose()
+    }
+
+    /// As [`SendPhase::deliver_packed`], of a range: where it is cut it goes on.
+    pub(super) fn deliver_of_range(
+        &self,
+        (pair, number): (&mut Pair, u64),
+        link: &dyn Link,
+        packed: impl IntoIterator<Item = Packed>,
+        sent: &mut Sent,
+    ) -> Result<Result<(), LinkError>> {
+        for one in packed {
+            let message = one.under(pair.sender.header(&self.own_end()));
+            let went = Went::of(&message);
+            if let Err(error) = self.deliver(pair, link, message, sent)? {
+                return Ok(Err(error));
+            }
+            pair.sender.of_range(number, went);
+        }
+        Ok(Ok(()))
+    }
+
     /// Notes how far a transfer is, if it has come far enough. Not synced: what power takes of it goes out again. Nothing of a bundle
     /// counts before it has its name.
     pub(super) fn note_transfer(&self, pair: &mut Pair) -> Result<()> {
-        if pair.remote.is_carried() {
+        if self.makes_bundle {
             return Ok(());
         }
         let Some(record) = pair.sender.transfer_to_pin() else {
@@ -61,6 +87,19 @@ impl SendPhase {
             let record = pair.sender.transfer_at_last()?;
             Some(record.map_or_else(|| Ok(gone()), |record| record.pin(name)))
         });
-        pins.collect()
+        let mut pins: Vec<Pinned> = pins.collect::<Result<_>>()?;
+        // What bundles have served, who imports one takes back.
+        let of_bundles = self.makes_bundle;
+        for (name, pair) in self
+            .pairs
+            .iter()
+            .filter(|(_, pair)| of_bundles || !pair.remote.is_carried())
+        {
+            let (record, known) = (pair.sender.serving_record(), self.serving_record(name)?);
+            if known != Some(record) && (known.is_some() || !record.is_nothing()) {
+                pins.push(record.pin(name)?);
+            }
+        }
+        Ok(pins)
     }
 }

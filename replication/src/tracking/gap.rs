@@ -3,7 +3,7 @@
 //! Polls are counted while one hole stays open, at most one per `-rd`, none for a push, none while a
 //! transfer from that neighbour is under way. A trickle of later messages does not reset the count;
 //! progress does. Asked once, the same hole is asked for again after twice as many polls, and so on,
-//! because the request or what it brings may be lost as well.
+//! because the request or what it brings may be lost as well; while what was asked for comes in pieces, no more is doubled.
 
 use std::time::Duration;
 
@@ -104,6 +104,10 @@ impl Gaps {
             Some(open) if open.after == received => open,
             other => other.insert(fresh),
         };
+        if cause == PollCause::Transfer {
+            // What comes shows that the last asking was heard, and that a lost rest is worth the next one soon.
+            open.asked = open.asked.min(1);
+        }
         if cause == PollCause::Due
             && now.saturating_sub(open.counted_at) >= patience.every
             && now > open.since

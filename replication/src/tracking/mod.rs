@@ -19,6 +19,7 @@ mod own;
 mod probe;
 mod receiver;
 mod sender;
+mod serving;
 mod staged;
 mod state;
 mod transfer;
@@ -30,6 +31,7 @@ pub use own::{Case, InQuarantine, Judgement, OwnLog};
 pub use probe::ProbingTimes;
 pub use receiver::{Me, Receiver};
 pub use sender::{Now, OwnEnd, Pace, SendAction, Sender};
+pub use serving::{ServingRecord, Went};
 pub use staged::Staged;
 pub use state::{
     CONFIRMED_PREFIX, ConfirmedRecord, NOTE, Neighbour, ORIGIN_PREFIX, PAIR_PREFIX, PROBE_PREFIX, PairRecord,

@@ -21,6 +21,7 @@ use crate::message::{
 
 use super::probe::{Probing, ProbingTimes};
 use super::receiver::Me;
+use super::serving::{Serving, ServingRecord, Went};
 use super::state::{
     ConfirmedRecord, Neighbour, PairRecord, PairRecords, ProbeRecord, SentRecord, StopReason, ToldRecord,
 };
@@ -85,7 +86,7 @@ pub struct Sender {
     neighbour: Neighbour,
     records: PairRecords,
     log_sent: Point,
-    served: u64,
+    serving: Serving,
     /// Requests, by number, that came while all that they ask for was still going out for the first time, and how far that had gone then: what
     /// lies behind goes again only if it is asked for again.
     met: BTreeMap<u64, Point>,
@@ -125,7 +126,7 @@ impl Sender {
             me,
             neighbour,
             log_sent,
-            served: 0,
+            serving: Serving::default(),
             met: BTreeMap::new(),
             requested_at: None,
             confirm_received: sent.confirm_received,
@@ -158,6 +159,7 @@ impl Sender {
         if told.went_back != before.went_back {
             self.log_sent = told.confirmed;
             self.transfers.end();
+            self.serving.forget();
         }
         // Requests of one that went back since are no progress: only the answer to a probe serves them.
         let asks = told.its_request != before.its_request && told.suspicions == before.suspicions;
@@ -201,11 +203,35 @@ impl Sender {
     pub fn send_again(&mut self) {
         self.log_sent = self.told().confirmed;
         self.transfers.end();
+        self.serving.forget();
     }
 
     /// What a former process had begun to send, as the log says.
     pub fn resume(&mut self, record: Option<TransferRecord>) {
         self.transfers = Transfers::of(record, self.records.generation(), self.told().went_back);
+    }
+
+    /// What a former process had served of what the neighbour asked for, as the log says.
+    pub fn resume_serving(&mut self, record: Option<ServingRecord>) {
+        self.serving = Serving::of(record, self.records.generation(), self.told().went_back);
+    }
+
+    /// What to pin of it when the phase ends.
+    #[must_use]
+    pub fn serving_record(&self) -> ServingRecord {
+        self.serving
+            .record(self.records.generation(), self.told().went_back)
+    }
+
+    /// Where the range of this number goes on, or begins.
+    pub fn begin_range(&mut self, number: u64, range: Range) -> Point {
+        self.serving.begin(number, range)
+    }
+
+    /// The link has a message of the range of this number.
+    pub fn of_range(&mut self, number: u64, went: Went) {
+        let there = self.told_to_be_there(number);
+        self.serving.went(went, there);
     }
 
     /// How far a transaction in pieces has gone out that is not out whole.
@@ -214,10 +240,17 @@ impl Sender {
         self.transfers.current()
     }
 
-    /// What the neighbour said that it has of a transaction in parts, with the request that made the range of this number. It counts for that
-    /// alone: it may be lost since, and while anything comes nobody asks.
+    /// What need not go again of a transaction in parts, in the range of this number: what went, or what the neighbour said that it has.
     #[must_use]
     pub fn is_there(&self, number: u64) -> Option<Pieces> {
+        self.serving
+            .pieces(number)
+            .or_else(|| self.told_to_be_there(number))
+    }
+
+    /// What the neighbour said that it has of a transaction in parts, with the request that made the range of this number. It counts for that
+    /// alone: it may be lost since, and while anything comes nobody asks.
+    fn told_to_be_there(&self, number: u64) -> Option<Pieces> {
         let asked = self.records.asked?;
         asked
             .pieces
@@ -452,7 +485,7 @@ impl Sender {
 
     /// All messages of a [`SendAction::Serve`] were delivered.
     pub fn served(&mut self, number: u64) {
-        self.served = self.served.max(number);
+        self.serving.served = self.serving.served.max(number);
         self.requested_at = None;
     }
 
@@ -468,7 +501,7 @@ impl Sender {
     /// yet goes as data, in its turn. Where nothing more is due, a range may end behind what this process sent all the same: a former
     /// one had sent what was revoked since, and who heard of it would ask for ever.
     fn due_range(&mut self, now: Duration, newest: Option<Place>) -> Option<(u64, Range)> {
-        let (log_sent, served, received) = (self.log_sent(), self.served, self.told().received);
+        let (log_sent, served, received) = (self.log_sent(), self.serving.served, self.told().received);
         let goes_as_data = newest.is_some_and(|newest| newest > log_sent.place());
         let serve = &self.records.told.serve;
         self.met

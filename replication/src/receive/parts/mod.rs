@@ -162,6 +162,8 @@ impl Parts {
             &mut began,
         );
         self.renamed |= began;
+        // A new one may have the name of one of another generation.
+        of_no_use.retain(|old| spools.iter().all(|spool| spool.name != old.name));
         if !spools.is_empty() {
             self.remotes.insert(remote.clone(), spools);
         }

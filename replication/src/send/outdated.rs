@@ -1,0 +1,79 @@
+//! [`Seen`]: whether what a round knows of a remote is still so while it is sent to, which may take hours.
+//!
+//! A round looks at definitions, keys and records when it begins. From then on, before each message, the keys of its remote are looked at again
+//! when anything has moved in the store, and now and then its definition and the pair's record: a key that was added seals from the next message on, and nothing more goes to who was
+//! removed, made anew, stopped or suspended.
+
+use milepost_engine::{Lsn, News, Result, SiteName, Store};
+
+use crate::catalog::definition_of;
+use crate::keys::keys_of;
+use crate::tracking::{PairRecord, PairState};
+
+use super::phase::{Pair, SendPhase};
+use super::suspended::suspended;
+
+/// Messages to a remote after which its definition and the pair's record are looked at again.
+const LOOK_AGAIN: u32 = 32;
+
+/// What was seen of a remote, and when.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    news: News,
+    /// The same of what is looked at less often.
+    of_records: News,
+    messages: u32,
+    /// Where its definition stands.
+    defined: Option<Lsn>,
+    /// Found so: nothing more goes to it before the next look.
+    pub(super) is_outdated: bool,
+}
+
+impl Seen {
+    /// What is known from now on.
+    pub(super) fn now(store: &Store, remote: &SiteName) -> Result<Seen> {
+        let news = store.news();
+        Ok(Seen {
+            news,
+            of_records: news,
+            messages: 0,
+            defined: definition_of(store, remote)?,
+            is_outdated: false,
+        })
+    }
+}
+
+impl SendPhase {
+    /// True, and noted, when a remote is to be looked at again before the next message to it.
+    pub(super) fn is_outdated(&self, pair: &mut Pair) -> Result<bool> {
+        let (news, site) = (self.store.news(), &pair.remote.site);
+        if news != pair.seen.news {
+            pair.seen.news = news;
+            pair.seen.is_outdated |= !keys_of(&self.store, site)?.trust_alike(&pair.keys);
+        }
+        pair.seen.messages += 1;
+        if pair.seen.messages >= LOOK_AGAIN {
+            pair.seen.messages = 0;
+            if news != std::mem::replace(&mut pair.seen.of_records, news) {
+                pair.seen.is_outdated |= self.is_another(pair)?;
+            }
+        }
+        Ok(pair.seen.is_outdated)
+    }
+
+    /// True when a remote was defined anew, its pair was made anew or stopped, or it was suspended.
+    fn is_another(&self, pair: &Pair) -> Result<bool> {
+        let site = &pair.remote.site;
+        if definition_of(&self.store, site)? != pair.seen.defined {
+            return Ok(true);
+        }
+        let record = self.store.pinned(&PairRecord::key(site))?;
+        let record = record.map(|(value, _)| PairRecord::read(&value)).transpose()?;
+        let generation = record.as_ref().map_or(0, |record| record.generation);
+        let is_stopped = record
+            .is_some_and(|record| record.stopped.is_some() && record.generation == pair.sender.generation());
+        Ok(generation > pair.sender.generation()
+            || is_stopped != pair.sender.stopped().is_some()
+            || suspended(&self.store, &pair.remote)?.is_some() != pair.limit.suspended.is_some())
+    }
+}
