@@ -88,7 +88,7 @@ impl World {
         // Drawn apart, so that the worlds without keys are what they were.
         let own = Chance::new(seed ^ 0x5ea1_0000_0000);
         let is_sealed = own.percent(35) && !is_plain;
-        let sealing = is_sealed.then(|| Sealing::new(own, &pairs));
+        let sealing = is_sealed.then(|| Sealing::new(own, pairs));
         let own = Chance::new(seed ^ 0x11e1_0000_0000);
         let is_limited = own.percent(25) && !is_plain;
         let mut sites = Vec::new();
