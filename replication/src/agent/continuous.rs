@@ -67,22 +67,16 @@ pub(super) fn run(running: Running) -> Exit {
         });
         let mut phases = Vec::new();
         if let Some(phase) = receive {
-            phases.push(scope.spawn(|| {
-                let _stops = StopsAll(&stop);
-                ended(receive_on(phase, &store, &links, (&options, &locked), &stop));
-            }));
+            let receive = || receive_on(phase, &store, &links, (&options, &locked), &stop);
+            phases.push(scope.spawn(|| ended(all_or_none(&stop, receive))));
         }
         if let Some(phase) = scan {
-            phases.push(scope.spawn(|| {
-                let _stops = StopsAll(&stop);
-                ended(scan_on(phase, &store, &options, &stop));
-            }));
+            let scan = || scan_on(phase, &store, &options, &stop);
+            phases.push(scope.spawn(|| ended(all_or_none(&stop, scan))));
         }
         if let Some(phase) = send {
-            phases.push(scope.spawn(|| {
-                let _stops = StopsAll(&stop);
-                ended(send_on(phase, &store, (&options, &locked), &stop));
-            }));
+            let send = || send_on(phase, &store, (&options, &locked), &stop);
+            phases.push(scope.spawn(|| ended(all_or_none(&stop, send))));
         }
         for phase in phases {
             if let Err(panic) = phase.join() {
@@ -101,7 +95,12 @@ pub(super) fn run(running: Running) -> Exit {
     exit.and(unusable.map_or_else(|error| Exit::failed(&error), |unusable| exit_of_keys(&unusable)))
 }
 
-/// A phase that panics takes the others with it, or the agent would go on without it.
+/// Runs a phase; one that panics takes the others with it, or the agent would go on without it.
+fn all_or_none(stop: &Stop, phase: impl FnOnce() -> Result<Exit>) -> Result<Exit> {
+    let _stops = StopsAll(stop);
+    phase()
+}
+
 struct StopsAll<'a>(&'a Stop);
 
 impl Drop for StopsAll<'_> {
@@ -158,9 +157,8 @@ fn receive_on(
             );
         }
         asides.add(received.quarantined);
-        let in_use = phase.links_in_use();
         let rest = match (received.moved, pushed) {
-            _ if in_use.is_empty() => RETRY_AFTER,
+            _ if phase.links_in_use().is_empty() => RETRY_AFTER,
             (false, true) => futile,
             _ => Duration::ZERO,
         };
@@ -168,13 +166,7 @@ fn receive_on(
         pause(store, rest.min(options.receive_every), stop);
         // Pushes that come all the time do not put off the poll that counts patience.
         let left = due_at.saturating_sub(clock.monotonic());
-        let wait = phase.until_retry().map_or(left, |again| left.min(again));
-        pushed = !wait.is_zero() && !in_use.is_empty() && links.wait_for_push(&in_use, wait);
-        // Nor do attempts after a failure count for it.
-        cause = match pushed || wait < left {
-            true => PollCause::Push,
-            false => PollCause::Due,
-        };
+        (pushed, cause) = wait_for_mail(&phase, links, left);
     }
     let is_aside = |one: &crate::receive::Quarantined| !one.damaged;
     if !crate::receive::quarantined(store)?.iter().any(is_aside) && !phase.distrusts() {
@@ -182,6 +174,19 @@ fn receive_on(
     }
     asides.forget(&unusable_keys(store)?);
     Ok(exit_of_quarantine(&phase.stopped(), &asides).and(exit_of_held(store)?))
+}
+
+/// Waits for a push, until a link that failed may be polled again, or until the next poll is due; whether it was a push, and what the next
+/// poll is.
+fn wait_for_mail(phase: &ReceivePhase, links: &Links, left: Duration) -> (bool, PollCause) {
+    let (in_use, again) = (phase.links_in_use(), phase.until_retry());
+    let wait = again.map_or(left, |again| left.min(again));
+    let pushed = !wait.is_zero() && !in_use.is_empty() && links.wait_for_push(&in_use, wait);
+    // Nor do attempts after a failure count for patience.
+    match pushed || wait < left {
+        true => (pushed, PollCause::Push),
+        false => (pushed, PollCause::Due),
+    }
 }
 
 /// The next pause behind a push that brings nothing.

@@ -8,13 +8,17 @@ use milepost_engine::{Lsn, News, Result, SiteName, Store};
 
 use crate::catalog::definition_of;
 use crate::keys::keys_of;
+use crate::link::LinkError;
 use crate::tracking::{PairRecord, PairState};
 
-use super::phase::{Pair, SendPhase};
+use super::phase::{Pair, SendPhase, Sent};
 use super::suspended::suspended;
 
 /// Messages to a remote after which its definition and the pair's record are looked at again.
 const LOOK_AGAIN: u32 = 32;
+
+/// What came of serving a remote: an error of the store, or of its link.
+type Outcome = Result<std::result::Result<(), LinkError>>;
 
 /// What was seen of a remote, and when.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +63,29 @@ impl SendPhase {
             }
         }
         Ok(pair.seen.is_outdated)
+    }
+
+    /// Serves a remote, and again after another look as long as it is found to have changed; without it when it is gone from here.
+    pub(super) fn serve_as_it_is(
+        &mut self,
+        name: &SiteName,
+        mut pair: Pair,
+        sent: &mut Sent,
+    ) -> (Option<Pair>, Outcome) {
+        loop {
+            let outcome = self.serve_if_kept(&mut pair, sent);
+            if !std::mem::take(&mut pair.seen.is_outdated) || outcome.is_err() {
+                return (Some(pair), outcome);
+            }
+            self.pairs.insert(name.clone(), pair);
+            if let Err(error) = self.look() {
+                return (None, Err(error));
+            }
+            match self.pairs.remove(name) {
+                Some(again) => pair = again,
+                None => return (None, Ok(Ok(()))),
+            }
+        }
     }
 
     /// True when a remote was defined anew, its pair was made anew or stopped, or it was suspended.

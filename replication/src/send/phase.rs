@@ -155,38 +155,31 @@ impl SendPhase {
         self.beat.begin();
         self.look()?;
         let mut sent = Sent::default();
-        let now = self.now();
-        let durable = self.store.watermarks().durable;
+        let (now, durable) = (self.now(), self.store.watermarks().durable);
         self.makes_bundle = matches!(serve, Serve::Only(_));
         let due = self.due(serve, now);
         let due = self.may_be_tried(due, serve, now);
         let (mut tried, mut failed) = (BTreeSet::new(), BTreeSet::new());
         self.begin_links(&due)?;
         self.pin_probes(&due)?;
-        'remotes: for name in due {
+        for name in due {
             if self.stop.is_requested() {
                 break;
             }
-            let Some(mut pair) = self.pairs.remove(&name) else {
+            let Some(pair) = self.pairs.remove(&name) else {
                 continue;
             };
             let before = sent.messages;
             let reachable = !failed.contains(&pair.link);
             let begun = self.store.clock().monotonic();
-            let mut outcome = if reachable {
-                self.serve_if_kept(&mut pair, &mut sent)
-            } else {
-                Ok(Ok(()))
+            let (pair, outcome) = match reachable {
+                true => self.serve_as_it_is(&name, pair, &mut sent),
+                false => (Some(pair), Ok(Ok(()))),
             };
-            while std::mem::take(&mut pair.seen.is_outdated) && outcome.is_ok() {
-                self.pairs.insert(name.clone(), pair);
-                self.look()?;
-                let Some(again) = self.pairs.remove(&name) else {
-                    continue 'remotes;
-                };
-                pair = again;
-                outcome = self.serve_if_kept(&mut pair, &mut sent);
-            }
+            let Some(mut pair) = pair else {
+                drop(outcome?);
+                continue;
+            };
             let served = Served {
                 sent: sent.messages > before,
                 all: reachable && matches!(outcome, Ok(Ok(()))) && !self.stop.is_requested(),
@@ -208,15 +201,11 @@ impl SendPhase {
                 self.note_outcome((&name, number), &outcome, closed_at.saturating_sub(begun));
             }
             if let Err(error) = outcome {
-                if error.is_unreachable() {
-                    failed.insert(number);
-                }
+                failed.extend(error.is_unreachable().then_some(number));
                 sent.failed_links.push((name, error));
             }
         }
-        // Where nothing was due, nothing is to be tried.
-        let works = tried.difference(&failed);
-        works.for_each(|link| self.dead_links.works(link));
+        self.note_what_works(tried.difference(&failed));
         self.free()?;
         self.let_go()?;
         Ok(sent)
@@ -362,6 +351,23 @@ impl SendPhase {
             (pair.link, pair.remote, pair.keys, pair.seen) = (link, remote, keys, seen);
             return Ok(());
         }
+        let records = (records, trusted != Some(false));
+        let pair = self.begin_pair(
+            (remote, neighbour, link),
+            (records, now),
+            (keys, seen, confirm_at_most),
+        )?;
+        self.pairs.insert(pair.remote.site.clone(), pair);
+        Ok(())
+    }
+
+    /// A pair that this process has not known yet, or from now on otherwise; what was sent counts if `is_trusted`.
+    fn begin_pair(
+        &self,
+        (remote, neighbour, link): (Remote, Neighbour, LinkNumber),
+        ((records, is_trusted), now): ((PairRecords, bool), Now),
+        (keys, seen, confirm_at_most): (PairKeys, Seen, Option<Point>),
+    ) -> Result<Pair> {
         let me = Me {
             name: self.store.site().clone(),
             id: self.store.id(),
@@ -375,29 +381,24 @@ impl SendPhase {
         let mut sender = Sender::new(me, neighbour, records, pace, now);
         sender.confirmed_before(self.confirmed_record(&remote.site)?);
         let begun = self.transfer_record(&remote.site)?;
-        sender.resume(begun.filter(|_| trusted != Some(false)));
+        sender.resume(begun.filter(|_| is_trusted));
         let serving = self.serving_record(&remote.site)?;
-        sender.resume_serving(serving.filter(|_| trusted != Some(false)));
+        sender.resume_serving(serving.filter(|_| is_trusted));
         sender.confirm_at_most(confirm_at_most);
         if self.lineage.is_some() {
             sender.was_restored();
         }
-        let stream = Stream::new(remote.site.clone());
-        self.pairs.insert(
-            remote.site.clone(),
-            Pair {
-                remote,
-                link,
-                sender,
-                stream,
-                keys,
-                turn: Turn::default(),
-                behind: None,
-                limit: Limit::default(),
-                seen,
-            },
-        );
-        Ok(())
+        Ok(Pair {
+            stream: Stream::new(remote.site.clone()),
+            remote,
+            link,
+            sender,
+            keys,
+            turn: Turn::default(),
+            behind: None,
+            limit: Limit::default(),
+            seen,
+        })
     }
 
     fn begin_links(&mut self, due: &[SiteName]) -> Result<()> {

@@ -108,6 +108,11 @@ impl SendPhase {
         }
     }
 
+    /// Links over which nothing failed: where nothing was due, nothing is to be tried either.
+    pub(super) fn note_what_works<'a>(&mut self, links: impl Iterator<Item = &'a LinkNumber>) {
+        links.for_each(|link| self.dead_links.works(link));
+    }
+
     /// Forgets what failed and is not there any more.
     pub(super) fn forget_failures(&mut self) {
         let pairs = &self.pairs;

@@ -184,26 +184,27 @@ impl World {
             }
             Step::Two(site, former) => {
                 let store = self.sites[site].desk().map_err(told)?;
-                let remote = remote(other(site))?;
-                let seals = keys_of(&store, &remote).map_err(told)?;
-                let is_done = seals.sealing().map(|key| key.id()) == pair.key;
-                pair.step = if is_done {
-                    Keys::new(&store).drop_key(&remote, former).map_err(told)?;
-                    self.tell(format!("{} drops key {former} of {remote}", NAMES[site]));
-                    Step::Left(other(site), former)
-                } else {
-                    Step::Two(site, former)
+                let seals = keys_of(&store, &remote(other(site))?).map_err(told)?;
+                pair.step = match seals.sealing().map(|key| key.id()) == pair.key {
+                    true => {
+                        self.drop_key(site, other(site), former)?;
+                        Step::Left(other(site), former)
+                    }
+                    false => Step::Two(site, former),
                 };
-                self.maybe_leave_desk(site);
             }
-            Step::Left(site, former) => {
-                let store = self.sites[site].desk().map_err(told)?;
-                let remote = remote(other(site))?;
-                Keys::new(&store).drop_key(&remote, former).map_err(told)?;
-                self.tell(format!("{} drops key {former} of {remote}", NAMES[site]));
-                self.maybe_leave_desk(site);
-            }
+            Step::Left(site, former) => self.drop_key(site, other(site), former)?,
         }
+        Ok(())
+    }
+
+    fn drop_key(&mut self, site: usize, other: usize, key: KeyId) -> Result<(), String> {
+        let told = |error: milepost_engine::Error| format!("an operator may not drop a key: {error}");
+        let store = self.sites[site].desk().map_err(told)?;
+        let remote = SiteName::new(NAMES[other]).map_err(told)?;
+        Keys::new(&store).drop_key(&remote, key).map_err(told)?;
+        self.tell(format!("{} drops key {key} of {remote}", NAMES[site]));
+        self.maybe_leave_desk(site);
         Ok(())
     }
 }

@@ -1,7 +1,9 @@
 //! [`World`]: the sites of one seed, what lies between them, and the next thing that happens.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use milepost_replication::link::Link;
 use milepost_replication::tracking::{Patience, PollCause};
 
 use super::Totals;
@@ -72,6 +74,29 @@ pub struct World {
     pub is_calm: bool,
 }
 
+/// Keys and limits, of some of the whole worlds. Drawn apart, so that the worlds without them are what they were.
+fn extras(seed: u64, is_plain: bool, pairs: &[(usize, usize)]) -> (Option<Sealing>, Option<Limiting>) {
+    let (keys, limits) = (
+        Chance::new(seed ^ 0x5ea1_0000_0000),
+        Chance::new(seed ^ 0x11e1_0000_0000),
+    );
+    let is_sealed = keys.percent(35) && !is_plain;
+    let is_limited = limits.percent(25) && !is_plain;
+    (
+        is_sealed.then(|| Sealing::new(keys, pairs)),
+        is_limited.then(|| Limiting::new(limits)),
+    )
+}
+
+/// The link of a site: over servers where there are some, and with somebody on it where there are keys.
+fn link_of(name: &str, wire: &Wire, post: Option<&Post>, sealing: Option<&Sealing>) -> Arc<dyn Link> {
+    let link = post.map_or_else(|| wire.end(name), |post| post.end(name));
+    match sealing {
+        Some(sealing) => sealing.end(name, link),
+        None => link,
+    }
+}
+
 impl World {
     pub fn new(seed: u64, trace: &Trace, kind: Kind) -> Result<World, String> {
         let (chance, time) = (Chance::new(seed), Time::default());
@@ -85,29 +110,18 @@ impl World {
         if chance.percent(30) && !is_plain {
             post = Some(Post::new(Chance::new(chance.below(u64::MAX)), &wire, trace)?);
         }
-        // Drawn apart, so that the worlds without keys are what they were.
-        let own = Chance::new(seed ^ 0x5ea1_0000_0000);
-        let is_sealed = own.percent(35) && !is_plain;
-        let sealing = is_sealed.then(|| Sealing::new(own, pairs));
-        let own = Chance::new(seed ^ 0x11e1_0000_0000);
-        let is_limited = own.percent(25) && !is_plain;
+        let (sealing, limiting) = extras(seed, is_plain, pairs);
         let mut sites = Vec::new();
         for name in NAMES.into_iter().take(count) {
-            let link = post
-                .as_ref()
-                .map_or_else(|| wire.end(name), |post| post.end(name));
             let habits = Habits {
                 message_bytes: if heavy { 300_000 } else { 10_000 },
                 patience: Patience::NONE,
                 group: chance.pick(&[1, 3, 20]),
-                link: match &sealing {
-                    Some(sealing) => sealing.end(name, link),
-                    None => link,
-                },
+                link: link_of(name, &wire, post.as_ref(), sealing.as_ref()),
                 hooks: None,
                 only_backed_up: false,
-                is_sealed,
-                is_limited,
+                is_sealed: sealing.is_some(),
+                is_limited: limiting.is_some(),
             };
             let own = Chance::new(chance.below(u64::MAX));
             let site = Site::new(name, own, habits, kind).map_err(|error| error.to_string())?;
@@ -128,7 +142,7 @@ impl World {
             wire,
             post,
             sealing,
-            limiting: is_limited.then(|| Limiting::new(own)),
+            limiting,
             trace: trace.clone(),
             publications: vec![Publications::new(); sites.len()],
             sites,
