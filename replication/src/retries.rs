@@ -1,5 +1,5 @@
-//! [`Retries`]: what fails, and when each of it is tried again: after a second, then after twice as long each time it fails again, until it works
-//! or the pauses are as long as those of what works.
+//! [`Retries`]: what fails, and when each of it is tried again: after a second, then after twice as long each time it fails again, a minute at most,
+//! or less where even what works is looked at more often.
 //!
 //! Guarantees: what fails is left alone until its time, whatever else is done meanwhile; nothing else waits for it. One that answers late takes no more than half of
 //! the time.
@@ -9,6 +9,8 @@ use std::time::Duration;
 
 /// The first pause.
 const FIRST: Duration = Duration::from_secs(1);
+/// The longest: who polls once a day because links tell him of what comes does not wait for a day when his server was away for a night.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// See the module.
 #[derive(Debug)]
@@ -26,10 +28,10 @@ struct Failing {
 }
 
 impl<K: Ord> Retries<K> {
-    /// Nothing fails yet; the pauses are never longer than `longest`.
+    /// Nothing fails yet; the pauses are never longer than `longest`, nor than a minute.
     pub(crate) fn at_most(longest: Duration) -> Retries<K> {
         Retries {
-            longest,
+            longest: longest.min(LONGEST),
             failing: BTreeMap::new(),
             looked_at: Duration::ZERO,
         }
@@ -110,6 +112,8 @@ mod tests {
         retries.works(&7);
         assert!(retries.is_empty());
         assert_eq!(tried(&mut retries, 4), [0, 1, 3]);
+        let mut daily = Retries::at_most(seconds(86_400));
+        assert_eq!(tried(&mut daily, 200), [0, 1, 3, 7, 15, 31, 63, 123, 183]);
         let mut hasty: Retries<u8> = Retries::at_most(Duration::from_millis(200));
         hasty.failed(1, Duration::ZERO, Duration::ZERO);
         assert_eq!(hasty.until(Duration::ZERO), Some(Duration::from_millis(200)));

@@ -45,6 +45,17 @@ impl Pieces {
     /// Length of its encoding in bytes.
     pub(super) const LEN: usize = Point::LEN + 32;
 
+    /// All of an encoding up to the end of a part.
+    #[must_use]
+    pub fn up_to(part: &Part) -> Pieces {
+        Pieces {
+            point: part.point,
+            digest: part.digest,
+            total: part.total,
+            bytes: part.end(),
+        }
+    }
+
     /// True when a part is of this encoding.
     #[must_use]
     pub fn is_of(&self, part: &Part) -> bool {

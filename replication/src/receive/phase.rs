@@ -55,8 +55,8 @@ pub struct ReceivePhase {
     pub(super) pairs: BTreeMap<SiteName, Pair>,
     pub(super) inbox: Inbox,
     pub(super) ahead: Ahead,
-    pub(super) group: Group,
-    pub(super) origins: Origins,
+    group: Group,
+    origins: Origins,
     told: Told,
     /// Messages that are done with: about to leave their link, kept there, or for an operator.
     pub(super) done: BTreeSet<MessageKey>,

@@ -15,7 +15,7 @@ use crate::message::{Message, Packed, encode, encode_sealed};
 use crate::planted::{self, Bug};
 use crate::quarantine::trouble_with;
 use crate::receive::quarantined;
-use crate::tracking::{NOTE, PairState, ProbeRecord, SendAction};
+use crate::tracking::{NOTE, PairState, ProbeRecord, SendAction, Went};
 
 use super::phase::{Pair, SendPhase, Sent};
 
@@ -36,17 +36,22 @@ impl SendPhase {
         Ok(())
     }
 
+    /// Delivers messages one after the other; of a range of that number, which goes on behind them where it is cut.
     pub(super) fn deliver_packed(
         &self,
-        pair: &mut Pair,
+        (pair, range): (&mut Pair, Option<u64>),
         link: &dyn Link,
         packed: impl IntoIterator<Item = Packed>,
         sent: &mut Sent,
     ) -> Result<Result<(), LinkError>> {
         for one in packed {
             let message = one.under(pair.sender.header(&self.own_end()));
+            let went = range.map(|number| (number, Went::of(&message)));
             if let Err(error) = self.deliver(pair, link, message, sent)? {
                 return Ok(Err(error));
+            }
+            if let Some((number, went)) = went {
+                pair.sender.of_range(number, went);
             }
         }
         Ok(Ok(()))

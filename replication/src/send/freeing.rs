@@ -136,7 +136,7 @@ impl SendPhase {
         };
         let packer = Packer::new(previous, to_usize(self.options.message_bytes));
         let stretch = packer.finish_at(Point::live(position));
-        self.deliver_packed(pair, link, stretch, sent)
+        self.deliver_packed((pair, None), link, stretch, sent)
     }
 
     /// As [`SendPhase::serve`]; a remote that is due what was freed stops alone.

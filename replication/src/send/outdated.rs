@@ -4,7 +4,7 @@
 //! when anything has moved in the store, and now and then its definition and the pair's record: a key that was added seals from the next message on, and nothing more goes to who was
 //! removed, made anew, stopped or suspended.
 
-use milepost_engine::{Lsn, News, Result, SiteName, Store};
+use milepost_engine::{News, Result, SiteName};
 
 use crate::catalog::definition_of;
 use crate::keys::keys_of;
@@ -27,23 +27,19 @@ pub(super) struct Seen {
     /// The same of what is looked at less often.
     of_records: News,
     messages: u32,
-    /// Where its definition stands.
-    defined: Option<Lsn>,
     /// Found so: nothing more goes to it before the next look.
     pub(super) is_outdated: bool,
 }
 
 impl Seen {
-    /// What is known from now on.
-    pub(super) fn now(store: &Store, remote: &SiteName) -> Result<Seen> {
-        let news = store.news();
-        Ok(Seen {
+    /// By a look that began when so much had moved.
+    pub(super) fn at(news: News) -> Seen {
+        Seen {
             news,
             of_records: news,
             messages: 0,
-            defined: definition_of(store, remote)?,
             is_outdated: false,
-        })
+        }
     }
 }
 
@@ -91,7 +87,7 @@ impl SendPhase {
     /// True when a remote was defined anew, its pair was made anew or stopped, or it was suspended.
     fn is_another(&self, pair: &Pair) -> Result<bool> {
         let site = &pair.remote.site;
-        if definition_of(&self.store, site)? != pair.seen.defined {
+        if definition_of(&self.store, site)? != Some(pair.remote.since) {
             return Ok(true);
         }
         let record = self.store.pinned(&PairRecord::key(site))?;

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use milepost_engine::frame::NewFrame;
 use milepost_engine::width::to_usize;
-use milepost_engine::{Durability, ErrorKind, Lsn, Phase, PhaseLock, Result, Retention, SiteName, Store};
+use milepost_engine::{
+    Durability, ErrorKind, Lsn, News, Phase, PhaseLock, Result, Retention, SiteName, Store,
+};
 
 use crate::agent::{LinkNumber, Links, Stop};
 use crate::backup::Coverage;
@@ -292,7 +294,7 @@ impl SendPhase {
     /// The order matters: entries up to the scan's position first, then the catalog, which is then at
     /// least as new as any of them, so that none is taken for nobody's.
     pub(super) fn look(&mut self) -> Result<()> {
-        let scanned = self.store.scanned_through();
+        let (news, scanned) = (self.store.news(), self.store.scanned_through());
         let postings = &mut self.postings;
         self.queue.follow(|entry, at| postings.note(entry, at))?;
         self.scanned = self.scanned.max(scanned);
@@ -315,14 +317,14 @@ impl SendPhase {
         });
         let remotes: Vec<Remote> = self.catalog.remotes().cloned().collect();
         for remote in remotes {
-            self.look_at(remote, now)?;
+            self.look_at(remote, (now, news))?;
         }
         self.forget_failures();
         self.look_at_limits()?;
         self.look_at_quarantine()
     }
 
-    fn look_at(&mut self, remote: Remote, now: Now) -> Result<()> {
+    fn look_at(&mut self, remote: Remote, (now, news): (Now, News)) -> Result<()> {
         let neighbour = Neighbour {
             name: remote.site.clone(),
             generation: remote.generation,
@@ -332,8 +334,6 @@ impl SendPhase {
         })?;
         let link = self.links.of(&remote, &self.catalog);
         let confirm_at_most = self.confirm_at_most(&remote.site, records.generation())?;
-        // What moves from here on is not seen yet.
-        let seen = Seen::now(&self.store, &remote.site)?;
         let keys = keys_of(&self.store, &remote.site)?;
         let trusted = self
             .pairs
@@ -348,14 +348,14 @@ impl SendPhase {
         if let Some(pair) = self.pairs.get_mut(&remote.site) {
             pair.sender.note(records, now);
             pair.sender.confirm_at_most(confirm_at_most);
-            (pair.link, pair.remote, pair.keys, pair.seen) = (link, remote, keys, seen);
+            (pair.link, pair.remote, pair.keys, pair.seen) = (link, remote, keys, Seen::at(news));
             return Ok(());
         }
         let records = (records, trusted != Some(false));
         let pair = self.begin_pair(
             (remote, neighbour, link),
             (records, now),
-            (keys, seen, confirm_at_most),
+            (keys, Seen::at(news), confirm_at_most),
         )?;
         self.pairs.insert(pair.remote.site.clone(), pair);
         Ok(())
@@ -483,11 +483,11 @@ impl SendPhase {
                 tracing::info!(%to, messages, transactions = sent.transactions, "sending");
             }
             let full = full.inspect(|_| messages += 1);
-            if let Err(error) = self.deliver_packed(pair, link, full, sent)? {
+            if let Err(error) = self.deliver_packed((pair, None), link, full, sent)? {
                 return Ok(Err(error));
             }
         }
-        self.deliver_packed(pair, link, packer.finish(), sent)
+        self.deliver_packed((pair, None), link, packer.finish(), sent)
     }
 
     /// Sends again what is due in a range, to its very end.
@@ -511,7 +511,7 @@ impl SendPhase {
             let next = next.filter(|_| !planted::is(Bug::RangeToldEmpty));
             let Some(carried) = next.filter(|carried| carried.point.place() <= range.up_to.place()) else {
                 let last = packer.finish_at(range.up_to);
-                return self.deliver_of_range((pair, number), link, last, sent);
+                return self.deliver_packed((pair, Some(number)), link, last, sent);
             };
             at = carried.point.place();
             sent.transactions += 1;
@@ -519,7 +519,7 @@ impl SendPhase {
             if let Some(there) = pair.sender.is_there(number) {
                 full.leave_out(&there);
             }
-            if let Err(error) = self.deliver_of_range((pair, number), link, full, sent)? {
+            if let Err(error) = self.deliver_packed((pair, Some(number)), link, full, sent)? {
                 return Ok(Err(error));
             }
         }

@@ -4,12 +4,11 @@
 use milepost_engine::frame::NewFrame;
 use milepost_engine::{Durability, ErrorKind, Pinned, Result, SiteName};
 
-use crate::link::{Link, LinkError};
-use crate::message::{Packed, Pieces};
+use crate::message::Pieces;
 use crate::receive::incomplete;
-use crate::tracking::{NOTE, PairState, ServingRecord, TransferRecord, Went};
+use crate::tracking::{NOTE, PairState, ServingRecord, TransferRecord};
 
-use super::phase::{Pair, SendPhase, Sent};
+use super::phase::{Pair, SendPhase};
 
 impl SendPhase {
     /// What a former process had begun.
@@ -22,25 +21,6 @@ impl SendPhase {
     pub(super) fn serving_record(&self, remote: &SiteName) -> Result<Option<ServingRecord>> {
         let record = self.store.pinned(&ServingRecord::key(remote))?;
         record.map(|(value, _)| ServingRecord::read(&value)).transpose()
-    }
-
-    /// As [`SendPhase::deliver_packed`], of a range: where it is cut it goes on.
-    pub(super) fn deliver_of_range(
-        &self,
-        (pair, number): (&mut Pair, u64),
-        link: &dyn Link,
-        packed: impl IntoIterator<Item = Packed>,
-        sent: &mut Sent,
-    ) -> Result<Result<(), LinkError>> {
-        for one in packed {
-            let message = one.under(pair.sender.header(&self.own_end()));
-            let went = Went::of(&message);
-            if let Err(error) = self.deliver(pair, link, message, sent)? {
-                return Ok(Err(error));
-            }
-            pair.sender.of_range(number, went);
-        }
-        Ok(Ok(()))
     }
 
     /// Notes how far a transfer is, if it has come far enough. Not synced: what power takes of it goes out again. Nothing of a bundle

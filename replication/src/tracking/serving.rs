@@ -10,7 +10,7 @@
 
 use bincode::{Decode, Encode};
 
-use crate::message::{Item, Message, Part, Pieces, Point, Range};
+use crate::message::{Item, Message, Pieces, Point, Range};
 
 use super::state::PairState;
 
@@ -70,22 +70,13 @@ impl Went {
         };
         let step = match message.items.as_slice() {
             items if items.iter().all(ends) => Step::Whole,
-            [Item::Part(part)] => Step::Piece(part.offset, pieces_to(part)),
+            [Item::Part(part)] => Step::Piece(part.offset, Pieces::up_to(part)),
             _ => Step::Other,
         };
         Went {
             last: message.header.last,
             step,
         }
-    }
-}
-
-fn pieces_to(part: &Part) -> Pieces {
-    Pieces {
-        point: part.point,
-        digest: part.digest,
-        total: part.total,
-        bytes: part.end(),
     }
 }
 
@@ -192,6 +183,8 @@ mod tests {
     use bytes::Bytes;
     use milepost_engine::{Chain, Epoch, Lsn, Position};
 
+    use crate::message::Part;
+
     use super::*;
 
     fn point(at: u64) -> Point {
@@ -226,7 +219,7 @@ mod tests {
         };
         Went {
             last: point(0),
-            step: Step::Piece(offset, pieces_to(&part)),
+            step: Step::Piece(offset, Pieces::up_to(&part)),
         }
     }
 

@@ -78,12 +78,7 @@ impl Transfers {
                 current.bytes = current.bytes.max(part.end());
             }
             _ if part.offset == 0 => {
-                self.current = Some(Pieces {
-                    point: part.point,
-                    digest: part.digest,
-                    total: part.total,
-                    bytes: part.end(),
-                });
+                self.current = Some(Pieces::up_to(part));
             }
             _ => {}
         }
