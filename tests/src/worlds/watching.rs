@@ -1,6 +1,6 @@
 //! Watching a site: its log is read as any reader would, and what was durable once must stay.
 
-use milepost_engine::{Lsn, Store};
+use milepost_engine::{ErrorKind, Lsn, Store};
 
 use super::logged::{Logged, logged};
 use super::site::Site;
@@ -73,7 +73,15 @@ impl Site {
 
 fn read(name: &str, store: &Store, from: Lsn) -> Result<(Lsn, Vec<Logged>), String> {
     let (mut at, mut found) = (from, Vec::new());
-    let told = |error: milepost_engine::Error| format!("{name} cannot read its log: {error}");
+    // A site is looked at before anything frees what was not seen: whoever is overtaken was freed ahead of the scan.
+    let told = |error: milepost_engine::Error| {
+        let rule = if error.kind() == ErrorKind::Behind {
+            "Q2"
+        } else {
+            "E2"
+        };
+        format!("{name} cannot read its log ({rule}): {error}")
+    };
     let mut scan = store.scan(from).map_err(told)?;
     while let Some(frame) = scan.next().map_err(told)? {
         at = frame.lsn();
