@@ -67,12 +67,16 @@ pub enum Bug {
     KeyNotUsed,
     /// A send phase does not know who was suspended by another (R1, Q2).
     SuspendedForgotten,
+    /// A store that is made has what was durable when the copy began, and not what came before its subscriptions (R1).
+    CopyEndsEarly,
+    /// What came from a store that is replaced does not go back to it (R1).
+    ReturnedForgotten,
 }
 
 impl Bug {
     /// All of them.
     #[cfg(feature = "planted")]
-    pub const ALL: [Bug; 30] = [
+    pub const ALL: [Bug; 32] = [
         Bug::ApplyWithoutMoving,
         Bug::ConfirmBeforeDurable,
         Bug::StartWithoutSync,
@@ -103,6 +107,8 @@ impl Bug {
         Bug::BareSealIgnored,
         Bug::KeyNotUsed,
         Bug::SuspendedForgotten,
+        Bug::CopyEndsEarly,
+        Bug::ReturnedForgotten,
     ];
 }
 

@@ -60,6 +60,8 @@ fn every_world_holds_what_is_due_once_and_falls_silent() {
     assert!(totals.freed > seeds / 20, "too little was freed");
     assert!(totals.suspended > seeds / 50, "too few were suspended");
     assert!(totals.forged > seeds / 8, "too little was forged");
+    assert!(totals.founded > seeds / 20, "too few stores were made of others");
+    assert!(totals.replaced > seeds / 10, "too few were replaced");
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! Begins a new store, or goes on with one that was begun.
 
-use std::path::Path;
+use std::sync::Arc;
 
 use milepost_engine::frame::FrameKind;
-use milepost_engine::{Error, ErrorKind, Lsn, Result, SiteName, Store};
+use milepost_engine::{Error, ErrorKind, Lsn, Options, Result, SiteName, Store};
 
 use crate::catalog::{Catalog, Definitions, NewRemote, OnError, RemoteLimits, Start, check_wanted};
 use crate::keys::{PairKeys, keys_of};
@@ -11,14 +11,34 @@ use crate::quarantine::held_prefix;
 use crate::tracking::{PairRecord, PairState};
 
 use super::plan::{Plan, Renewed};
-use super::{Extract, Purpose};
+use super::{Extract, Purpose, To};
 
-/// The store that is in the folder, if there is one of the site.
+impl To<'_> {
+    fn open(&self, options: Options) -> Result<Store> {
+        match self {
+            To::Folder(folder) => options.open(folder),
+            To::Storage(storage) => options.open_in(Arc::clone(storage)),
+        }
+    }
+
+    fn init(&self, options: Options, site: SiteName) -> Result<Store> {
+        match self {
+            To::Folder(folder) => options.init(folder, site),
+            To::Storage(storage) => options.init_in(Arc::clone(storage), site),
+        }
+    }
+}
+
+/// How far a store that replaces another raises the generation of the pair: whoever made the pair anew there and was not heard of yet had one in
+/// between, and what is on its way of that store is of an earlier making whatever it says.
+const GENERATIONS_AHEAD: u32 = 256;
+
+/// The store that is there already, if there is one of the site.
 ///
 /// # Errors
 /// `Conflict` for one of another site; those of opening it.
-pub(super) fn find(wish: &Extract, to: &Path) -> Result<Option<Store>> {
-    match wish.options.clone().open(to) {
+pub(super) fn find(wish: &Extract, to: &To<'_>) -> Result<Option<Store>> {
+    match to.open(wish.options.clone()) {
         Ok(there) => refuse_other_site(&there, wish).map(|()| Some(there)),
         Err(error) if error.kind() == ErrorKind::NoStore => Ok(None),
         Err(error) => Err(error),
@@ -33,7 +53,7 @@ pub(super) fn begin(
     source: &Store,
     wish: &Extract,
     purpose: Purpose,
-    (to, there): (&Path, Option<Store>),
+    (to, there): (&To<'_>, Option<Store>),
 ) -> Result<(Store, Plan)> {
     if let Some(there) = &there {
         if let Some(plan) = Plan::of(there)? {
@@ -47,7 +67,7 @@ pub(super) fn begin(
     let plan = plan_of(source, wish, purpose)?;
     let made = match there {
         Some(there) => there,
-        None => wish.options.clone().init(to, wish.remote.clone())?,
+        None => to.init(wish.options.clone(), wish.remote.clone())?,
     };
     let remote = way_up(source, wish)?;
     Definitions::new(&made).add_remote_of(remote, plan.generation, vec![plan.pin()?])?;
@@ -140,7 +160,7 @@ fn plan_of(source: &Store, wish: &Extract, purpose: Purpose) -> Result<Plan> {
     Ok(Plan {
         source: source.id(),
         generation: if renews {
-            agreed.saturating_add(1)
+            agreed.saturating_add(GENERATIONS_AHEAD)
         } else {
             remote.generation
         },

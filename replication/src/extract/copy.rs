@@ -19,6 +19,7 @@ use crate::catalog::{Catalog, Matcher};
 use crate::keys::{draw_nonce, keys_of};
 use crate::link::Link;
 use crate::message::{self, Address, Carried, Header, Lineage, Message, Packed, Packer, Point};
+use crate::planted::{self, Bug};
 use crate::receive::{ReceiveOptions, ReceivePhase};
 use crate::tracking::{Neighbour, PairRecords, Patience, PollCause};
 
@@ -163,6 +164,7 @@ impl<'a> Copier<'a> {
         }
         // What the former store sent was in it, whatever it subscribed to.
         let returns = self.plan.renewed.is_some()
+            && !planted::is(Bug::ReturnedForgotten)
             && frame
                 .via()?
                 .is_some_and(|via| via.name == self.header.to.name.as_str());

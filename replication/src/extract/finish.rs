@@ -28,6 +28,7 @@ pub(super) fn renew(source: &Store, made: &Store, plan: &Plan, renewed: &Renewed
         if remote.generation == plan.generation {
             return refuse_taken(source, made, plan);
         }
+        refuse_overtaken(source, made, plan)?;
         for one in catalog.subscriptions_of(remote).filter(|one| one.is_in_force()) {
             definitions.remove_subscription(one.id, true)?;
         }
@@ -44,6 +45,21 @@ pub(super) fn renew(source: &Store, made: &Store, plan: &Plan, renewed: &Renewed
         stopped: None,
     };
     definitions.add_remote_of(renewed.remote(site), plan.generation, vec![pair.pin(site)?])
+}
+
+/// The former store, or a command here, has begun the pair anew since the plan was made, with as high a generation: seen before anything is removed.
+fn refuse_overtaken(source: &Store, made: &Store, plan: &Plan) -> Result<()> {
+    let (site, catalog) = (made.site(), Catalog::load(source)?);
+    let pair = source.pinned(&PairRecord::key(site))?;
+    let pair = pair.map(|(value, _)| PairRecord::read(&value)).transpose()?;
+    let agreed = catalog.remote(site).map_or(0, |remote| remote.generation);
+    match agreed.max(pair.map_or(0, |pair| pair.generation)) >= plan.generation {
+        false => Ok(()),
+        true => Err(Error::conflict(format!(
+            "the pair with {site} was made anew while its store was made; remove the folder of the new store, drop the hold extract-{site} (`milepost \
+             hold drop`) and begin again"
+        ))),
+    }
 }
 
 /// Another store of the site is the remote already.

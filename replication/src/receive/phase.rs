@@ -405,15 +405,16 @@ impl ReceivePhase {
             Verdict::OtherGeneration { ours, theirs } if theirs < ours => {
                 tracing::warn!(%sender, theirs, ours, "a message of an earlier making of the pair is dropped, and its sender told");
             }
-            Verdict::Refused(refusal) => {
-                let bytes = self.inbox.get(sender, &order).unwrap_or_default().to_vec();
-                self.inbox.remove(sender, &order);
-                return self.set_aside(order.2, sender.as_str(), &bytes, &refusal.to_string(), received);
-            }
-            Verdict::Stopped(reason) => {
-                let bytes = self.inbox.get(sender, &order).unwrap_or_default().to_vec();
-                self.inbox.remove(sender, &order);
-                return self.set_aside(order.2, sender.as_str(), &bytes, &reason.to_string(), received);
+            Verdict::Refused(refusal) => return self.refuse(sender, &order, &refusal, received).map(drop),
+            Verdict::Stopped(reason) => return self.refuse(sender, &order, &reason, received).map(drop),
+            Verdict::FormerSite(former) => {
+                // It leaves its link only where it is kept, and is no link but that copy when it is retried.
+                if let Some(copy) = self.refuse(sender, &order, &former, received)?
+                    && !copy.is_message(&order.2.id)
+                {
+                    self.leave(order.2);
+                }
+                return Ok(());
             }
             _ => {}
         }
@@ -502,7 +503,25 @@ impl ReceivePhase {
         }
     }
 
-    /// Keeps a copy of what is not ours to take, and leaves the message on its link (R6).
+    fn refuse(
+        &mut self,
+        sender: &SiteName,
+        order: &Order,
+        reason: &dyn std::fmt::Display,
+        received: &mut Received,
+    ) -> Result<Option<Kept>> {
+        let bytes = self.inbox.get(sender, order).unwrap_or_default().to_vec();
+        self.inbox.remove(sender, order);
+        self.set_aside(
+            order.2.clone(),
+            sender.as_str(),
+            &bytes,
+            &reason.to_string(),
+            received,
+        )
+    }
+
+    /// Keeps a copy of what is not ours to take, if there is room, and leaves the message on its link (R6).
     fn set_aside(
         &mut self,
         key: MessageKey,
@@ -510,10 +529,11 @@ impl ReceivePhase {
         bytes: &[u8],
         reason: &str,
         received: &mut Received,
-    ) -> Result<()> {
+    ) -> Result<Option<Kept>> {
         tracing::error!(message = %key.id, sender, reason, "a message needs an operator");
+        let mut copy = None;
         if self.options.apply {
-            quarantine::keep(&self.store, sender, bytes, reason)?;
+            copy = quarantine::keep(&self.store, sender, bytes, reason)?;
             self.aside = true;
         }
         received.quarantined.push(SetAside {
@@ -522,7 +542,7 @@ impl ReceivePhase {
             reason: reason.to_owned(),
         });
         self.done.insert(key);
-        Ok(())
+        Ok(copy)
     }
 }
 

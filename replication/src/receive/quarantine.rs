@@ -6,7 +6,8 @@
 //! quarantine/<sender>-<16 hex digits of a digest>.damaged.mp, .damaged.txt   the same of one that came damaged over and over
 //! ```
 //!
-//! The message itself stays on its link: what is kept here is for eyes. A damaged one does not, and is here as it came; what it
+//! The message itself stays on its link: what is kept here is for eyes. What a store had on its way that was replaced does not: this is all that
+//! there is of it. A damaged one does not, and is here as it came; what it
 //! should have brought is asked for again, and the copy goes once the stream goes on (`damaged`). The digest is of sender, generation and the range of
 //! what it carries, or of the whole message where that cannot be read. The
 //! same message again, though its sender says other things beside, is the same file, and its reason is the last one. Of one
@@ -21,6 +22,7 @@ use milepost_engine::width::to_u64;
 use milepost_engine::{Error, Phase, Result, SiteName, Store};
 use serde::Serialize;
 
+use crate::link::MessageId;
 use crate::message::{Limits, MAX_MESSAGE_BYTES, decode_header};
 
 pub(crate) const FOLDER: &str = "quarantine";
@@ -50,11 +52,11 @@ pub struct Quarantined {
     pub damaged: bool,
 }
 
-/// Keeps a message and the reason, durably.
+/// Keeps a message and the reason, durably; `None` where there is no room for it.
 ///
 /// # Errors
 /// `Full` or `Internal` when the files cannot be written.
-pub(super) fn keep(store: &Store, sender: &str, bytes: &[u8], reason: &str) -> Result<()> {
+pub(super) fn keep(store: &Store, sender: &str, bytes: &[u8], reason: &str) -> Result<Option<Kept>> {
     let storage = &**store.storage();
     let kept = Kept::of(sender, bytes);
     let has_room = |names: &[String]| -> std::io::Result<bool> {
@@ -62,13 +64,14 @@ pub(super) fn keep(store: &Store, sender: &str, bytes: &[u8], reason: &str) -> R
         Ok(names.iter().filter(of_sender).count() < OF_ONE_MAX)
     };
     let done = keep_as(storage, &kept, bytes, reason, has_room);
-    done.map(|_| ()).map_err(|error| {
-        Error::io(
+    match done {
+        Ok(is_kept) => Ok(is_kept.then_some(kept)),
+        Err(error) => Err(Error::io(
             "keep a message in quarantine",
             storage.root().join(&kept.0),
             error,
-        )
-    })
+        )),
+    }
 }
 
 /// Keeps a copy of a damaged message and the reason, durably; false where there is no room for it.
@@ -131,6 +134,11 @@ impl Kept {
     /// sends that again.
     pub(super) fn of(sender: &str, bytes: &[u8]) -> Kept {
         Kept(stem(sender, bytes))
+    }
+
+    /// True when a message is this very copy, which is retried.
+    pub(super) fn is_message(&self, id: &MessageId) -> bool {
+        id.as_str().strip_suffix(".mp") == Some(&self.0)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Is a message of this pair: for us, from the site we met, of our generation, of a lineage not left?
 //!
 //! First contact pins who the neighbour is; from then on another store under its name is refused until an
-//! operator rejoins it. A higher generation than ours is the neighbour's word that it made the pair anew, and
+//! operator rejoins it; of an earlier making it is kept aside, for it may be what a store that was replaced had on its way. A higher generation than ours is the neighbour's word that it made the pair anew, and
 //! we follow; what is of a lower one is late and dropped, and answered, for its sender may not know yet. What
 //! is of a lineage that its sender left is dropped. Nothing else of such a message is looked at.
 
@@ -12,7 +12,7 @@ use crate::planted::{self, Bug};
 
 use super::receiver::Me;
 use super::state::{Neighbour, PairRecord, PairRecords, ReceivedRecord, ReportedRecord, ToldRecord};
-use super::verdict::{Refusal, Verdict};
+use super::verdict::{FormerSite, Refusal, Verdict};
 
 /// What a message's addresses, generation and lineage come to.
 pub(super) enum Contact {
@@ -33,9 +33,10 @@ pub(super) fn judge(me: &Me, neighbour: &Neighbour, records: &PairRecords, heade
     let (ours, theirs) = (records.generation(), header.generation);
     let other = Verdict::OtherGeneration { ours, theirs };
     if header.to.id.is_some_and(|id| id != me.id) || from == me.id {
-        let met = records.pair.as_ref().is_some_and(|pair| pair.site == from);
+        // A pair that was made anew here since, after a removal without a word of the remote yet, was another one's before.
+        let may_be_it = records.pair.as_ref().is_none_or(|pair| pair.site == from);
         // It was on its way to the store that this one replaces.
-        return Contact::Not(match met && theirs < ours {
+        return Contact::Not(match may_be_it && from != me.id && theirs < ours {
             true => other,
             false => Verdict::Refused(Refusal::NotForThisStore),
         });
@@ -48,10 +49,7 @@ pub(super) fn judge(me: &Me, neighbour: &Neighbour, records: &PairRecords, heade
         };
     };
     if pair.site != from {
-        Contact::Not(Verdict::Refused(Refusal::OtherSite {
-            known: pair.site,
-            came: from,
-        }))
+        Contact::Not(other_site(pair, header, other))
     } else if theirs > pair.generation {
         Contact::First(Box::new(meet(records, header, from)))
     } else if theirs < pair.generation && !planted::is(Bug::AcceptOldGeneration) {
@@ -62,6 +60,21 @@ pub(super) fn judge(me: &Me, neighbour: &Neighbour, records: &PairRecords, heade
         Contact::Not(Verdict::PastLineage)
     } else {
         Contact::Known
+    }
+}
+
+/// Of another store under the remote's name. What one of an earlier making carries may be nowhere else, if that store was replaced; what carries nothing
+/// is late.
+fn other_site(pair: &PairRecord, header: &Header, other: Verdict) -> Verdict {
+    let (known, came) = (pair.site, header.from.id.unwrap_or_default());
+    let (ours, theirs) = (pair.generation, header.generation);
+    match (theirs < ours, header.previous == header.last) {
+        (false, _) => Verdict::Refused(Refusal::OtherSite { known, came }),
+        (true, true) => other,
+        (true, false) => Verdict::FormerSite(FormerSite {
+            known: (known, ours),
+            came: (came, theirs),
+        }),
     }
 }
 

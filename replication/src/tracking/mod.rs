@@ -40,7 +40,7 @@ pub use state::{
     newest_pin, read_newest,
 };
 pub use transfer::{AskedRecord, SENDING_PREFIX, TransferRecord};
-pub use verdict::{Apply, Leave, Refusal, Verdict};
+pub use verdict::{Apply, FormerSite, Leave, Refusal, Verdict};
 
 #[cfg(test)]
 mod tests;

@@ -36,6 +36,8 @@ pub enum Verdict {
         /// What the message says.
         theirs: u32,
     },
+    /// Of a store that the remote was under an earlier generation: an operator decides, and the message leaves.
+    FormerSite(FormerSite),
     /// Of a lineage that its sender has left: late, dropped.
     PastLineage,
     /// Damaged on the way: lost, will be asked for again.
@@ -65,6 +67,7 @@ impl Verdict {
             | Verdict::Noted
             | Verdict::Duplicate
             | Verdict::OtherGeneration { .. }
+            | Verdict::FormerSite(_)
             | Verdict::PastLineage
             | Verdict::Lost => Leave::WhenDurable,
             Verdict::Apply(Apply { whole: false, .. })
@@ -96,6 +99,7 @@ impl std::fmt::Debug for Verdict {
             Verdict::Gap(range) => write!(f, "Gap{range}"),
             Verdict::Unproven(range) => write!(f, "Unproven{range}"),
             Verdict::OtherGeneration { ours, theirs } => write!(f, "OtherGeneration({theirs}, ours {ours})"),
+            Verdict::FormerSite(former) => write!(f, "FormerSite({former})"),
             Verdict::PastLineage => f.write_str("PastLineage"),
             Verdict::Lost => f.write_str("Lost"),
             Verdict::Refused(refusal) => write!(f, "Refused({refusal})"),
@@ -128,6 +132,27 @@ pub struct Apply {
     pub whole: bool,
     /// Where the neighbour's stream is then.
     pub to: Point,
+}
+
+/// Two stores that were a remote one after the other, each with the generation of the pair then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FormerSite {
+    /// The one that it is.
+    pub known: (StoreId, u32),
+    /// The one that the message is of.
+    pub came: (StoreId, u32),
+}
+
+impl std::fmt::Display for FormerSite {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ((known, ours), (came, theirs)) = (self.known, self.came);
+        write!(
+            f,
+            "it is of store {came}, under generation {theirs} of the pair; the remote is store {known} since generation {ours}, and nothing of it is \
+             taken. If {came} was replaced, this is kept because what it carries may be nowhere else (drop it when it is not needed), and {came} must not \
+             run any more; if {came} is the new one, remove the remote and add it again"
+        )
+    }
 }
 
 /// Why a message is not ours to take.

@@ -3,6 +3,7 @@
 //! as `docs/replication.md` says it, without a queue, positions or messages.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use milepost_engine::Lsn;
 use milepost_replication::message::Place;
@@ -50,6 +51,9 @@ pub struct Subscribed {
     pub until: Option<Lsn>,
     /// Where it was revoked, and how far anything had been sent then.
     pub revoked: Option<(Lsn, Place)>,
+    /// What it wants before it begins was in the subscriber's store when that was made, chosen by the publication as it stood
+    /// when the subscription began.
+    pub is_copied: bool,
 }
 
 /// A pair of neighbours, seen from the publisher's side, from one `remote add` to the next `remote remove` there.
@@ -62,6 +66,10 @@ pub struct Making {
     pub subscriptions: Vec<Subscribed>,
     /// How far anything had been sent under it when the remote was removed.
     pub removed: Option<Place>,
+    /// The subscriber's store was made in place of another one: all that had come from it in this range of the publisher's log.
+    pub returned: Option<(Lsn, Lsn)>,
+    /// The publisher's store was lost later: what it had defined, and its log.
+    pub lost: Option<Rc<(Publications, Vec<Logged>)>>,
 }
 
 /// What one place of a stream brings of a transaction.
@@ -78,10 +86,22 @@ impl Making {
     /// Everything that the publisher's log holds for `subscriber`, by place.
     pub fn due(&self, publications: &Publications, log: &[Logged], subscriber: &str) -> BTreeMap<Place, Due> {
         let mut found: BTreeMap<Place, Due> = BTreeMap::new();
-        let came_from_it = |one: &&Logged| one.via.as_ref().is_some_and(|(via, _, _)| via == subscriber);
-        for one in log.iter().filter(|one| one.is_applied() && !came_from_it(one)) {
+        let came_from_it = |one: &Logged| one.via.as_ref().is_some_and(|(via, _, _)| via == subscriber);
+        for one in log.iter().filter(|one| one.is_applied()) {
+            let comes_from_it = came_from_it(one);
+            if comes_from_it
+                && self
+                    .returned
+                    .is_none_or(|(from, to)| one.lsn < from || one.lsn >= to)
+            {
+                continue;
+            }
             for (ordinal, event) in &one.events {
-                for (place, revoked) in self.places(publications, one.lsn, event) {
+                let places = match comes_from_it {
+                    true => vec![(Place::live(one.lsn), None)],
+                    false => self.places(publications, one.lsn, event),
+                };
+                for (place, revoked) in places {
                     let limit = match (self.removed, revoked) {
                         (Some(removed), Some((_, sent))) => Some(removed.min(sent)),
                         (removed, revoked) => removed.or(revoked.map(|(_, sent)| sent)),
@@ -113,8 +133,11 @@ impl Making {
         event: &Told,
     ) -> Vec<(Place, Option<(Lsn, Place)>)> {
         let mut places: Vec<(Place, Option<(Lsn, Place)>)> = Vec::new();
-        let live = |one: &&Subscribed| one.covers_live(publications, lsn, event);
-        let history = |one: &&Subscribed| one.covers_history(publications, lsn, event);
+        let live = |one: &&Subscribed| {
+            one.covers_live(publications, lsn, event)
+                || one.is_copied && one.covers_before(publications, lsn, event)
+        };
+        let history = |one: &&Subscribed| !one.is_copied && one.covers_before(publications, lsn, event);
         let (at, back) = (lsn, Lsn::ZERO);
         for one in self.subscriptions.iter().filter(live) {
             match places.last_mut() {
@@ -148,7 +171,7 @@ impl Subscribed {
         within && self.selects(publications, lsn, event)
     }
 
-    fn covers_history(&self, publications: &Publications, lsn: Lsn, event: &Told) -> bool {
+    fn covers_before(&self, publications: &Publications, lsn: Lsn, event: &Told) -> bool {
         self.from <= lsn && lsn < self.id && self.selects(publications, self.id, event)
     }
 

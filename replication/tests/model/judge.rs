@@ -83,7 +83,10 @@ pub fn stream_is_as_due(site: &str, log: &[Logged], side: &Side<'_>) -> Result<O
     let due: Vec<BTreeMap<Place, Due>> = side
         .makings
         .iter()
-        .map(|making| making.due(side.publications, side.log, site))
+        .map(|making| match making.lost.as_deref() {
+            Some((publications, log)) => making.due(publications, log, site),
+            None => making.due(side.publications, side.log, site),
+        })
         .collect();
     let mut held: BTreeSet<Id> = BTreeSet::new();
     let mut at: (u32, Place) = (0, Place::NONE);
@@ -117,7 +120,9 @@ pub fn stream_is_as_due(site: &str, log: &[Logged], side: &Side<'_>) -> Result<O
                 .map(|(ordinal, _)| (origin.clone(), *lsn, *ordinal)),
         );
     }
-    let last = due.last().into_iter().flatten();
+    // What a store had not sent when it was lost never comes.
+    let is_there = side.makings.last().is_some_and(|making| making.lost.is_none());
+    let last = due.last().into_iter().flatten().filter(|_| is_there);
     let missing = last
         .flat_map(|(place, due)| absent(due, &held).map(move |id| (place, id)))
         .next();

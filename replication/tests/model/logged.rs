@@ -1,7 +1,7 @@
 //! [`Logged`]: a transaction of a site's log, as the model and the log are compared by.
 
-use milepost_engine::Lsn;
 use milepost_engine::frame::{Events, FrameKind, FrameRef};
+use milepost_engine::{Lsn, StoreId};
 use milepost_replication::message::{Carried, Place};
 use milepost_replication::quarantine::{HELD, HELD_PREFIX, HeldRecord};
 
@@ -48,14 +48,17 @@ impl Logged {
     }
 }
 
-/// What a frame of the log of `site` does, if it is one that the model knows of.
-pub fn logged(site: &str, frame: &FrameRef<'_>) -> Option<Logged> {
+/// Names the site of an origin, which is the log's own where it is none: by its store's id and its name.
+pub type Naming<'a> = &'a dyn Fn(Option<(StoreId, &str)>) -> String;
+
+/// What a frame of a log does, if it is one that the model knows of.
+pub fn logged(named: Naming<'_>, frame: &FrameRef<'_>) -> Option<Logged> {
     let mut pins = frame.pinned().unwrap().into_iter();
     let held = pins.find(|pin| pin.key.starts_with(HELD_PREFIX.as_bytes()));
     let name = held.map(|pin| (held_name(pin.key), pin.value));
     match (frame.kind(), name) {
-        (HELD, Some((name, Some(value)))) => Some(held_of(frame, name, value)),
-        (FrameKind::TRANSACTION, name) => Some(applied(site, frame, name.map(|(name, _)| name))),
+        (HELD, Some((name, Some(value)))) => Some(held_of(named, frame, name, value)),
+        (FrameKind::TRANSACTION, name) => Some(applied(named, frame, name.map(|(name, _)| name))),
         (_, Some((name, None))) => Some(Logged {
             lsn: frame.lsn(),
             origin: (String::new(), Lsn::ZERO),
@@ -67,7 +70,7 @@ pub fn logged(site: &str, frame: &FrameRef<'_>) -> Option<Logged> {
     }
 }
 
-fn applied(site: &str, frame: &FrameRef<'_>, ends: Option<HeldName>) -> Logged {
+fn applied(named: Naming<'_>, frame: &FrameRef<'_>, ends: Option<HeldName>) -> Logged {
     let origin = frame.origin().unwrap();
     let via = frame.via().unwrap().map(|via| {
         let place = Place {
@@ -78,9 +81,10 @@ fn applied(site: &str, frame: &FrameRef<'_>, ends: Option<HeldName>) -> Logged {
     });
     Logged {
         lsn: frame.lsn(),
-        origin: origin.map_or((site.to_owned(), frame.lsn()), |origin| {
-            (origin.name.to_owned(), origin.lsn)
-        }),
+        origin: origin.map_or_else(
+            || (named(None), frame.lsn()),
+            |origin| (named(Some((origin.site, origin.name))), origin.lsn),
+        ),
         via,
         events: told_of(frame.events()),
         what: What::Applied(ends),
@@ -93,12 +97,15 @@ fn held_name(key: &[u8]) -> HeldName {
     (remote.to_owned(), u64::from_str_radix(number, 16).unwrap())
 }
 
-fn held_of(frame: &FrameRef<'_>, name: HeldName, value: &[u8]) -> Logged {
+fn held_of(named: Naming<'_>, frame: &FrameRef<'_>, name: HeldName, value: &[u8]) -> Logged {
     let record: HeldRecord = milepost_engine::codec::decode(value).unwrap();
     let carried = Carried::decode(frame.body()).unwrap();
     Logged {
         lsn: frame.lsn(),
-        origin: (record.origin_name, record.origin_lsn),
+        origin: (
+            named(Some((record.origin, &record.origin_name))),
+            record.origin_lsn,
+        ),
         via: Some((name.0.clone(), record.generation, record.point.place())),
         events: told_of(carried.events()),
         what: What::Held(name),

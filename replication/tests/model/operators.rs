@@ -184,6 +184,7 @@ impl Story {
             from: since,
             until: None,
             revoked: None,
+            is_copied: false,
         };
         self.edges[edge].making().unwrap().subscriptions.push(subscribed);
     }
@@ -256,6 +257,8 @@ impl Story {
                 number,
                 subscriptions: Vec::new(),
                 removed: None,
+                returned: None,
+                lost: None,
             });
             let (from, to, generation) = (self.name(from), self.name(to), made.generation);
             self.tell(format!("{from} adds remote {to}, generation {generation}"));

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use milepost_engine::{Lsn, Options, Retention, SiteName, Store};
+use milepost_engine::{Lsn, Options, Retention, SiteName, Store, StoreId};
 use milepost_replication::agent::{Links, Stop};
 use milepost_replication::backup::back_up;
 use milepost_replication::catalog::Definitions;
@@ -273,10 +273,11 @@ impl Site {
     pub fn log(&self) -> Vec<Logged> {
         let mut seen = self.seen.borrow_mut();
         let (at, found) = &mut *seen;
+        let named = |origin: Option<(StoreId, &str)>| origin.map_or(self.name, |(_, name)| name).to_owned();
         let mut scan = self.store().scan(*at).unwrap();
         while let Some(frame) = scan.next().unwrap() {
             *at = frame.lsn();
-            found.extend(logged(self.name, &frame));
+            found.extend(logged(&named, &frame));
         }
         found.clone()
     }

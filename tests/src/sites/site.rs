@@ -391,5 +391,6 @@ fn rule(verdict: &Verdict) -> &'static str {
         Verdict::Lost => "lost",
         Verdict::Refused(_) => "refused",
         Verdict::Stopped(_) => "stopped",
+        Verdict::FormerSite(_) => "of a former site",
     }
 }

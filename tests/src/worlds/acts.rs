@@ -51,17 +51,17 @@ impl Job {
 }
 
 /// What is known of an act beside its process.
-struct Brief {
-    site: usize,
-    slot: usize,
-    role: Role,
-    what: &'static str,
+pub struct Brief {
+    pub site: usize,
+    pub slot: usize,
+    pub role: Role,
+    pub what: &'static str,
     /// Of a commit: its events, and whether its acknowledgement says that they are durable.
-    commit: Option<(Vec<Told>, bool)>,
+    pub commit: Option<(Vec<Told>, bool)>,
 }
 
 /// A process that does something in the middle of another one's act, or did not come to it.
-struct Beside {
+pub struct Beside {
     brief: Brief,
     waiting: Arc<Mutex<Option<Job>>>,
     done: Arc<Mutex<Option<(Running, Outcome)>>>,
@@ -69,7 +69,7 @@ struct Beside {
 
 /// What may go wrong beside the process's own death.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Excuse {
+pub enum Excuse {
     None,
     /// Another one is in the middle of something.
     Busy,
@@ -141,7 +141,7 @@ impl World {
     }
 
     /// Draws what befalls a process in its next act.
-    fn befall(&mut self, fate: &Fate, brief: &Brief) -> (Excuse, Option<Beside>) {
+    pub fn befall(&mut self, fate: &Fate, brief: &Brief) -> (Excuse, Option<Beside>) {
         if self.is_calm {
             return (Excuse::None, None);
         }
@@ -207,7 +207,7 @@ impl World {
         }
     }
 
-    fn settle_beside(&mut self, beside: Beside, at: Option<&str>) -> Result<(), String> {
+    pub fn settle_beside(&mut self, beside: Beside, at: Option<&str>) -> Result<(), String> {
         let Beside { brief, waiting, done } = beside;
         if let Some(job) = waiting.lock().unwrap().take() {
             // The other act ended before.

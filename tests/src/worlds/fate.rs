@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::SimRng;
 use crate::crash::Fault;
-use crate::disk::{Director, Op, OpKind, SimDisk, Verdict};
+use crate::disk::{Director, Op, OpKind, SimDisk, SimProcess, Verdict};
 
 /// What another process does in between.
 pub type Deed = Box<dyn FnOnce() + Send>;
@@ -31,6 +31,8 @@ struct State {
     left: u64,
     plan: Option<Plan>,
     ended: Ended,
+    /// A disk beside its own, and the processes that die with each other.
+    beside: Option<(SimDisk, [SimProcess; 2])>,
 }
 
 /// What became of a plan.
@@ -40,6 +42,8 @@ pub struct Ended {
     pub at: Option<String>,
     /// The machine that the power cut left.
     pub cut: Option<SimDisk>,
+    /// The same of the disk beside it.
+    pub cut_beside: Option<SimDisk>,
 }
 
 impl Fate {
@@ -52,8 +56,14 @@ impl Fate {
                 left: 0,
                 plan: None,
                 ended: Ended::default(),
+                beside: None,
             }),
         }
+    }
+
+    /// It is the fate of one program with a store on each of two disks of one machine.
+    pub fn bind(&self, beside: &SimDisk, processes: [SimProcess; 2]) {
+        self.state().beside = Some((beside.clone(), processes));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -91,18 +101,32 @@ impl Fate {
         let plan = state.plan.take();
         state.ended.at = Some(format!("{:?} {} {}+{}", op.kind, op.name, op.offset, op.len));
         match plan {
-            Some(Plan::Kill) if op.kind == OpKind::Write => {
+            Some(Plan::Kill) if op.kind == OpKind::Write && state.beside.is_none() => {
                 (Verdict::KillAfter(state.rng.below(op.len + 1)), None)
             }
-            Some(Plan::Kill) => (Verdict::Kill, None),
+            Some(Plan::Kill) => {
+                state.end_beside();
+                (Verdict::Kill, None)
+            }
             Some(Plan::PowerCut) => {
                 let rng = state.rng.fork();
                 state.ended.cut = Some(self.disk.crash(&rng));
+                state.ended.cut_beside = state.beside.as_ref().map(|(disk, _)| disk.crash(&rng));
+                state.end_beside();
                 (Verdict::Kill, None)
             }
             Some(Plan::Fault(fault)) => (fault.verdict(op).unwrap_or(Verdict::Go), None),
             Some(Plan::Meanwhile(deed)) => (Verdict::Go, Some(deed)),
             None => (Verdict::Go, None),
+        }
+    }
+}
+
+impl State {
+    /// Who has two stores loses both at once.
+    fn end_beside(&mut self) {
+        if let Some((_, processes)) = &self.beside {
+            processes.iter().for_each(SimProcess::kill);
         }
     }
 }

@@ -34,6 +34,8 @@ mod wire;
 mod acts;
 mod backed_up;
 mod fate;
+mod founded;
+mod founding;
 mod going_back;
 mod many;
 mod operators;
@@ -84,6 +86,9 @@ pub struct Totals {
     pub held: u64,
     /// Remotes that were suspended at their limits.
     pub suspended: u64,
+    /// Stores that were made for a new site, and in place of one that was lost.
+    pub founded: u64,
+    pub replaced: u64,
     /// Sealed messages that somebody on the links altered, stripped or made up.
     pub forged: u64,
     /// Operations of all processes.
@@ -105,6 +110,8 @@ impl Totals {
         self.server_cuts += other.server_cuts;
         self.held += other.held;
         self.forged += other.forged;
+        self.founded += other.founded;
+        self.replaced += other.replaced;
         self.suspended += other.suspended;
         self.parted += other.parted;
         self.restored += other.restored;

@@ -2,12 +2,13 @@
 
 use milepost_engine::{ErrorKind, Lsn, SiteName, Store};
 use milepost_replication::catalog::{
-    Definitions, NewPublication, NewRemote, NewSubscription, OnError, Schedule, Start, SubscribeBy,
-    SubscriptionId,
+    Definitions, NewPublication, NewRemote, NewSubscription, OnError, RemoteLimits, Schedule, Start,
+    SubscribeBy, SubscriptionId,
 };
 
 use milepost_replication::quarantine::held_of;
 
+use super::chance::Chance;
 use super::defined::{By, Making, PUBLICATIONS, Subscribed, Version};
 use super::process::STOPPED;
 use super::shape::NAMES;
@@ -19,15 +20,27 @@ fn refused(error: milepost_engine::Error) -> String {
     format!("an operator is refused though nothing fails: {error}")
 }
 
+/// What a subscriber chooses by.
+pub fn draw_value(chance: &Chance, by: By) -> Option<String> {
+    match by {
+        By::Nothing => None,
+        By::Segment => Some(chance.below(3).to_string()),
+        By::Region => Some(chance.pick(&["n", "s"]).to_owned()),
+    }
+}
+
 impl World {
     /// Every site publishes, knows its neighbours, and most subscribe to all that is to come.
     pub fn begin(&mut self) -> Result<(), String> {
-        for site in 0..self.sites.len() {
+        for site in self.present() {
             for which in 0..PUBLICATIONS.len() {
                 self.publish_as(site, which, vec!["**"])?;
             }
         }
         for edge in 0..self.edges.len() {
+            if self.is_unsettled(edge) {
+                continue;
+            }
             self.add_remote(edge)?;
             if self.kind != Kind::Whole || self.chance.percent(70) {
                 self.subscribe_to(edge, 0, Start::Now)?;
@@ -52,7 +65,12 @@ impl World {
         self.publish_as(site, which, vec![pattern])
     }
 
-    fn publish_as(&mut self, site: usize, which: usize, patterns: Vec<&'static str>) -> Result<(), String> {
+    pub fn publish_as(
+        &mut self,
+        site: usize,
+        which: usize,
+        patterns: Vec<&'static str>,
+    ) -> Result<(), String> {
         let (name, by) = PUBLICATIONS[which];
         let by = match by {
             By::Nothing => None,
@@ -94,14 +112,10 @@ impl World {
         self.subscribe_to(edge, which, start)
     }
 
-    fn subscribe_to(&mut self, edge: usize, which: usize, start: Start) -> Result<(), String> {
+    pub fn subscribe_to(&mut self, edge: usize, which: usize, start: Start) -> Result<(), String> {
         let (from, to) = (self.edges[edge].from, NAMES[self.edges[edge].to]);
         let (publication, by) = PUBLICATIONS[which];
-        let value = match by {
-            By::Nothing => None,
-            By::Segment => Some(self.chance.below(3).to_string()),
-            By::Region => Some(self.chance.pick(&["n", "s"]).to_owned()),
-        };
+        let value = draw_value(&self.chance, by);
         let same =
             |one: &Subscribed| one.until.is_none() && one.publication == publication && one.value == value;
         match self.edges[edge].making() {
@@ -148,6 +162,7 @@ impl World {
             from: since,
             until: None,
             revoked: None,
+            is_copied: false,
         };
         if let Some(making) = self.edges[edge].making() {
             making.subscriptions.push(subscribed);
@@ -180,9 +195,9 @@ impl World {
     fn end_this(&mut self, edge: usize, number: usize, revoke: bool) -> Result<(), String> {
         let (from, to) = (self.edges[edge].from, self.edges[edge].to);
         let store = self.desk(from)?;
-        let wire = self.wire.clone();
+        let generation = self.edges[edge].making().ok_or("no remote")?.generation;
+        let sent = self.sent(edge, generation);
         let making = self.edges[edge].making().ok_or("no remote")?;
-        let sent = wire.sent(NAMES[from], NAMES[to], making.generation);
         let one = &mut making.subscriptions[number];
         let gone = Definitions::new(&store)
             .remove_subscription(SubscriptionId(one.id.0), revoke)
@@ -202,6 +217,9 @@ impl World {
 
     /// A remote goes with its subscriptions, and some time later comes again.
     pub fn remove_or_add_remote(&mut self, edge: usize) -> Result<(), String> {
+        if self.is_unsettled(edge) {
+            return Ok(());
+        }
         let Some(making) = self.edges[edge].making() else {
             self.add_remote(edge)?;
             return self.subscribe(edge);
@@ -225,7 +243,7 @@ impl World {
         for number in open {
             self.end_this(edge, number, false)?;
         }
-        let sent = self.wire.sent(NAMES[from], to, generation);
+        let sent = self.sent(edge, generation);
         let store = self.desk(from)?;
         match Definitions::new(&store).remove_remote(&site) {
             // Something was put in quarantine while its subscriptions ended.
@@ -251,6 +269,11 @@ impl World {
     }
 
     fn add_remote(&mut self, edge: usize) -> Result<(), String> {
+        let limits = self.draw_limits();
+        self.add_remote_with(edge, limits)
+    }
+
+    pub fn add_remote_with(&mut self, edge: usize, limits: RemoteLimits) -> Result<(), String> {
         let (from, to) = (self.edges[edge].from, NAMES[self.edges[edge].to]);
         let store = self.desk(from)?;
         let new = NewRemote {
@@ -259,22 +282,28 @@ impl World {
             schedule: Schedule::EverySeconds(1),
             consolidated: false,
             on_error: OnError::GoOn,
-            limits: self.draw_limits(),
+            limits,
         };
         let made = Definitions::new(&store).add_remote(new, false).map_err(refused)?;
-        self.makings += 1;
-        let number = self.makings;
-        self.edges[edge].makings.push(Making {
-            generation: made.generation,
-            number,
-            subscriptions: Vec::new(),
-            removed: None,
-        });
+        self.add_making(edge, made.generation);
         self.tell(format!(
             "{} adds remote {to}, generation {}",
             NAMES[from], made.generation
         ));
         Ok(())
+    }
+
+    /// A remote is there, without subscriptions yet.
+    pub fn add_making(&mut self, edge: usize, generation: u32) {
+        self.makings += 1;
+        self.edges[edge].makings.push(Making {
+            generation,
+            number: self.makings,
+            subscriptions: Vec::new(),
+            removed: None,
+            returned: None,
+            lost: None,
+        });
     }
 
     /// A pair that needs what was freed is made anew by the operator, as it asks for. It may only if its neighbour made it

@@ -30,6 +30,8 @@ pub struct Habits {
     pub only_backed_up: bool,
     /// Pairs get keys, one side after the other, and somebody forges.
     pub is_sealed: bool,
+    /// A neighbour's store was replaced: what the former one had on its way is set aside.
+    pub has_former: bool,
     /// Remotes have limits, and every site frees what nobody needs.
     pub is_limited: bool,
 }
@@ -40,6 +42,9 @@ const DISTRUST: [&str; 3] = [
     "its seal is wrong",
     "which is not here: it waits",
 ];
+
+/// The same of a message of a store that was replaced.
+const FORMER: &str = "and nothing of it is taken. If ";
 
 /// What a process is to do next.
 pub enum Task {
@@ -174,7 +179,10 @@ impl Running {
             .collect();
         if wrong.is_empty() {
             let asides = received.quarantined.iter().map(|aside| format!("{aside:?}"));
-            let expected = |text: &String| habits.is_sealed && DISTRUST.iter().any(|why| text.contains(why));
+            let expected = |text: &String| {
+                habits.is_sealed && DISTRUST.iter().any(|why| text.contains(why))
+                    || habits.has_former && text.contains(FORMER)
+            };
             wrong.extend(asides.filter(|text| !expected(text)));
         }
         Ok(Done::Received(received.transactions, wrong))

@@ -32,6 +32,7 @@ impl World {
     /// What is wrong, or has not come.
     pub fn come_to_rest(&mut self) -> Result<(), String> {
         self.stop_faults();
+        self.found_at_last()?;
         self.hand_out_keys()?;
         if self.chance.percent(50) {
             for site in 0..self.sites.len() {
@@ -91,7 +92,7 @@ impl World {
         self.see_to_all_suspended()?;
         // An operator who made a pair anew leaves nobody without a remote.
         for edge in 0..self.edges.len() {
-            if self.edges[edge].making().is_none() {
+            if self.edges[edge].making().is_none() && !self.is_unsettled(edge) {
                 self.remove_or_add_remote(edge)?;
             }
         }
@@ -133,13 +134,16 @@ impl World {
         self.post.as_ref().map_or(Ok(()), Post::check)?;
         self.sealing.as_ref().map_or(Ok(()), Sealing::check)?;
         let logs: Vec<&[Logged]> = self.sites.iter().map(|site| site.seen.1.as_slice()).collect();
-        let named = NAMES.iter().map(|name| (*name).to_owned());
-        let commits: BTreeMap<String, &Commits> =
-            named.zip(self.sites.iter().map(|site| &site.commits)).collect();
+        let there = self.sites.iter().map(|site| (&site.judged, &site.commits));
+        let lost = self.lost.iter().map(|(name, commits)| (name, commits));
+        let commits: BTreeMap<String, &Commits> = there
+            .chain(lost)
+            .map(|(name, commits)| (name.clone(), commits))
+            .collect();
         let mut missing = None;
         for (site, log) in self.sites.iter().zip(&logs) {
-            own_commits_are_there(site.name, log, &site.commits)?;
-            events_are_genuine_and_single(site.name, log, &commits)?;
+            own_commits_are_there(&site.judged, log, &site.commits)?;
+            events_are_genuine_and_single(&site.judged, log, &commits)?;
             let (left, _) = nothing_overtakes_what_is_held(site.name, log)?;
             if left > 0 {
                 missing = Some(format!("{} holds {left} still (R6)", site.name));

@@ -115,12 +115,35 @@ impl World {
         };
         let changed = if sealing.chance.percent(12) {
             let number = sealing.chance.below(sealing.pairs.len() as u64) as usize;
-            self.change_keys(&mut sealing, number)
+            match sealing.pairs[number]
+                .sites
+                .iter()
+                .any(|site| self.sites[*site].is_absent)
+            {
+                true => Ok(()),
+                false => self.change_keys(&mut sealing, number),
+            }
         } else {
             Ok(())
         };
         self.sealing = Some(sealing);
         changed
+    }
+
+    /// A store was made of `site`, with this key of the pair or none.
+    pub fn have_key(&mut self, site: usize, source: usize, key: Option<KeyId>) {
+        let Some(sealing) = &mut self.sealing else { return };
+        let is_it = |pair: &&mut Pair| pair.sites.contains(&site) && pair.sites.contains(&source);
+        let Some(pair) = sealing.pairs.iter_mut().find(is_it) else {
+            return;
+        };
+        (pair.key, pair.step) = (key, Step::Settled);
+        for (from, to) in [(site, source), (source, site)] {
+            sealing.books.open(from, to);
+            if key.is_some() {
+                sealing.books.seal(from, to);
+            }
+        }
     }
 
     /// Whatever was drawn is added at the other site, too.
@@ -217,6 +240,11 @@ impl Books {
     fn seal(&self, from: usize, to: usize) {
         let pair = (NAMES[from].to_owned(), NAMES[to].to_owned());
         self.held().sealed.insert(pair);
+    }
+
+    fn open(&self, from: usize, to: usize) {
+        let pair = (NAMES[from].to_owned(), NAMES[to].to_owned());
+        self.held().sealed.remove(&pair);
     }
 
     /// Looks at a message, and sometimes has one that its sender never made.

@@ -1,9 +1,10 @@
 //! [`Site`]: a simulated machine with a store on it, the processes that are alive there, and what its log was ever seen to hold.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use milepost_engine::{Lsn, Options, Result, Retention, SiteName, Store};
+use milepost_engine::{Lsn, Options, Result, Retention, SiteName, Store, StoreId};
 use milepost_replication::hooks::Hooks;
 
 use super::chance::Chance;
@@ -28,9 +29,35 @@ pub struct Maybe {
     pub events: Vec<Told>,
 }
 
+/// What the judge calls the stores of a world: their site's name, with a stroke for each that was lost before.
+#[derive(Clone, Default)]
+pub struct Known(Arc<Mutex<BTreeMap<StoreId, String>>>);
+
+impl Known {
+    pub fn add(&self, store: StoreId, name: &str) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(store, name.to_owned());
+    }
+
+    pub fn is_named(&self, name: &str) -> bool {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.values().any(|one| one == name)
+    }
+
+    pub fn name(&self, store: StoreId) -> Option<String> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(&store).cloned()
+    }
+}
+
 /// See the module.
 pub struct Site {
     pub name: &'static str,
+    /// What the judge calls its store.
+    pub judged: String,
+    pub known: Known,
+    /// It has no store yet, or no longer.
+    pub is_absent: bool,
     pub profile: Profile,
     pub disk: SimDisk,
     pub frees: bool,
@@ -38,7 +65,7 @@ pub struct Site {
     /// It may veto what comes.
     pub rules: Option<Arc<Rules>>,
     pub slots: Vec<Slot>,
-    chance: Chance,
+    pub chance: Chance,
     /// The operator's process, to which nothing happens.
     desk: Option<(SimProcess, Store)>,
     /// What its log has held durably so far, also what was freed since, and up to where.
@@ -52,14 +79,17 @@ pub struct Site {
 }
 
 impl Site {
-    pub fn new(name: &'static str, chance: Chance, habits: Habits, kind: Kind) -> Result<Site> {
+    pub fn new(name: &'static str, chance: Chance, habits: Habits, kind: Kind) -> Site {
         let profile = chance.pick(&Profile::ALL);
         let has_rules = chance.percent(35) && kind == Kind::Whole;
         let rules = has_rules.then(|| Rules::new(Chance::new(chance.below(u64::MAX))));
         let hooks = rules.clone().map(|rules| rules as Arc<dyn Hooks>);
-        let mut site = Site {
+        Site {
             rules,
             name,
+            judged: name.to_owned(),
+            known: Known::default(),
+            is_absent: true,
             profile,
             disk: SimDisk::like(profile, chance.below(u64::MAX)),
             frees: chance.percent(50) && kind != Kind::GoingBack || habits.is_limited,
@@ -75,13 +105,38 @@ impl Site {
             maybe: Vec::new(),
             lost_power: false,
             hash: 0,
-        };
-        let founder = site.disk.start();
-        let store = site
+        }
+    }
+
+    /// Its store is made, on its disk, unless it comes later.
+    pub fn begin(&mut self, is_late: bool) -> Result<()> {
+        if is_late {
+            self.be_absent();
+            return Ok(());
+        }
+        let founder = self.disk.start();
+        let store = self
             .options(&founder)
-            .init_in(founder.storage(), SiteName::new(name)?)?;
-        site.desk = Some((founder, store));
-        Ok(site)
+            .init_in(founder.storage(), SiteName::new(self.name)?)?;
+        self.known.add(store.id(), &self.judged);
+        self.desk = Some((founder, store));
+        self.is_absent = false;
+        Ok(())
+    }
+
+    /// It has no store, and no rules for what comes: who is made stops at a veto.
+    pub fn be_absent(&mut self) {
+        (self.rules, self.habits.hooks) = (None, None);
+        self.is_absent = true;
+        self.lost_power = false;
+        self.maybe.clear();
+    }
+
+    /// It has the store on this disk.
+    pub fn be_there(&mut self, disk: SimDisk) {
+        self.boot(disk);
+        self.lost_power = false;
+        self.is_absent = false;
     }
 
     pub fn options(&self, process: &SimProcess) -> Options {
@@ -169,7 +224,7 @@ pub fn bury(running: Running) {
     drop(gone);
 }
 
-fn options(process: &SimProcess, profile: Profile, frees: bool, rng: &SimRng) -> Options {
+pub fn options(process: &SimProcess, profile: Profile, frees: bool, rng: &SimRng) -> Options {
     let retention = if frees {
         Retention::UntilScanned
     } else {

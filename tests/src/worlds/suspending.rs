@@ -79,11 +79,21 @@ impl World {
             return Ok(());
         };
         let site = self.edges[edge].from;
+        if self.sites[site].is_absent {
+            return Ok(());
+        }
         match limiting.chance.below(100) {
             0..=5 => self.see_to(edge),
             6..=35 => self.free(site),
             36..=60 => self.end_one(site),
             _ => Ok(()),
+        }
+    }
+
+    /// Whoever was suspended over this edge is none any more.
+    pub fn forget_suspended(&mut self, edge: usize) {
+        if let Some(limiting) = &mut self.limiting {
+            limiting.suspended.remove(&edge);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Watching a site: its log is read as any reader would, and what was durable once must stay.
 
-use milepost_engine::{ErrorKind, Lsn, Store};
+use milepost_engine::{ErrorKind, Lsn, Store, StoreId};
 
 use super::logged::{Logged, logged};
 use super::site::Site;
@@ -8,13 +8,16 @@ use super::site::Site;
 impl Site {
     /// Reads on in the log, up to what is durable; after a power cut all of it.
     pub fn look(&mut self) -> Result<(), String> {
+        if self.is_absent {
+            return Ok(());
+        }
         if std::mem::take(&mut self.lost_power) {
             self.look_again()?;
         }
         let store = self
             .desk()
             .map_err(|error| format!("{} cannot be opened: {error}", self.name))?;
-        let (at, found) = read(self.name, &store, self.seen.0)?;
+        let (at, found) = self.read(&store, self.seen.0)?;
         for one in &found {
             self.settle(one)?;
         }
@@ -29,7 +32,7 @@ impl Site {
             .desk()
             .map_err(|error| format!("{} does not come back: {error}", self.name))?;
         let begins = store.oldest().map_err(|error| error.to_string())?;
-        let (_, there) = read(self.name, &store, begins)?;
+        let (_, there) = self.read(&store, begins)?;
         let kept = self.seen.1.iter().filter(|one| one.lsn >= begins);
         let mut there = there.iter();
         for one in kept {
@@ -69,23 +72,27 @@ impl Site {
             )),
         }
     }
-}
 
-fn read(name: &str, store: &Store, from: Lsn) -> Result<(Lsn, Vec<Logged>), String> {
-    let (mut at, mut found) = (from, Vec::new());
-    // A site is looked at before anything frees what was not seen: whoever is overtaken was freed ahead of the scan.
-    let told = |error: milepost_engine::Error| {
-        let rule = if error.kind() == ErrorKind::Behind {
-            "Q2"
-        } else {
-            "E2"
+    fn read(&self, store: &Store, from: Lsn) -> Result<(Lsn, Vec<Logged>), String> {
+        let named = |origin: Option<(StoreId, &str)>| match origin {
+            None => self.judged.clone(),
+            Some((store, name)) => self.known.name(store).unwrap_or_else(|| name.to_owned()),
         };
-        format!("{name} cannot read its log ({rule}): {error}")
-    };
-    let mut scan = store.scan(from).map_err(told)?;
-    while let Some(frame) = scan.next().map_err(told)? {
-        at = frame.lsn();
-        found.extend(logged(name, &frame));
+        // A site is looked at before anything frees what was not seen: whoever is overtaken was freed ahead of the scan.
+        let told = |error: milepost_engine::Error| {
+            let rule = if error.kind() == ErrorKind::Behind {
+                "Q2"
+            } else {
+                "E2"
+            };
+            format!("{} cannot read its log ({rule}): {error}", self.name)
+        };
+        let (mut at, mut found) = (from, Vec::new());
+        let mut scan = store.scan(from).map_err(told)?;
+        while let Some(frame) = scan.next().map_err(told)? {
+            at = frame.lsn();
+            found.extend(logged(&named, &frame));
+        }
+        Ok((at, found))
     }
-    Ok((at, found))
 }

@@ -9,12 +9,14 @@ use milepost_replication::tracking::{Patience, PollCause};
 use super::Totals;
 use super::chance::{Chance, Time};
 use super::defined::{Making, Publications};
+use super::founding::Founding;
 use super::going_back::Back;
+use super::judge::Commits;
 use super::post::Post;
 use super::process::{Habits, Task};
 use super::sealing::Sealing;
 use super::shape::{NAMES, PLAIN, Role, draw};
-use super::site::Site;
+use super::site::{Known, Site};
 use super::suspending::Limiting;
 use super::trace::Trace;
 use super::wire::{Weather, Wire};
@@ -30,6 +32,17 @@ pub struct Edge {
 }
 
 impl Edge {
+    /// Both directions of each pair.
+    fn of(pairs: &[(usize, usize)]) -> Vec<Edge> {
+        let both = pairs.iter().flat_map(|(a, b)| [(*a, *b), (*b, *a)]);
+        let edge = |(from, to)| Edge {
+            from,
+            to,
+            makings: Vec::new(),
+        };
+        both.map(edge).collect()
+    }
+
     /// The making in force, if the remote is there.
     pub fn making(&mut self) -> Option<&mut Making> {
         self.makings.last_mut().filter(|making| making.removed.is_none())
@@ -63,7 +76,11 @@ pub struct World {
     /// Limits of its remotes, in a quarter of the whole worlds.
     pub limiting: Option<Limiting>,
     pub trace: Trace,
+    /// A site that is made by another, in a fifth of the whole worlds.
+    pub founding: Option<Founding>,
     pub sites: Vec<Site>,
+    /// What was committed at stores that were lost, by what the judge calls them.
+    pub lost: Vec<(String, Commits)>,
     pub edges: Vec<Edge>,
     pub publications: Vec<Publications>,
     pub pen: Pen,
@@ -111,7 +128,8 @@ impl World {
             post = Some(Post::new(Chance::new(chance.below(u64::MAX)), &wire, trace)?);
         }
         let (sealing, limiting) = extras(seed, is_plain, pairs);
-        let mut sites = Vec::new();
+        let founding = Founding::draw(seed, kind, pairs);
+        let (mut sites, known) = (Vec::new(), Known::default());
         for name in NAMES.into_iter().take(count) {
             let habits = Habits {
                 message_bytes: if heavy { 300_000 } else { 10_000 },
@@ -122,18 +140,16 @@ impl World {
                 only_backed_up: false,
                 is_sealed: sealing.is_some(),
                 is_limited: limiting.is_some(),
+                has_former: false,
             };
             let own = Chance::new(chance.below(u64::MAX));
-            let site = Site::new(name, own, habits, kind).map_err(|error| error.to_string())?;
+            let mut site = Site::new(name, own, habits, kind);
+            site.known = known.clone();
+            let is_late = founding.as_ref().is_some_and(|one| one.is_first(sites.len()));
+            site.begin(is_late).map_err(|error| error.to_string())?;
             trace.tell(site.to_string());
             sites.push(site);
         }
-        let both = pairs.iter().flat_map(|(a, b)| [(*a, *b), (*b, *a)]);
-        let edge = |(from, to)| Edge {
-            from,
-            to,
-            makings: Vec::new(),
-        };
         let mut world = World {
             kind,
             back: None,
@@ -145,8 +161,10 @@ impl World {
             limiting,
             trace: trace.clone(),
             publications: vec![Publications::new(); sites.len()],
+            founding,
+            lost: Vec::new(),
             sites,
-            edges: both.map(edge).collect(),
+            edges: Edge::of(pairs),
             pen: Pen::new(Chance::new(chance.below(u64::MAX)), heavy),
             makings: 0,
             totals: Totals::default(),
@@ -179,9 +197,14 @@ impl World {
         self.pass(Duration::from_secs(1));
         self.maybe_change_keys()?;
         self.maybe_see_to_suspended()?;
+        self.maybe_found()?;
         let site = self.chance.below(self.sites.len() as u64) as usize;
         let edge = self.chance.below(self.edges.len() as u64) as usize;
-        match self.chance.below(100) {
+        let act = self.chance.below(100);
+        if self.sites[site].is_absent || (71..=78).contains(&act) && self.is_unsettled(edge) {
+            return Ok(());
+        }
+        match act {
             0..=25 => self.commit_some(site),
             26..=42 => self.receive(site).map(drop),
             43..=52 => self.act(site, Role::Scan, Task::Scan).map(drop),
@@ -232,7 +255,7 @@ impl World {
     /// Every site runs all its phases once.
     pub fn turns(&mut self) -> Result<u64, String> {
         let mut applied = 0;
-        for site in 0..self.sites.len() {
+        for site in self.present() {
             applied += self.receive(site)?;
             self.act(site, Role::Scan, Task::Scan)?;
             self.act(site, Role::Send, Task::Send)?;

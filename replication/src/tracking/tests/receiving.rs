@@ -259,6 +259,14 @@ fn first_contact_pins_site_lineage_and_generation() {
     stranger.header.from.id = Some(StoreId(77));
     let verdict = take(&mut receiver, &stranger);
     assert!(matches!(verdict, Verdict::Refused(Refusal::OtherSite { .. })) && verdict.leave() == Leave::Stay);
+
+    // Of an earlier making: the store that was replaced, which may have it alone, unless it carries nothing.
+    stranger.header.generation = 1;
+    let former = take(&mut receiver, &stranger);
+    assert!(matches!(former, Verdict::FormerSite(_)) && former.leave() != Leave::Stay);
+    stranger.header.last = stranger.header.previous;
+    let bare = take(&mut receiver, &Message::bare(stranger.header));
+    assert!(matches!(bare, Verdict::OtherGeneration { ours: 3, theirs: 1 }));
     assert_eq!(receiver.staged(), at(10));
 }
 
@@ -277,6 +285,15 @@ fn a_generation_below_the_one_proposed_here_is_dropped_even_at_first_contact() {
     let verdict = take(&mut receiver, &data(0, &[10]));
     assert!(matches!(verdict, Verdict::OtherGeneration { ours: 2, theirs: 1 }));
     assert_eq!(receiver.records().pair, None);
+
+    // Also one that was on its way to the store that this one replaces, but none of this very store.
+    let mut to_other_store = data(0, &[10]);
+    to_other_store.header.to.id = Some(StoreId(3));
+    let late = take(&mut receiver, &to_other_store);
+    assert!(matches!(late, Verdict::OtherGeneration { ours: 2, theirs: 1 }));
+    to_other_store.header.from.id = Some(BERN);
+    let own = take(&mut receiver, &to_other_store);
+    assert!(matches!(own, Verdict::Refused(Refusal::NotForThisStore)));
 }
 
 #[test]
