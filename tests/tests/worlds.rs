@@ -62,6 +62,7 @@ fn every_world_holds_what_is_due_once_and_falls_silent() {
     assert!(totals.forged > seeds / 8, "too little was forged");
     assert!(totals.founded > seeds / 20, "too few stores were made of others");
     assert!(totals.replaced > seeds / 10, "too few were replaced");
+    assert!(totals.revenants > seeds / 20, "and too few ran on");
 }
 
 #[test]

@@ -23,10 +23,11 @@ use super::chance::Chance;
 use super::fate::{Ended, Fate};
 use super::founded::{Facts, draw_wanted};
 use super::process::Task;
+use super::revenant::Revenant;
 use super::shape::{NAMES, Role};
 use super::site::options;
 use super::vetoes::Act;
-use super::world::{Kind, World};
+use super::world::{Kind, World, link_of};
 use crate::crash::panic_text;
 use crate::disk::{Killed, SimDisk, SimProcess};
 
@@ -41,6 +42,8 @@ pub struct Founding {
     /// It is not there when the world begins.
     is_late: bool,
     attempt: Option<Attempt>,
+    /// The store that was replaced, where somebody runs it still.
+    revenant: Option<Revenant>,
 }
 
 /// A store that is being made.
@@ -136,6 +139,7 @@ impl Founding {
             source: neighbours(site)[0],
             is_late: chance.percent(60),
             attempt: None,
+            revenant: None,
             chance,
         })
     }
@@ -168,8 +172,25 @@ impl World {
         match (self.sites[founding.site].is_absent, founding.chance.below(100)) {
             (true, 0..=24) => self.found_on(),
             (false, 0..=2) => self.lose_for_good(),
+            (false, 3..=9) => self.maybe_run_revenant(),
             _ => Ok(()),
         }
+    }
+
+    fn maybe_run_revenant(&mut self) -> Result<(), String> {
+        let Some(mut founding) = self.founding.take() else {
+            return Ok(());
+        };
+        let run = match founding.revenant.take() {
+            Some(revenant) => {
+                let run = self.run_revenant(founding.site, &revenant);
+                founding.revenant = Some(revenant);
+                run
+            }
+            None => Ok(()),
+        };
+        self.founding = Some(founding);
+        run
     }
 
     /// Whoever is not there is made.
@@ -212,6 +233,11 @@ impl World {
             NAMES[site], seen.0
         ));
         self.sites[source].habits.has_former = true;
+        if let Some(founding) = &mut self.founding {
+            let runs_on = founding.chance.percent(50);
+            let link = link_of(NAMES[site], &self.wire, self.post.as_ref(), None);
+            founding.revenant = runs_on.then(|| Revenant::of(&self.sites[site], link));
+        }
         let own = &mut self.sites[site];
         own.be_absent();
         self.lost.push((own.judged.clone(), commits));

@@ -43,6 +43,7 @@ mod post;
 mod process;
 mod rejoining;
 mod rest;
+mod revenant;
 mod sealing;
 mod servers;
 mod shape;
@@ -89,6 +90,8 @@ pub struct Totals {
     /// Stores that were made for a new site, and in place of one that was lost.
     pub founded: u64,
     pub replaced: u64,
+    /// Times that a replaced one ran all the same.
+    pub revenants: u64,
     /// Sealed messages that somebody on the links altered, stripped or made up.
     pub forged: u64,
     /// Operations of all processes.
@@ -112,6 +115,7 @@ impl Totals {
         self.forged += other.forged;
         self.founded += other.founded;
         self.replaced += other.replaced;
+        self.revenants += other.revenants;
         self.suspended += other.suspended;
         self.parted += other.parted;
         self.restored += other.restored;

@@ -106,7 +106,7 @@ fn extras(seed: u64, is_plain: bool, pairs: &[(usize, usize)]) -> (Option<Sealin
 }
 
 /// The link of a site: over servers where there are some, and with somebody on it where there are keys.
-fn link_of(name: &str, wire: &Wire, post: Option<&Post>, sealing: Option<&Sealing>) -> Arc<dyn Link> {
+pub fn link_of(name: &str, wire: &Wire, post: Option<&Post>, sealing: Option<&Sealing>) -> Arc<dyn Link> {
     let link = post.map_or_else(|| wire.end(name), |post| post.end(name));
     match sealing {
         Some(sealing) => sealing.end(name, link),
