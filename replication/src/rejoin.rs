@@ -24,8 +24,8 @@ use crate::quarantine::Gate;
 use crate::receive::Origins;
 use crate::send::suspended;
 use crate::tracking::{
-    Neighbour, OwnLog, PairRecord, PairRecords, PairState, ReceivedRecord, RejoinedRecord, SentRecord,
-    StopReason,
+    FormerRecord, Neighbour, OwnLog, PairRecord, PairRecords, PairState, ReceivedRecord, RejoinedRecord,
+    SentRecord, StopReason,
 };
 
 /// Frames between two words of progress.
@@ -38,7 +38,7 @@ pub enum Resume {
     Common,
     /// At the beginning of its subscriptions: what is here already is known and left out.
     Beginning,
-    /// As that, from another store that is the site by now.
+    /// As that, from another store that is the site by now, be it one that was replaced.
     OtherStore,
 }
 
@@ -191,7 +191,7 @@ pub fn rejoin(store: &Store, parting: &Parting, from: Resume) -> Result<Remote> 
         .as_ref()
         .filter(|_| from != Resume::OtherStore);
     let pair = pair.map(|pair| anew(store, site, pair, generation)).transpose()?;
-    let pins = vec![
+    let mut pins = vec![
         Pinned {
             key: PairRecord::key(site),
             value: pair
@@ -217,6 +217,11 @@ pub fn rejoin(store: &Store, parting: &Parting, from: Resume) -> Result<Remote> 
         }
         .pin(site)?,
     ];
+    if from == Resume::OtherStore {
+        // Whoever comes first is the remote: also one that was replaced.
+        let key = FormerRecord::key(site);
+        pins.push(Pinned { key, value: None });
+    }
     Definitions::new(store).make_anew(remote, generation, pins)
 }
 

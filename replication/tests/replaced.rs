@@ -18,6 +18,7 @@ use milepost_replication::agent::{Stop, retry_set_aside};
 use milepost_replication::catalog::Start;
 use milepost_replication::extract::{Extract, Extracted, resync};
 use milepost_replication::receive::{drop_set_aside, quarantined};
+use milepost_replication::rejoin::{Parting, Resume, rejoin};
 use support::*;
 
 /// A shop that the head office replicates with, both ways.
@@ -55,19 +56,24 @@ fn replace(head: &Site, to: &Path, stop: &Stop) -> Result<Extracted> {
     resync(&head.store, &wish, to, stop, &mut |_| ())
 }
 
-/// The former shop's operator makes the pair anew so many times.
-fn begin_anew(shop: &Site, times: usize) {
-    let definitions = shop.definitions();
+/// An operator makes a remote anew so many times.
+fn begin_again(site: &Site, other: &str, times: usize) {
+    let definitions = site.definitions();
     for _ in 0..times {
         let catalog = definitions.catalog().unwrap();
-        let remote = catalog.remote(&name("head")).unwrap();
+        let remote = catalog.remote(&name(other)).unwrap();
         for one in catalog.subscriptions_of(remote).filter(|one| one.is_in_force()) {
-            shop.unsubscribe(one, false);
+            site.unsubscribe(one, false);
         }
-        definitions.remove_remote(&name("head")).unwrap();
-        shop.remote("head");
+        definitions.remove_remote(&name(other)).unwrap();
+        site.remote(other);
     }
-    shop.subscribe("head", "some", None, Start::Now);
+    site.subscribe(other, "some", None, Start::Now);
+}
+
+/// The former shop's operator makes the pair anew so many times.
+fn begin_anew(shop: &Site, times: usize) {
+    begin_again(shop, "head", times);
     shop.commit(&[("tills/1", "counted anew")]);
 }
 
@@ -133,6 +139,57 @@ fn where_quarantine_is_full_of_them_the_next_stay_on_their_link_r6() {
     assert_eq!(
         (quarantined(&head.store).unwrap().len(), net.waiting("head")),
         (count - 16, 0)
+    );
+}
+
+/// The remote is removed and added while the former store runs: whoever comes first would be it, and is not.
+#[test]
+fn a_replaced_store_is_never_the_remote_again_unless_that_is_said_r5() {
+    let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
+    let (head, shop) = pair(dir.path(), &net);
+    let made = replace(&head, &dir.path().join("anew"), &Stop::new()).unwrap();
+    let anew = Site {
+        store: made.store,
+        net: net.clone(),
+        runtime: head.runtime.clone(),
+        message_bytes: 50_000,
+        only_backed_up: false,
+        root: dir.path().join("anew"),
+    };
+    begin_again(&head, "shop", 1);
+    head.commit(&[("orders/1", "a second order")]);
+    let of_former = |payload: &str| {
+        shop.commit(&[("tills/1", payload)]);
+        (0..3).for_each(|_| {
+            head.turn();
+            shop.turn();
+        });
+    };
+    of_former("of the former shop");
+    assert_eq!(
+        (head.payloads(), quarantined(&head.store).unwrap().len()),
+        (vec!["counted".to_owned()], 1)
+    );
+    anew.publish("some", "tills/*", None);
+    anew.subscribe("head", "some", None, Start::Now);
+    anew.commit(&[("tills/1", "of the new shop")]);
+    (0..3).for_each(|_| {
+        anew.turn();
+        head.turn();
+    });
+    assert_eq!(head.payloads(), ["counted", "of the new shop"]);
+
+    let parting = Parting::look(&head.store, &name("shop"), &mut |_| ()).unwrap();
+    rejoin(&head.store, &parting, Resume::OtherStore).unwrap();
+    of_former("it is the shop after all");
+    assert_eq!(
+        head.payloads(),
+        [
+            "counted",
+            "of the new shop",
+            "of the former shop",
+            "it is the shop after all"
+        ]
     );
 }
 

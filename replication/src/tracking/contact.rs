@@ -41,6 +41,11 @@ pub(super) fn judge(me: &Me, neighbour: &Neighbour, records: &PairRecords, heade
             false => Verdict::Refused(Refusal::NotForThisStore),
         });
     }
+    let met = records.pair.as_ref().map(|pair| pair.site);
+    let is_former = records.former.stores.contains(&from);
+    if met.is_none_or(|met| met != from) && (is_former || met.is_some() && theirs < ours) {
+        return Contact::Not(former_site((met, ours), header, other));
+    }
     let Some(pair) = &records.pair else {
         return if theirs < ours {
             Contact::Not(other)
@@ -49,7 +54,10 @@ pub(super) fn judge(me: &Me, neighbour: &Neighbour, records: &PairRecords, heade
         };
     };
     if pair.site != from {
-        Contact::Not(other_site(pair, header, other))
+        Contact::Not(Verdict::Refused(Refusal::OtherSite {
+            known: pair.site,
+            came: from,
+        }))
     } else if theirs > pair.generation {
         Contact::First(Box::new(meet(records, header, from)))
     } else if theirs < pair.generation && !planted::is(Bug::AcceptOldGeneration) {
@@ -63,19 +71,16 @@ pub(super) fn judge(me: &Me, neighbour: &Neighbour, records: &PairRecords, heade
     }
 }
 
-/// Of another store under the remote's name. What one of an earlier making carries may be nowhere else, if that store was replaced; what carries nothing
-/// is late.
-fn other_site(pair: &PairRecord, header: &Header, other: Verdict) -> Verdict {
-    let (known, came) = (pair.site, header.from.id.unwrap_or_default());
-    let (ours, theirs) = (pair.generation, header.generation);
-    match (theirs < ours, header.previous == header.last) {
-        (false, _) => Verdict::Refused(Refusal::OtherSite { known, came }),
-        (true, true) => other,
-        (true, false) => Verdict::FormerSite(FormerSite {
-            known: (known, ours),
-            came: (came, theirs),
-        }),
+/// Of another store under the remote's name, which was replaced or is of an earlier making. What it carries may be nowhere else; what carries nothing is
+/// late.
+fn former_site(known: (Option<StoreId>, u32), header: &Header, late: Verdict) -> Verdict {
+    if header.previous == header.last {
+        return late;
     }
+    Verdict::FormerSite(FormerSite {
+        known,
+        came: (header.from.id.unwrap_or_default(), header.generation),
+    })
 }
 
 /// First contact pins site, lineage and generation. A higher generation than ours begins anew.
