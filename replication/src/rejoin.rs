@@ -24,7 +24,7 @@ use crate::quarantine::Gate;
 use crate::receive::Origins;
 use crate::send::suspended;
 use crate::tracking::{
-    FormerRecord, Neighbour, OwnLog, PairRecord, PairRecords, PairState, ReceivedRecord, RejoinedRecord,
+    MadeRecord, Neighbour, OwnLog, PairRecord, PairRecords, PairState, ReceivedRecord, RejoinedRecord,
     SentRecord, StopReason,
 };
 
@@ -218,8 +218,8 @@ pub fn rejoin(store: &Store, parting: &Parting, from: Resume) -> Result<Remote> 
         .pin(site)?,
     ];
     if from == Resume::OtherStore {
-        // Whoever comes first is the remote: also one that was replaced.
-        let key = FormerRecord::key(site);
+        // Whoever comes first is the remote, whatever store was made for it.
+        let key = MadeRecord::key(site);
         pins.push(Pinned { key, value: None });
     }
     Definitions::new(store).make_anew(remote, generation, pins)

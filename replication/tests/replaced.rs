@@ -157,6 +157,8 @@ fn a_replaced_store_is_never_the_remote_again_unless_that_is_said_r5() {
         root: dir.path().join("anew"),
     };
     begin_again(&head, "shop", 1);
+    // It says the highest generation of all.
+    begin_anew(&shop, 300);
     head.commit(&[("orders/1", "a second order")]);
     let of_former = |payload: &str| {
         shop.commit(&[("tills/1", payload)]);
@@ -170,6 +172,7 @@ fn a_replaced_store_is_never_the_remote_again_unless_that_is_said_r5() {
         (head.payloads(), quarantined(&head.store).unwrap().len()),
         (vec!["counted".to_owned()], 1)
     );
+    assert_eq!(shop.payloads(), ["an order"], "nothing is for it");
     anew.publish("some", "tills/*", None);
     anew.subscribe("head", "some", None, Start::Now);
     anew.commit(&[("tills/1", "of the new shop")]);
@@ -187,6 +190,7 @@ fn a_replaced_store_is_never_the_remote_again_unless_that_is_said_r5() {
         [
             "counted",
             "of the new shop",
+            "counted anew",
             "of the former shop",
             "it is the shop after all"
         ]

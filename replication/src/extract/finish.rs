@@ -13,7 +13,7 @@ use milepost_engine::{Durability, Error, Lsn, Result, SiteName, Store};
 use crate::catalog::{Catalog, Definitions, NewPublication, NewSubscription, Remote, Start, Subscription};
 use crate::keys::{KeyId, Keys, MAX_KEYS, PairKeys, keys_of};
 use crate::message::VERSION;
-use crate::tracking::{FormerRecord, NOTE, Neighbour, PairRecord, PairRecords, PairState};
+use crate::tracking::{MadeRecord, NOTE, Neighbour, PairRecord, PairRecords, PairState};
 
 use super::plan::{Plan, Renewed};
 
@@ -33,7 +33,6 @@ pub(super) fn renew(source: &Store, made: &Store, plan: &Plan, renewed: &Renewed
         for one in catalog.subscriptions_of(remote).filter(|one| one.is_in_force()) {
             definitions.remove_subscription(one.id, true)?;
         }
-        remember_former(source, made)?;
         definitions.remove_remote(site)?;
     }
     let pair = PairRecord {
@@ -64,17 +63,16 @@ fn refuse_overtaken(source: &Store, made: &Store, plan: &Plan) -> Result<()> {
     }
 }
 
-/// The store that is replaced is known by its id from now on, whatever generation it says.
-fn remember_former(source: &Store, made: &Store) -> Result<()> {
-    let site = made.site();
-    let pair = source.pinned(&PairRecord::key(site))?;
-    let Some(pair) = pair.map(|(value, _)| PairRecord::read(&value)).transpose()? else {
+/// From now on no other store can be the remote.
+pub(super) fn remember_made(source: &Store, made: &Store) -> Result<()> {
+    let record = MadeRecord { store: made.id() };
+    let known = source.pinned(&MadeRecord::key(made.site()))?;
+    let known = known.map(|(value, _)| MadeRecord::read(&value)).transpose()?;
+    if known == Some(record) {
         return Ok(());
-    };
-    let former = source.pinned(&FormerRecord::key(site))?;
-    let former = former.map(|(value, _)| FormerRecord::read(&value)).transpose()?;
+    }
     let mut note = NewFrame::of_kind(NOTE, Vec::new());
-    note.pin(former.unwrap_or_default().with(pair.site).pin(site)?);
+    note.pin(record.pin(made.site())?);
     source.append_frames(vec![note], Durability::Synced).map(drop)
 }
 

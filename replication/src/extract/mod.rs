@@ -267,6 +267,7 @@ fn fill(
         Some(starts) => (starts, share_key()?),
         None => {
             copier.copy_to(source.watermarks().durable, tell)?;
+            finish::remember_made(source, made)?;
             if let Some(renewed) = &plan.renewed {
                 finish::renew(source, made, plan, renewed)?;
             }

@@ -41,10 +41,14 @@ pub(super) fn judge(me: &Me, neighbour: &Neighbour, records: &PairRecords, heade
             false => Verdict::Refused(Refusal::NotForThisStore),
         });
     }
-    let met = records.pair.as_ref().map(|pair| pair.site);
-    let is_former = records.former.stores.contains(&from);
-    if met.is_none_or(|met| met != from) && (is_former || met.is_some() && theirs < ours) {
-        return Contact::Not(former_site((met, ours), header, other));
+    let (met, made) = (records.pair.as_ref().map(|pair| pair.site), records.made);
+    let known = met.or(made.map(|made| made.store));
+    if let Some(known) = known.filter(|known| *known != from) {
+        // Where that store was made for the remote here, no other can be it.
+        let is_made = made.is_some_and(|made| made.store == known);
+        if is_made || theirs < ours {
+            return Contact::Not(former_site((known, ours), header, other));
+        }
     }
     let Some(pair) = &records.pair else {
         return if theirs < ours {
@@ -73,7 +77,7 @@ pub(super) fn judge(me: &Me, neighbour: &Neighbour, records: &PairRecords, heade
 
 /// Of another store under the remote's name, which was replaced or is of an earlier making. What it carries may be nowhere else; what carries nothing is
 /// late.
-fn former_site(known: (Option<StoreId>, u32), header: &Header, late: Verdict) -> Verdict {
+fn former_site(known: (StoreId, u32), header: &Header, late: Verdict) -> Verdict {
     if header.previous == header.last {
         return late;
     }

@@ -34,10 +34,10 @@ pub use sender::{Now, OwnEnd, Pace, SendAction, Sender};
 pub use serving::{ServingRecord, Went};
 pub use staged::Staged;
 pub use state::{
-    CONFIRMED_PREFIX, ConfirmedRecord, FORMER_PREFIX, FormerRecord, NOTE, Neighbour, ORIGIN_PREFIX,
-    PAIR_PREFIX, PROBE_PREFIX, PairRecord, PairRecords, PairState, ProbeRecord, RECEIVED_PREFIX,
-    REJOINED_PREFIX, REPORTED_PREFIX, ReceivedRecord, RejoinedRecord, ReportedRecord, SENT_PREFIX,
-    SentRecord, StopReason, TOLD_PREFIX, ToldRecord, newest_key, newest_pin, read_newest,
+    CONFIRMED_PREFIX, ConfirmedRecord, MADE_PREFIX, MadeRecord, NOTE, Neighbour, ORIGIN_PREFIX, PAIR_PREFIX,
+    PROBE_PREFIX, PairRecord, PairRecords, PairState, ProbeRecord, RECEIVED_PREFIX, REJOINED_PREFIX,
+    REPORTED_PREFIX, ReceivedRecord, RejoinedRecord, ReportedRecord, SENT_PREFIX, SentRecord, StopReason,
+    TOLD_PREFIX, ToldRecord, newest_key, newest_pin, read_newest,
 };
 pub use transfer::{AskedRecord, SENDING_PREFIX, TransferRecord};
 pub use verdict::{Apply, FormerSite, Leave, Refusal, Verdict};

@@ -405,7 +405,10 @@ impl Sender {
     pub fn header(&self, own: &OwnEnd) -> Header {
         let to = Address {
             name: self.neighbour.name.clone(),
-            id: self.pair().map(|pair| pair.site),
+            id: self
+                .pair()
+                .map(|pair| pair.site)
+                .or(self.records.made.map(|made| made.store)),
         };
         let from = (self.me.name.clone(), self.me.id);
         let mut header = Header::new(from, to, self.records.generation(), own.epoch);

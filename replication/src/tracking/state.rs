@@ -2,7 +2,7 @@
 //!
 //! | key | value | written by | with |
 //! |---|---|---|---|
-//! | `former/<remote>` | [`FormerRecord`] | `milepost resync` | before it makes the remote anew |
+//! | `made/<remote>` | [`MadeRecord`] | `milepost extract`, `resync` | before the store can be sent to |
 //! | `pair/<remote>` | [`PairRecord`] | receive | the first frame after it changed |
 //! | `received/<remote>` | [`ReceivedRecord`] | receive | every applied transaction; a note for a stretch without events |
 //! | `told/<remote>` | [`ToldRecord`] | receive | one note frame a poll, for all remotes together |
@@ -36,8 +36,8 @@ pub const NOTE: FrameKind = FrameKind(FrameKind::REPLICATION_FIRST);
 
 /// Key prefix of [`PairRecord`].
 pub const PAIR_PREFIX: &str = "pair/";
-/// Prefix of the record of the stores that a remote was.
-pub const FORMER_PREFIX: &str = "former/";
+/// Prefix of the record of the store that was made for a remote.
+pub const MADE_PREFIX: &str = "made/";
 /// Key prefix of [`ReceivedRecord`].
 pub const RECEIVED_PREFIX: &str = "received/";
 /// Key prefix of [`ToldRecord`].
@@ -350,31 +350,16 @@ impl ReportedRecord {
     }
 }
 
-/// Which stores the remote was before `milepost resync` made others in their place. Nothing of them is taken any more, whatever generation it says and
-/// whether the remote was removed and added since.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
-pub struct FormerRecord {
-    /// Their ids, the last one last; at most [`FormerRecord::MOST`].
-    pub stores: Vec<StoreId>,
+/// Which store was made for the remote, by `milepost extract` or `resync` here: that one is it, whatever others say under its name, also where the remote
+/// was removed and added since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct MadeRecord {
+    /// Its id.
+    pub store: StoreId,
 }
 
-impl PairState for FormerRecord {
-    const PREFIX: &'static str = FORMER_PREFIX;
-}
-
-impl FormerRecord {
-    /// Most stores that are remembered.
-    pub const MOST: usize = 64;
-
-    /// With one more.
-    #[must_use]
-    pub fn with(mut self, store: StoreId) -> FormerRecord {
-        self.stores.retain(|known| *known != store);
-        self.stores.push(store);
-        let over = self.stores.len().saturating_sub(FormerRecord::MOST);
-        self.stores.drain(..over);
-        self
-    }
+impl PairState for MadeRecord {
+    const PREFIX: &'static str = MADE_PREFIX;
 }
 
 /// A remote as the catalog defines it, as far as tracking is concerned.
@@ -406,8 +391,8 @@ pub struct PairRecords {
     pub rejoined: Option<RejoinedRecord>,
     /// `asked/`
     pub asked: Option<AskedRecord>,
-    /// `former/`
-    pub former: FormerRecord,
+    /// `made/`
+    pub made: Option<MadeRecord>,
 }
 
 impl PairRecords {
@@ -431,7 +416,7 @@ impl PairRecords {
         let reported = record::<ReportedRecord>(name, &mut find)?;
         let rejoined = record::<RejoinedRecord>(name, &mut find)?;
         let asked = record::<AskedRecord>(name, &mut find)?;
-        let former = record::<FormerRecord>(name, &mut find)?;
+        let made = record::<MadeRecord>(name, &mut find)?;
         let received = received.filter(|record| record.generation == generation);
         // The pair's record of a new generation may be durable before the one that says what was told in it.
         let confirmed_once = told
@@ -441,7 +426,7 @@ impl PairRecords {
         let told = told.filter(|record| record.generation == generation);
         Ok(PairRecords {
             pair,
-            former: former.unwrap_or_default(),
+            made,
             received: received.unwrap_or(ReceivedRecord {
                 generation,
                 point: Point::NONE,

@@ -137,8 +137,8 @@ pub struct Apply {
 /// Two stores that were a remote one after the other, each with the generation of the pair then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FormerSite {
-    /// The one that it is, unless nothing was heard of it since the remote was added.
-    pub known: (Option<StoreId>, u32),
+    /// The one that it is.
+    pub known: (StoreId, u32),
     /// The one that the message is of.
     pub came: (StoreId, u32),
 }
@@ -146,10 +146,9 @@ pub struct FormerSite {
 impl std::fmt::Display for FormerSite {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let ((known, ours), (came, theirs)) = (self.known, self.came);
-        let known = known.map_or_else(|| "another store".to_owned(), |known| format!("store {known}"));
         write!(
             f,
-            "it is of store {came}, under generation {theirs} of the pair; the remote is {known} under generation {ours}, and nothing of it is \
+            "it is of store {came}, under generation {theirs} of the pair; the remote is store {known} under generation {ours}, and nothing of it is \
              taken. If {came} was replaced, this is kept because what it carries may be nowhere else (drop it when it is not needed), and {came} must not \
              run any more; if {came} is the one that counts, `milepost remote rejoin --other-store` says so here"
         )

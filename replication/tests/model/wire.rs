@@ -41,6 +41,8 @@ struct Held {
     /// By sender, addressee and generation: the furthest place that any message ended at.
     sent: BTreeMap<(String, String, u32), Place>,
     messages: u64,
+    /// Those that carry nothing and neither ask nor answer.
+    bare: u64,
 }
 
 impl Held {
@@ -50,6 +52,8 @@ impl Held {
         let Ok(header) = decode_header(message, &Limits::default()) else {
             return;
         };
+        let talks = header.requests.is_some() || header.probe.is_some() || header.answer.is_some();
+        self.bare += u64::from(header.previous == header.last && !talks);
         let sent = self
             .sent
             .entry((from.to_owned(), to.to_owned(), header.generation))
@@ -79,6 +83,10 @@ impl Wire {
 
     pub fn messages(&self) -> u64 {
         self.held.lock().unwrap().messages
+    }
+
+    pub fn bare(&self) -> u64 {
+        self.held.lock().unwrap().bare
     }
 
     /// The furthest place of `from`'s log that it has put on the link for `to` under this generation or a later.

@@ -258,11 +258,7 @@ impl World {
         let told = match outcome {
             Outcome::Panicked(text) => return Err(format!("{who}: a panic: {text}")),
             Outcome::Refused(error) => {
-                let fine = match error.kind() {
-                    ErrorKind::Unavailable => excuse != Excuse::None,
-                    ErrorKind::Full | ErrorKind::Internal | ErrorKind::Closed => failed,
-                    _ => false,
-                };
+                let fine = is_excused(&error, excuse, failed);
                 if !fine {
                     return Err(format!("{who}, and is refused though nothing fails: {error}"));
                 }
@@ -320,6 +316,19 @@ impl World {
             self.make_anew(site, first)?;
         }
         Ok(count)
+    }
+}
+
+/// Something befell it that explains why it is refused.
+fn is_excused(error: &Error, excuse: Excuse, failed: bool) -> bool {
+    match error.kind() {
+        ErrorKind::Unavailable => excuse != Excuse::None,
+        // Whoever makes a bundle scans.
+        ErrorKind::Conflict => {
+            excuse == Excuse::Busy && error.to_string().contains("phase of this store is run by")
+        }
+        ErrorKind::Full | ErrorKind::Internal | ErrorKind::Closed => failed,
+        _ => false,
     }
 }
 

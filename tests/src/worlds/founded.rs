@@ -67,6 +67,7 @@ impl World {
         }
         own.known.add(facts.store, &own.judged);
         own.be_there(attempt.disk);
+        self.sites[site].look()?;
         self.add_making(up, facts.generation);
         self.have_key(site, source, facts.key);
         for which in 0..PUBLICATIONS.len() {

@@ -5,6 +5,7 @@
 //! World ─ draws an act ─► Site ─► a process of a role: writer, receive, scan, send ─► the real Store and phases on SimDisk
 //!    │                                 ▲ Fate: killed at any operation, the power cut at any, another process runs in between
 //!    ├─ operators: subscribe, end, revoke, remove and add remotes, free, rotate, draw, add and drop keys
+//!    ├─ first copies, stores that replace others and those that run on all the same, bundles that are carried
 //!    ├─ weather of the links, and somebody on them who forges
 //!    └─ judge: what is due by what was defined and committed ◄─► what each log was ever seen to hold, durably
 //! ```
@@ -33,6 +34,7 @@ mod wire;
 
 mod acts;
 mod backed_up;
+mod carrying;
 mod fate;
 mod founded;
 mod founding;
@@ -92,6 +94,8 @@ pub struct Totals {
     pub replaced: u64,
     /// Times that a replaced one ran all the same.
     pub revenants: u64,
+    /// Bundles that were made.
+    pub bundles: u64,
     /// Sealed messages that somebody on the links altered, stripped or made up.
     pub forged: u64,
     /// Operations of all processes.
@@ -114,6 +118,7 @@ impl Totals {
         self.held += other.held;
         self.forged += other.forged;
         self.founded += other.founded;
+        self.bundles += other.bundles;
         self.replaced += other.replaced;
         self.revenants += other.revenants;
         self.suspended += other.suspended;

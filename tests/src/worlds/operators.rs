@@ -8,6 +8,7 @@ use milepost_replication::catalog::{
 
 use milepost_replication::quarantine::held_of;
 
+use super::carrying::BUNDLE;
 use super::chance::Chance;
 use super::defined::{By, Making, PUBLICATIONS, Subscribed, Version};
 use super::process::STOPPED;
@@ -276,10 +277,18 @@ impl World {
     pub fn add_remote_with(&mut self, edge: usize, limits: RemoteLimits) -> Result<(), String> {
         let (from, to) = (self.edges[edge].from, NAMES[self.edges[edge].to]);
         let store = self.desk(from)?;
+        let (one, other) = (self.edges[edge].from, self.edges[edge].to);
+        let is_carried = self
+            .carried
+            .is_some_and(|sites| sites.contains(&one) && sites.contains(&other));
         let new = NewRemote {
             site: SiteName::new(to).map_err(refused)?,
-            links: vec!["memory://".to_owned()],
-            schedule: Schedule::EverySeconds(1),
+            links: vec![if is_carried { BUNDLE } else { "memory://" }.to_owned()],
+            schedule: if is_carried {
+                Schedule::None
+            } else {
+                Schedule::EverySeconds(1)
+            },
             consolidated: false,
             on_error: OnError::GoOn,
             limits,

@@ -1,18 +1,21 @@
 //! [`Running`]: one simulated process of a site: its store, opened by itself, and its phases, as long as it lives.
 
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use milepost_engine::{Durability, Error, Lsn, Result, SiteName, Store, Transaction};
+use milepost_engine::{Durability, Error, ErrorKind, Lsn, Result, SiteName, Store, Transaction};
 use milepost_replication::agent::{Links, Stop};
+use milepost_replication::bundle::{self, ExportOptions, ImportOptions, Outcome};
 use milepost_replication::hooks::SharedHooks;
-use milepost_replication::link::Link;
-use milepost_replication::receive::{ReceiveOptions, ReceivePhase};
+use milepost_replication::link::{Batch, Link, LinkError, LinkFuture, MessageId, PollRequest};
+use milepost_replication::receive::{ReceiveOptions, ReceivePhase, SetAside};
 use milepost_replication::scan::ScanPhase;
 use milepost_replication::send::{SendOptions, SendPhase, Serve};
 use milepost_replication::tracking::{Patience, PollCause};
 use tokio::runtime::Runtime;
 
+use super::carrying::BUNDLE;
 use super::chance::Chance;
 use super::fate::Fate;
 use super::vetoes::{Act, operate};
@@ -56,6 +59,15 @@ pub enum Task {
     Send,
     /// An operator does something about what is held.
     Quarantine(Act, Chance),
+    /// A bundle for a remote is made in a folder.
+    Export {
+        remote: &'static str,
+        to: PathBuf,
+        again: bool,
+        most: Option<u64>,
+    },
+    /// All bundles of a folder are taken.
+    Import(PathBuf),
     /// Its phases end cleanly.
     Leave,
 }
@@ -71,6 +83,8 @@ impl Task {
             Task::Send => "sends",
             Task::Quarantine(Act::Drop, _) => "drops one that is held",
             Task::Quarantine(..) => "retries what is held",
+            Task::Export { .. } => "makes a bundle",
+            Task::Import(_) => "takes bundles",
             Task::Leave => "leaves",
         }
     }
@@ -151,6 +165,27 @@ impl Running {
                 self.receiving = None;
                 operate(&store, &habits.hooks, act, &chance)
             }
+            Task::Export {
+                remote,
+                to,
+                again,
+                most,
+            } => {
+                // Who makes a bundle has the phases, which end cleanly before.
+                self.end_phases()?;
+                let options = ExportOptions {
+                    to,
+                    again,
+                    most_bytes: most,
+                    message_bytes: habits.message_bytes,
+                    only_backed_up: habits.only_backed_up,
+                };
+                export_bundle(&store, remote, &options)
+            }
+            Task::Import(folder) => {
+                self.receiving = None;
+                import_bundles(&store, habits, folder)
+            }
             Task::Leave => self.leave(),
         }
     }
@@ -172,19 +207,7 @@ impl Running {
             }
         };
         let received = phase.poll(cause)?;
-        let stopped = phase.stopped();
-        let mut wrong: Vec<String> = stopped
-            .iter()
-            .map(|(pair, why)| stopped_text(pair, why))
-            .collect();
-        if wrong.is_empty() {
-            let asides = received.quarantined.iter().map(|aside| format!("{aside:?}"));
-            let expected = |text: &String| {
-                habits.is_sealed && DISTRUST.iter().any(|why| text.contains(why))
-                    || habits.has_former && text.contains(FORMER)
-            };
-            wrong.extend(asides.filter(|text| !expected(text)));
-        }
+        let wrong = wrong_of(habits, &phase.stopped(), &received.quarantined);
         Ok(Done::Received(received.transactions, wrong))
     }
 
@@ -212,19 +235,66 @@ impl Running {
         Ok(Done::Sent(sent.messages, wrong, suspended))
     }
 
-    fn leave(&mut self) -> Result<Done> {
-        self.receiving = None;
+    fn end_phases(&mut self) -> Result<()> {
         if let Some(mut phase) = self.scanning.take() {
             phase.sync()?;
         }
         if let Some(mut phase) = self.sending.take() {
             phase.remember()?;
         }
+        Ok(())
+    }
+
+    fn leave(&mut self) -> Result<Done> {
+        self.receiving = None;
+        self.end_phases()?;
         match self.store.take() {
             Some(store) => store.close().map(|_| Done::Left),
             None => Ok(Done::Left),
         }
     }
+}
+
+/// What stopped or needs an operator, and is nobody's fault that is known of.
+fn wrong_of(habits: &Habits, stopped: &[(SiteName, String)], aside: &[SetAside]) -> Vec<String> {
+    let mut wrong: Vec<String> = stopped
+        .iter()
+        .map(|(pair, why)| stopped_text(pair, why))
+        .collect();
+    if wrong.is_empty() {
+        let asides = aside.iter().map(|aside| format!("{aside:?}"));
+        let expected = |text: &String| {
+            habits.is_sealed && DISTRUST.iter().any(|why| text.contains(why))
+                || habits.has_former && text.contains(FORMER)
+        };
+        wrong.extend(asides.filter(|text| !expected(text)));
+    }
+    wrong
+}
+
+fn export_bundle(store: &Store, remote: &str, options: &ExportOptions) -> Result<Done> {
+    let remote = SiteName::new(remote)?;
+    Ok(match bundle::export(store, &remote, options) {
+        Ok(Outcome::Made(made)) => Done::Sent(u64::from(made.header.count), Vec::new(), Vec::new()),
+        Ok(Outcome::NothingDue) => Done::Sent(0, Vec::new(), Vec::new()),
+        Ok(Outcome::Stopped(why)) => Done::Sent(0, vec![stopped_text(&remote, &why)], Vec::new()),
+        Ok(Outcome::Suspended(_)) => Done::Sent(0, Vec::new(), vec![remote]),
+        // Another one scans, and stands still.
+        Err(error) if error.kind() == ErrorKind::Conflict => Done::Left,
+        Err(error) => return Err(error),
+    })
+}
+
+fn import_bundles(store: &Store, habits: &Habits, from: PathBuf) -> Result<Done> {
+    let options = ImportOptions {
+        from,
+        remove: false,
+        group: habits.group,
+        memory: 1 << 20,
+    };
+    let imported = bundle::import_with(store, &options, habits.hooks.clone())?;
+    let wrong = wrong_of(habits, &imported.stopped, &imported.quarantined);
+    Ok(Done::Received(imported.transactions, wrong))
 }
 
 /// A pair that stopped, as [`super::acts`] reads it.
@@ -237,11 +307,37 @@ fn stopped_text(pair: &SiteName, why: &str) -> String {
 fn links(habits: &Habits, stop: &Stop) -> Links {
     let link = Arc::clone(&habits.link);
     Links::new(
-        Box::new(move |_| Ok(Arc::clone(&link))),
+        Box::new(move |addresses| {
+            Ok(match addresses {
+                [only] if only == BUNDLE => Arc::new(Silent) as Arc<dyn Link>,
+                _ => Arc::clone(&link),
+            })
+        }),
         &[],
         runtime().handle().clone(),
         stop.clone(),
     )
+}
+
+/// The link of a remote that is reached by bundles alone.
+struct Silent;
+
+impl Link for Silent {
+    fn deliver<'a>(&'a self, to: &'a SiteName, _message: &'a [u8]) -> LinkFuture<'a, ()> {
+        Box::pin(async move { Err(LinkError::refused(BUNDLE, format!("{to} is carried to"))) })
+    }
+
+    fn poll<'a>(&'a self, _request: PollRequest<'a>) -> LinkFuture<'a, Batch> {
+        Box::pin(async { Ok(Batch::default()) })
+    }
+
+    fn remove<'a>(&'a self, _ids: &'a [MessageId]) -> LinkFuture<'a, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn address(&self) -> String {
+        BUNDLE.to_owned()
+    }
 }
 
 /// One for all sites of all runs: the links only compute.

@@ -96,18 +96,28 @@ impl World {
                 self.remove_or_add_remote(edge)?;
             }
         }
-        let before = self.wire.messages();
+        let before = self.words();
         let trace = std::mem::take(&mut self.trace);
         let retried = self.back_up_all().and_then(|()| self.retry_all());
         let applied = self.turns().and_then(|applied| Ok(applied + retried?));
+        let applied = applied.and_then(|applied| Ok(applied + self.carry_all()?));
         trace.tell_what_is_rare(&std::mem::replace(&mut self.trace, trace.clone()));
-        let (applied, messages) = (applied?, self.wire.messages() - before);
+        let (applied, messages) = (applied?, self.words() - before);
         if messages > 0 {
             self.tell(format!(
                 "day {day}: {messages} messages, {applied} transactions received"
             ));
         }
         Ok((messages, applied))
+    }
+
+    /// Messages that say something. Who makes a bundle has the phases, and leaves them to a process that begins by telling what was told before, because
+    /// nobody knows whether that came: once a day, and nobody answers.
+    fn words(&self) -> u64 {
+        match self.carried {
+            Some(_) => self.wire.messages() - self.wire.bare(),
+            None => self.wire.messages(),
+        }
     }
 
     /// Answers are not answered, so there is an end of talking; and nothing was harmed by it.

@@ -58,6 +58,8 @@ pub struct Site {
     pub known: Known,
     /// It has no store yet, or no longer.
     pub is_absent: bool,
+    /// Any act may free its log, and the judge keeps what he has not seen.
+    pub is_held_for_judge: bool,
     pub profile: Profile,
     pub disk: SimDisk,
     pub frees: bool,
@@ -79,7 +81,7 @@ pub struct Site {
 }
 
 impl Site {
-    pub fn new(name: &'static str, chance: Chance, habits: Habits, kind: Kind) -> Site {
+    pub fn new(name: &'static str, chance: Chance, habits: Habits, kind: Kind, known: Known) -> Site {
         let profile = chance.pick(&Profile::ALL);
         let has_rules = chance.percent(35) && kind == Kind::Whole;
         let rules = has_rules.then(|| Rules::new(Chance::new(chance.below(u64::MAX))));
@@ -88,8 +90,9 @@ impl Site {
             rules,
             name,
             judged: name.to_owned(),
-            known: Known::default(),
+            known,
             is_absent: true,
+            is_held_for_judge: false,
             profile,
             disk: SimDisk::like(profile, chance.below(u64::MAX)),
             frees: chance.percent(50) && kind != Kind::GoingBack || habits.is_limited,

@@ -1,6 +1,6 @@
 //! Watching a site: its log is read as any reader would, and what was durable once must stay.
 
-use milepost_engine::{ErrorKind, Lsn, Store, StoreId};
+use milepost_engine::{ErrorKind, Hold, Lsn, Store, StoreId};
 
 use super::logged::{Logged, logged};
 use super::site::Site;
@@ -23,6 +23,12 @@ impl Site {
         }
         self.seen.0 = at;
         self.seen.1.extend(found);
+        if self.is_held_for_judge {
+            let hold = Hold::new("judge", "who has not seen it yet", at);
+            store
+                .move_hold("judge", |_| Ok(Some(hold)))
+                .map_err(|error| format!("{} takes no hold: {error}", self.name))?;
+        }
         Ok(())
     }
 

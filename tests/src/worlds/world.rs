@@ -7,6 +7,7 @@ use milepost_replication::link::Link;
 use milepost_replication::tracking::{Patience, PollCause};
 
 use super::Totals;
+use super::carrying::Carrying;
 use super::chance::{Chance, Time};
 use super::defined::{Making, Publications};
 use super::founding::Founding;
@@ -78,6 +79,9 @@ pub struct World {
     pub trace: Trace,
     /// A site that is made by another, in a fifth of the whole worlds.
     pub founding: Option<Founding>,
+    /// A pair whose messages are carried, in a fifth of the whole worlds.
+    pub carrying: Option<Carrying>,
+    pub carried: Option<[usize; 2]>,
     pub sites: Vec<Site>,
     /// What was committed at stores that were lost, by what the judge calls them.
     pub lost: Vec<(String, Commits)>,
@@ -91,18 +95,43 @@ pub struct World {
     pub is_calm: bool,
 }
 
-/// Keys and limits, of some of the whole worlds. Drawn apart, so that the worlds without them are what they were.
-fn extras(seed: u64, is_plain: bool, pairs: &[(usize, usize)]) -> (Option<Sealing>, Option<Limiting>) {
-    let (keys, limits) = (
-        Chance::new(seed ^ 0x5ea1_0000_0000),
-        Chance::new(seed ^ 0x11e1_0000_0000),
-    );
-    let is_sealed = keys.percent(35) && !is_plain;
-    let is_limited = limits.percent(25) && !is_plain;
-    (
-        is_sealed.then(|| Sealing::new(keys, pairs)),
-        is_limited.then(|| Limiting::new(limits)),
-    )
+/// What some of the whole worlds have beside. Drawn apart, so that the worlds without it are what they were.
+struct Extras {
+    sealing: Option<Sealing>,
+    limiting: Option<Limiting>,
+    founding: Option<Founding>,
+    carrying: Option<Carrying>,
+}
+
+impl Extras {
+    fn draw(seed: u64, kind: Kind, pairs: &[(usize, usize)]) -> Extras {
+        let (keys, limits) = (
+            Chance::new(seed ^ 0x5ea1_0000_0000),
+            Chance::new(seed ^ 0x11e1_0000_0000),
+        );
+        let is_sealed = keys.percent(35) && kind == Kind::Whole;
+        let is_limited = limits.percent(25) && kind == Kind::Whole;
+        Extras {
+            sealing: is_sealed.then(|| Sealing::new(keys, pairs)),
+            limiting: is_limited.then(|| Limiting::new(limits)),
+            founding: Founding::draw(seed, kind, pairs),
+            carrying: Carrying::draw(seed, kind, pairs),
+        }
+    }
+
+    fn habits(&self, chance: &Chance, heavy: bool, link: Arc<dyn Link>) -> Habits {
+        Habits {
+            message_bytes: if heavy { 300_000 } else { 10_000 },
+            patience: Patience::NONE,
+            group: chance.pick(&[1, 3, 20]),
+            link,
+            hooks: None,
+            only_backed_up: false,
+            is_sealed: self.sealing.is_some(),
+            is_limited: self.limiting.is_some(),
+            has_former: false,
+        }
+    }
 }
 
 /// The link of a site: over servers where there are some, and with somebody on it where there are keys.
@@ -127,25 +156,17 @@ impl World {
         if chance.percent(30) && !is_plain {
             post = Some(Post::new(Chance::new(chance.below(u64::MAX)), &wire, trace)?);
         }
-        let (sealing, limiting) = extras(seed, is_plain, pairs);
-        let founding = Founding::draw(seed, kind, pairs);
+        let extras = Extras::draw(seed, kind, pairs);
         let (mut sites, known) = (Vec::new(), Known::default());
         for name in NAMES.into_iter().take(count) {
-            let habits = Habits {
-                message_bytes: if heavy { 300_000 } else { 10_000 },
-                patience: Patience::NONE,
-                group: chance.pick(&[1, 3, 20]),
-                link: link_of(name, &wire, post.as_ref(), sealing.as_ref()),
-                hooks: None,
-                only_backed_up: false,
-                is_sealed: sealing.is_some(),
-                is_limited: limiting.is_some(),
-                has_former: false,
-            };
+            let link = link_of(name, &wire, post.as_ref(), extras.sealing.as_ref());
+            let habits = extras.habits(&chance, heavy, link);
             let own = Chance::new(chance.below(u64::MAX));
-            let mut site = Site::new(name, own, habits, kind);
-            site.known = known.clone();
-            let is_late = founding.as_ref().is_some_and(|one| one.is_first(sites.len()));
+            let mut site = Site::new(name, own, habits, kind, known.clone());
+            let is_late = extras
+                .founding
+                .as_ref()
+                .is_some_and(|one| one.is_first(sites.len()));
             site.begin(is_late).map_err(|error| error.to_string())?;
             trace.tell(site.to_string());
             sites.push(site);
@@ -157,11 +178,13 @@ impl World {
             time,
             wire,
             post,
-            sealing,
-            limiting,
+            sealing: extras.sealing,
+            limiting: extras.limiting,
             trace: trace.clone(),
             publications: vec![Publications::new(); sites.len()],
-            founding,
+            founding: extras.founding,
+            carried: extras.carrying.as_ref().map(|one| one.sites),
+            carrying: extras.carrying,
             lost: Vec::new(),
             sites,
             edges: Edge::of(pairs),
@@ -172,6 +195,7 @@ impl World {
             chance,
         };
         world.begin()?;
+        world.hold_for_judge()?;
         Ok(world)
     }
 
@@ -198,6 +222,7 @@ impl World {
         self.maybe_change_keys()?;
         self.maybe_see_to_suspended()?;
         self.maybe_found()?;
+        self.maybe_carry()?;
         let site = self.chance.below(self.sites.len() as u64) as usize;
         let edge = self.chance.below(self.edges.len() as u64) as usize;
         let act = self.chance.below(100);
