@@ -242,3 +242,27 @@ fn a_pair_that_was_begun_anew_too_often_is_told_before_anything_is_removed() {
     head.store.drop_hold("extract-shop").unwrap();
     replace(&head, &dir.path().join("again"), &Stop::new()).unwrap();
 }
+
+/// The disk does not say for a moment whether the pair has a key: that is no reason to give it one.
+#[test]
+fn a_key_file_that_cannot_be_read_seals_no_pair() {
+    let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
+    let (head, _shop) = pair(dir.path(), &net);
+    let in_its_place = head.root.join("keys").join("shop");
+    std::fs::create_dir_all(&in_its_place).unwrap();
+    let to = dir.path().join("anew");
+    let refused = replace(&head, &to, &Stop::new()).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Internal);
+    assert!(refused.to_string().contains("nothing is begun"), "{refused}");
+    assert!(
+        !to.exists()
+            && head
+                .store
+                .holds()
+                .unwrap()
+                .iter()
+                .all(|hold| !hold.name.starts_with("extract"))
+    );
+    std::fs::remove_dir(&in_its_place).unwrap();
+    assert_eq!(replace(&head, &to, &Stop::new()).unwrap().key, None);
+}

@@ -6,7 +6,7 @@ use milepost_engine::frame::FrameKind;
 use milepost_engine::{Error, ErrorKind, Lsn, Options, Result, SiteName, Store};
 
 use crate::catalog::{Catalog, Definitions, NewRemote, OnError, RemoteLimits, Start, check_wanted};
-use crate::keys::{PairKeys, keys_of};
+use crate::keys::{self, PairKeys, keys_of};
 use crate::quarantine::held_prefix;
 use crate::tracking::{PairRecord, PairState};
 
@@ -134,7 +134,6 @@ fn plan_of(source: &Store, wish: &Extract, purpose: Purpose) -> Result<Plan> {
         .collect();
     let pair = source.pinned(&PairRecord::key(site))?;
     let pair = pair.map(|(value, _)| PairRecord::read(&value)).transpose()?;
-    let keys = keys_of(source, site)?;
     let renews = purpose == Purpose::Resync;
     match purpose {
         Purpose::Extract if pair.is_some() || !in_force.is_empty() => {
@@ -171,8 +170,19 @@ fn plan_of(source: &Store, wish: &Extract, purpose: Purpose) -> Result<Plan> {
         as_of: source.watermarks().durable,
         renewed: renews.then(|| Renewed::of(remote)),
         up: wish.up.clone(),
-        fresh_key: wish.fresh_key || (renews && !matches!(keys, PairKeys::Unsealed)),
+        fresh_key: wish.fresh_key || (renews && is_sealed(source, site)?),
     })
+}
+
+/// A file that cannot be read now, of a pair of which nothing says that it is sealed, makes it none that is.
+fn is_sealed(source: &Store, site: &SiteName) -> Result<bool> {
+    match keys_of(source, site)? {
+        PairKeys::Unsealed => Ok(false),
+        PairKeys::Locked(reason) if !keys::is_noted(source, site)? => Err(Error::internal(format!(
+            "whether the pair with {site} has a key cannot be told: {reason}; nothing is begun, try again"
+        ))),
+        _ => Ok(true),
+    }
 }
 
 fn refuse_while_held(source: &Store, site: &SiteName) -> Result<()> {

@@ -55,6 +55,14 @@ pub fn keys_of(store: &Store, remote: &SiteName) -> Result<PairKeys> {
     })
 }
 
+/// True once the messages of a remote are sealed, whatever its file says now.
+///
+/// # Errors
+/// Those of the log.
+pub(crate) fn is_noted(store: &Store, remote: &SiteName) -> Result<bool> {
+    Ok(record::<SealedRecord>(store, remote)?.is_some())
+}
+
 /// A remote and its keys.
 #[derive(Debug)]
 pub struct RemoteKeys {

@@ -25,7 +25,7 @@ mod pair_key;
 mod records;
 mod ring;
 
-pub(crate) use chest::FOLDER as KEYS_FOLDER;
+pub(crate) use chest::{FOLDER as KEYS_FOLDER, is_noted};
 pub use chest::{Keys, RemoteKeys, keys_of};
 pub use line::KeyLine;
 pub use pair_key::{KeyId, NONCE_LEN, Nonce, PairKey, TAG_LEN};
