@@ -13,143 +13,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-use milepost_engine::clock::{Clock, SystemClock};
 use milepost_engine::{ErrorKind, Phase};
 use milepost_replication::agent::{Exit, Stop};
 use milepost_replication::bundle::{
-    ExportOptions, ImportOptions, Imported, Made, Outcome, RemoteBundles, bundles, export, export_with,
-    import,
+    ExportOptions, ImportOptions, Outcome, bundles, export, export_with, import,
 };
-use milepost_replication::catalog::{NewRemote, OnError, Schedule, Start};
 use milepost_replication::hooks::{Hooks, MessageSent};
+use support::bundles::*;
 use support::*;
-
-/// A text that does not compress.
-fn noise(number: u64, len: u64) -> String {
-    let mut dice = Dice(number + 1);
-    let letter = |_| char::from(b'!' + dice.up_to(90) as u8);
-    format!("{number}-{}", (0..len).map(letter).collect::<String>())
-}
-
-/// Time as it is, and what a test lets pass beside: carrying takes days, and a site asks again only after a while.
-#[derive(Default)]
-struct Time(AtomicU64);
-
-impl Time {
-    fn pass(&self) {
-        self.0.fetch_add(86_400_000_000, Ordering::SeqCst);
-    }
-}
-
-impl Clock for Time {
-    fn wall_micros(&self) -> i64 {
-        SystemClock.wall_micros() + self.0.load(Ordering::SeqCst) as i64
-    }
-
-    fn monotonic(&self) -> Duration {
-        SystemClock.monotonic() + Duration::from_micros(self.0.load(Ordering::SeqCst))
-    }
-
-    fn sleep(&self, pause: Duration) {
-        SystemClock.sleep(pause);
-    }
-}
-
-struct Pair {
-    time: Arc<Time>,
-    dir: tempfile::TempDir,
-    hq: Site,
-    island: Site,
-}
-
-fn carried_remote(site: &Site, remote: &str) {
-    let new = NewRemote {
-        site: name(remote),
-        links: vec!["bundle:".to_owned()],
-        schedule: Schedule::None,
-        consolidated: false,
-        on_error: OnError::Stop,
-        limits: Default::default(),
-    };
-    site.definitions().add_remote(new, false).unwrap();
-}
-
-impl Pair {
-    fn new() -> Pair {
-        let dir = tempfile::tempdir().unwrap();
-        let net = Net::default();
-        let time = Arc::new(Time::default());
-        let site = |own: &str| {
-            let mut site = Site::new(dir.path(), own, &net);
-            let options = options().clock(Arc::clone(&time) as Arc<dyn Clock>);
-            site.store = options.open(&site.root).unwrap();
-            site
-        };
-        let (hq, island) = (site("hq"), site("island"));
-        for (one, other) in [(&hq, "island"), (&island, "hq")] {
-            carried_remote(one, other);
-            one.publish("all", "**", None);
-            one.subscribe(other, "all", None, Start::Now);
-        }
-        fs::create_dir(dir.path().join("stick")).unwrap();
-        Pair {
-            time,
-            dir,
-            hq,
-            island,
-        }
-    }
-
-    fn stick(&self) -> PathBuf {
-        self.dir.path().join("stick")
-    }
-
-    fn to_island(&self) -> Option<Made> {
-        made(&self.hq, "island", &self.stick())
-    }
-
-    fn to_hq(&self) -> Option<Made> {
-        made(&self.island, "hq", &self.stick())
-    }
-}
-
-fn exporting(to: &Path) -> ExportOptions {
-    ExportOptions {
-        to: to.to_owned(),
-        again: false,
-        most_bytes: None,
-        message_bytes: 10_000,
-        only_backed_up: false,
-    }
-}
-
-fn made_with(site: &Site, remote: &str, options: &ExportOptions) -> Option<Made> {
-    match export(&site.store, &name(remote), options).unwrap() {
-        Outcome::Made(made) => Some(*made),
-        Outcome::NothingDue => None,
-        Outcome::Stopped(reason) | Outcome::Suspended(reason) => panic!("stopped: {reason}"),
-    }
-}
-
-fn made(site: &Site, remote: &str, to: &Path) -> Option<Made> {
-    made_with(site, remote, &exporting(to))
-}
-
-fn taken(site: &Site, from: &Path) -> Imported {
-    let options = ImportOptions {
-        from: from.to_owned(),
-        remove: false,
-        group: 20,
-        memory: 1 << 20,
-    };
-    import(&site.store, &options).unwrap()
-}
-
-fn known(site: &Site) -> RemoteBundles {
-    bundles(&site.store).unwrap().remove(0)
-}
 
 #[test]
 fn a_bundle_there_and_one_back_apply_confirm_and_acknowledge_everything() {
@@ -461,18 +333,6 @@ fn an_agent_leaves_a_carried_remote_alone_and_runs_on_for_the_others() {
     let _held = pair.hq.store.lock_phase(milepost_engine::Phase::Send).unwrap();
     let refused = export(&pair.hq.store, &name("island"), &exporting(&pair.stick())).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Conflict);
-}
-
-/// A small generator: one seed is one story.
-struct Dice(u64);
-
-impl Dice {
-    fn up_to(&mut self, most: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % most
-    }
 }
 
 /// One bundle of those that lie in a drawer is carried, perhaps damaged, and perhaps kept there to be carried again.

@@ -61,6 +61,8 @@ pub struct ReceivePhase {
     /// Messages that are done with: about to leave their link, kept there, or for an operator.
     pub(super) done: BTreeSet<MessageKey>,
     leaving: BTreeSet<MessageKey>,
+    /// Messages that wait and whose requests are noted: looked at again they ask for nothing new.
+    heard: BTreeSet<MessageKey>,
     /// Messages of sites that are no remotes (yet); they wait on their link.
     pub(super) strangers: BTreeSet<MessageKey>,
     pub(super) beat: Heartbeat,
@@ -115,6 +117,7 @@ impl ReceivePhase {
             told: Told::default(),
             done: BTreeSet::new(),
             leaving: BTreeSet::new(),
+            heard: BTreeSet::new(),
             strangers: BTreeSet::new(),
             beat: Heartbeat::new(store),
             aside: !quarantine::quarantined(store)?.is_empty(),
@@ -371,7 +374,17 @@ impl ReceivePhase {
             return Ok(None);
         };
         match decoded.unwrap_or_else(|| decode(bytes, &limits(), pair.trust.keys())) {
-            Ok(message) => pair.receiver.receive(&message, probe, &self.origins).map(Some),
+            Ok(mut message) => {
+                let asks = message.header.requests.is_some();
+                if asks && self.heard.contains(&order.2) {
+                    (message.header.requests, message.header.pieces) = (None, None);
+                }
+                let verdict = pair.receiver.receive(&message, probe, &self.origins)?;
+                if asks && verdict.is_waiting() {
+                    self.heard.insert(order.2.clone());
+                }
+                Ok(Some(verdict))
+            }
             Err(fault) => {
                 let header = decode_header(bytes, &limits()).ok();
                 let verdict = pair
@@ -497,6 +510,7 @@ impl ReceivePhase {
     }
 
     pub(super) fn leave(&mut self, key: MessageKey) {
+        self.heard.remove(&key);
         self.done.insert(key.clone());
         if self.options.apply {
             self.leaving.insert(key);

@@ -58,6 +58,12 @@ pub enum Leave {
 }
 
 impl Verdict {
+    /// True where what the message says is noted, and what it carries waits for something else.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.leave() == Leave::Stay && !matches!(self, Verdict::Refused(_) | Verdict::Stopped(_))
+    }
+
     /// When the message leaves its link: only when its effect is durable here.
     #[must_use]
     pub fn leave(&self) -> Leave {

@@ -9,6 +9,7 @@
     clippy::as_conversions
 )]
 
+pub mod bundles;
 pub mod freeing;
 pub mod restoring;
 pub mod rules;
