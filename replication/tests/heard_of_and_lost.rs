@@ -49,7 +49,7 @@ fn goes_on(head: &Site, shop: &Site) {
             assert_eq!(told.remotes[0].stopped, None);
             assert_eq!(told.remotes[0].waits, None);
         }
-        assert!(incomplete(&shop.store).unwrap().is_empty());
+        assert!(incomplete(&shop.store, None).unwrap().is_empty());
         assert_eq!(shop.payloads().last(), Some(&payload));
     }
     assert_eq!(shop.payloads().len(), 4);
@@ -107,7 +107,7 @@ fn pieces_of_a_transaction_that_its_site_lost_stop_nobody_and_go() {
         head.commit(&[("s/1", &large(30_000))]);
         head.turn();
         shop.turn();
-        assert_eq!(incomplete(&shop.store).unwrap().len(), 1);
+        assert_eq!(incomplete(&shop.store, None).unwrap().len(), 1);
         let head = restored(head, &backup, times);
         goes_on(&head, &shop);
     }

@@ -63,7 +63,7 @@ fn a_piece_that_is_lost_is_asked_for_though_nothing_comes_behind() {
     head.commit(&[("s/1", &text)]);
     head.turn();
     shop.receive();
-    let waiting = incomplete(&shop.store).unwrap();
+    let waiting = incomplete(&shop.store, None).unwrap();
     let (remote, one) = &waiting[0];
     assert_eq!((waiting.len(), remote), (1, &name("head")));
     assert!(one.held < one.total && one.missing_from > 0, "{one:?}");

@@ -25,8 +25,8 @@ use crate::progress::Progress;
 /// One site is enough, where the pair is stopped; the other follows when it hears of it. To make both alike again, make the store
 /// of one of them anew: `milepost resync`.
 ///
-/// --other-store accepts another store under the remote's name, made by hand instead of by resync or restore: what was known of
-/// the former one is forgotten.
+/// --other-store accepts another store under the remote's name, made by hand instead of by extract, resync or restore: whichever of them comes
+/// first is the remote, and what was known of the former one is forgotten.
 ///
 /// A folder that was put back from a copy of its files says nothing of it, which a restored backup does: let it begin a lineage of its own
 /// there, with `milepost repair DIR --new-lineage`, before you choose.

@@ -86,6 +86,8 @@ pub(super) struct Pair {
     held: u64,
     /// and whether they grew since the last one that counts patience.
     grew: bool,
+    /// Messages of an earlier making that were dropped, and not told of yet.
+    late: u64,
     gap: Gap,
     pub(super) damaged: Damaged,
 }
@@ -226,6 +228,7 @@ impl ReceivePhase {
         if self.pairs.len() != known {
             // What was refused for the former pair may be welcome to the next.
             self.done.retain(|key| self.leaving.contains(key));
+            self.heard.clear();
         }
         let is_new = |remote: &Remote| !self.pairs.contains_key(&remote.site);
         if catalog.remotes().any(is_new) && !planted::is(Bug::StartWithoutSync) {
@@ -286,6 +289,7 @@ impl ReceivePhase {
             link,
             held: 0,
             grew: false,
+            late: 0,
         })
     }
 
@@ -416,7 +420,10 @@ impl ReceivePhase {
             }
             Verdict::Duplicate => received.duplicates += 1,
             Verdict::OtherGeneration { ours, theirs } if theirs < ours => {
-                tracing::warn!(%sender, theirs, ours, "a message of an earlier making of the pair is dropped, and its sender told");
+                tracing::debug!(%sender, theirs, ours, "a message of an earlier making of the pair is dropped, and its sender told");
+                if let Some(pair) = self.pairs.get_mut(sender) {
+                    pair.late += 1;
+                }
             }
             Verdict::Refused(refusal) => return self.refuse(sender, &order, &refusal, received).map(drop),
             Verdict::Stopped(reason) => return self.refuse(sender, &order, &reason, received).map(drop),
@@ -466,6 +473,12 @@ impl ReceivePhase {
             }
         }
         for (name, pair) in &mut self.pairs {
+            match std::mem::take(&mut pair.late) {
+                0 => {}
+                messages => {
+                    tracing::warn!(sender = %name, messages, "messages of an earlier making of the pair are dropped, and their sender is told")
+                }
+            }
             pair.receiver.noted();
             pair.trust.noted();
             pair.gap.noted();

@@ -47,12 +47,10 @@ impl SendPhase {
     /// What is here of the transaction in parts that a remote's stream goes on with: told with requests, so that the rest of it is served
     /// alone. What cannot be read is not told.
     pub(super) fn pieces_of(&self, pair: &Pair) -> Option<Pieces> {
-        let known =
-            incomplete(&self.store).inspect_err(|error| tracing::debug!(%error, "pieces are not told"));
+        let known = incomplete(&self.store, Some(&pair.remote.site));
+        let known = known.inspect_err(|error| tracing::debug!(%error, "pieces are not told"));
         let all = known.unwrap_or_default().into_iter();
-        let of_pair = all.filter(|(remote, one)| {
-            *remote == pair.remote.site && one.generation == pair.sender.generation()
-        });
+        let of_pair = all.filter(|(_, one)| one.generation == pair.sender.generation());
         let begun = of_pair.filter_map(|(_, one)| one.pieces());
         begun.max_by_key(|pieces| pieces.bytes)
     }

@@ -39,7 +39,7 @@ pub(super) struct AllPieces(Vec<(SiteName, Incomplete)>);
 
 impl AllPieces {
     pub(super) fn read(store: &Store) -> Result<AllPieces> {
-        Ok(AllPieces(incomplete(store)?))
+        Ok(AllPieces(incomplete(store, None)?))
     }
 
     /// Those of the first transaction that a remote is still to be received of.

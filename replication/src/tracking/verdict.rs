@@ -221,10 +221,10 @@ impl std::fmt::Display for Refusal {
         match self {
             Refusal::Misdirected => f.write_str("the message is addressed to or from another site"),
             Refusal::NotForThisStore => {
-                f.write_str("the message is meant for another store under this site's name; if this one was made anew, remove its remote there and add it again")
+                f.write_str("the message is meant for another store under this site's name; if this one is the site now, `milepost remote rejoin --other-store` says so there")
             }
             Refusal::OtherSite { known, came } => {
-                write!(f, "the remote was {known} at first contact and is {came} now; if it was made anew, remove the remote and add it again")
+                write!(f, "the remote was {known} at first contact and is {came} now; if that is the site now, `milepost remote rejoin --other-store` says so here")
             }
             Refusal::Untrusted(distrust) => distrust.fmt(f),
             Refusal::TooLarge(fault) => fault.fmt(f),

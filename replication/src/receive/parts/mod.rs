@@ -316,16 +316,17 @@ fn join_in(
     }
 }
 
-/// Transactions that wait for pieces, by remote, for whoever does not run the receive phase.
+/// Transactions that wait for pieces, by remote or of one `only`, for whoever does not run the receive phase. Their files are read.
 ///
 /// # Errors
 /// `Internal` when a file cannot be read.
-pub fn incomplete(store: &Store) -> Result<Vec<(SiteName, Incomplete)>> {
+pub fn incomplete(store: &Store, only: Option<&SiteName>) -> Result<Vec<(SiteName, Incomplete)>> {
     let storage = &**store.storage();
     let read = || -> std::io::Result<Vec<(SiteName, Incomplete)>> {
         let mut found = Vec::new();
         for name in names(storage)? {
-            let Some(remote) = remote_of(&name) else { continue };
+            let wanted = remote_of(&name).filter(|remote| only.is_none_or(|only| only == remote));
+            let Some(remote) = wanted else { continue };
             match Spool::read(storage, &format!("{FOLDER}/{name}"), OpenMode::Read) {
                 Ok(Some(spool)) => found.push((remote, spool.incomplete())),
                 Ok(None) => {}

@@ -114,7 +114,7 @@ proptest! {
                 }
                 Joined::Waiting => prop_assert!(here < total),
             }
-            let known = incomplete(&store).unwrap();
+            let known = incomplete(&store, None).unwrap();
             let (_, one) = known[0];
             let first = covered.iter().position(|here| !here).unwrap_or(total) as u64;
             prop_assert_eq!((one.held, one.total, one.missing_from), (here as u64, total as u64, first));
@@ -143,7 +143,10 @@ fn a_file_cut_or_damaged_anywhere_loses_only_what_stands_behind() {
         most.truncate(at);
         for bytes in [flipped, most] {
             std::fs::write(&path, bytes).unwrap();
-            let held = incomplete(&store).unwrap().first().map_or(0, |(_, one)| one.held);
+            let held = incomplete(&store, None)
+                .unwrap()
+                .first()
+                .map_or(0, |(_, one)| one.held);
             assert!(held as usize <= at, "{held} bytes in front of offset {at}");
             let mut parts = Parts::open(&store).unwrap();
             assert_eq!(parts.held(&hq()), held);
