@@ -104,7 +104,7 @@ fuzz_target!(|input: (bool, Vec<Break<'_>>)| {
     std::fs::create_dir(&world.folder).unwrap();
     fixture::write(&world.folder, &files, false);
     let here: u64 = files.values().map(|bytes| bytes.len() as u64).sum();
-    for (_, one) in incomplete(&world.store).unwrap() {
+    for (_, one) in incomplete(&world.store, None).unwrap() {
         assert!(one.held <= here, "{one:?} of {here} bytes");
     }
     let mut parts = Parts::open(&world.store).unwrap();
