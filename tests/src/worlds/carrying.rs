@@ -179,10 +179,9 @@ impl World {
         }
         // It scans by itself, and would wait for who has the phase and does nothing.
         self.act(site, Role::Scan, Task::Leave)?;
-        let most = match self.pen.heavy {
-            true => None,
-            false => carrying.chance.pick(&[None, None, Some(40_000)]),
-        };
+        // The smallest stick holds the largest message.
+        let small = Some(self.sites[site].habits.message_bytes + 10_000);
+        let most = carrying.chance.pick(&[None, None, small]);
         let task = Task::Export {
             remote: NAMES[other],
             to: carrying.folder_of(site),
