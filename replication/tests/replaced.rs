@@ -16,7 +16,8 @@ use std::path::Path;
 use milepost_engine::{ErrorKind, Lsn, Result};
 use milepost_replication::agent::{Stop, retry_set_aside};
 use milepost_replication::catalog::Start;
-use milepost_replication::extract::{Extract, Extracted, resync};
+use milepost_replication::extract::{Extract, Extracted, extract, resync};
+use milepost_replication::keys::Keys;
 use milepost_replication::receive::{drop_set_aside, quarantined};
 use milepost_replication::rejoin::{Parting, Resume, rejoin};
 use support::*;
@@ -42,8 +43,8 @@ fn pair(dir: &Path, net: &Net) -> (Site, Site) {
     (head, shop)
 }
 
-fn replace(head: &Site, to: &Path, stop: &Stop) -> Result<Extracted> {
-    let wish = Extract {
+fn wish() -> Extract {
+    Extract {
         remote: name("shop"),
         wanted: Vec::new(),
         from: Lsn::ZERO,
@@ -52,8 +53,11 @@ fn replace(head: &Site, to: &Path, stop: &Stop) -> Result<Extracted> {
         up: Vec::new(),
         fresh_key: false,
         options: options(),
-    };
-    resync(&head.store, &wish, to, stop, &mut |_| ())
+    }
+}
+
+fn replace(head: &Site, to: &Path, stop: &Stop) -> Result<Extracted> {
+    resync(&head.store, &wish(), to, stop, &mut |_| ())
 }
 
 /// An operator makes a remote anew so many times.
@@ -265,4 +269,47 @@ fn a_key_file_that_cannot_be_read_seals_no_pair() {
     );
     std::fs::remove_dir(&in_its_place).unwrap();
     assert_eq!(replace(&head, &to, &Stop::new()).unwrap().key, None);
+}
+
+/// The first attempt shared its key and was given up; the store that is made then has the pair's key, too, though nobody asked for one.
+#[test]
+fn a_pair_that_has_a_key_of_an_attempt_that_was_given_up_shares_the_next() {
+    let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
+    let head = Site::new(dir.path(), "head", &net);
+    head.publish("some", "orders/*", None);
+    head.remote("shop");
+    head.commit(&[("orders/1", "an order")]);
+    let wish = |fresh_key| Extract {
+        wanted: vec![("some".to_owned(), None)],
+        up: vec!["tills/*".to_owned()],
+        fresh_key,
+        ..wish()
+    };
+    let given_up = Keys::new(&head.store).add_fresh(&name("shop")).unwrap();
+    let made = extract(
+        &head.store,
+        &wish(false),
+        &dir.path().join("shop"),
+        &Stop::new(),
+        &mut |_| (),
+    )
+    .unwrap();
+    assert!(made.key.is_some_and(|key| key != given_up.key.id()));
+    let shop = Site {
+        store: made.store,
+        root: dir.path().join("shop"),
+        net: net.clone(),
+        runtime: head.runtime.clone(),
+        message_bytes: 50_000,
+        only_backed_up: false,
+    };
+    shop.commit(&[("tills/1", "counted")]);
+    for _ in 0..3 {
+        shop.turn();
+        head.turn();
+    }
+    assert_eq!(
+        (head.payloads(), shop.payloads()),
+        (vec!["counted".to_owned()], vec!["an order".to_owned()])
+    );
 }

@@ -170,7 +170,7 @@ fn plan_of(source: &Store, wish: &Extract, purpose: Purpose) -> Result<Plan> {
         as_of: source.watermarks().durable,
         renewed: renews.then(|| Renewed::of(remote)),
         up: wish.up.clone(),
-        fresh_key: wish.fresh_key || (renews && is_sealed(source, site)?),
+        fresh_key: wish.fresh_key || is_sealed(source, site)?,
     })
 }
 
