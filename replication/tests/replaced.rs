@@ -15,11 +15,12 @@ use std::path::Path;
 
 use milepost_engine::{ErrorKind, Lsn, Result};
 use milepost_replication::agent::{Stop, retry_set_aside};
-use milepost_replication::catalog::Start;
+use milepost_replication::catalog::{NewPublication, Start};
 use milepost_replication::extract::{Extract, Extracted, extract, resync};
 use milepost_replication::keys::Keys;
 use milepost_replication::receive::{drop_set_aside, quarantined};
 use milepost_replication::rejoin::{Parting, Resume, rejoin};
+use milepost_replication::tracking::PollCause;
 use support::*;
 
 /// A shop that the head office replicates with, both ways.
@@ -312,4 +313,52 @@ fn a_pair_that_has_a_key_of_an_attempt_that_was_given_up_shares_the_next() {
         (head.payloads(), shop.payloads()),
         (vec!["counted".to_owned()], vec!["an order".to_owned()])
     );
+}
+
+/// The agent of the source runs on while one attempt is given up and the next one made.
+#[test]
+fn an_agent_that_runs_on_hears_which_store_was_made_at_last() {
+    let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
+    let head = Site::new(dir.path(), "head", &net);
+    head.publish("some", "orders/*", None);
+    head.remote("shop");
+    head.commit(&[("orders/1", "an order")]);
+    let wish = Extract {
+        wanted: vec![("some".to_owned(), None)],
+        up: vec!["tills/*".to_owned()],
+        ..wish()
+    };
+    let mut is_changed = false;
+    let mut change = |_| {
+        if !std::mem::replace(&mut is_changed, true) {
+            let new = NewPublication::new("some", &["orders/**".to_owned()], &[], None);
+            head.definitions().add_publication(new, true).unwrap();
+        }
+    };
+    let given_up = dir.path().join("given-up");
+    extract(&head.store, &wish, &given_up, &Stop::new(), &mut change).unwrap_err();
+    let mut phase = head.receive_phase();
+    phase.poll(PollCause::Due).unwrap();
+    head.store.drop_hold("extract-shop").unwrap();
+    let made = extract(
+        &head.store,
+        &wish,
+        &dir.path().join("shop"),
+        &Stop::new(),
+        &mut |_| (),
+    )
+    .unwrap();
+    let shop = Site {
+        store: made.store,
+        root: dir.path().join("shop"),
+        net: net.clone(),
+        runtime: head.runtime.clone(),
+        message_bytes: 50_000,
+        only_backed_up: false,
+    };
+    shop.commit(&[("tills/1", "counted")]);
+    shop.scan();
+    shop.send();
+    let received = phase.poll(PollCause::Due).unwrap();
+    assert_eq!((received.transactions, received.quarantined.len()), (1, 0));
 }

@@ -16,7 +16,8 @@ use crate::quarantine::Gate;
 use crate::retries::Retries;
 use crate::send::suspended;
 use crate::tracking::{
-    Leave, Me, NOTE, Neighbour, PairRecords, PairState, Patience, PollCause, ProbeRecord, Receiver, Verdict,
+    Leave, MadeRecord, Me, NOTE, Neighbour, PairRecords, PairState, Patience, PollCause, ProbeRecord,
+    Receiver, Verdict,
 };
 
 use super::ahead::Ahead;
@@ -249,9 +250,12 @@ impl ReceivePhase {
         for remote in catalog.remotes() {
             let link = self.links.of(remote, &catalog);
             let suspended = suspended(&self.store, remote)?.is_some();
+            let made = self.store.pinned(&MadeRecord::key(&remote.site))?;
+            let made = made.map(|(value, _)| MadeRecord::read(&value)).transpose()?;
             if let Some(pair) = self.pairs.get_mut(&remote.site) {
                 pair.link = link;
                 pair.receiver.set_suspended(suspended);
+                pair.receiver.set_made(made);
                 self.look_at_keys(&remote.site)?;
                 continue;
             }

@@ -29,7 +29,9 @@ use super::contact::{self, Contact};
 use super::gap::{Gaps, Patience, PollCause};
 use super::own::OwnLog;
 use super::staged::Staged;
-use super::state::{Neighbour, PairRecord, PairRecords, PairState, ProbeRecord, ReceivedRecord, StopReason};
+use super::state::{
+    MadeRecord, Neighbour, PairRecord, PairRecords, PairState, ProbeRecord, ReceivedRecord, StopReason,
+};
 use super::verdict::{Leave, Refusal, Verdict};
 
 /// Most lineages remembered as past.
@@ -124,6 +126,11 @@ impl Receiver {
     /// Whether the neighbour is suspended: then what it says of a stretch of our log that was freed stops nothing.
     pub fn set_suspended(&mut self, suspended: bool) {
         self.suspended = suspended;
+    }
+
+    /// Which store was made for the neighbour here: it may be another one by now.
+    pub fn set_made(&mut self, made: Option<MadeRecord>) {
+        self.records.made = made;
     }
 
     /// Where the next transaction goes on from: what is applied, durable or not.
