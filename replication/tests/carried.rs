@@ -60,14 +60,7 @@ impl Office {
 }
 
 fn opened(root: &Path, head: &Site) -> Site {
-    Site {
-        store: options().open(root).unwrap(),
-        net: head.net.clone(),
-        runtime: head.runtime.clone(),
-        message_bytes: 50_000,
-        only_backed_up: false,
-        root: root.to_owned(),
-    }
+    head.like(options().open(root).unwrap())
 }
 
 fn rounds(head: &Site, shop: &Site) {

@@ -73,15 +73,7 @@ fn made(head: &Site, wish: &Extract, dir: &Path) -> Result<Extracted> {
 }
 
 fn opened(made: Extracted, head: &Site) -> Site {
-    let root = made.store.root().to_owned();
-    Site {
-        store: made.store,
-        net: head.net.clone(),
-        runtime: head.runtime.clone(),
-        message_bytes: 50_000,
-        only_backed_up: false,
-        root,
-    }
+    head.like(made.store)
 }
 
 fn rounds(head: &Site, shop: &Site) {

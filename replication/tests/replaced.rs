@@ -15,7 +15,7 @@ use std::path::Path;
 
 use milepost_engine::{ErrorKind, Lsn, Result};
 use milepost_replication::agent::{Stop, retry_set_aside};
-use milepost_replication::catalog::{NewPublication, Start};
+use milepost_replication::catalog::Start;
 use milepost_replication::extract::{Extract, Extracted, extract, resync};
 use milepost_replication::keys::Keys;
 use milepost_replication::receive::{drop_set_aside, quarantined};
@@ -55,6 +55,16 @@ fn wish() -> Extract {
         fresh_key: false,
         options: options(),
     }
+}
+
+/// A store for the shop that sends up its tills.
+fn made_for_tills(head: &Site, to: &Path) -> Extracted {
+    let wish = Extract {
+        wanted: vec![("some".to_owned(), None)],
+        up: vec!["tills/*".to_owned()],
+        ..wish()
+    };
+    extract(&head.store, &wish, to, &Stop::new(), &mut |_| ()).unwrap()
 }
 
 fn replace(head: &Site, to: &Path, stop: &Stop) -> Result<Extracted> {
@@ -153,14 +163,7 @@ fn a_replaced_store_is_never_the_remote_again_unless_that_is_said_r5() {
     let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
     let (head, shop) = pair(dir.path(), &net);
     let made = replace(&head, &dir.path().join("anew"), &Stop::new()).unwrap();
-    let anew = Site {
-        store: made.store,
-        net: net.clone(),
-        runtime: head.runtime.clone(),
-        message_bytes: 50_000,
-        only_backed_up: false,
-        root: dir.path().join("anew"),
-    };
+    let anew = head.like(made.store);
     begin_again(&head, "shop", 1);
     // It says the highest generation of all.
     begin_anew(&shop, 300);
@@ -243,6 +246,8 @@ fn a_pair_that_was_begun_anew_too_often_is_told_before_anything_is_removed() {
     let catalog = head.definitions().catalog().unwrap();
     let remote = catalog.remote(&name("shop")).unwrap();
     assert!(catalog.subscriptions_of(remote).any(|one| one.is_in_force()));
+    let bound = head.store.pinned(b"made/shop").unwrap();
+    assert!(bound.is_none(), "a store that is given up binds nobody");
     // As it says.
     head.store.drop_hold("extract-shop").unwrap();
     replace(&head, &dir.path().join("again"), &Stop::new()).unwrap();
@@ -280,30 +285,10 @@ fn a_pair_that_has_a_key_of_an_attempt_that_was_given_up_shares_the_next() {
     head.publish("some", "orders/*", None);
     head.remote("shop");
     head.commit(&[("orders/1", "an order")]);
-    let wish = |fresh_key| Extract {
-        wanted: vec![("some".to_owned(), None)],
-        up: vec!["tills/*".to_owned()],
-        fresh_key,
-        ..wish()
-    };
     let given_up = Keys::new(&head.store).add_fresh(&name("shop")).unwrap();
-    let made = extract(
-        &head.store,
-        &wish(false),
-        &dir.path().join("shop"),
-        &Stop::new(),
-        &mut |_| (),
-    )
-    .unwrap();
+    let made = made_for_tills(&head, &dir.path().join("shop"));
     assert!(made.key.is_some_and(|key| key != given_up.key.id()));
-    let shop = Site {
-        store: made.store,
-        root: dir.path().join("shop"),
-        net: net.clone(),
-        runtime: head.runtime.clone(),
-        message_bytes: 50_000,
-        only_backed_up: false,
-    };
+    let shop = head.like(made.store);
     shop.commit(&[("tills/1", "counted")]);
     for _ in 0..3 {
         shop.turn();
@@ -315,50 +300,29 @@ fn a_pair_that_has_a_key_of_an_attempt_that_was_given_up_shares_the_next() {
     );
 }
 
-/// The agent of the source runs on while one attempt is given up and the next one made.
+/// The agent of the source runs on while the store is made.
 #[test]
-fn an_agent_that_runs_on_hears_which_store_was_made_at_last() {
+fn an_agent_that_runs_on_hears_which_store_was_made_r5() {
     let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
     let head = Site::new(dir.path(), "head", &net);
     head.publish("some", "orders/*", None);
     head.remote("shop");
     head.commit(&[("orders/1", "an order")]);
-    let wish = Extract {
-        wanted: vec![("some".to_owned(), None)],
-        up: vec!["tills/*".to_owned()],
-        ..wish()
-    };
-    let mut is_changed = false;
-    let mut change = |_| {
-        if !std::mem::replace(&mut is_changed, true) {
-            let new = NewPublication::new("some", &["orders/**".to_owned()], &[], None);
-            head.definitions().add_publication(new, true).unwrap();
-        }
-    };
-    let given_up = dir.path().join("given-up");
-    extract(&head.store, &wish, &given_up, &Stop::new(), &mut change).unwrap_err();
     let mut phase = head.receive_phase();
     phase.poll(PollCause::Due).unwrap();
-    head.store.drop_hold("extract-shop").unwrap();
-    let made = extract(
-        &head.store,
-        &wish,
-        &dir.path().join("shop"),
-        &Stop::new(),
-        &mut |_| (),
-    )
-    .unwrap();
-    let shop = Site {
-        store: made.store,
-        root: dir.path().join("shop"),
-        net: net.clone(),
-        runtime: head.runtime.clone(),
-        message_bytes: 50_000,
-        only_backed_up: false,
-    };
-    shop.commit(&[("tills/1", "counted")]);
-    shop.scan();
-    shop.send();
-    let received = phase.poll(PollCause::Due).unwrap();
-    assert_eq!((received.transactions, received.quarantined.len()), (1, 0));
+    let made = made_for_tills(&head, &dir.path().join("shop"));
+    let (shop, other) = (
+        head.like(made.store),
+        Site::new(&dir.path().join("by-hand"), "shop", &net),
+    );
+    other.publish("some", "tills/*", None);
+    other.remote("head");
+    other.subscribe("head", "some", None, Start::Now);
+    for (site, expected) in [(&other, (0, 1)), (&shop, (1, 0))] {
+        site.commit(&[("tills/1", "counted")]);
+        site.scan();
+        site.send();
+        let received = phase.poll(PollCause::Due).unwrap();
+        assert_eq!((received.transactions, received.quarantined.len()), expected);
+    }
 }

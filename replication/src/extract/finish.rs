@@ -63,7 +63,7 @@ fn refuse_overtaken(source: &Store, made: &Store, plan: &Plan) -> Result<()> {
     }
 }
 
-/// From now on no other store can be the remote.
+/// From now on no other store can be the remote. A store that is given up before it is done binds nobody.
 pub(super) fn remember_made(source: &Store, made: &Store) -> Result<()> {
     let record = MadeRecord { store: made.id() };
     let known = source.pinned(&MadeRecord::key(made.site()))?;

@@ -267,7 +267,6 @@ fn fill(
         Some(starts) => (starts, share_key()?),
         None => {
             copier.copy_to(source.watermarks().durable, tell)?;
-            finish::remember_made(source, made)?;
             if let Some(renewed) = &plan.renewed {
                 finish::renew(source, made, plan, renewed)?;
             }
@@ -280,5 +279,6 @@ fn fill(
         copier.copy_to(starts, tell)?;
     }
     copier.end_at(starts)?;
+    finish::remember_made(source, made)?;
     Ok((copier.copied(), starts, key))
 }

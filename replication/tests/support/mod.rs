@@ -194,6 +194,18 @@ impl Site {
         }
     }
 
+    /// A site with a store that was made elsewhere, on the network of another one.
+    pub fn like(&self, store: Store) -> Site {
+        Site {
+            root: store.root().to_owned(),
+            store,
+            net: self.net.clone(),
+            runtime: self.runtime.clone(),
+            message_bytes: 50_000,
+            only_backed_up: false,
+        }
+    }
+
     pub fn definitions(&self) -> Definitions<'_> {
         Definitions::new(&self.store)
     }
