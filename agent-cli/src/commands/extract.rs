@@ -60,7 +60,7 @@ pub struct Extract {
 /// As `milepost extract`, for a remote that was in use: its subscriptions end and begin anew, the pair gets a higher generation
 /// and is tied to the new store, and a sealed pair gets a fresh key. What the former store had sent here comes back to it; what it
 /// had not sent is lost, so let it send first if it still can, and receive here (`milepost agent DIR -r -b`): what of its messages
-/// comes later is kept in quarantine and not taken. It is refused from then on, also where the remote is removed and added, unless
+/// comes later is kept in quarantine and not taken, or of a sealed pair lost with its key. It is refused from then on, also where the remote is removed and added, unless
 /// `milepost remote rejoin --other-store` says otherwise.
 ///
 /// A remote that only has to get something again needs none of this: it asks for what it misses. One that was restored from a
